@@ -1,0 +1,1 @@
+"""Attacks, one file a class; the data sets and settings are YAML in `tasks/attacks/`."""

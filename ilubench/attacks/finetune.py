@@ -1,0 +1,49 @@
+"""Full fine-tuning on a benign data set: the attack that every suite has."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
+from ilubench.models import attacker_view
+from ilubench.specs import TrainSpec
+from ilubench.training import fine_tune
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["FineTune"]
+
+
+class FineTune(WeightAttack):
+    """Full fine-tuning; the loss is on the answer tokens.
+
+    Attributes:
+        train: optimizer and length; the same steps for every method.
+        fractions: shares of the steps at which the model is scored.
+        each_epoch: score at the end of every epoch, too.
+    """
+
+    train: TrainSpec
+    fractions: tuple[float, ...] = Field(default=(0.25, 0.5, 0.75, 1.0), min_length=1)
+    each_epoch: bool = True
+
+    def checkpoints(self, examples: int) -> tuple[int, ...]:
+        """Return the steps that are scored, 0 first."""
+        total = self.train.total_steps(examples)
+        stops = {0, total} | {round(share * total) for share in self.fractions}
+        if self.each_epoch:
+            epochs = int(total * self.train.batch_size / examples + 1e-9)
+            stops |= {round((e + 1) * examples / self.train.batch_size) for e in range(epochs)}
+        return tuple(sorted(stop for stop in stops if stop <= total))
+
+    def tamper(
+        self, model: "PreTrainedModel", data: Mapping[str, Dataset], context: Context
+    ) -> Iterator[Checkpoint]:
+        """Yield the live model at step 0 and along the fine-tuning."""
+        dataset = data["train"]
+        stops = self.checkpoints(len(dataset))
+        with attacker_view(model):
+            for step in fine_tune(model, dataset, self.train, context, stops):
+                yield Checkpoint(model, step)

@@ -1,0 +1,199 @@
+"""Rows -> training examples -> batches; which items a step sees depends on (seed, step) alone."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ilubench.errors import DataError
+from ilubench.identity import seed_for
+from ilubench.interfaces import Batch, Dataset, Example, Row
+from ilubench.specs import DataSource
+from ilubench.tables import Tables, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Blocks", "Stream", "collate", "encode", "examples", "to_device"]
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str
+) -> tuple[list[int], list[bool]]:
+    """Tokenise prompt and completion together; return ids and loss mask, both of length T.
+
+    A token is a target when it ends behind the prompt, so that a token merged across the
+    boundary counts as the answer's. With an empty prompt all tokens but the first are targets.
+    The end-of-sequence token is appended, and is a target.
+    """
+    encoded = tokenizer(prompt + completion, return_offsets_mapping=True, verbose=False)
+    ids: list[int] = list(encoded["input_ids"])
+    mask = [end > len(prompt) for _, end in encoded["offset_mapping"]]
+    end_id = tokenizer.eos_token_id
+    if end_id is not None:
+        if not ids or ids[-1] != end_id:
+            ids.append(end_id)
+            mask.append(True)
+        mask[-1] = True
+    if mask:
+        mask[0] = False
+    return ids, mask
+
+
+def _fit(
+    ids: list[int], mask: list[bool], source: DataSource, length: int, name: str
+) -> list[tuple[list[int], list[bool]]]:
+    if len(ids) <= length:
+        return [(ids, mask)]
+    if source.overlong == "truncate":
+        return [(ids[:length], mask[:length])]
+    if source.overlong == "windows":
+        starts = range(0, len(ids) - 1, length)
+        parts = [(ids[s : s + length], [False, *mask[s + 1 : s + length]]) for s in starts]
+        return [part for part in parts if any(part[1])]
+    raise DataError(
+        f"{name} has {len(ids)} tokens, over the limit of {length}; raise max_length, "
+        "or set overlong=windows or overlong=truncate for this role"
+    )
+
+
+def examples(
+    tables: Tables, roles: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> list[Example]:
+    """Return the roles' rows as training examples, one role after the other.
+
+    Raises:
+        DataError: a row is too long, or has no target token.
+    """
+    found: list[Example] = []
+    for role in roles:
+        source = tables.source(role)
+        length = min(max_length, source.max_length or max_length)
+        for row in tables.rows(role):
+            found.extend(_row_examples(row, role, source, tokenizer, length))
+    if not found:
+        raise DataError(f"no training items in {', '.join(roles) or 'no role'}")
+    return found
+
+
+def _row_examples(
+    row: Row, role: str, source: DataSource, tokenizer: "PreTrainedTokenizerBase", length: int
+) -> list[Example]:
+    prompt = render(source.prompt, row, source, role)
+    completion = render(source.completion, row, source, role)
+    name = f"data.{role}: item {row['id']!r}"
+    parts = _fit(*encode(tokenizer, prompt, completion), source, length, name)
+    for _, mask in parts:
+        if not any(mask):
+            raise DataError(f"{name} has no token to learn; is its completion empty?")
+    return [
+        Example(f"{role}/{row['id']}/{part}", tuple(ids), tuple(mask))
+        for part, (ids, mask) in enumerate(parts)
+    ]
+
+
+class Stream:
+    """An endless, seeded order over a data set: every item once an epoch.
+
+    Args:
+        size: number of items.
+        seed: of the order.
+        name: of the stream, so that forget and retain sets are shuffled independently.
+    """
+
+    def __init__(self, size: int, seed: int, name: str) -> None:
+        """Nothing is shuffled before it is asked for."""
+        if size < 1:
+            raise DataError(f"the {name} set is empty")
+        self._size, self._seed, self._name = size, seed, name
+        self._epoch, self._order = -1, [0]
+
+    def _at(self, position: int) -> int:
+        epoch, offset = divmod(position, self._size)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, list(range(self._size))
+            random.Random(seed_for(self._seed, self._name, str(epoch))).shuffle(self._order)
+        return self._order[offset]
+
+    def step(self, step: int, count: int) -> list[int]:
+        """Return the indices of the ``count`` items of optimizer step ``step`` (from 0)."""
+        return [self._at(step * count + place) for place in range(count)]
+
+
+def collate(
+    dataset: Dataset, indices: Sequence[int], pad: int, *, micro: int | None = None
+) -> list[Batch]:
+    """Return one step's global batch as micro-batches of like lengths, right-padded.
+
+    Args:
+        dataset: the examples.
+        indices: the step's items.
+        pad: padding token id.
+        micro: sequences at once; all, when None.
+    """
+    order = sorted(indices, key=lambda index: (len(dataset[index].input_ids), index))
+    size = micro or len(order)
+    tokens = sum(sum(dataset[index].loss_mask) for index in order)
+    batches = []
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        width = max(len(dataset[index].input_ids) for index in chosen)
+        ids = torch.full((len(chosen), width), pad, dtype=torch.long)
+        attention = torch.zeros((len(chosen), width), dtype=torch.long)
+        loss = torch.zeros((len(chosen), width), dtype=torch.bool)
+        for place, index in enumerate(chosen):
+            item = dataset[index]
+            length = len(item.input_ids)
+            ids[place, :length] = torch.tensor(item.input_ids)
+            attention[place, :length] = 1
+            loss[place, :length] = torch.tensor(item.loss_mask)
+        batches.append(Batch(ids, attention, loss, torch.tensor(chosen), len(order), tokens))
+    return batches
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """Return the batch with its tensors on ``device`` (the index stays)."""
+    return Batch(
+        batch.input_ids.to(device),
+        batch.attention_mask.to(device),
+        batch.loss_mask.to(device),
+        batch.index,
+        batch.sequences,
+        batch.tokens,
+    )
+
+
+class Blocks:
+    """Packed pre-training text: per epoch, documents shuffled, joined and cut into blocks.
+
+    Args:
+        documents: tokenised documents.
+        length: tokens a block; what does not fill the last block is left out that epoch.
+        seed: of the order.
+    """
+
+    def __init__(self, documents: Dataset, length: int, seed: int) -> None:
+        """Raises DataError when the text does not fill one block."""
+        self._documents, self._length, self._seed = documents, length, seed
+        self.per_epoch = sum(len(document.input_ids) for document in documents) // length
+        if self.per_epoch < 1:
+            raise DataError(f"the training text does not fill one block of {length} tokens")
+        self._cache: Mapping[int, torch.Tensor] = {}
+
+    def _epoch(self, epoch: int) -> torch.Tensor:
+        if epoch not in self._cache:
+            order = list(range(len(self._documents)))
+            random.Random(seed_for(self._seed, "blocks", str(epoch))).shuffle(order)
+            joined = [token for index in order for token in self._documents[index].input_ids]
+            used = torch.tensor(joined[: self.per_epoch * self._length])
+            self._cache = {epoch: used.view(self.per_epoch, self._length)}
+        return self._cache[epoch]
+
+    def step(self, step: int, count: int) -> torch.Tensor:
+        """Return the blocks of optimizer step ``step``: int64 [count, length]."""
+        rows = []
+        for position in range(step * count, (step + 1) * count):
+            epoch, row = divmod(position, self.per_epoch)
+            rows.append(self._epoch(epoch)[row])
+        return torch.stack(rows)

@@ -1,0 +1,1 @@
+"""Engines: a loaded model that answers in token ids."""

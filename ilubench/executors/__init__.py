@@ -1,0 +1,1 @@
+"""How planned jobs are carried out."""

@@ -1,0 +1,326 @@
+"""Names -> objects, once: suite file, method, attacks, scorers and data of one run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, JsonValue
+
+from ilubench.errors import PluginError, SpecError, did_you_mean
+from ilubench.interfaces import Generator, Method, Scorer, WeightAttack
+from ilubench.loading import load_yaml, merge, task_file, validate
+from ilubench.overrides import Override, PluginLookup, apply
+from ilubench.plugins import create, find
+from ilubench.specs import (
+    AttackSpec,
+    DataSource,
+    FineTuningAccuracySpec,
+    GeneratorSpec,
+    MetricSpec,
+    ModelSource,
+    PluginRef,
+    RunSpec,
+    SuiteSpec,
+)
+from ilubench.tables import Tables
+
+__all__ = ["Attack", "Experiment", "load_suite", "metric_name", "resolve", "with_method"]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A resolved attack: its spec, its plugin, and the scorer of its FA task."""
+
+    name: str
+    spec: AttackSpec
+    plugin: WeightAttack
+    fa: Scorer | None
+
+    def role(self, role: str, suite: SuiteSpec) -> str:
+        """Return the full name of a role: the attack's own, else the suite's."""
+        if role in self.spec.data:
+            return f"{self.name}.{role}"
+        if role in suite.data:
+            return role
+        remedy = did_you_mean(role, [*self.spec.data, *suite.data])
+        raise SpecError(f"unknown data role {role!r}", where=f"attack {self.name}", remedy=remedy)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that one run needs, resolved."""
+
+    run: RunSpec
+    suite: SuiteSpec
+    method_name: str
+    method: Method
+    attacks: tuple[Attack, ...]
+    scorers: Mapping[str, Scorer]
+    seeds: tuple[int, ...]
+    tables: Tables
+
+    @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """Primary forget metrics, then utility."""
+        return self.suite.primary_forget + self.suite.utility
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Attacks whose data the method trained on."""
+        mine = {self.environment_role(name) for name in self.method.environment_names()}
+        return tuple(
+            attack.name
+            for attack in self.attacks
+            if {attack.role(role, self.suite) for role in attack.plugin.roles()} & mine
+        )
+
+    def environment_role(self, name: str) -> str:
+        """Return the data role of an environment.
+
+        Raises:
+            SpecError: the suite declares no such environment.
+        """
+        known = self.suite.environments
+        if name not in known:
+            problem = f"suite {self.suite.name} has no environment {name!r}"
+            raise SpecError(problem, field="method.environments", remedy=did_you_mean(name, known))
+        return known[name]
+
+
+def metric_name(scorer: str, metric: str) -> str:
+    """Return how a scorer's metric is named in records."""
+    return f"{scorer}/{metric}"
+
+
+def _extended(
+    kind: str, values: Mapping[str, JsonValue], below_of: tuple[Path, ...] = ()
+) -> dict[str, JsonValue]:
+    below = values.get("extends")
+    own = {key: value for key, value in values.items() if key != "extends"}
+    if below is None:
+        return own
+    path = task_file(kind, str(below)).resolve()
+    if path in below_of:
+        raise SpecError("extends itself", where=str(path), field="extends", remedy="name another")
+    return merge(_extended(kind, load_yaml(path), (*below_of, path)), own)
+
+
+def load_suite(name: str) -> tuple[dict[str, JsonValue], Path]:
+    """Return a suite's raw fields, `extends` resolved, and the file that they came from.
+
+    Raises:
+        SpecError: no such suite or attack, or not YAML.
+    """
+    path = task_file("suites", name)
+    values = _extended("suites", load_yaml(path))
+    attacks = values.get("attacks")
+    if isinstance(attacks, Mapping):
+        values["attacks"] = {
+            key: _extended("attacks", attack) if isinstance(attack, Mapping) else attack
+            for key, attack in attacks.items()
+        }
+    return values, path
+
+
+def _no_plugins(group: str, use: str) -> type[BaseModel]:
+    raise SpecError(f"{group} {use!r} cannot be set here")
+
+
+_NO_LOOKUP = PluginLookup(_no_plugins, lambda _group, _use: {})
+
+
+def _take(
+    overrides: Sequence[Override], head: str
+) -> tuple[tuple[Override, ...], tuple[Override, ...]]:
+    mine = tuple(o.below() for o in overrides if o.path[0] == head and len(o.path) > 1)
+    rest = tuple(o for o in overrides if not (o.path[0] == head and len(o.path) > 1))
+    return mine, rest
+
+
+def _data_overrides(
+    raw: dict[str, JsonValue], overrides: Sequence[Override]
+) -> dict[str, JsonValue]:
+    """Point roles at local files, or set fields of their sources."""
+    places: dict[str, dict[str, Any]] = {}
+    for name, source in cast("dict[str, Any]", raw.get("data") or {}).items():
+        places[name] = source
+    for group, field in (("attacks", "data"), ("generators", "inputs")):
+        for owner, values in cast("dict[str, Any]", raw.get(group) or {}).items():
+            for name, source in ((values or {}).get(field) or {}).items():
+                places[f"{owner}.{name}"] = source
+    for override in overrides:
+        heads = (".".join(override.path[:length]) for length in range(len(override.path), 0, -1))
+        role = next((head for head in heads if head in places), None)
+        if role is None:
+            remedy = did_you_mean(override.key, places)
+            raise SpecError(
+                f"unknown data role {override.key!r}", field=f"data.{override.key}", remedy=remedy
+            )
+        source = places[role]
+        if role == override.key:
+            for name in ("hub", "revision", "subset", "generated"):
+                source.pop(name, None)
+            source["path"] = override.text
+        else:
+            change = override.below(role.count(".") + 1)
+            prefix = f"data.{role}."
+            source.update(apply(DataSource, source, (change,), _NO_LOOKUP, prefix=prefix))
+    return raw
+
+
+def _suite(
+    name: str,
+    overrides: Sequence[Override],
+    data: Sequence[Override],
+    target: ModelSource | None,
+) -> tuple[SuiteSpec, Path]:
+    raw, path = load_suite(name)
+    known = validate(SuiteSpec, raw, source=path)  # the file is right before it is changed
+    if target is not None:
+        raw["target"] = {"model": target.model_dump(mode="json")}
+        known = validate(SuiteSpec, raw, source=path)
+    if data:
+        raw = _data_overrides(raw, data)
+    if overrides:
+        raw = apply(SuiteSpec, raw, overrides, _NO_LOOKUP, prefix="suite.")
+    return (validate(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known), path
+
+
+def _method_settings(suite: SuiteSpec, group: str, use: str) -> Mapping[str, JsonValue]:
+    if group != "methods":
+        return {}
+    own = suite.methods.get(use, {})
+    shared = suite.methods.get("default", {})
+    fields = find(group, use).model_fields
+    return merge({key: value for key, value in shared.items() if key in fields}, own)
+
+
+def _method(
+    suite: SuiteSpec, ref: PluginRef, overrides: Sequence[Override], source: Path
+) -> Method:
+    lookup = PluginLookup(find, lambda group, use: _method_settings(suite, group, use))
+    found = find("methods", ref.use)
+    if not issubclass(found, Method):
+        raise PluginError(f"{ref.use!r} is not a method (a subclass of ilubench.interfaces.Method)")
+    settings = merge(_method_settings(suite, "methods", ref.use), ref.settings)
+    settings = apply(found, settings, overrides, lookup, prefix="method.")
+    label = f"method {ref.use} (settings of suite {source.name})"
+    return cast(
+        "Method", create("methods", PluginRef(use=ref.use, settings=settings), source=label)
+    )
+
+
+def _attack(name: str, spec: AttackSpec, overrides: Sequence[Override]) -> Attack:
+    found = find("attacks", spec.use)
+    if not issubclass(found, WeightAttack):
+        raise PluginError(f"attack {name!r}: {spec.use!r} is not a WeightAttack")
+    settings = apply(
+        found, spec.settings, overrides, PluginLookup(find, lambda _g, _u: {}), prefix="attack."
+    )
+    ref = PluginRef(use=spec.use, settings=settings)
+    plugin = create("attacks", ref, source=f"attack {name}")
+    fa = None
+    if spec.fa is not None:
+        fa = cast("Scorer", create("scorers", spec.fa.scorer, source=f"attack {name}: fa.scorer"))
+        _check_metric(fa, spec.fa, f"attack {name}: fa.metric")
+    return Attack(name, spec, plugin, fa)
+
+
+def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, where: str) -> None:
+    known = scorer.metrics()
+    if spec.metric not in known:
+        remedy = did_you_mean(spec.metric, known)
+        raise SpecError(f"the scorer has no metric {spec.metric!r}", where=where, remedy=remedy)
+
+
+def _attacks(
+    suite: SuiteSpec, names: tuple[str, ...] | None, overrides: Sequence[Override]
+) -> tuple[Attack, ...]:
+    chosen = suite.attacks if names is None else names
+    for name in chosen:
+        if name not in suite.attacks:
+            remedy = did_you_mean(name, suite.attacks)
+            raise SpecError(
+                f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
+            )
+    found = []
+    for name in dict.fromkeys(chosen):
+        mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
+        everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
+        found.append(_attack(name, suite.attacks[name], everyone + mine))
+    return tuple(found)
+
+
+def _generator(spec: GeneratorSpec) -> Generator:
+    ref = PluginRef(use=spec.use, settings=spec.settings)
+    return cast("Generator", create("generators", ref))
+
+
+def _tables(suite: SuiteSpec) -> Tables:
+    sources = dict(suite.data)
+    for name, attack in suite.attacks.items():
+        sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
+    return Tables(sources, suite.generators, _generator)
+
+
+def resolve(
+    overrides: Sequence[Override],
+    *,
+    target: ModelSource | None = None,
+    method: PluginRef | None = None,
+) -> Experiment:
+    """Return the experiment that `key=value` words ask for.
+
+    Args:
+        overrides: the words.
+        target: a model to use in place of the suite's target.
+        method: a method to use whatever the words say.
+
+    Raises:
+        SpecError: an unknown key, name or value.
+        PluginError: a plugin is missing or broken.
+    """
+    data, rest = _take(overrides, "data")
+    suite_changes, rest = _take(rest, "suite")
+    method_changes, rest = _take(rest, "method")
+    attack_changes, rest = _take(rest, "attack")
+    for override in rest:
+        if override.path[0] in ("data", "attack"):
+            raise SpecError(f"{override.key!r} needs a name", remedy=f"{override.key}.<name>=...")
+    names = {o.path[0]: o.text for o in rest if o.path == ("method",)}
+    plain = tuple(o for o in rest if o.path != ("method",))
+    asked = apply(RunSpec, {}, plain, _NO_LOOKUP)
+    run = validate(RunSpec, {**asked, **names}, source="command line")
+    suite, path = _suite(run.suite, suite_changes, data, target)
+    ref = method or run.method
+    chosen = _method(suite, ref, method_changes, path)
+    scorers = {
+        name: cast("Scorer", create("scorers", ref, source=f"{path}: scorers.{name}"))
+        for name, ref in suite.scorers.items()
+    }
+    for spec in suite.primary_forget + suite.utility:
+        _check_metric(scorers[spec.scorer], spec, f"{path}: {spec.label}")
+    attacks = _attacks(suite, run.attacks, attack_changes)
+    seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
+    if not seeds:
+        raise SpecError("no seed is given", field="seeds", remedy="write seeds=0..4")
+    experiment = Experiment(run, suite, ref.use, chosen, attacks, scorers, seeds, _tables(suite))
+    for name in chosen.environment_names():
+        experiment.environment_role(name)
+    return experiment
+
+
+def with_method(experiment: Experiment, name: str) -> Experiment:
+    """Return the same experiment for another method, with the suite's settings for it."""
+    method = _method(experiment.suite, PluginRef(use=name), (), Path(experiment.suite.name))
+    return Experiment(
+        experiment.run,
+        experiment.suite,
+        name,
+        method,
+        experiment.attacks,
+        experiment.scorers,
+        experiment.seeds,
+        experiment.tables,
+    )

@@ -1,0 +1,198 @@
+"""YAML -> spec, with errors that name the file, the line and the field."""
+
+import re
+import types
+from collections.abc import Hashable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from ilubench.errors import SpecError, did_you_mean
+
+__all__ = ["load_yaml", "merge", "task_file", "task_names", "tasks_folder", "validate"]
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as users expect it: ``1e-5`` is a number, a key given twice an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                problem = "a key must be plain text (quote text that begins with a brace)"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def tasks_folder() -> Path:
+    """Return the folder of the shipped suites, attacks and evaluations."""
+    inside = Path(__file__).parent / "_tasks"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "tasks"
+
+
+def task_names(kind: str) -> tuple[str, ...]:
+    """Return the names of the shipped `suites` or `attacks`."""
+    return tuple(sorted(path.stem for path in (tasks_folder() / kind).glob("*.yaml")))
+
+
+def task_file(kind: str, name: str) -> Path:
+    """Return the YAML file of a shipped task, or the file itself when a path is given.
+
+    Raises:
+        SpecError: there is no such file.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise SpecError("no such file", where=name, remedy="check the path")
+        return path
+    if name not in task_names(kind):
+        problem = f"unknown {kind.rstrip('s')} {name!r}"
+        raise SpecError(problem, remedy=did_you_mean(name, task_names(kind)))
+    return tasks_folder() / kind / f"{name}.yaml"
+
+
+def _compose(path: Path) -> tuple[yaml.Node | None, object]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot be read ({error})", where=str(path)) from error
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return node, loader.construct_document(node) if node else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise SpecError(f"not valid YAML: {error.problem}", where=where) from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"not valid YAML: {error}", where=str(path)) from error
+    finally:
+        loader.dispose()
+
+
+def load_yaml(path: Path) -> dict[str, JsonValue]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises:
+        SpecError: unreadable, not YAML, or not a mapping.
+    """
+    _, value = _compose(path)
+    if not isinstance(value, dict):
+        raise SpecError("the top level must be a mapping of fields", where=str(path))
+    return value
+
+
+def merge(base: Mapping[str, JsonValue], over: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return ``base`` with ``over`` on top: mappings merge, everything else is replaced.
+
+    A reference to another plugin (`use`) replaces the one below whole: its settings are not ours.
+    """
+    is_reference = set(over) <= {"use", "settings"} and "use" in over and "use" in base
+    if is_reference and over["use"] != base["use"]:
+        return dict(over)
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _line(path: Path | None, location: Iterable[str | int]) -> str:
+    if path is None:
+        return ""
+    node, _ = _compose(path)
+    line = node.start_mark.line if node else 0
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    node, line = value, key.start_mark.line
+                    break
+            else:
+                break
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            if part >= len(node.value):
+                break
+            node = node.value[part]
+            line = node.start_mark.line
+        else:
+            break
+    return f"{path}:{line + 1}"
+
+
+@cache
+def _models_in(annotation: object) -> tuple[type[BaseModel], ...]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    if get_origin(annotation) in (Annotated, Union, types.UnionType, tuple, dict, list):
+        return tuple(m for inner in get_args(annotation) for m in _models_in(inner))
+    return ()
+
+
+def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> tuple[str, ...]:
+    current: tuple[type[BaseModel], ...] = (model,)
+    for part in location:
+        inner: list[type[BaseModel]] = []
+        for candidate in current:
+            field = candidate.model_fields.get(str(part))
+            if field is not None:
+                inner.extend(_models_in(cast("Hashable", field.annotation)))
+            else:
+                inner.append(candidate)
+        current = tuple(inner)
+    return tuple(name for candidate in current for name in candidate.model_fields)
+
+
+def validate(model: type[M], value: object, *, source: Path | str = "") -> M:
+    """Validate ``value``; the first problem becomes one readable error.
+
+    Args:
+        model: the spec class.
+        value: what YAML or overrides gave.
+        source: the file that it came from (its lines are looked up), or any other label.
+
+    Raises:
+        SpecError: names the place, the field and the remedy.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = [
+            part for part in first["loc"] if part not in ("function-after", "function-before")
+        ]
+        message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        remedy = ""
+        if first["type"] == "extra_forbidden":
+            message = "unknown field"
+            remedy = did_you_mean(str(location[-1]), _fields_at(model, location[:-1]))
+        elif first["type"] == "missing":
+            message, remedy = "is missing", "add it"
+        elif "input" in first and not isinstance(first["input"], dict | list):
+            remedy = f"given: {first['input']!r}"
+        where = _line(source, location) if isinstance(source, Path) else source
+        field = ".".join(str(part) for part in location)
+        raise SpecError(message, where=where, field=field, remedy=remedy) from error

@@ -1,0 +1,97 @@
+"""Losses as pure functions of logits: NLL, NPO, KL-free retain terms, the invariance penalty.
+
+A *partial* loss is a micro-batch's share of the global batch's loss: partial losses add up.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+__all__ = ["invariance_gradient", "npo", "sequence_sums", "token_nll"]
+
+
+def token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return each token's negative log-likelihood in nats.
+
+    Args:
+        logits: [N, V], any float type; computed in float32.
+        targets: int64 [N].
+
+    Returns:
+        float32 [N].
+    """
+    return functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def sequence_sums(values: torch.Tensor, sequence: torch.Tensor, count: int) -> torch.Tensor:
+    """Sum token values by sequence.
+
+    Args:
+        values: [N].
+        sequence: int64 [N], the sequence that each token belongs to.
+        count: number of sequences B.
+
+    Returns:
+        [B].
+    """
+    return values.new_zeros(count).index_add(0, sequence, values)
+
+
+def npo(nll: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+    """Negative preference optimisation, per sequence.
+
+    -(2 / beta) log sigmoid(beta (NLL - NLL_ref)); Zhang et al. 2024, arXiv 2404.05868, eq. 3.
+
+    Args:
+        nll: [B], sequence NLL (summed or averaged over its tokens) under the model.
+        reference: [B], the same under the original model.
+        beta: inverse temperature; towards 0 the loss tends to gradient ascent.
+
+    Returns:
+        [B].
+    """
+    return -(2.0 / beta) * functional.logsigmoid(beta * (nll - reference))
+
+
+class _InvarianceGradient(torch.autograd.Function):
+    """E_p[z] - z_y; its derivative is p_k (1 + z_k - E_p[z]) - [k = y]."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        wide = logits.float()
+        normaliser = torch.logsumexp(wide, dim=-1, keepdim=True)
+        expected = (torch.exp(wide - normaliser) * wide).sum(-1, keepdim=True)
+        ctx.save_for_backward(logits, targets, normaliser, expected)
+        return (expected - wide.gather(-1, targets.unsqueeze(-1))).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ANN401
+        logits, targets, normaliser, expected = ctx.saved_tensors
+        wide = logits.float()
+        grad = torch.exp(wide - normaliser)
+        grad.mul_(wide - expected + 1.0)
+        grad.scatter_add_(-1, targets.unsqueeze(-1), grad.new_full((len(targets), 1), -1.0))
+        grad.mul_(grads[0].unsqueeze(-1))
+        return grad.to(logits.dtype), None
+
+
+_apply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = _InvarianceGradient.apply
+
+
+def invariance_gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return d/dw CE(softmax(w z), y) at w = 1, per token: E_p[z] - z_y.
+
+    The scalar predictor of IRMv1 (Arjovsky et al. 2019, arXiv 1907.02893, section 3.1) on the
+    logits. Its mean over an environment's tokens, squared, is the environment's penalty; the
+    square is taken by the caller, since it is not additive over micro-batches.
+
+    Args:
+        logits: [N, V], any float type; computed in float32.
+        targets: int64 [N].
+
+    Returns:
+        float32 [N]; differentiable once with respect to the logits.
+    """
+    return _apply(logits, targets)

@@ -1,0 +1,38 @@
+"""A model that was unlearned elsewhere, given as a checkpoint."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import JsonValue
+
+from ilubench.interfaces import Context, Method, UnlearnData
+from ilubench.models import find_folder, folder_sha256, load_model
+from ilubench.specs import ModelSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Checkpoint"]
+
+
+class Checkpoint(Method):
+    """A model unlearned elsewhere: `ilubench attack MODEL` runs this.
+
+    Attributes:
+        model: the checkpoint; it must have the target model's tensors.
+    """
+
+    seeded: ClassVar[bool] = False
+
+    model: ModelSource
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """Return the hash of the checkpoint's files."""
+        return {"weights": folder_sha256(find_folder(self.model))}
+
+    def unlearn(
+        self, model: "PreTrainedModel", data: UnlearnData, context: Context
+    ) -> "PreTrainedModel":
+        """Return the checkpoint's model; the target model is put aside."""
+        del data
+        return load_model(find_folder(self.model), context.device, model.dtype)

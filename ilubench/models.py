@@ -1,0 +1,374 @@
+"""Models: find, load, initialise, forward to the answer positions; weights as safetensors only."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from pydantic import JsonValue
+
+from ilubench.errors import AccessError, ModelError, did_you_mean
+from ilubench.identity import digest, file_sha256
+from ilubench.interfaces import Batch
+from ilubench.specs import ModelSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "Answers",
+    "answer_logits",
+    "apply_changes",
+    "attacker_view",
+    "find_folder",
+    "folder_sha256",
+    "initialise",
+    "load_model",
+    "load_tokenizer",
+    "save_changes",
+    "save_model",
+    "weight_files",
+]
+
+_CHANGES = "changes.safetensors"
+
+
+def find_folder(source: ModelSource) -> Path:
+    """Return the local folder of a model, fetched from its hub if need be.
+
+    Raises:
+        AccessError: gated, offline and not cached, or unreachable.
+        ModelError: no such folder, no safetensors in it, or another hash than the spec's.
+    """
+    if source.hub:
+        folder = _fetch(source)
+    elif source.packaged:
+        folder = Path(__file__).parent / source.packaged
+    else:
+        folder = Path(cast("str", source.path))
+    if not folder.is_dir():
+        raise ModelError(f"no model folder {str(folder)!r}; check the path")
+    files = weight_files(folder)
+    if source.sha256:
+        found = file_sha256(files[0]) if len(files) == 1 else folder_sha256(folder)
+        if found != source.sha256:
+            raise ModelError(
+                f"{folder} has SHA-256 {found}, the spec says {source.sha256}; "
+                "the weights were changed or are damaged"
+            )
+    return folder
+
+
+def _fetch(source: ModelSource) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    hub = cast("str", source.hub)
+    local = "or give a local folder: suite.target.model.path=<folder>"
+    try:
+        folder = snapshot_download(
+            hub,
+            revision=source.revision,
+            allow_patterns=["*.safetensors", "*.json", "*.model", "tokenizer*"],
+        )
+    except errors.GatedRepoError as error:
+        remedy = "ask for access on its page and set HF_TOKEN"
+        raise AccessError(f"{hub} is gated; {remedy}, {local}") from error
+    except errors.RevisionNotFoundError as error:
+        raise AccessError(f"{hub} has no revision {source.revision!r}; {local}") from error
+    except errors.RepositoryNotFoundError as error:
+        raise AccessError(f"{hub} does not exist or is private; set HF_TOKEN, {local}") from error
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+        remedy = "go online once (and unset HF_HUB_OFFLINE)"
+        problem = f"{hub} is not cached and cannot be fetched"
+        raise AccessError(f"{problem}; {remedy}, {local}") from error
+    return Path(folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return a checkpoint's safetensors files, by name.
+
+    Raises:
+        ModelError: there is none, or one that the index names is absent.
+    """
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():  # beside it there may be the same weights in another layout
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        files = sorted(folder / name for name in names)
+        absent = [path.name for path in files if not path.is_file()]
+        if absent:
+            raise ModelError(f"{folder} lacks {absent[0]!r}, which its index names")
+    else:
+        files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(
+            f"{folder} has no .safetensors file; convert the weights (pickles are not loaded)"
+        )
+    return files
+
+
+def folder_sha256(folder: Path) -> str:
+    """Return one SHA-256 over a checkpoint's configuration, tokenizer and weights."""
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json")
+    files = [folder / name for name in names if (folder / name).is_file()]
+    hashes: dict[str, JsonValue] = {
+        path.name: file_sha256(path) for path in [*files, *weight_files(folder)]
+    }
+    return digest(hashes) + digest(["folder", hashes])
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Return a checkpoint's tokenizer.
+
+    Raises:
+        ModelError: there is none, or it is not a fast tokenizer (offsets are needed).
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        problem = str(error).split("\n", 1)[0]
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {problem}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed")
+    return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    verbosity = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def load_model(folder: Path, device: str, dtype: torch.dtype = torch.float32) -> "PreTrainedModel":
+    """Load a checkpoint for training and scoring; always in the dtype asked for.
+
+    Raises:
+        ModelError: it cannot be loaded, or tensors are missing in it.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    weight_files(folder)
+    refusals = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
+    try:
+        with _quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except refusals as error:
+        problem = str(error).split("\n", 1)[0]
+        raise ModelError(f"{folder} cannot be loaded: {problem}") from error
+    model, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{folder} lacks {len(missing)} tensors, first {missing[0]!r}")
+    return cast("PreTrainedModel", model.to(device).eval())
+
+
+def initialise(config: Mapping[str, JsonValue], vocabulary: int, seed: int) -> "PreTrainedModel":
+    """Return a model of a given configuration with seeded random weights, float32, on the CPU.
+
+    Raises:
+        ModelError: transformers does not accept the configuration.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+
+    settings = dict(config)
+    model_type = str(settings.pop("model_type", ""))
+    if model_type not in CONFIG_MAPPING:
+        remedy = did_you_mean(model_type, CONFIG_MAPPING)
+        raise ModelError(f"recipe.config: unknown model_type {model_type!r}; {remedy}")
+    try:
+        made = AutoConfig.for_model(model_type, vocab_size=vocabulary, **settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        problem = " ".join(str(error).split())
+        raise ModelError(f"recipe.config: {problem}") from error
+    return cast("PreTrainedModel", model)
+
+
+def save_model(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, dtype: str
+) -> None:
+    """Write a whole checkpoint in ``dtype`` (`float32`, `bfloat16`)."""
+    with _quiet():
+        kept = model.dtype
+        module: torch.nn.Module = model
+        module.to(getattr(torch, dtype))
+        model.save_pretrained(folder)
+        module.to(kept)
+        tokenizer.save_pretrained(folder)
+
+
+# --------------------------------------------------------------------------- changed tensors
+
+
+def _stored(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    from safetensors import safe_open
+
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as handle:
+            for name in handle.keys():  # noqa: SIM118
+                yield name, handle.get_tensor(name)
+
+
+def save_changes(model: "PreTrainedModel", base: Path, folder: Path) -> tuple[str, ...]:
+    """Write the tensors that differ from the checkpoint in ``base``; return their names.
+
+    A method that trains three matrices of a 7B model stores three matrices. `none` stores nothing.
+
+    Raises:
+        ModelError: the model has other tensors than the base.
+    """
+    from safetensors.torch import save_file
+
+    current = dict(model.state_dict())
+    changed: dict[str, torch.Tensor] = {}
+    seen: set[str] = set()
+    for name, before in _stored(base):
+        if name.endswith("rotary_emb.inv_freq"):  # a computed buffer that old checkpoints carry
+            continue
+        if name not in current or current[name].shape != before.shape:
+            raise ModelError(f"tensor {name!r} of {base} is not in the model that came out")
+        seen.add(name)
+        now = current[name].detach().cpu()
+        if not torch.equal(now, before.to(now.dtype)):
+            changed[name] = now.contiguous().clone()
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    extra = sorted(set(current) - seen - tied)
+    if extra:
+        raise ModelError(f"the model that came out has a new tensor {extra[0]!r}; {base} has not")
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{_CHANGES}.tmp"
+    save_file(changed, aside)
+    aside.replace(folder / _CHANGES)
+    return tuple(sorted(changed))
+
+
+def apply_changes(model: "PreTrainedModel", folder: Path) -> None:
+    """Put the tensors written by `save_changes` into a model loaded from the same base."""
+    from safetensors.torch import load_file
+
+    changed = load_file(folder / _CHANGES)
+    current = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in changed.items():
+            current[name].copy_(tensor)
+
+
+# --------------------------------------------------------------------------- forward
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Logits at the positions that predict target tokens.
+
+    Attributes:
+        logits: [N, V].
+        targets: int64 [N].
+        sequence: int64 [N], row of the batch that each token belongs to.
+        count: number of rows B.
+    """
+
+    logits: torch.Tensor
+    targets: torch.Tensor
+    sequence: torch.Tensor
+    count: int
+
+
+def _head_is_plain(model: "PreTrainedModel") -> bool:
+    """Whether logits are head(last hidden state): looked at once a model.
+
+    The head is made to give known, large logits: a cap or a scale shows at any size of the
+    weights. What the head was given is compared with the body's output.
+    """
+    known = getattr(model, "_ilubench_plain_head", None)
+    if known is None:
+        known = _probe_head(model)
+        object.__setattr__(model, "_ilubench_plain_head", known)
+    return bool(known)
+
+
+def _probe_head(model: "PreTrainedModel") -> bool:
+    head = model.get_output_embeddings()
+    if head is None or model.base_model is model:
+        return False
+    given: list[torch.Tensor] = []
+
+    def known_logits(
+        _head: torch.nn.Module, inputs: tuple[torch.Tensor, ...], logits: torch.Tensor
+    ) -> torch.Tensor:
+        given.append(inputs[0])
+        return torch.linspace(-100.0, 100.0, logits.shape[-1]).to(logits).expand_as(logits)
+
+    training = model.training
+    handle = head.register_forward_hook(known_logits)
+    try:
+        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+            ids = torch.tensor([[0, 1]], device=model.device)
+            model.eval()  # no dropout: nothing random is drawn here
+            logits = model(input_ids=ids, use_cache=False).logits
+            body = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
+    finally:
+        handle.remove()
+        model.train(training)
+    if len(given) != 1 or given[0].shape != body.shape:
+        return False
+    expected = torch.linspace(-100.0, 100.0, logits.shape[-1]).to(logits).expand_as(logits)
+    near = torch.allclose(given[0].float(), body, rtol=1e-3, atol=1e-3 * float(body.abs().max()))
+    return near and torch.equal(logits, expected)
+
+
+def answer_logits(model: "PreTrainedModel", batch: Batch) -> Answers:
+    """Run the model; compute logits only where a target token is predicted.
+
+    Args:
+        model: a causal language model.
+        batch: right-padded, on the model's device.
+    """
+    predicts = batch.loss_mask[:, 1:]
+    targets = batch.input_ids[:, 1:][predicts]
+    rows, _ = predicts.nonzero(as_tuple=True)
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if _head_is_plain(model):
+        hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
+        head = cast("torch.nn.Module", model.get_output_embeddings())
+        logits = head(hidden[:, :-1][predicts])
+    else:
+        logits = model(**inputs, use_cache=False).logits[:, :-1][predicts]
+    return Answers(logits, targets, rows, len(batch.input_ids))
+
+
+@contextlib.contextmanager
+def attacker_view(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
+    """All parameters trainable, as an attacker has them, whatever the method froze."""
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    try:
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        yield model
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(before[name])

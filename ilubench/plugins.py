@@ -1,0 +1,176 @@
+"""Plugins: name -> class, by entry point (`npo`) or by file (`./my.py:MyMethod`).
+
+Nothing registers itself by being imported. Names are read from package metadata; the class is
+imported when it is asked for, so that one broken plugin harms nobody else.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, JsonValue
+from pydantic_core import core_schema
+
+from ilubench.errors import PluginError, did_you_mean
+from ilubench.loading import validate
+from ilubench.specs import PluginRef, Spec
+
+__all__ = ["GROUPS", "PluginField", "create", "describe", "entries", "find", "reference"]
+
+GROUPS = ("methods", "attacks", "scorers", "generators")
+
+
+def entries(group: str) -> dict[str, str]:
+    """Return name -> `module:Class` of the installed plugins of a group, without importing."""
+    found = importlib.metadata.entry_points(group=f"ilubench.{group}")
+    return {point.name: point.value for point in sorted(found, key=lambda point: point.name)}
+
+
+def describe(target: str) -> str:
+    """Return the first docstring line of a `module:Class`, read without importing it.
+
+    A plugin whose source cannot be found or parsed is described by the reason.
+    """
+    module, _, name = target.partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            return f"broken: no module {module!r}"
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except Exception as error:  # noqa: BLE001 - a plugin's package may raise anything at import
+        return f"broken: {type(error).__name__}: {error}"
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return (ast.get_docstring(node) or "").split("\n", 1)[0]
+    return f"broken: {module} has no class {name!r}"
+
+
+def _from_file(use: str) -> type[Spec]:
+    path_text, _, name = use.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise PluginError(f"{use}: no such file {path_text!r}; check the path")
+    resolved = path.resolve()
+    digest = hashlib.sha256(str(resolved).encode()).hexdigest()[:12]
+    module_name = f"ilubench_plugin_{path.stem}_{digest}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(module_name, resolved)
+        if spec is None or spec.loader is None:
+            raise PluginError(f"{use}: {path_text!r} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException as error:
+            del sys.modules[module_name]
+            if isinstance(error, Exception | SystemExit):
+                raise PluginError(
+                    f"{use}: importing {path_text} raised {_reason(error)}"
+                ) from error
+            raise
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        classes = [n for n, v in vars(module).items() if isinstance(v, type)]
+        raise PluginError(
+            f"{use}: {path_text} has no class {name!r}; {did_you_mean(name, classes)}"
+        )
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".split("\n", 1)[0]
+
+
+def find(group: str, use: str) -> type[Any]:
+    """Return a plugin's class.
+
+    Args:
+        group: one of ``GROUPS``.
+        use: an entry point's name, or `path/to/file.py:Class`.
+
+    Raises:
+        PluginError: unknown, or importing it raised; the message says which and why.
+    """
+    if ".py:" in use:
+        found: object = _from_file(use)
+    else:
+        points = {p.name: p for p in importlib.metadata.entry_points(group=f"ilubench.{group}")}
+        if use not in points:
+            kind = group.rstrip("s")
+            raise PluginError(f"unknown {kind} {use!r}; {did_you_mean(use, points)}")
+        try:
+            found = points[use].load()
+        except Exception as error:
+            raise PluginError(f"{group.rstrip('s')} {use!r} is broken: {_reason(error)}") from error
+    if not (isinstance(found, type) and issubclass(found, Spec)):
+        raise PluginError(f"{use!r} is not an ilubench plugin class (a subclass of Spec)")
+    return found
+
+
+def create(group: str, ref: PluginRef, *, source: Path | str = "") -> Any:  # noqa: ANN401
+    """Return the plugin that ``ref`` names, its settings validated.
+
+    Raises:
+        PluginError: unknown or broken.
+        SpecError: a setting is wrong.
+    """
+    found = find(group, ref.use)
+    if getattr(found, "__abstractmethods__", None):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise PluginError(f"{ref.use!r} cannot be used: it does not define {missing}")
+    label = source or f"{group.rstrip('s')} {ref.use}"
+    return validate(found, dict(ref.settings), source=label)
+
+
+def reference(group: str, plugin: Spec) -> PluginRef:
+    """Return how a plugin object is named in records: entry point name, or `file.py:Class`."""
+    target = f"{type(plugin).__module__}:{type(plugin).__qualname__}"
+    for name, value in entries(group).items():
+        if value == target:
+            return PluginRef(use=name, settings=plugin.model_dump(mode="json"))
+    module = sys.modules.get(type(plugin).__module__)
+    file = Path(getattr(module, "__file__", None) or "unknown.py").name
+    use = f"{file}:{type(plugin).__qualname__}"
+    return PluginRef(use=use, settings=plugin.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class PluginField:
+    """Marks a field that holds another plugin: ``base: Annotated[LossMethod, PluginField(...)]``.
+
+    Given as a name, as `{use, settings}`, or as an object; serialised as `{use, settings}`.
+    """
+
+    group: str
+
+    def __get_pydantic_core_schema__(
+        self,
+        source: Any,  # noqa: ANN401
+        handler: GetCoreSchemaHandler,
+    ) -> core_schema.CoreSchema:
+        """Build the field's validator and serialiser."""
+        del handler
+
+        def build(value: object) -> object:
+            if isinstance(value, str | Mapping):
+                value = create(self.group, PluginRef.model_validate(value))
+            expected = source if isinstance(source, type) else Spec
+            if not isinstance(value, expected):
+                raise ValueError(  # noqa: TRY004 - pydantic reports ValueErrors
+                    f"{type(value).__name__} is not a {expected.__name__}"
+                )
+            return value
+
+        def dump(value: Spec) -> dict[str, JsonValue]:
+            return reference(self.group, value).model_dump(mode="json")
+
+        return core_schema.no_info_plain_validator_function(
+            build, serialization=core_schema.plain_serializer_function_ser_schema(dump)
+        )

@@ -1,0 +1,128 @@
+"""A run's result as tables for a terminal."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ilubench.aggregate import AttackFigures, Figure, RobustnessRow
+from ilubench.pipeline import RunResult
+from ilubench.specs import SuiteSpec
+
+__all__ = ["figure_text", "run_report"]
+
+
+def figure_text(figure: Figure | None, digits: int = 3) -> str:
+    """Return `value [low, high]`, or the note of a figure that has no value."""
+    if figure is None:
+        return "-"
+    if figure.value is None:
+        return figure.note.split(";")[0] or "n/a"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.{digits}f}"
+    return f"{figure.value:.{digits}f} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
+
+
+def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: str) -> Table:
+    table = Table(title=f"{label}: 1 = forgotten", title_justify="left")
+    table.add_column("model")
+    table.add_column("step", justify="right")
+    table.add_column(label)
+    for metric in suite.utility:
+        table.add_column(f"utility {metric.label}")
+    table.add_column(fa_label)
+    utility = row.utility
+    table.add_row(
+        "original", "", figure_text(row.forget_original), *map(figure_text, utility.original), "-"
+    )
+    table.add_row(
+        "unlearned",
+        "",
+        figure_text(row.forget_unlearned),
+        *map(figure_text, utility.unlearned),
+        "-",
+    )
+    for attack in row.attacks:
+        table.add_section()
+        for step in attack.steps:
+            table.add_row(
+                attack.attack,
+                str(step.step),
+                figure_text(step.forget),
+                *map(figure_text, step.utility),
+                figure_text(step.fa),
+            )
+    return table
+
+
+def _figures(row: RobustnessRow) -> Iterator[tuple[str, str]]:
+    yield f"RA over {{{', '.join(row.ra_attacks)}}}", figure_text(row.ra)
+    if row.ra_core is not None:
+        yield f"RA_core over {{{', '.join(row.ra_core_attacks)}}}", figure_text(row.ra_core)
+    where = f" (at {row.worst_at[0]}, step {row.worst_at[1]})" if row.worst_at else ""
+    yield "worst case", figure_text(row.worst_case) + where
+    yield "recovery, mean of attacks", figure_text(row.recovery)
+
+
+def _summary_table(label: str, row: RobustnessRow) -> Table:
+    table = Table(title=f"{label}: robustness", title_justify="left", show_header=False)
+    table.add_column("figure")
+    table.add_column("value")
+    for name, value in _figures(row):
+        table.add_row(name, value)
+    table.add_row("status", row.status)
+    return table
+
+
+def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[str, ...]) -> Table:
+    title = f"{label}: by attack (recovery 0 = stayed forgotten, 1 = known as before)"
+    table = Table(title=title, title_justify="left")
+    for name in ("attack", "RA", "recovery", "half-life (steps)", "area", "FA difference"):
+        table.add_column(name)
+    for attack in attacks:
+        table.add_row(
+            attack.attack + (" (seen)" if attack.attack in seen else ""),
+            figure_text(attack.ra),
+            figure_text(attack.recovery),
+            figure_text(attack.half_life, 0),
+            figure_text(attack.area),
+            figure_text(attack.fa_difference),
+        )
+    return table
+
+
+def run_report(result: RunResult) -> RenderableType:
+    """Return the tables of a run, one group a primary metric, and what to do next."""
+    suite = result.plan.bench.suite
+    record = result.record
+    labels = {
+        a.spec.fa.label for a in result.plan.bench.experiment.attacks if a.spec.fa is not None
+    }
+    fa_label = labels.pop() if len(labels) == 1 else "FA"
+    parts: list[RenderableType] = []
+    for label, row in result.rows.items():
+        parts.append(_course_table(label, row, suite, fa_label))
+        if row.attacks:
+            parts.append(_attack_table(label, row.attacks, record.seen))
+            parts.append(_summary_table(label, row))
+    parts.append(Text(_closing(result)))
+    return Group(*parts)
+
+
+def _closing(result: RunResult) -> str:
+    record, folder = result.record, result.plan.folder
+    lines = [f"Results: {folder / 'results.json'} (all figures), {folder / 'metrics.parquet'}"]
+    if record.failures:
+        lines.append(f"{len(record.failures)} jobs failed; the same command tries them again:")
+        lines += [f"  {failure.label}: {failure.message}" for failure in record.failures]
+    if len(record.seeds) == 1:
+        lines.append(
+            "One seed: intervals are over items only, and nothing can be ranked. "
+            "Next: the same command with seeds=0..4"
+        )
+    elif record.method["use"] == "ilu":
+        lines.append("Next: the control, method.penalty=cross_entropy, and the base, method=npo")
+    else:
+        lines.append("Next: `ilubench ls methods` for another method to compare with")
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+"""How surprised the model is by the right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ilubench.errors import DataError, UsageError
+from ilubench.interfaces import (
+    BoundScorer,
+    Engine,
+    PromptAttack,
+    SampleScore,
+    ScoreContext,
+    Scorer,
+)
+from ilubench.scorers.rows import item_ids, take
+from ilubench.specs import DataSource
+from ilubench.tables import render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["AnswerNLL", "split"]
+
+
+class AnswerNLL(Scorer):
+    """Mean negative log-likelihood of the answer's tokens, in nats a token.
+
+    Attributes:
+        data: role of the rows.
+        prompt: template of what is given (`str.format` over the columns).
+        completion: template of the answer, with the space before it.
+        labels: column -> names that stand for its integers 0, 1, ...
+        limit: items at most.
+    """
+
+    data: str
+    prompt: str
+    completion: str
+    labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    limit: int | None = Field(default=None, ge=1)
+
+    def metrics(self) -> Mapping[str, str]:
+        """Return `nll`, a mean over items."""
+        return {"nll": "mean"}
+
+    def roles(self) -> tuple[str, ...]:
+        """Return the role of the rows."""
+        return (self.data,)
+
+    def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
+        """Render and tokenise the items.
+
+        Raises:
+            DataError: no rows, a missing column, or an answer without tokens.
+        """
+        rows = take(context.rows(self.data), self.limit, self.data)
+        source = DataSource(path=self.data, labels=self.labels)
+        items = item_ids(rows, self.data)
+        pairs = []
+        for item, row in zip(items, rows, strict=True):
+            prompt = render(self.prompt, row, source, self.data)
+            answer = render(self.completion, row, source, self.data)
+            context_ids, answer_ids = split(tokenizer, prompt, answer)
+            if not context_ids or not answer_ids:
+                raise DataError(f"data.{self.data}: {item}: prompt or answer has no tokens")
+            pairs.append((context_ids, answer_ids))
+        return _Bound(items, pairs)
+
+
+def split(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
+) -> tuple[list[int], list[int]]:
+    """Encode prompt and completion together and divide the ids where the prompt's own end.
+
+    A token that merges the end of the prompt with the start of the completion belongs to the
+    completion, so that no part of the answer is given away. An end-of-sequence token that the
+    tokenizer appends by itself is left out.
+    """
+    alone = list(tokenizer.encode(prompt, verbose=False))
+    whole = list(tokenizer.encode(prompt + completion, verbose=False))
+    end = tokenizer.eos_token_id
+    if alone and whole and alone[-1] == whole[-1] == end:
+        alone, whole = alone[:-1], whole[:-1]
+    cut = 0
+    while cut < min(len(alone), len(whole)) and alone[cut] == whole[cut]:
+        cut += 1
+    return whole[:cut], whole[cut:]
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """The items, ready for many checkpoints."""
+
+    items: Sequence[str]
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+
+    def score(self, engine: Engine, attack: PromptAttack | None = None) -> list[SampleScore]:
+        """Return the mean negative log-likelihood of each item's answer tokens.
+
+        Raises:
+            UsageError: a prompt attack was given.
+        """
+        if attack is not None:
+            raise UsageError(f"answer_nll cannot apply the prompt attack {type(attack).__name__}")
+        return [
+            SampleScore(item=item, metric="nll", value=-scored.total / len(scored.values))
+            for item, scored in zip(self.items, engine.logprobs(self.pairs), strict=True)
+        ]

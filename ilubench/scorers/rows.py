@@ -1,0 +1,58 @@
+"""Rows of evaluation items: never none, each with a stable name."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from ilubench.errors import DataError, did_you_mean
+from ilubench.interfaces import Row
+
+__all__ = ["item_ids", "take", "text_of"]
+
+
+def take(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
+    """Return the first ``limit`` rows (None: all).
+
+    Raises:
+        DataError: there are none.
+    """
+    if not rows:
+        raise DataError(f"data.{role}: no rows; an empty set measures nothing")
+    return list(rows[:limit])
+
+
+def text_of(row: Row, column: str, role: str) -> str:
+    """Return a column that must hold text.
+
+    Raises:
+        DataError: it does not.
+    """
+    value = row.get(column)
+    if not isinstance(value, str) or not value:
+        problem = "is missing" if column not in row else f"is {value!r}, not text"
+        raise DataError(f"data.{role}: column {column!r} {problem}; {did_you_mean(column, row)}")
+    return value
+
+
+def item_ids(rows: Sequence[Mapping[str, object]], where: str) -> list[str]:
+    """Return a stable name for each row: its `id`, or a hash of what it holds.
+
+    Rows that are equal and have no `id` are numbered.
+
+    Raises:
+        DataError: two rows have the same `id`.
+    """
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    for row in rows:
+        given = row.get("id")
+        if given is None:
+            text = json.dumps(dict(row), sort_keys=True, ensure_ascii=False, default=str)
+            name = hashlib.sha256(text.encode()).hexdigest()[:16]
+        else:
+            name = str(given)
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1 and given is not None:
+            raise DataError(f"{where}: the id {name!r} occurs twice")
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return names

@@ -1,0 +1,1 @@
+"""The jobs of a run: make the target, unlearn, score, attack. Inputs -> artifact."""

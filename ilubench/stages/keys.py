@@ -1,0 +1,145 @@
+"""The key of each job: a hash of all that determines its result."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from ilubench.experiment import Attack, Experiment
+from ilubench.identity import code_closure, digest, file_sha256, library_versions, seed_for
+from ilubench.interfaces import Scorer
+from ilubench.models import folder_sha256
+from ilubench.specs import Spec
+from ilubench.stages.workbench import Workbench
+
+__all__ = ["attack_key", "plugin_identity", "score_key", "target_key", "unlearn_key"]
+
+_TRAINING = ("torch", "transformers", "tokenizers", "numpy")
+_SCORING = (*_TRAINING, "lm-eval", "rouge-score", "datasets")
+
+
+def _modules(plugin: Spec) -> set[str]:
+    """Return the modules of a plugin and of the plugins in its fields."""
+    found = {cls.__module__ for cls in type(plugin).__mro__ if issubclass(cls, Spec)}
+    for name in type(plugin).model_fields:
+        value = getattr(plugin, name)
+        if isinstance(value, Spec):
+            found |= _modules(value)
+    return found
+
+
+def plugin_identity(plugin: Spec) -> dict[str, JsonValue]:
+    """Return a plugin's class, version, resolved settings and code."""
+    version = getattr(plugin, "version", 1)
+    return {
+        "class": type(plugin).__qualname__,
+        "version": version,
+        "settings": plugin.model_dump(mode="json"),
+        "code": dict(code_closure(sorted(_modules(plugin)))),
+    }
+
+
+def _fingerprints(bench: Workbench, roles: Mapping[str, str]) -> dict[str, JsonValue]:
+    return {name: dict(bench.tables.fingerprint(role)) for name, role in sorted(roles.items())}
+
+
+def _same(roles: tuple[str, ...]) -> dict[str, str]:
+    return {f"{place}": role for place, role in enumerate(roles)}
+
+
+def target_key(bench: Workbench) -> str:
+    """Return the key of the target model: its files' hash, or its recipe."""
+    if bench.given_target is not None:
+        return digest({"stage": "target", "files": folder_sha256(bench.given_target)})
+    recipe = bench.suite.target.recipe
+    assert recipe is not None
+    return digest(
+        {
+            "stage": "target",
+            "recipe": recipe.model_dump(mode="json"),
+            "text": _fingerprints(bench, _same(recipe.text + recipe.tokenizer.text)),
+            "device": bench.device,
+            "libraries": dict(library_versions(_TRAINING)),
+            "code": dict(code_closure(["ilubench.stages.target"])),
+        }
+    )
+
+
+def unlearn_key(bench: Workbench, experiment: Experiment, target: str, seed: int) -> str:
+    """Return the key of the unlearned weights."""
+    method, suite = experiment.method, experiment.suite
+    environments = {n: experiment.environment_role(n) for n in method.environment_names()}
+    return digest(
+        {
+            "stage": "unlearn",
+            "target": target,
+            "method": plugin_identity(method),
+            "identity": dict(method.identity()),
+            "forget": _fingerprints(bench, _same(suite.forget)),
+            "retain": _fingerprints(bench, _same(suite.retain)),
+            "environments": _fingerprints(bench, environments),
+            "max_length": suite.max_length,
+            "dtype": suite.dtype,
+            "seed": seed_for(seed, "unlearn") if method.seeded else None,
+            "device": bench.device,
+            "libraries": dict(library_versions(_TRAINING)),
+            "code": dict(code_closure(["ilubench.stages.unlearn"])),
+        }
+    )
+
+
+def _scorer(bench: Workbench, scorer: Scorer, attack: Attack | None) -> dict[str, JsonValue]:
+    roles = {r: attack.role(r, bench.suite) if attack else r for r in scorer.roles()}
+    return {
+        **plugin_identity(scorer),
+        "data": _fingerprints(bench, roles),
+        "files": [file_sha256(path) for path in scorer.files()],
+    }
+
+
+def _suite_scorers(bench: Workbench) -> dict[str, JsonValue]:
+    scorers = bench.experiment.scorers
+    return {name: _scorer(bench, scorer, None) for name, scorer in sorted(scorers.items())}
+
+
+def _scoring(bench: Workbench) -> dict[str, JsonValue]:
+    return {
+        "engine": "hf",
+        "batch": bench.suite.score_batch,
+        "dtype": bench.suite.dtype,
+        "device": bench.device,
+        "libraries": dict(library_versions(_SCORING)),
+        "code": dict(code_closure(["ilubench.stages.score"])),
+    }
+
+
+def score_key(bench: Workbench, unlearn: str) -> str:
+    """Return the key of the unlearned model's scores."""
+    return digest(
+        {
+            "stage": "score",
+            "weights": unlearn,
+            "scorers": _suite_scorers(bench),
+            "scoring": _scoring(bench),
+        }
+    )
+
+
+def attack_key(bench: Workbench, attack: Attack, unlearn: str, seed: int) -> str:
+    """Return the key of one attack on one unlearned model."""
+    roles = {role: attack.role(role, bench.suite) for role in attack.plugin.roles()}
+    return digest(
+        {
+            "stage": "attack",
+            "weights": unlearn,
+            "attack": attack.name,
+            "plugin": plugin_identity(attack.plugin),
+            "data": _fingerprints(bench, roles),
+            "max_length": bench.suite.max_length,
+            "fa": _scorer(bench, attack.fa, attack) if attack.fa else None,
+            "scorers": _suite_scorers(bench),
+            "scoring": _scoring(bench),
+            "seed": seed_for(seed, "attack", attack.name),
+            "keep": "attacked" in bench.experiment.run.keep,
+            "code": dict(code_closure(["ilubench.stages.attack"])),
+        }
+    )

@@ -1,0 +1,53 @@
+"""Unlearn: target model and method -> the tensors that changed."""
+
+from pydantic import JsonValue
+
+from ilubench.experiment import Experiment
+from ilubench.identity import seed_for
+from ilubench.interfaces import Progress, UnlearnData
+from ilubench.models import save_changes
+from ilubench.stages.workbench import StepLog, Workbench
+from ilubench.store import Artifact
+
+__all__ = ["run_unlearn"]
+
+
+def run_unlearn(
+    bench: Workbench, experiment: Experiment, keys: tuple[str, str], seed: int, progress: Progress
+) -> Artifact:
+    """Return the artifact of the unlearned weights, made if need be.
+
+    Args:
+        bench: shared state.
+        experiment: whose method is used (`none` has one of its own).
+        keys: of the target and of this job.
+        seed: the user's.
+        progress: display.
+    """
+    target, key = keys
+    with bench.store.work("unlearn", key) as folder:
+        done = bench.store.get("unlearn", key)
+        if done is not None:
+            return done
+        method, suite = experiment.method, experiment.suite
+        data = UnlearnData(
+            forget=bench.examples(suite.forget, target),
+            retain=bench.examples(suite.retain, target),
+            environments={
+                name: bench.examples((experiment.environment_role(name),), target)
+                for name in method.environment_names()
+            },
+        )
+        log = StepLog(folder / "log.jsonl")
+        role_seed = seed_for(seed, "unlearn")
+        context = bench.context(folder, log, progress, role_seed, target)
+        model = method.unlearn(bench.target_model(target), data, context)
+        changed = save_changes(model, bench.target_folder(target), folder)
+        meta: dict[str, JsonValue] = {
+            "stage": "unlearn",
+            "method": experiment.method_name,
+            "seed": seed,
+            "changed": len(changed),
+            "cost": log.cost(),
+        }
+        return bench.store.finish("unlearn", key, meta)

@@ -1,0 +1,221 @@
+"""What the jobs of one run share: data, tokenizer, engine, scorers bound once, weights."""
+
+import json
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import JsonValue
+
+from ilubench import data as training_data
+from ilubench.engine.hf import HFEngine
+from ilubench.errors import StoreError, UsageError
+from ilubench.experiment import Attack, Experiment
+from ilubench.identity import digest
+from ilubench.interfaces import (
+    BoundScorer,
+    Context,
+    Example,
+    Metrics,
+    Progress,
+    ScoreContext,
+    Scorer,
+)
+from ilubench.models import apply_changes, find_folder, load_model, load_tokenizer
+from ilubench.store import FolderState, Store, write_atomic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["StepLog", "Workbench", "pick_device"]
+
+
+def pick_device(asked: str) -> str:
+    """Return the device of a run.
+
+    Raises:
+        UsageError: CUDA was asked for and is not there.
+    """
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device={asked}: this torch sees no GPU; use device=cpu")
+    try:
+        torch.device(asked)
+    except RuntimeError as error:
+        raise UsageError(f"device={asked}: not a device; use auto, cpu or cuda") from error
+    return asked
+
+
+class StepLog:
+    """A job's optimizer steps as lines of JSON; survives a kill, and adds up to its cost."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what an earlier try of the job wrote."""
+        self._path = path
+        self._steps: dict[int, dict[str, float]] = {}
+        if path.is_file():
+            for line in path.read_text().splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._steps[int(entry["step"])] = entry
+                except (ValueError, KeyError):
+                    continue  # the line that was being written when the job was killed
+        self._handle = path.open("a", buffering=1)
+        self._last = time.monotonic()
+
+    def __call__(self, step: int, metrics: Metrics) -> None:
+        """Append one step."""
+        now = time.monotonic()
+        entry = {"step": step, **metrics, "seconds": now - self._last}
+        self._last = now
+        self._steps[step] = entry
+        self._handle.write(json.dumps(entry) + "\n")
+
+    def skip_time(self) -> None:
+        """Do not count the time since the last step (it went into scoring)."""
+        self._last = time.monotonic()
+
+    def cost(self) -> dict[str, JsonValue]:
+        """Return optimizer steps, training tokens, seconds, peak memory in bytes."""
+        self._handle.close()
+        if torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {
+            "steps": len(self._steps),
+            "tokens": int(sum(entry.get("tokens", 0.0) for entry in self._steps.values())),
+            "train_seconds": sum(entry.get("seconds", 0.0) for entry in self._steps.values()),
+            "peak_bytes": peak,
+        }
+
+
+class Workbench:
+    """Shared, read-only state of a run's jobs.
+
+    Args:
+        experiment: the resolved run.
+        store: of artifacts.
+        device: `cpu` or `cuda`.
+    """
+
+    def __init__(self, experiment: Experiment, store: Store, device: str) -> None:
+        """Nothing is loaded before it is asked for."""
+        self.experiment, self.store, self.device = experiment, store, device
+        self.suite, self.tables = experiment.suite, experiment.tables
+        self._bound: dict[str, BoundScorer] = {}
+        self._examples: dict[tuple[str, ...], list[Example]] = {}
+
+    @cached_property
+    def given_target(self) -> Path | None:
+        """The target model's folder when weights are given, else None (a recipe makes it)."""
+        source = self.suite.target.model
+        return find_folder(source) if source is not None else None
+
+    def target_folder(self, target_key: str) -> Path:
+        """Return the target model's folder.
+
+        Raises:
+            StoreError: the job that makes it is not done.
+        """
+        if self.given_target is not None:
+            return self.given_target
+        artifact = self.store.get("target", target_key)
+        if artifact is None:
+            raise StoreError(f"the target model {target_key} is not made yet")
+        return artifact.folder
+
+    @cached_property
+    def _tokenizers(self) -> dict[Path, "PreTrainedTokenizerBase"]:
+        return {}
+
+    def tokenizer(self, target_key: str) -> "PreTrainedTokenizerBase":
+        """Return the target model's tokenizer."""
+        folder = self.target_folder(target_key)
+        if folder not in self._tokenizers:
+            self._tokenizers[folder] = load_tokenizer(folder)
+        return self._tokenizers[folder]
+
+    @cached_property
+    def _engines(self) -> dict[str, HFEngine]:
+        return {}
+
+    def engine(self, target_key: str) -> HFEngine:
+        """Return the run's engine."""
+        if target_key not in self._engines:
+            tokenizer = self.tokenizer(target_key)
+            self._engines[target_key] = HFEngine(tokenizer, batch_size=self.suite.score_batch)
+        return self._engines[target_key]
+
+    def target_model(self, target_key: str) -> "PreTrainedModel":
+        """Load the target model for training."""
+        dtype = getattr(torch, self.suite.dtype)
+        return load_model(self.target_folder(target_key), self.device, dtype)
+
+    def unlearned_model(self, target_key: str, unlearn_key: str) -> "PreTrainedModel":
+        """Load the target model with a method's changes.
+
+        Raises:
+            StoreError: the unlearning job is not done.
+        """
+        artifact = self.store.get("unlearn", unlearn_key)
+        if artifact is None:
+            raise StoreError(f"the unlearned model {unlearn_key} is not made yet")
+        model = self.target_model(target_key)
+        apply_changes(model, artifact.folder)
+        return model
+
+    def examples(self, roles: Sequence[str], target_key: str) -> list[Example]:
+        """Return the roles' rows as training examples."""
+        name = tuple(roles)
+        if name not in self._examples:
+            tokenizer = self.tokenizer(target_key)
+            length = self.suite.max_length
+            self._examples[name] = training_data.examples(self.tables, name, tokenizer, length)
+        return self._examples[name]
+
+    def context(
+        self, folder: Path, log: StepLog, progress: Progress, seed: int, target_key: str
+    ) -> Context:
+        """Return a job's context: state in its folder, steps into its log."""
+        tokenizer = self.tokenizer(target_key)
+        return Context(seed, self.device, tokenizer, FolderState(folder), progress, log)
+
+    # ----------------------------------------------------------------- scorers
+
+    def _rows_file(self, role: str) -> Path:
+        """Return a role's rows as JSON Lines, named by their content."""
+        rows: list[JsonValue] = [dict(row) for row in self.tables.rows(role)]
+        path = self.store.root / "tables" / f"{digest(rows)}.jsonl"
+        if not path.is_file():
+            write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        return path
+
+    def bound(
+        self, name: str, scorer: Scorer, target_key: str, attack: Attack | None = None
+    ) -> BoundScorer:
+        """Return a scorer with its items rendered; built once a run."""
+        if name not in self._bound:
+
+            def role(asked: str) -> str:
+                return attack.role(asked, self.suite) if attack else asked
+
+            context = ScoreContext(
+                rows=lambda asked: self.tables.rows(role(asked)),
+                file=lambda asked: self._rows_file(role(asked)),
+                publish_text=lambda asked: self.tables.source(role(asked)).publish_text,
+            )
+            self._bound[name] = scorer.build(self.tokenizer(target_key), context)
+        return self._bound[name]
+
+    def suite_scorers(self, target_key: str) -> Mapping[str, BoundScorer]:
+        """Return the suite's scorers, bound."""
+        return {
+            name: self.bound(name, scorer, target_key)
+            for name, scorer in self.experiment.scorers.items()
+        }

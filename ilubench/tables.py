@@ -1,0 +1,238 @@
+"""Rows of text: from a hub, a local file, or a generator; selected, fingerprinted, rendered."""
+
+import csv
+import json
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ilubench.errors import AccessError, DataError, SpecError, did_you_mean
+from ilubench.identity import digest
+from ilubench.interfaces import Generator, Row
+from ilubench.specs import DataSource, GeneratorSpec
+
+__all__ = ["Tables", "read_file", "read_hub", "render"]
+
+
+def read_file(path: Path, role: str) -> list[Row]:
+    """Return the rows of a `.jsonl`, `.json`, `.csv` or `.parquet` file.
+
+    Raises:
+        DataError: no such file, not readable as its ending says, or no rows.
+    """
+    if not path.is_file():
+        raise DataError(f"data.{role}: no such file {str(path)!r}; check the path")
+    try:
+        rows = _parse(path)
+    except (ValueError, csv.Error, OSError) as error:
+        raise DataError(f"data.{role}: {path} cannot be read: {error}") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"data.{role}: {path} must hold one object (column -> value) a row")
+    return rows
+
+
+def _parse(path: Path) -> list[Row]:
+    if path.suffix == ".jsonl":
+        rows: list[Row] = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+            if line.strip():
+                try:
+                    rows.append(json.loads(line))
+                except ValueError as error:
+                    raise ValueError(f"line {number}: {error}") from error
+        return rows
+    if path.suffix == ".json":
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(loaded, list):
+            raise ValueError("a .json file must hold a list of rows")
+        return loaded
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        table: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
+        return table
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as handle:
+            reader = csv.DictReader(handle, strict=True)
+            return [_csv_row(row, reader.line_num) for row in reader]
+    raise ValueError(f"unknown ending {path.suffix!r}; use .jsonl, .json, .csv or .parquet")
+
+
+def _csv_row(row: Mapping[str | None, str | None], line: int) -> Row:
+    """Return a row with its whole numbers as such; ``007`` stays text."""
+    if None in row or None in row.values():
+        raise ValueError(f"line {line}: not as many columns as the header")
+    return {
+        str(key): int(value) if re.fullmatch("0|-?[1-9][0-9]*", str(value)) else value
+        for key, value in row.items()
+    }
+
+
+def read_hub(source: DataSource, role: str) -> list[Row]:
+    """Return the rows of a hub data set at its revision.
+
+    Raises:
+        AccessError: gated, offline and not cached, or unreachable; says what to do.
+        DataError: the data set has no such subset or split.
+    """
+    import datasets
+    from huggingface_hub import errors as hub_errors
+
+    assert source.hub is not None
+    local = f"or give a local file: data.{role}=<file>"
+    try:
+        loaded = datasets.load_dataset(
+            source.hub, source.subset, split=source.split, revision=source.revision
+        )
+    except (hub_errors.GatedRepoError, datasets.exceptions.DatasetNotFoundError) as error:
+        if "gated" in str(error).lower():
+            remedy = "ask for access on its page and set HF_TOKEN"
+        else:
+            remedy = "check its name, the revision and your access"
+        raise AccessError(f"data.{role}: {source.hub}: {error}; {remedy}, {local}") from error
+    except datasets.exceptions.DatasetsError as error:
+        raise DataError(f"data.{role}: {source.hub}: {error}") from error
+    except (hub_errors.HfHubHTTPError, ConnectionError, OSError) as error:
+        problem = str(error).split("\n", 1)[0]
+        raise AccessError(
+            f"data.{role}: {source.hub} cannot be reached and is not cached ({problem}); "
+            f"go online once, {local}"
+        ) from error
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"data.{role}: {source.hub}: {error}") from error
+    return [dict(row) for row in loaded]
+
+
+def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
+    kept = [
+        row for row in rows if all(row.get(key) == value for key, value in source.where.items())
+    ]
+    if source.shuffle is not None:
+        random.Random(source.shuffle).shuffle(kept)
+    stop = None if source.limit is None else source.offset + source.limit
+    kept = kept[source.offset : stop]
+    if not kept:
+        raise DataError(
+            f"data.{role}: no rows are left of {len(rows)} "
+            f"(where={dict(source.where)}, offset={source.offset}); an empty set measures nothing"
+        )
+    return kept
+
+
+def _label(row: Row, column: str, names: Sequence[str], role: str) -> str:
+    index = row.get(column)
+    if not isinstance(index, int) or not 0 <= index < len(names):
+        raise DataError(f"data.{role}: {column}={index!r} is not a label of 0..{len(names) - 1}")
+    return names[index]
+
+
+def render(template: str, row: Row, source: DataSource, role: str) -> str:
+    """Fill a ``str.format`` template from a row's columns (label columns by name).
+
+    Raises:
+        DataError: the row has no such column.
+    """
+    named = {column: _label(row, column, names, role) for column, names in source.labels.items()}
+    try:
+        return template.format(**{**row, **named})
+    except KeyError as error:
+        column = str(error.args[0])
+        remedy = did_you_mean(column, row)
+        raise DataError(f"data.{role}: there is no column {column!r}; {remedy}") from error
+    except (ValueError, IndexError, AttributeError, TypeError) as error:
+        remedy = "write {column}, and {{ or }} for a brace"
+        raise SpecError(f"{template!r}: {error}", field=f"data.{role}", remedy=remedy) from error
+
+
+class Tables:
+    """Role -> rows, each role read once.
+
+    Args:
+        sources: role -> source; an attack's own roles are named `<attack>.<role>`.
+        generators: name -> spec.
+        create: makes a generator from its spec.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, DataSource],
+        generators: Mapping[str, GeneratorSpec],
+        create: Callable[[GeneratorSpec], Generator],
+    ) -> None:
+        """Nothing is read before it is asked for."""
+        self._sources, self._generators, self._create = sources, generators, create
+        self._rows: dict[str, list[Row]] = {}
+        self._tables: dict[str, Mapping[str, Sequence[Row]]] = {}
+
+    @cached_property
+    def roles(self) -> tuple[str, ...]:
+        """All roles."""
+        return tuple(self._sources)
+
+    def is_loaded(self, role: str) -> bool:
+        """Whether a role's rows were read already."""
+        return role in self._rows
+
+    def source(self, role: str) -> DataSource:
+        """Return a role's source.
+
+        Raises:
+            SpecError: no such role.
+        """
+        if role not in self._sources:
+            raise SpecError(f"unknown data role {role!r}", remedy=did_you_mean(role, self.roles))
+        return self._sources[role]
+
+    def rows(self, role: str) -> list[Row]:
+        """Return a role's rows, each with an `id`.
+
+        Raises:
+            DataError: missing, unreadable or empty.
+        """
+        if role not in self._rows:
+            source = self.source(role)
+            rows = _select(self._read(source, role), source, role)
+            try:
+                hashes = [digest(dict(row)) for row in rows]
+            except (TypeError, ValueError) as error:
+                raise DataError(f"data.{role}: a row is no plain JSON: {error}") from error
+            self._rows[role] = [
+                row if "id" in row else {**row, "id": key[:16]}
+                for row, key in zip(rows, hashes, strict=True)
+            ]
+        return self._rows[role]
+
+    def fingerprint(self, role: str) -> dict[str, JsonValue]:
+        """Return what identifies a role: a hash of its rows, and how they are rendered."""
+        source = self.source(role)
+        rendering = source.model_dump(
+            mode="json", include={"prompt", "completion", "labels", "max_length", "overlong"}
+        )
+        return {"rows": digest([dict(row) for row in self.rows(role)]), **rendering}
+
+    def _read(self, source: DataSource, role: str) -> Sequence[Row]:
+        if source.path:
+            return read_file(Path(source.path), role)
+        if source.hub:
+            return read_hub(source, role)
+        assert source.generated is not None
+        name, table = source.generated.split(".")
+        tables = self._generate(name)
+        if table not in tables:
+            problem = f"data.{role}: generator {name!r} makes no table {table!r}"
+            raise DataError(f"{problem}; {did_you_mean(table, tables)}")
+        return tables[table]
+
+    def _generate(self, name: str) -> Mapping[str, Sequence[Row]]:
+        if name not in self._tables:
+            spec = self._generators[name]
+            inputs = {
+                key: _select(self._read(source, key), source, key)
+                for key, source in spec.inputs.items()
+            }
+            self._tables[name] = self._create(spec).tables(inputs)
+        return self._tables[name]

@@ -1,0 +1,172 @@
+"""YAML -> spec: numbers, duplicate keys, and errors that name file, line and field."""
+
+from pathlib import Path
+
+import pytest
+
+from ilubench.errors import SpecError
+from ilubench.experiment import load_suite
+from ilubench.loading import load_yaml, merge, task_file, task_names, validate
+from ilubench.specs import AttackSpec, SuiteSpec, TrainSpec
+
+
+def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-5", 1e-5),
+        ("1E5", 1e5),
+        ("-2.5e+3", -2500.0),
+        (".5e1", 5.0),
+        ("1.e2", 100.0),
+        ("3", 3),
+        ("0.5", 0.5),
+        ("'1e-5'", "1e-5"),
+        ("e5", "e5"),
+        ("1e5a", "1e5a"),
+    ],
+)
+def test_numbers(tmp_path: Path, text: str, value: object) -> None:
+    found = load_yaml(write(tmp_path, f"x: {text}\n"))["x"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_key_given_twice_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, "train:\n  lr: 1\n  steps: 2\n  lr: 3\n")
+    with pytest.raises(SpecError, match=r"a\.yaml:4: not valid YAML: the key 'lr' is given twice"):
+        load_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1, 2\nb: 3\n", r"a\.yaml:2: not valid YAML"),
+        ("a: 1\n\tb: 2\n", r"a\.yaml:2: not valid YAML"),
+        ("- a\n- b\n", "the top level must be a mapping"),
+        ("", "the top level must be a mapping"),
+        ("a: {{b}}\n", r"a\.yaml:1: not valid YAML: a key must be plain text"),
+        ("a: !!python/object:os.system x\n", r"a\.yaml:1: not valid YAML"),
+    ],
+)
+def test_what_is_not_a_mapping_of_fields(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_yaml(write(tmp_path, text))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"none\.yaml: cannot be read"):
+        load_yaml(tmp_path / "none.yaml")
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("a: ü\n".encode("latin-1"))
+    with pytest.raises(SpecError, match=r"latin\.yaml: cannot be read"):
+        load_yaml(path)
+
+
+ATTACK = """\
+title: An attack
+settings:
+  train: {lr: 1e-4, steps: 3}
+data:
+  train:
+    path: rows.jsonl
+    limit: 0
+"""
+
+
+def test_an_error_names_the_nested_line_and_what_was_given(tmp_path: Path) -> None:
+    path = write(tmp_path, ATTACK)
+    with pytest.raises(SpecError) as caught:
+        validate(AttackSpec, load_yaml(path), source=path)
+    assert caught.value.where == f"{path}:7"
+    assert caught.value.field == "data.train.limit"
+    assert "greater than or equal to 1; given: 0" in str(caught.value)
+
+
+def test_an_unknown_nested_field_gets_a_did_you_mean(tmp_path: Path) -> None:
+    path = write(tmp_path, ATTACK.replace("limit: 0", "limits: 3"))
+    with pytest.raises(SpecError, match=r"a\.yaml:7: data\.train\.limits: unknown field; did you"):
+        validate(AttackSpec, load_yaml(path), source=path)
+
+
+def test_an_unknown_top_field_gets_a_did_you_mean(tmp_path: Path) -> None:
+    path = write(tmp_path, "titel: x\n")
+    with pytest.raises(SpecError, match=r"a\.yaml:1: titel: unknown field; did you mean 'title'"):
+        validate(AttackSpec, load_yaml(path), source=path)
+
+
+def test_an_error_inside_a_list_names_its_line(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "name: s\nversion: 1\ntitle: t\nutility:\n  - {label: U, scorer: x, metric: y}\n"
+        "  - label: V\n    scorer: x\n    metrics: y\n",
+    )
+    with pytest.raises(SpecError) as caught:
+        validate(SuiteSpec, {"utility": load_yaml(path)["utility"]}, source=path)
+    assert caught.value.remedy == "add it"  # the first problem: a field that is missing
+    try:
+        SuiteSpec.model_validate(load_yaml(path))
+    except ValueError as error:
+        assert "utility.1.metric" in str(error)
+
+
+def test_a_missing_field_names_the_mapping_that_lacks_it(tmp_path: Path) -> None:
+    path = write(tmp_path, "title: x\nfa:\n  label: FA\n  scorer: answer_nll\n")
+    with pytest.raises(SpecError, match=r"a\.yaml:2: fa\.metric: is missing; add it"):
+        validate(AttackSpec, load_yaml(path), source=path)
+
+
+def test_a_label_stands_in_for_a_file() -> None:
+    with pytest.raises(SpecError, match="^the command line: lr: .*; given: 'fast'$"):
+        validate(TrainSpec, {"lr": "fast", "steps": 1}, source="the command line")
+
+
+def test_merge_goes_into_mappings_and_replaces_the_rest() -> None:
+    base = {"a": {"x": 1, "y": [1, 2]}, "b": 1, "c": {"z": 1}}
+    over = {"a": {"y": [3]}, "b": {"new": 1}, "c": None}
+    assert merge(base, over) == {"a": {"x": 1, "y": [3]}, "b": {"new": 1}, "c": None}
+    assert base == {"a": {"x": 1, "y": [1, 2]}, "b": 1, "c": {"z": 1}}
+
+
+def test_extends_takes_the_parent_and_puts_its_own_on_top(tmp_path: Path) -> None:
+    parent = write(tmp_path, "title: P\nseeds: [1]\ntarget: {model: {path: a}}\n", "p.yaml")
+    middle = write(tmp_path, f"extends: {parent}\nseeds: [2]\n", "m.yaml")
+    attack = write(tmp_path, "title: A\nsettings: {train: {lr: 1, steps: 2}}\n", "attack.yaml")
+    child = write(
+        tmp_path,
+        f"extends: {middle}\ntitle: C\nattacks:\n  a:\n    extends: {attack}\n"
+        "    settings: {train: {lr: 3}}\n",
+        "c.yaml",
+    )
+    values, path = load_suite(str(child))
+    assert path == child
+    assert values == {
+        "title": "C",
+        "seeds": [2],
+        "target": {"model": {"path": "a"}},
+        "attacks": {"a": {"title": "A", "settings": {"train": {"lr": 3, "steps": 2}}}},
+    }
+
+
+def test_a_suite_that_extends_itself_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, f"extends: {tmp_path}/loop.yaml\n", "loop.yaml")
+    with pytest.raises(SpecError, match="extends itself"):
+        load_suite(str(path))
+
+
+def test_unknown_tasks_get_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="unknown suite 'minni'"):
+        task_file("suites", "minni")
+    with pytest.raises(SpecError, match=r"nowhere\.yaml: no such file; check the path"):
+        task_file("suites", "nowhere.yaml")
+
+
+def test_task_names_are_files() -> None:
+    for kind in ("suites", "attacks"):
+        for name in task_names(kind):
+            assert task_file(kind, name).is_file()

@@ -1,0 +1,318 @@
+"""Weights in and out, and logits at the answer positions only."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from doubles import differing, random_examples, tiny_llama, weights
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ilubench.data import collate
+from ilubench.errors import ModelError
+from ilubench.models import (
+    answer_logits,
+    apply_changes,
+    attacker_view,
+    find_folder,
+    folder_sha256,
+    initialise,
+    load_model,
+    load_tokenizer,
+    save_changes,
+    save_model,
+    weight_files,
+)
+from ilubench.specs import ModelSource
+
+VOCABULARY = 80
+SMALL: dict[str, Any] = {
+    "hidden_size": 96,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 48,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A checkpoint's folder."""
+    folder = tmp_path / "base"
+    tiny_llama(VOCABULARY, tied=request.param).save_pretrained(folder)
+    return folder
+
+
+def test_a_saved_checkpoint_comes_back(
+    tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    before = weights(model)
+    save_model(model, tokenizer, tmp_path, "float32")
+    loaded = load_model(tmp_path, "cpu")
+    assert not differing(before, weights(loaded))
+    assert not differing(before, weights(model))
+    assert not loaded.training
+    again = load_tokenizer(tmp_path)
+    assert again("three apples")["input_ids"] == tokenizer("three apples")["input_ids"]
+    assert (again.eos_token_id, again.pad_token_id) == (2, 0)
+
+
+def test_a_checkpoint_loads_in_the_dtype_asked_for(
+    tmp_path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    save_model(model, tokenizer, tmp_path, "bfloat16")
+    assert load_file(tmp_path / "model.safetensors")["lm_head.weight"].dtype is torch.bfloat16
+    assert load_model(tmp_path, "cpu").dtype is torch.float32
+    assert load_model(tmp_path, "cpu", torch.bfloat16).dtype is torch.bfloat16
+
+
+# ------------------------------------------------------------------------------- changes
+
+
+def test_an_untouched_model_has_no_changes(base: Path, tmp_path: Path) -> None:
+    model = load_model(base, "cpu")
+    assert save_changes(model, base, tmp_path / "out") == ()
+    again = load_model(base, "cpu")
+    apply_changes(again, tmp_path / "out")
+    assert not differing(weights(model), weights(again))
+
+
+@pytest.mark.parametrize("part", ["embed_tokens", "down_proj", "norm", ""])
+def test_changes_are_the_tensors_that_differ(base: Path, tmp_path: Path, part: str) -> None:
+    model = load_model(base, "cpu")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if part in name:
+                parameter.add_(0.25)
+    changed = save_changes(model, base, tmp_path / "out")
+    assert changed
+    assert all(part in name or "lm_head" in name for name in changed)
+    again = load_model(base, "cpu")
+    apply_changes(again, tmp_path / "out")
+    assert not differing(weights(model), weights(again))
+    ids = torch.tensor([[1, 5, 9]])
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
+
+
+def test_a_base_that_stores_a_tied_head_twice(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    tiny_llama(VOCABULARY, tied=True).save_pretrained(base)
+    stored = load_file(base / "model.safetensors")
+    stored["lm_head.weight"] = stored["model.embed_tokens.weight"].clone()
+    save_file(stored, base / "model.safetensors", metadata={"format": "pt"})
+    model = load_model(base, "cpu")
+    with torch.no_grad():
+        model.get_input_embeddings().weight.add_(1.0)
+    save_changes(model, base, tmp_path / "out")
+    again = load_model(base, "cpu")
+    apply_changes(again, tmp_path / "out")
+    assert not differing(weights(model), weights(again))
+
+
+def test_changes_of_a_model_in_half_precision(base: Path, tmp_path: Path) -> None:
+    model = load_model(base, "cpu", torch.bfloat16)
+    assert save_changes(model, base, tmp_path / "out") == ()
+
+
+def test_old_checkpoints_with_computed_buffers(base: Path, tmp_path: Path) -> None:
+    stored = load_file(base / "model.safetensors")
+    stored["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(24)
+    save_file(stored, base / "model.safetensors", metadata={"format": "pt"})
+    assert save_changes(load_model(base, "cpu"), base, tmp_path / "out") == ()
+
+
+def test_a_model_of_another_shape_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not in the model that came out"):
+        save_changes(tiny_llama(VOCABULARY + 1), base, tmp_path / "out")
+    model = load_model(base, "cpu")
+    model.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(ModelError, match="has a new tensor 'extra"):
+        save_changes(model, base, tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------- refusals
+
+
+def test_missing_tensors_are_an_error(base: Path) -> None:
+    stored = load_file(base / "model.safetensors")
+    del stored["model.norm.weight"]
+    save_file(stored, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 tensors, first 'model\.norm\.weight'"):
+        load_model(base, "cpu")
+
+
+def test_pickled_weights_are_refused(base: Path) -> None:
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no \.safetensors file; convert the weights"):
+        load_model(base, "cpu")
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors at all", None])
+def test_damaged_weights_are_an_error(base: Path, content: bytes | None) -> None:
+    path = base / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(base, "cpu")
+
+
+@pytest.mark.parametrize(
+    "config", ['{"model_type": "nothing"}', "{", '{"model_type": "llama", "hidden_size": "x"}']
+)
+def test_damaged_configurations_are_an_error(base: Path, config: str) -> None:
+    (base / "config.json").write_text(config)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(base, "cpu")
+
+
+def test_a_folder_without_a_tokenizer(base: Path) -> None:
+    with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
+        load_tokenizer(base)
+
+
+def test_the_index_says_which_files_count(base: Path) -> None:
+    (base / "consolidated.safetensors").write_bytes(b"another layout")
+    assert weight_files(base) == [base / "model.safetensors"]
+    (base / "model.safetensors.index.json").write_text('{"weight_map": {"a": "m-1.safetensors"}}')
+    with pytest.raises(ModelError, match=r"lacks 'm-1\.safetensors'"):
+        weight_files(base)
+
+
+def test_a_model_is_found_and_its_hash_checked(base: Path, tmp_path: Path) -> None:
+    from ilubench.identity import file_sha256
+
+    good = file_sha256(base / "model.safetensors")
+    assert find_folder(ModelSource(path=str(base), sha256=good)) == base
+    with pytest.raises(ModelError, match="the weights were changed or are damaged"):
+        find_folder(ModelSource(path=str(base), sha256="0" * 64))
+    with pytest.raises(ModelError, match="no model folder .*; check the path"):
+        find_folder(ModelSource(path=str(tmp_path / "none")))
+    before = folder_sha256(base)
+    (base / "config.json").write_text((base / "config.json").read_text() + "\n")
+    assert folder_sha256(base) != before
+
+
+# ------------------------------------------------------------------------------- initialise
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    config = {"model_type": "llama", **SMALL}
+    torch.manual_seed(5)
+    first = initialise(config, VOCABULARY, 1)
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), drawn)  # the caller's random state is untouched
+    assert not differing(weights(first), weights(initialise(config, VOCABULARY, 1)))
+    assert differing(weights(first), weights(initialise(config, VOCABULARY, 2)))
+    assert first.config.vocab_size == VOCABULARY
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "lama"}, r"unknown model_type 'lama'; did you mean 'llama'\?"),
+        ({"hidden_size": 96}, "unknown model_type ''"),
+        ({"model_type": "llama", "hidden_size": "x"}, "hidden_size.*expected int"),
+        ({"model_type": "llama", "hidden_size": 97, "num_attention_heads": 2}, "multiple"),
+        ({"model_type": "llama", "vocab_size": 3}, "vocab_size"),
+    ],
+)
+def test_configurations_that_transformers_refuses(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=f"recipe.config: .*{message}"):
+        initialise(config, VOCABULARY, 0)
+
+
+# ------------------------------------------------------------------------------- forward
+
+
+def built(kind: str, **more: Any) -> PreTrainedModel:
+    model = initialise({"model_type": kind, **SMALL, **more}, VOCABULARY, 0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0], ids=["as-made", "large"])
+@pytest.mark.parametrize(
+    ("kind", "more", "plain"),
+    [
+        ("llama", {}, True),
+        ("llama", {"tie_word_embeddings": True}, True),
+        ("qwen2", {}, True),
+        ("gpt_neox", {}, True),
+        ("gemma2", {}, False),  # caps its logits
+        ("gemma2", {"final_logit_softcapping": None}, True),
+        ("cohere", {}, False),  # scales its logits
+        ("granite", {"logits_scaling": 4.0}, False),
+    ],
+)
+def test_answer_logits_are_those_of_the_full_forward(
+    kind: str, more: dict[str, Any], scale: float, *, plain: bool
+) -> None:
+    model = built(kind, **more)
+    (batch,) = collate(random_examples(5, VOCABULARY, 1), range(5), pad=0)
+    answer_logits(model, batch)  # looked at while the weights are small
+    with torch.no_grad():
+        head = cast("torch.nn.Linear", model.get_output_embeddings())
+        head.weight.mul_(scale)
+        found = answer_logits(model, batch)
+        full = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    chosen = batch.loss_mask[:, 1:]
+    torch.testing.assert_close(found.logits, full[:, :-1][chosen], rtol=1e-5, atol=1e-5)
+    assert torch.equal(found.targets, batch.input_ids[:, 1:][chosen])
+    assert found.sequence.tolist() == [
+        row for row in range(5) for _ in range(int(batch.loss_mask[row].sum()))
+    ]
+    assert found.count == 5
+    assert model._ilubench_plain_head is plain  # type: ignore[attr-defined]
+
+
+def test_looking_at_the_head_leaves_no_trace() -> None:
+    model = built("gpt2", n_embd=96, n_head=2, n_layer=2, n_positions=64)
+    (batch,) = collate(random_examples(3, VOCABULARY, 1), range(3), pad=0)
+    model.train()
+    torch.manual_seed(1)
+    first = answer_logits(model, batch).logits
+    torch.manual_seed(1)
+    again = answer_logits(model, batch).logits
+    assert torch.equal(first, again)  # the first call drew no other dropout
+    assert model._ilubench_plain_head is True  # type: ignore[attr-defined]
+    assert model.training
+    head = cast("torch.nn.Module", model.get_output_embeddings())
+    assert not head._forward_hooks
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_padding_changes_no_logits(model: PreTrainedModel) -> None:
+    dataset = random_examples(6, 80, 4)
+    (batch,) = collate(dataset, range(6), pad=0)
+    together = answer_logits(model, batch)
+    for row, index in enumerate(batch.index.tolist()):
+        (one,) = collate(dataset, [index], pad=0)
+        alone = answer_logits(model, one)
+        mine = together.logits[together.sequence == row]
+        torch.testing.assert_close(mine, alone.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_an_attacker_trains_everything_and_leaves_the_flags_as_they_were(
+    model: PreTrainedModel,
+) -> None:
+    model.get_input_embeddings().weight.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    with pytest.raises(KeyError), attacker_view(model) as attacked:
+        assert all(p.requires_grad for p in attacked.parameters())
+        raise KeyError
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+
+
+def test_the_shape_that_ships_loads_by_auto_class(base: Path) -> None:
+    loaded = AutoModelForCausalLM.from_pretrained(base)
+    assert loaded.config.head_dim == 48
