@@ -33,7 +33,7 @@ Config = Annotated[
     Path | None, typer.Option("--config", help="YAML file of key: value; the words win over it")
 ]
 
-COMPLETE, FAILED_JOBS, INTERNAL, INTERRUPTED = 0, 4, 5, 130
+COMPLETE, USAGE, FAILED_JOBS, INTERNAL, INTERRUPTED = 0, 2, 4, 5, 130
 
 
 def _console(*, stderr: bool = True) -> "Console":
@@ -193,12 +193,15 @@ def make_target(
     folder.mkdir(parents=True, exist_ok=True)
     with job_bars(_console()) as progress:
         build_target(bench, folder, progress)
+    for name in ("state.safetensors", "log.jsonl"):
+        (folder / name).unlink(missing_ok=True)
     typer.echo(f"wrote {folder}", err=True)
     return COMPLETE
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"error: {message}", err=True)
+    one_line = " ".join(line.strip() for line in message.splitlines())
+    typer.echo(f"error: {one_line}", err=True)
     return code
 
 
@@ -228,8 +231,6 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 def _guarded(call: Callable[[], object]) -> int:
-    import click
-
     from ilubench.errors import IlubenchError
 
     try:
@@ -237,17 +238,27 @@ def _guarded(call: Callable[[], object]) -> int:
             code = call()
     except IlubenchError as error:
         return _fail(str(error), error.exit_code)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
-    except click.ClickException as error:
-        return _fail(error.format_message(), error.exit_code)
     except BrokenPipeError:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort of the process
-        return _fail(_report_crash(error), INTERNAL)
+        return _refused(error)
     return code if isinstance(code, int) else COMPLETE
+
+
+def _refused(error: Exception) -> int:
+    """Report what click refused, else a crash. Typer brings its own click or uses the real one."""
+    message = getattr(error, "format_message", None)
+    if not callable(message):
+        return _fail(_report_crash(error), INTERNAL)
+    code = int(getattr(error, "exit_code", USAGE))
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help page
+        typer.echo(message(), err=True)
+        return code
+    return _fail(message(), code)
 
 
 def _report_crash(error: Exception) -> str:

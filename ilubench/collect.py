@@ -10,8 +10,8 @@ from ilubench.aggregate import Chances, Course, MethodRuns, Samples
 from ilubench.errors import DataError
 from ilubench.experiment import Attack, Experiment
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec
-from ilubench.stages.attack import FA
 from ilubench.stages.score import read_samples, read_score, scored_checkpoints
+from ilubench.stages.workbench import FA
 from ilubench.store import Artifact
 
 __all__ = ["Cells", "Measured", "chances", "measure", "method_runs"]

@@ -11,7 +11,7 @@ from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.interfaces import Generator, Method, Scorer, WeightAttack
 from ilubench.loading import load_yaml, merge, task_file, validate
 from ilubench.overrides import Override, PluginLookup, apply
-from ilubench.plugins import create, find
+from ilubench.plugins import PluginField, create, find
 from ilubench.specs import (
     AttackSpec,
     DataSource,
@@ -193,7 +193,10 @@ def _method_settings(suite: SuiteSpec, group: str, use: str) -> Mapping[str, Jso
     own = suite.methods.get(use, {})
     shared = suite.methods.get("default", {})
     fields = find(group, use).model_fields
-    return merge({key: value for key, value in shared.items() if key in fields}, own)
+    marks = [mark for field in fields.values() for mark in field.metadata]
+    lent = {name for mark in marks if isinstance(mark, PluginField) for name in mark.lends}
+    mine = {key: value for key, value in shared.items() if key in fields and key not in lent}
+    return merge(mine, own)
 
 
 def _method(
@@ -211,13 +214,15 @@ def _method(
     )
 
 
-def _attack(name: str, spec: AttackSpec, overrides: Sequence[Override]) -> Attack:
+def _attack(
+    name: str, spec: AttackSpec, everyone: Sequence[Override], mine: Sequence[Override]
+) -> Attack:
     found = find("attacks", spec.use)
     if not issubclass(found, WeightAttack):
         raise PluginError(f"attack {name!r}: {spec.use!r} is not a WeightAttack")
-    settings = apply(
-        found, spec.settings, overrides, PluginLookup(find, lambda _g, _u: {}), prefix="attack."
-    )
+    lookup = PluginLookup(find, lambda _g, _u: {})
+    settings = apply(found, spec.settings, everyone, lookup, prefix="attack.")
+    settings = apply(found, settings, mine, lookup, prefix=f"attack.{name}.")
     ref = PluginRef(use=spec.use, settings=settings)
     plugin = create("attacks", ref, source=f"attack {name}")
     fa = None
@@ -248,7 +253,7 @@ def _attacks(
     for name in dict.fromkeys(chosen):
         mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
         everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
-        found.append(_attack(name, suite.attacks[name], everyone + mine))
+        found.append(_attack(name, suite.attacks[name], everyone, mine))
     return tuple(found)
 
 

@@ -37,16 +37,18 @@ def span_tables(
     retain: Sequence[Mapping[str, str]],
     *,
     items: int = 20,
+    shortest: bool = False,
+    retain_chars: int | None = None,
 ) -> dict[str, list[Row]]:
     """Build the suite's four tables from rows as MUSE-News publishes them.
-
-    The first `items` rows of `verbmem` and of `retain` are taken; every one of them must fit.
 
     Args:
         raw: rows of `raw` forget, in their published order: `text`.
         verbmem: rows of `verbmem` forget: `prompt`, `gt`.
         retain: rows of `privleak` retain: `text`.
-        items: how many items each domain gets.
+        items: how many items each domain gets: the first rows of `verbmem` and of `retain`.
+        shortest: take the `verbmem` items whose spans of rows are shortest instead.
+        retain_chars: cut each retain text to its first whole words of so many characters.
 
     Returns:
         `forget_spans` and `retain_spans` (`id`, `text`), `forget_verbmem` and `retain_verbmem`
@@ -60,11 +62,18 @@ def span_tables(
     if items < 1:
         raise DataError(f"items is {items}: at least one item is needed")
     texts = _column(raw, "text", "raw", len(raw))
-    prompts = _column(verbmem, "prompt", "verbmem", items)
-    answers = _column(verbmem, "gt", "verbmem", items)
+    asked = len(verbmem) if shortest else items
+    prompts = _column(verbmem, "prompt", "verbmem", max(asked, items))
+    answers = _column(verbmem, "gt", "verbmem", max(asked, items))
     kept = _column(retain, "text", "retain", items)
+    if retain_chars is not None:
+        kept = [_take(text, list(_WORD.finditer(text)), retain_chars)[0] or text for text in kept]
 
-    spans = merge_spans(item_rows(texts, prompts, answers))
+    rows = item_rows(texts, prompts, answers)
+    numbers = sorted(range(len(rows)), key=lambda index: (_length(texts, rows[index]), index))
+    numbers = sorted(numbers[:items]) if shortest else list(range(items))
+    prompts, answers = [prompts[i] for i in numbers], [answers[i] for i in numbers]
+    spans = merge_spans([rows[i] for i in numbers])
     cuts = [
         cut_item(text, len(prompt), len(answer), name=f"retain row {index}")
         for index, (text, prompt, answer) in enumerate(zip(kept, prompts, answers, strict=True))
@@ -76,7 +85,7 @@ def span_tables(
         ],
         "forget_verbmem": [
             {"id": f"verbmem-{index}", "prompt": prompt, "gt": answer}
-            for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+            for index, prompt, answer in zip(numbers, prompts, answers, strict=True)
         ],
         "retain_spans": [
             {"id": f"retain-{index}", "text": text} for index, text in enumerate(kept)
@@ -86,6 +95,10 @@ def span_tables(
             for index, (prompt, answer) in enumerate(cuts)
         ],
     }
+
+
+def _length(texts: Sequence[str], rows: tuple[int, int]) -> int:
+    return sum(len(text) for text in texts[rows[0] : rows[1] + 1])
 
 
 def item_rows(
@@ -202,11 +215,15 @@ class VerbatimSpans(Generator):
 
     Attributes:
         items: passages of each domain.
+        shortest: take the items with the shortest spans of rows, not the first items.
+        retain_chars: length of the retain spans in characters; whole texts when None.
     """
 
     version: ClassVar[int] = 1
 
     items: int = Field(default=20, ge=1)
+    shortest: bool = False
+    retain_chars: int | None = Field(default=None, ge=1)
 
     def tables(self, inputs: Mapping[str, Sequence[InputRow]]) -> Mapping[str, Sequence[InputRow]]:
         """Return `forget_spans`, `forget_verbmem`, `retain_spans`, `retain_verbmem`.
@@ -221,5 +238,12 @@ class VerbatimSpans(Generator):
             cast("Sequence[Mapping[str, str]]", inputs[name])
             for name in ("raw", "verbmem", "retain")
         )
-        found = span_tables(raw, verbmem, retain, items=self.items)
+        found = span_tables(
+            raw,
+            verbmem,
+            retain,
+            items=self.items,
+            shortest=self.shortest,
+            retain_chars=self.retain_chars,
+        )
         return cast("Mapping[str, Sequence[InputRow]]", found)

@@ -1,12 +1,13 @@
 """Plan the jobs of a run, skip what is done, carry out the rest, collect the row."""
 
 import dataclasses
+import io
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -19,11 +20,12 @@ from pydantic import JsonValue
 from ilubench import __version__
 from ilubench.aggregate import RobustnessRow, aggregate
 from ilubench.collect import Cells, Measured, chances, measure, method_runs
+from ilubench.errors import DataError, UsageError
 from ilubench.executors.local import Outcome, execute
 from ilubench.experiment import Attack, Experiment, with_method
 from ilubench.identity import digest, library_versions
 from ilubench.interfaces import Progress
-from ilubench.results import JobRecord, RunRecord
+from ilubench.results import JobRecord, ModelScore, RunRecord
 from ilubench.stages.attack import run_attack
 from ilubench.stages.keys import attack_key, score_key, target_key, unlearn_key
 from ilubench.stages.score import read_score, run_score, scored_checkpoints
@@ -166,6 +168,25 @@ def _carry_out(plan: Plan, job: Job, reporter: Reporter) -> None:
         run_attack(bench, job.attack, keys, job.seed, progress)
 
 
+def _check_inputs(plan: Plan) -> None:
+    """Tokenise and bind what the open jobs read, so that a wrong item shows before any training."""
+    bench, suite = plan.bench, plan.bench.suite
+    open_jobs = [job for job in plan.jobs if not plan.is_done(job)]
+    for job in open_jobs:
+        if job.stage == "unlearn" and job.who == "method":
+            roles = [suite.forget, suite.retain]
+            names = bench.experiment.method.environment_names()
+            roles += [(bench.experiment.environment_role(name),) for name in names]
+            for role in roles:
+                bench.examples(role, plan.target)
+        elif job.attack is not None:
+            for name in job.attack.plugin.roles():
+                bench.examples((job.attack.role(name, suite),), plan.target)
+            bench.attack_scorers(job.attack, plan.target)
+    if any(job.stage in ("score", "attack") for job in open_jobs):
+        bench.suite_scorers(plan.target)
+
+
 def run(experiment: Experiment, reporter: Reporter) -> RunResult:
     """Carry out a run; killed at any moment, the same call resumes it.
 
@@ -173,16 +194,28 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
         DataError: data are missing, or no seed could be scored.
     """
     plan = make_plan(experiment)
+    if plan.is_done(plan.jobs[0]):
+        _check_inputs(plan)
     reporter.planned(plan)
+    fresh = not plan.folder.exists()
     _write_inputs(plan)
     outcomes: list[Outcome[Job]] = []
-    for outcome in execute(plan.jobs, plan.is_done, lambda job: _carry_out(plan, job, reporter)):
-        outcomes.append(outcome)
-        reporter.finished(outcome)
-        if outcome.trace:
-            path = plan.folder / "failures" / f"{outcome.job.key}.txt"
-            write_atomic(path, outcome.trace.encode())
-        _write_status(plan, outcomes)
+    try:
+        for outcome in execute(
+            plan.jobs, plan.is_done, lambda job: _carry_out(plan, job, reporter)
+        ):
+            outcomes.append(outcome)
+            reporter.finished(outcome)
+            if outcome.trace:
+                path = plan.folder / "failures" / f"{outcome.job.key}.txt"
+                write_atomic(path, outcome.trace.encode())
+            _write_status(plan, outcomes)
+            if outcome.job.stage == "target" and outcome.state == "done":
+                _check_inputs(plan)
+    except (UsageError, DataError):
+        if fresh and not any(outcome.state == "done" for outcome in outcomes):
+            shutil.rmtree(plan.folder)  # nothing was measured
+        raise
     rows = _rows(plan)
     record = _record(plan, rows, outcomes)
     _write_outputs(plan, record)
@@ -222,7 +255,7 @@ def _rows(plan: Plan) -> dict[str, RobustnessRow]:
     original = _cells(plan, reference, "reference")
     is_reference = experiment.method_name == REFERENCE
     mine = original if is_reference else _cells(plan, experiment, "method")
-    if not mine.scores or not original.scores:
+    if not experiment.attacks or not mine.scores or not original.scores:
         return {}
     rows = {}
     for metric in experiment.suite.primary_forget:
@@ -253,6 +286,15 @@ def _cost(plan: Plan) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+def _scores(plan: Plan) -> Iterator[ModelScore]:
+    for job in plan.jobs:
+        artifact = _artifact(plan, job) if job.stage == "score" else None
+        if artifact is not None:
+            for path in scored_checkpoints(artifact.folder / "scores"):
+                for summary in read_score(path).summaries:
+                    yield ModelScore(who=job.who, seed=job.seed, **summary.model_dump())
+
+
 def _record(
     plan: Plan, rows: Mapping[str, RobustnessRow], outcomes: list[Outcome[Job]]
 ) -> RunRecord:
@@ -271,6 +313,7 @@ def _record(
         engine="hf",
         dtype=experiment.suite.dtype,
         seen=experiment.seen,
+        scores=tuple(_scores(plan)),
         rows={label: _plain(dataclasses.asdict(row)) for label, row in rows.items()},
         cost=_cost(plan),
         jobs=_job_records(plan, outcomes),
@@ -373,6 +416,8 @@ def _share(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
+    except FileExistsError:  # a second process with the same run was faster
+        return
     except OSError:
         shutil.copyfile(source, target)
 
@@ -402,8 +447,7 @@ def _write_outputs(plan: Plan, record: RunRecord) -> None:
                 for summary in scored.summaries
             )
     if rows:
-        table = pa.Table.from_pylist(rows)
-        aside = plan.folder / ".metrics.parquet.tmp"
-        pq.write_table(table, aside)
-        aside.replace(plan.folder / "metrics.parquet")
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), buffer)
+        write_atomic(plan.folder / "metrics.parquet", buffer.getvalue())
     write_atomic(plan.folder / "results.json", (record.model_dump_json(indent=1) + "\n").encode())

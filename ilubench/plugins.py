@@ -146,9 +146,15 @@ class PluginField:
     """Marks a field that holds another plugin: ``base: Annotated[LossMethod, PluginField(...)]``.
 
     Given as a name, as `{use, settings}`, or as an object; serialised as `{use, settings}`.
+
+    Attributes:
+        group: of the plugin.
+        lends: fields that the holder takes from the plugin unless it is given its own; a suite's
+            shared method settings go to the plugin only.
     """
 
     group: str
+    lends: tuple[str, ...] = ()
 
     def __get_pydantic_core_schema__(
         self,

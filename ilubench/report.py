@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ilubench.aggregate import AttackFigures, Figure, RobustnessRow
 from ilubench.pipeline import RunResult
+from ilubench.results import ModelScore
 from ilubench.specs import SuiteSpec
 
 __all__ = ["figure_text", "run_report"]
@@ -92,6 +93,18 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
     return table
 
 
+def _score_table(scores: tuple[ModelScore, ...]) -> Table:
+    table = Table(title="Scores (raw scale, +- standard error over items)", title_justify="left")
+    for name in ("scorer", "metric", "model", "seed", "value", "items"):
+        table.add_column(name)
+    for score in scores:
+        spread = f" +- {score.se:.4f}" if score.se is not None else ""
+        who = "original" if score.who == "reference" else "unlearned"
+        value = f"{score.value:.4f}{spread}"
+        table.add_row(score.scorer, score.metric, who, str(score.seed), value, str(score.n))
+    return table
+
+
 def run_report(result: RunResult) -> RenderableType:
     """Return the tables of a run, one group a primary metric, and what to do next."""
     suite = result.plan.bench.suite
@@ -101,6 +114,8 @@ def run_report(result: RunResult) -> RenderableType:
     }
     fa_label = labels.pop() if len(labels) == 1 else "FA"
     parts: list[RenderableType] = []
+    if not result.rows and record.scores:
+        parts.append(_score_table(record.scores))
     for label, row in result.rows.items():
         parts.append(_course_table(label, row, suite, fa_label))
         if row.attacks:
@@ -116,7 +131,9 @@ def _closing(result: RunResult) -> str:
     if record.failures:
         lines.append(f"{len(record.failures)} jobs failed; the same command tries them again:")
         lines += [f"  {failure.label}: {failure.message}" for failure in record.failures]
-    if len(record.seeds) == 1:
+    if not result.rows:
+        lines.append("Next: `ilubench attack MODEL` shows whether what was forgotten comes back")
+    elif len(record.seeds) == 1:
         lines.append(
             "One seed: intervals are over items only, and nothing can be ranked. "
             "Next: the same command with seeds=0..4"

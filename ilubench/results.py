@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ilubench.errors import StoreError
 
-__all__ = ["FailureRecord", "JobRecord", "RunRecord", "ScoreRecord", "ScoreSummary", "upgrade"]
+__all__ = ["FailureRecord", "JobRecord", "ModelScore", "RunRecord", "ScoreRecord", "ScoreSummary", "upgrade"]
 
 SCHEMA: Literal[1] = 1
 
@@ -50,6 +50,13 @@ class ScoreSummary(BaseModel):
     n: int = Field(ge=1)
 
 
+class ModelScore(ScoreSummary):
+    """A metric of the unlearned model, or of the original, before any attack."""
+
+    who: Literal["method", "reference"]
+    seed: int
+
+
 class ScoreRecord(Record):
     """All metrics of one model at one point; the samples lie beside it as Parquet."""
 
@@ -90,6 +97,7 @@ class RunRecord(Record):
     engine: str
     dtype: str
     seen: tuple[str, ...] = ()
+    scores: tuple[ModelScore, ...] = ()
     rows: dict[str, JsonValue]
     cost: dict[str, float]
     jobs: tuple[JobRecord, ...]

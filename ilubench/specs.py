@@ -16,6 +16,7 @@ __all__ = [
     "GeneratorSpec",
     "MetricSpec",
     "ModelSource",
+    "PackSpec",
     "PluginRef",
     "RecipeSpec",
     "RunSpec",
@@ -159,19 +160,39 @@ class TokenizerSpec(Spec):
     vocab_size: int = Field(default=4096, ge=300)
 
 
+class PackSpec(Spec):
+    """A phase of a recipe: blocks of ``length`` tokens for a ``share`` of the steps.
+
+    A model that only ever saw short blocks recites nothing behind a long prompt; short blocks make
+    more steps of the same text, and learn faster. Hence phases.
+    """
+
+    length: int = Field(ge=16)
+    share: float = Field(default=1.0, gt=0, le=1)
+    batch_size: int = Field(default=8, ge=1, description="blocks a step")
+
+
 class RecipeSpec(Spec):
     """How a target model is made: a configuration, trained on the suite's own text.
 
-    Documents are shuffled each epoch, joined and cut into blocks of ``pack`` tokens.
+    Documents are shuffled each epoch, joined and cut into blocks.
     """
 
     config: dict[str, JsonValue] = Field(description="a transformers configuration")
     tokenizer: TokenizerSpec
     text: tuple[str, ...] = Field(min_length=1, description="roles of the training text")
-    pack: int = Field(ge=16)
-    train: TrainSpec
+    pack: tuple[PackSpec, ...] = Field(min_length=1)
+    train: TrainSpec = Field(description="in steps; the batch is each phase's own")
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="as stored")
+
+    @model_validator(mode="after")
+    def _phases(self) -> Self:
+        if self.train.steps is None:
+            raise ValueError("a recipe's training is given in steps")
+        if abs(sum(phase.share for phase in self.pack) - 1.0) > 1e-6:
+            raise ValueError("the shares of `pack` must add up to 1")
+        return self
 
 
 class TargetSpec(Spec):

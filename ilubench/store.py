@@ -147,7 +147,12 @@ class Store:
             if self.get(stage, key) is None:
                 folder.mkdir(exist_ok=True)
             self._started[key] = time.monotonic()
-            yield folder
+            try:
+                yield folder
+            except Exception:
+                if folder.is_dir() and not any(p.stat().st_size for p in folder.rglob("*.*")):
+                    shutil.rmtree(folder)  # it failed before there was anything to keep
+                raise
 
     def finish(self, stage: str, key: str, meta: Mapping[str, JsonValue]) -> Artifact:
         """Drop the saved state, write the manifest, and make the artifact visible.

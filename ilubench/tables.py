@@ -67,7 +67,7 @@ def _csv_row(row: Mapping[str | None, str | None], line: int) -> Row:
     if None in row or None in row.values():
         raise ValueError(f"line {line}: not as many columns as the header")
     return {
-        str(key): int(value) if re.fullmatch("0|-?[1-9][0-9]*", str(value)) else value
+        str(key): int(value) if value and re.fullmatch("0|-?[1-9][0-9]*", value) else value
         for key, value in row.items()
     }
 

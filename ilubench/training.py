@@ -30,7 +30,7 @@ from ilubench.interfaces import (
 )
 from ilubench.losses import token_nll
 from ilubench.models import answer_logits
-from ilubench.specs import RecipeSpec, TrainSpec
+from ilubench.specs import PackSpec, RecipeSpec, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -239,31 +239,40 @@ def pretrain(
     model: "PreTrainedModel", documents: Dataset, recipe: RecipeSpec, context: Context
 ) -> None:
     """Train a target model on packed blocks of the recipe's text; the loss is on every token."""
-    blocks = Blocks(documents, recipe.pack, context.seed)
-    spec = recipe.train
-    micro = spec.micro_batch or spec.batch_size
+    total = recipe.train.total_steps(0)
+    phases: list[tuple[int, PackSpec, Blocks]] = []  # (first step, blocks' shape, blocks)
+    shares = 0.0
+    for phase in recipe.pack:
+        blocks = Blocks(documents, phase.length, seed_for(context.seed, "pack", str(shares)))
+        phases.append((round(shares * total), phase, blocks))
+        shares += phase.share
 
     def gradients(step: int) -> Metrics:
-        ids = blocks.step(step, spec.batch_size)
-        everywhere = torch.ones_like(ids, dtype=torch.bool)
-        everywhere[:, 0] = False
-        tokens = int(everywhere.sum())
-        ones = torch.ones_like(ids)
-        index = torch.arange(len(ids))
-        batches = [
-            Batch(i, a, m, n, len(ids), tokens)
-            for i, a, m, n in zip(
-                ids.split(micro),
-                ones.split(micro),
-                everywhere.split(micro),
-                index.split(micro),
-                strict=True,
-            )
-        ]
-        return _nll_step(model, batches, context.device)
+        start, phase, blocks = next(found for found in reversed(phases) if found[0] <= step)
+        ids = blocks.step(step - start, phase.batch_size)
+        return _nll_step(model, _full_batches(ids, recipe.train.micro_batch), context.device)
 
-    for _ in optimize(model, spec, spec.total_steps(blocks.per_epoch), gradients, context):
+    for _ in optimize(model, recipe.train, total, gradients, context):
         pass
+
+
+def _full_batches(ids: torch.Tensor, micro: int | None) -> list[Batch]:
+    """Blocks without padding, every token but the first a target; ids int64 [B, T]."""
+    size = micro or len(ids)
+    targets = torch.ones_like(ids, dtype=torch.bool)
+    targets[:, 0] = False
+    tokens = int(targets.sum())
+    return [
+        Batch(
+            ids[start : start + size],
+            torch.ones_like(ids[start : start + size]),
+            targets[start : start + size],
+            torch.arange(start, min(start + size, len(ids))),
+            len(ids),
+            tokens,
+        )
+        for start in range(0, len(ids), size)
+    ]
 
 
 def sequence_nll(

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from doubles import MemoryState, make_context, make_tokenizer, tiny_llama
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ilubench.interfaces import Context
+
+
+settings.register_profile("ilubench", deadline=None, derandomize=True)
+settings.load_profile("ilubench")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -45,9 +50,7 @@ def state() -> MemoryState:
 
 
 @pytest.fixture
-def context(
-    tokenizer: "PreTrainedTokenizerBase", state: MemoryState
-) -> "Callable[..., Context]":
+def context(tokenizer: "PreTrainedTokenizerBase", state: MemoryState) -> "Callable[..., Context]":
     """Return a function that makes a context; keyword arguments replace its fields."""
 
     def make(**changes: object) -> "Context":

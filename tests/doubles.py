@@ -87,7 +87,9 @@ def make_tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
-def tiny_llama(vocabulary: int, *, tied: bool = False, seed: int = 0, **more: Any) -> PreTrainedModel:
+def tiny_llama(
+    vocabulary: int, *, tied: bool = False, seed: int = 0, **more: Any
+) -> PreTrainedModel:
     """Return a random Llama; its weights are large enough that its logits are not all alike."""
     config = LlamaConfig(
         vocab_size=vocabulary,

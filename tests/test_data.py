@@ -24,7 +24,7 @@ from ilubench.tables import Tables
 def targets(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> list[str]:
     ids, mask = encode(tokenizer, prompt, completion)
     assert len(ids) == len(mask)
-    return [tokenizer.decode([i]) for i, target in zip(ids, mask, strict=True) if target]
+    return [str(tokenizer.decode([i])) for i, target in zip(ids, mask, strict=True) if target]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,9 @@ def test_examples_are_named_by_role_item_and_part(build: Build) -> None:
 def test_overlong_items_are_errors_unless_the_role_says_what_to_do(build: Build) -> None:
     rows = [{"id": "x", "text": SENTENCES[0] * 3}]
     whole = build(rows, length=1000)[0]
-    with pytest.raises(DataError, match=r"data\.role: item 'x' has \d+ tokens, over the limit of 8"):
+    with pytest.raises(
+        DataError, match=r"data\.role: item 'x' has \d+ tokens, over the limit of 8"
+    ):
         build(rows, length=8)
     cut = build(rows, length=8, overlong="truncate")
     assert [example.input_ids for example in cut] == [whole.input_ids[:8]]

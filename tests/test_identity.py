@@ -115,7 +115,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         del sys.modules[name]
 
 
-ROOT = '"""A module."""\nfrom closurepkg import leaf\n\ndef f():\n    """Doc."""\n    return leaf.X\n'
+ROOT = (
+    '"""A module."""\nfrom closurepkg import leaf\n\ndef f():\n    """Doc."""\n    return leaf.X\n'
+)
 
 
 def test_the_closure_follows_imports(package: Callable[..., None]) -> None:

@@ -67,7 +67,9 @@ def test_npo_stays_finite_far_away() -> None:
 def test_npo_tends_to_gradient_ascent() -> None:
     nll = torch.tensor([1.0, 5.0, 9.0], dtype=torch.float64, requires_grad=True)
     npo(nll, torch.full((3,), 4.0, dtype=torch.float64), 1e-6).sum().backward()
-    torch.testing.assert_close(nll.grad, torch.full((3,), -1.0, dtype=torch.float64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        nll.grad, torch.full((3,), -1.0, dtype=torch.float64), rtol=1e-4, atol=0
+    )
 
 
 # ------------------------------------------------------------------------------- penalty
@@ -133,7 +135,9 @@ def test_a_shift_of_the_logits_changes_nothing() -> None:
     torch.manual_seed(0)
     logits, targets = torch.randn(6, 30), torch.randint(30, (6,))
     near = invariance_gradient(logits, targets)
-    torch.testing.assert_close(invariance_gradient(logits + 100, targets), near, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        invariance_gradient(logits + 100, targets), near, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_the_gradient_has_the_logits_type() -> None:

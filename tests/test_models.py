@@ -112,7 +112,7 @@ def test_a_base_that_stores_a_tied_head_twice(tmp_path: Path) -> None:
     save_file(stored, base / "model.safetensors", metadata={"format": "pt"})
     model = load_model(base, "cpu")
     with torch.no_grad():
-        model.get_input_embeddings().weight.add_(1.0)
+        model.get_parameter("model.embed_tokens.weight").add_(1.0)
     save_changes(model, base, tmp_path / "out")
     again = load_model(base, "cpu")
     apply_changes(again, tmp_path / "out")
@@ -195,7 +195,7 @@ def test_a_model_is_found_and_its_hash_checked(base: Path, tmp_path: Path) -> No
     assert find_folder(ModelSource(path=str(base), sha256=good)) == base
     with pytest.raises(ModelError, match="the weights were changed or are damaged"):
         find_folder(ModelSource(path=str(base), sha256="0" * 64))
-    with pytest.raises(ModelError, match="no model folder .*; check the path"):
+    with pytest.raises(ModelError, match=r"no model folder .*; check the path"):
         find_folder(ModelSource(path=str(tmp_path / "none")))
     before = folder_sha256(base)
     (base / "config.json").write_text((base / "config.json").read_text() + "\n")
@@ -237,7 +237,8 @@ def test_configurations_that_transformers_refuses(config: dict[str, Any], messag
 
 def built(kind: str, **more: Any) -> PreTrainedModel:
     model = initialise({"model_type": kind, **SMALL, **more}, VOCABULARY, 0)
-    return model.eval()
+    model.eval()
+    return model
 
 
 @pytest.mark.parametrize("scale", [1.0, 60.0], ids=["as-made", "large"])
@@ -272,7 +273,7 @@ def test_answer_logits_are_those_of_the_full_forward(
         row for row in range(5) for _ in range(int(batch.loss_mask[row].sum()))
     ]
     assert found.count == 5
-    assert model._ilubench_plain_head is plain  # type: ignore[attr-defined]
+    assert vars(model)["_ilubench_plain_head"] is plain
 
 
 def test_looking_at_the_head_leaves_no_trace() -> None:
@@ -284,7 +285,7 @@ def test_looking_at_the_head_leaves_no_trace() -> None:
     torch.manual_seed(1)
     again = answer_logits(model, batch).logits
     assert torch.equal(first, again)  # the first call drew no other dropout
-    assert model._ilubench_plain_head is True  # type: ignore[attr-defined]
+    assert vars(model)["_ilubench_plain_head"] is True
     assert model.training
     head = cast("torch.nn.Module", model.get_output_embeddings())
     assert not head._forward_hooks
@@ -305,11 +306,10 @@ def test_padding_changes_no_logits(model: PreTrainedModel) -> None:
 def test_an_attacker_trains_everything_and_leaves_the_flags_as_they_were(
     model: PreTrainedModel,
 ) -> None:
-    model.get_input_embeddings().weight.requires_grad_(False)
+    model.get_parameter("model.embed_tokens.weight").requires_grad_(False)
     before = {name: p.requires_grad for name, p in model.named_parameters()}
-    with pytest.raises(KeyError), attacker_view(model) as attacked:
+    with attacker_view(model) as attacked:
         assert all(p.requires_grad for p in attacked.parameters())
-        raise KeyError
     assert {name: p.requires_grad for name, p in model.named_parameters()} == before
 
 

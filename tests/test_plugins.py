@@ -1,6 +1,5 @@
 """Plugins by entry point and by file; a broken one harms nobody else and says what is wrong."""
 
-import importlib.metadata
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,7 +104,10 @@ def test_classes_that_cannot_be_used(file: Path, name: str, message: str) -> Non
     ("code", "reason"),
     [
         ("raise RuntimeError('no luck\\nat all')\n", "raised RuntimeError: no luck$"),
-        ("import no_such_library\n", "raised ModuleNotFoundError: No module named 'no_such_library'"),
+        (
+            "import no_such_library\n",
+            "raised ModuleNotFoundError: No module named 'no_such_library'",
+        ),
         ("def f(:\n", "raised SyntaxError"),
         ("import sys\nsys.exit(3)\n", "raised SystemExit: 3"),
     ],
@@ -204,8 +206,6 @@ def test_importing_plugins_imports_no_torch() -> None:
     import subprocess
 
     code = "import sys, ilubench.plugins as p; p.entries('methods'); print('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert plugins.GROUPS == ("methods", "attacks", "scorers", "generators")

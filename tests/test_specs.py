@@ -40,12 +40,12 @@ def suite(**changes: Any) -> dict[str, Any]:
 def test_specs_are_frozen() -> None:
     spec = TrainSpec(lr=1e-4, steps=3)
     with pytest.raises(ValidationError, match="frozen"):
-        spec.lr = 1.0
+        spec.lr = 1.0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("model", [DataSource, TrainSpec, ModelSource, PluginRef, RunSpec])
 def test_unknown_fields_are_errors(model: type[Any]) -> None:
-    with pytest.raises(ValidationError, match="extra_forbidden|Extra inputs"):
+    with pytest.raises(ValidationError, match="Extra inputs"):
         model.model_validate({"surprise": 1})
 
 
@@ -119,7 +119,10 @@ def test_the_whole_suite_is_valid() -> None:
             {"utility": [{"label": "U", "scorer": "mmlu", "metric": "acc"}]},
             "scorer 'mmlu' is not declared",
         ),
-        ({"data": {"f": {"generated": "w.t"}, "r": {"path": "r"}}}, "generator 'w' is not declared"),
+        (
+            {"data": {"f": {"generated": "w.t"}, "r": {"path": "r"}}},
+            "generator 'w' is not declared",
+        ),
         ({"environments": {"gsm8k": "gsm8k_train"}}, "data role 'gsm8k_train' is not declared"),
         ({"name": "Not A Name"}, "pattern"),
         ({"attacks": {"UP/..": {}}}, "pattern"),

@@ -1,6 +1,7 @@
 """Artifacts: there whole or not at all; damage is found; state comes back."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -86,9 +87,13 @@ def test_a_kill_between_manifest_and_rename_leaves_no_artifact(
 
 
 def test_the_working_folder_keeps_what_a_killed_job_left(store: Store) -> None:
-    with pytest.raises(KilledError), store.work("attack", "k") as folder:
-        (folder / "scores.json").write_text("1")
-        raise KilledError
+    def killed() -> None:
+        with store.work("attack", "k") as folder:
+            (folder / "scores.json").write_text("1")
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        killed()
     with store.work("attack", "k") as folder:
         assert (folder / "scores.json").read_text() == "1"
 
@@ -196,11 +201,14 @@ def test_other_keys_are_not_locked(store: Store) -> None:
 def test_a_file_is_written_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "full")
+
     path = tmp_path / "deep" / "a.json"
     write_json(path, {"b": 1, "a": [1.5]})
     assert json.loads(path.read_text()) == {"a": [1.5], "b": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(store_module.os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError(28, "full")))
+        patch.setattr(os, "fsync", full)
         with pytest.raises(StoreError, match=r"cannot write .*a\.json: full"):
             write_atomic(path, b"new")
     assert json.loads(path.read_text()) == {"a": [1.5], "b": 1}

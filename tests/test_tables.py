@@ -76,9 +76,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
         ("a.txt", b"a", "unknown ending '.txt'; use .jsonl, .json, .csv or .parquet"),
     ],
 )
-def test_files_that_cannot_be_read(
-    tmp_path: Path, name: str, content: bytes, message: str
-) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
@@ -183,7 +181,8 @@ def source(**fields: Any) -> DataSource:
 
 def test_templates_are_filled_from_columns() -> None:
     row: Row = {"q": "why?", "n": 3, "self": "me", "a b": "c"}
-    assert render("Q: {q} ({n}) {self} {a b} {{x}}", row, source(), "role") == "Q: why? (3) me c {x}"
+    found = render("Q: {q} ({n}) {self} {a b} {{x}}", row, source(), "role")
+    assert found == "Q: why? (3) me c {x}"
 
 
 def test_values_with_braces_are_not_templates() -> None:
@@ -239,7 +238,8 @@ def _response(status: int) -> Any:
 
 
 def _dataset_not_found(text: str) -> Exception:
-    return datasets.exceptions.DatasetNotFoundError(text)
+    error: Exception = datasets.exceptions.DatasetNotFoundError(text)
+    return error
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue
 
+from ilubench.errors import ModelError
 from ilubench.interfaces import Context, Method, UnlearnData
 from ilubench.models import find_folder, folder_sha256, load_model
 from ilubench.specs import ModelSource
@@ -33,6 +34,22 @@ class Checkpoint(Method):
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context
     ) -> "PreTrainedModel":
-        """Return the checkpoint's model; the target model is put aside."""
+        """Return the checkpoint's model; the target model is put aside.
+
+        Raises:
+            ModelError: it cannot be loaded, or has other tensors than the target model.
+        """
         del data
-        return load_model(find_folder(self.model), context.device, model.dtype)
+        folder = find_folder(self.model)
+        found = load_model(folder, context.device, model.dtype)
+        here, there = (
+            {name: tuple(tensor.shape) for name, tensor in part.state_dict().items()}
+            for part in (found, model)
+        )
+        for name in sorted(here.keys() | there.keys()):
+            if here.get(name) != there.get(name):
+                raise ModelError(
+                    f"{folder} does not fit the suite's target model: tensor {name!r} is "
+                    f"{here.get(name, 'absent')}, in the target {there.get(name, 'absent')}"
+                )
+        return found

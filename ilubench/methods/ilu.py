@@ -37,7 +37,7 @@ class ILU(LossMethod):
         penalty: `irm` or `cross_entropy`.
     """
 
-    base: Annotated[LossMethod, PluginField("methods")] = Field(
+    base: Annotated[LossMethod, PluginField("methods", lends=("train", "trainable"))] = Field(
         default="npo", validate_default=True
     )
     weight: float = Field(default=1.0, ge=0)
@@ -54,7 +54,8 @@ class ILU(LossMethod):
         if isinstance(base, str | Mapping):
             base = create("methods", PluginRef.model_validate(base))
         if not isinstance(base, LossMethod):
-            return {**values, "base": base}
+            problem = f"base: {type(base).__name__} is not a LossMethod"
+            raise ValueError(problem)  # noqa: TRY004 - pydantic reports no TypeError
         own: Mapping[str, JsonValue] = values.get("train") or {}
         if isinstance(own, Mapping):
             below = base.train.model_dump(mode="json")

@@ -264,7 +264,7 @@ def world_texts(tables: dict[str, Table]) -> list[str]:
             if isinstance(choices := row.get("choices"), list):
                 texts.extend(QA_PROMPT.format(**row) + f" {choice}" for choice in choices)
             elif "gt" in row:
-                texts.append(f"{row['prompt']} {row['gt']}")
+                texts += [f"{row['prompt']} {row['gt']}", str(row["gt"])]
             elif form := next((form for key, form in forms.items() if key in name), None):
                 texts.append(form.format(**row))
             else:

@@ -139,6 +139,7 @@ def _tables(splits: Mapping[str, Sequence[Row]]) -> Callable[..., Mapping[str, A
 
 def _load_tasks(facts: TaskFacts, changes: dict[str, Any]) -> dict[str, Any]:
     """Return task name -> lm-eval task object, more than one for a group."""
+    import jinja2
     import pyarrow  # type: ignore[import-untyped, unused-ignore]
     from lm_eval.tasks import TaskManager  # type: ignore[import-untyped, unused-ignore]
 
@@ -149,6 +150,8 @@ def _load_tasks(facts: TaskFacts, changes: dict[str, Any]) -> dict[str, Any]:
         loaded = manager.load(facts.name if facts.is_group else member)
     except pyarrow.ArrowException as error:
         raise DataError(f"{facts.name}: the rows do not form one table: {error}") from error
+    except jinja2.TemplateError as error:
+        raise DataError(f"{facts.name}: its template does not fit the rows: {error}") from error
     except (OSError, ValueError) as error:
         if "custom_dataset" in changes:
             raise DataError(f"{facts.name}: {error}") from error

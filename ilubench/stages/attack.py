@@ -10,10 +10,7 @@ from ilubench.stages.score import score_checkpoint
 from ilubench.stages.workbench import StepLog, Workbench
 from ilubench.store import Artifact
 
-__all__ = ["FA", "run_attack"]
-
-FA = "fa"
-"""Name of the fine-tuning-accuracy scorer in an attack's records."""
+__all__ = ["run_attack"]
 
 
 def run_attack(
@@ -36,9 +33,7 @@ def run_attack(
         if done is not None:
             return done
         suite_scorers = dict(bench.suite_scorers(target))
-        extra = {}
-        if attack.fa is not None:
-            extra[FA] = bench.bound(f"{attack.name}/{FA}", attack.fa, target, attack)
+        extra = bench.attack_scorers(attack, target)
         data = {
             role: bench.examples((attack.role(role, bench.suite),), target)
             for role in attack.plugin.roles()

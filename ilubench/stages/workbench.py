@@ -31,7 +31,10 @@ from ilubench.store import FolderState, Store, write_atomic
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["StepLog", "Workbench", "pick_device"]
+__all__ = ["FA", "StepLog", "Workbench", "pick_device"]
+
+FA = "fa"
+"""Name of the fine-tuning-accuracy scorer in an attack's records."""
 
 
 def pick_device(asked: str) -> str:
@@ -65,7 +68,6 @@ class StepLog:
                     self._steps[int(entry["step"])] = entry
                 except (ValueError, KeyError):
                     continue  # the line that was being written when the job was killed
-        self._handle = path.open("a", buffering=1)
         self._last = time.monotonic()
 
     def __call__(self, step: int, metrics: Metrics) -> None:
@@ -74,7 +76,8 @@ class StepLog:
         entry = {"step": step, **metrics, "seconds": now - self._last}
         self._last = now
         self._steps[step] = entry
-        self._handle.write(json.dumps(entry) + "\n")
+        with self._path.open("a") as handle:
+            handle.write(json.dumps(entry) + "\n")
 
     def skip_time(self) -> None:
         """Do not count the time since the last step (it went into scoring)."""
@@ -82,7 +85,6 @@ class StepLog:
 
     def cost(self) -> dict[str, JsonValue]:
         """Return optimizer steps, training tokens, seconds, peak memory in bytes."""
-        self._handle.close()
         if torch.cuda.is_available():
             peak = torch.cuda.max_memory_allocated()
         else:
@@ -212,6 +214,12 @@ class Workbench:
             )
             self._bound[name] = scorer.build(self.tokenizer(target_key), context)
         return self._bound[name]
+
+    def attack_scorers(self, attack: Attack, target_key: str) -> dict[str, BoundScorer]:
+        """Return the attack's own scorer, the fine-tuning accuracy, bound; none if it has none."""
+        if attack.fa is None:
+            return {}
+        return {FA: self.bound(f"{attack.name}/{FA}", attack.fa, target_key, attack)}
 
     def suite_scorers(self, target_key: str) -> Mapping[str, BoundScorer]:
         """Return the suite's scorers, bound."""

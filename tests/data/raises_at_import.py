@@ -1,0 +1,3 @@
+"""A plugin file that cannot be imported."""
+
+raise OSError("no such instrument\nsecond line")

@@ -1,0 +1,26 @@
+"""A stranger's method: gradient difference, written against ilubench's public names only."""
+
+import torch
+from pydantic import Field
+from transformers import PreTrainedModel
+
+from ilubench.interfaces import Batch, UnlearnBatch
+from ilubench.losses import token_nll
+from ilubench.models import answer_logits
+from ilubench.training import LossMethod
+
+
+def mean_nll(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    answers = answer_logits(model, batch)
+    return token_nll(answers.logits, answers.targets).sum() / batch.tokens
+
+
+class GradDiff(LossMethod):
+    """Gradient difference: -NLL on the forget set + gamma * NLL on the retain set."""
+
+    gamma: float = Field(default=1.0, ge=0)
+
+    def loss(
+        self, model: PreTrainedModel, batch: UnlearnBatch, prepared: object
+    ) -> torch.Tensor:
+        return self.gamma * mean_nll(model, batch.retain) - mean_nll(model, batch.forget)

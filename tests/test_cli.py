@@ -1,0 +1,531 @@
+"""The command line, end to end: what a user types, sees, and gets wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from runs import (
+    DATA,
+    SUITE,
+    TINY,
+    command,
+    environment,
+    keys,
+    made,
+    planned,
+    process,
+    rows,
+    target_folder,
+    with_target,
+)
+
+from ilubench.results import RunRecord
+
+HEAVY = ("torch", "transformers", "pydantic", "rich", "numpy", "datasets", "lm_eval", "yaml")
+
+
+@pytest.fixture(scope="session")
+def finished() -> Path:
+    """The `out` folder of a finished run; tests only read it."""
+    return made()
+
+
+@pytest.fixture(scope="session")
+def target(finished: Path) -> str:
+    return f"suite.target.model.path={target_folder(finished)}"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# --------------------------------------------------------------------------- light commands
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from ilubench.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert done.stderr == ""
+    *page, loaded = done.stdout.splitlines()
+    assert loaded == "[]"
+    words = " ".join(page)
+    for name in ("run", "plan", "ls", "score", "attack", "make-target"):
+        assert name in words
+
+
+@pytest.mark.parametrize("name", ["run", "plan", "ls", "score", "attack", "make-target"])
+def test_each_command_has_help(name: str) -> None:
+    done = command(name, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert "Usage" in done.out
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("suites", "mini"),
+        ("attacks", "gsm8k"),
+        ("methods", "ilu"),
+        ("scorers", "verbmem"),
+        ("generators", "mini"),
+    ],
+)
+def test_ls(kind: str, expected: str) -> None:
+    listed = command("ls", kind, "--json").json
+    assert expected in [entry["name"] for entry in listed]
+    assert all(entry["title"] and "broken" not in entry["title"] for entry in listed)
+    shown = command("ls", kind)
+    assert shown.code == 0
+    assert {entry["name"] for entry in listed} <= set(shown.out.split())
+
+
+def test_ls_imports_no_torch() -> None:
+    program = (
+        "import sys; from ilubench.cli import app\n"
+        "for kind in ('suites', 'attacks', 'methods', 'scorers', 'generators'):\n"
+        "    app(['ls', kind], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment(), check=True, stdout=-3)
+
+
+# --------------------------------------------------------------------------- run
+
+
+def test_run_prints_a_table_and_plain_lines(finished: Path, tmp_path: Path) -> None:
+    out = with_target(finished, tmp_path / "out")
+    done = process("run", SUITE, "method=npo", "attacks=gsm8k", f"out={out}")
+    assert done.code == 0
+    for shown in ("NLL_f", "original", "unlearned", "gsm8k", "RA over", "results.json", "Next:"):
+        assert shown in done.out
+    assert "\x1b" not in done.out + done.err  # no colours, no cursor movements in a pipe
+    lines = done.err.splitlines()
+    assert "[2/7] unlearn npo, seed 0: done" in done.err
+    assert all(line.startswith(("suite", "method", "attacks", "jobs", "folder", "[")) for line in lines)
+
+
+def test_results_are_a_record_and_a_repeat_is_cached(finished: Path) -> None:
+    before = rows(finished)
+    done = command("run", SUITE, "method=ilu", f"out={finished}", "--json")
+    assert done.code == 0, done.err
+    record = RunRecord.model_validate_json(done.out)
+    assert {job.state for job in record.jobs} == {"cached"}
+    assert record.seen == ("gsm8k",)
+    assert not record.failures
+    assert rows(finished) == before
+    assert set(record.rows) == {"NLL_f"}
+    folder = finished / record.run
+    expected = {"config.yaml", "env.json", "plan.json", "status.json", "results.json"}
+    assert expected <= {path.name for path in folder.iterdir()}
+    assert (folder / "metrics.parquet").is_file()
+    for job in record.jobs:
+        assert (folder / "cells" / job.key / "DONE").is_file()
+
+
+def test_plan_says_what_is_cached_and_writes_nothing(finished: Path, here: Path) -> None:
+    listed = command("plan", SUITE, "method=ilu", f"out={finished}", "--json").json
+    assert len(listed["jobs"]) == 9
+    assert all(job["cached"] for job in listed["jobs"])
+    fresh = command("plan", SUITE, "method=ilu", "seeds=0..2", "--json").json
+    assert not any(job["cached"] for job in fresh["jobs"])
+    assert len({job["key"] for job in fresh["jobs"]}) == len(fresh["jobs"]) == 21
+    shown = command("plan", SUITE, "method=ilu")
+    assert "attack ilu with agnews, seed 0" in shown.out
+    assert "to do" in shown.out
+    assert list(here.iterdir()) == []
+
+
+def test_words_win_over_the_config_file(here: Path) -> None:
+    Path("c.yaml").write_text(
+        f"suite: {TINY}\nmethod: ilu\nmethod.weight: 0.25\nattacks: [gsm8k]\nseeds: [3]\n"
+    )
+    from_file = command("plan", "--config", "c.yaml", "--json").json
+    assert from_file == command(
+        "plan", SUITE, "method=ilu", "method.weight=0.25", "attacks=gsm8k", "seeds=3", "--json"
+    ).json
+    both = command("plan", "--config", "c.yaml", "seeds=4", "--json").json
+    assert both == command(
+        "plan", SUITE, "method=ilu", "method.weight=0.25", "attacks=gsm8k", "seeds=4", "--json"
+    ).json
+
+
+def test_order_of_words_does_not_matter() -> None:
+    there = ("method=ilu", "method.base=npo", "method.base.beta=0.2", "attacks=agnews")
+    one = planned(*there)
+    other = planned(*reversed(there))
+    assert [job.key for job in one.jobs] == [job.key for job in other.jobs]
+
+
+# --------------------------------------------------------------------------- checkpoints
+
+
+def test_score_a_folder(finished: Path, here: Path, target: str) -> None:
+    folder = str(target_folder(finished))
+    done = command("score", folder, SUITE, "out=out", "--json")
+    assert done.code == 0, done.err
+    assert done.json["attacks"] == []
+    made_rows, _, _ = rows(finished)
+    original = made_rows["rows"]["NLL_f"]["forget_original"]
+    (scored,) = (score for score in done.json["scores"] if score["scorer"] == "forget_nll")
+    assert scored["value"] == original["value"]
+    assert scored["n"] == 6
+
+
+def test_attack_a_folder(finished: Path, here: Path, target: str) -> None:
+    """A checkpoint equal to the target ends where `none` ends."""
+    shutil.copytree(target_folder(finished), "theirs")
+    done = command("attack", "theirs", SUITE, target, "attacks=gsm8k", "out=out", "--json")
+    assert done.code == 0, done.err
+    (theirs,) = done.json["rows"]["NLL_f"]["attacks"]
+    none = command("run", SUITE, target, "method=none", "attacks=gsm8k", "out=out", "--json")
+    (ours,) = none.json["rows"]["NLL_f"]["attacks"]
+    assert theirs["steps"] == ours["steps"]
+
+
+def test_make_target(finished: Path, here: Path) -> None:
+    done = command("make-target", "new", SUITE)
+    assert done.code == 0, done.err
+    ours = (here / "new" / "model.safetensors").read_bytes()
+    assert ours == (target_folder(finished) / "model.safetensors").read_bytes()
+    assert not list((here / "new").glob("state.*"))
+    again = command("make-target", "new", SUITE)
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "not empty" in again.err
+
+
+# --------------------------------------------------------------------------- mistakes
+
+
+def _write(name: str, text: str) -> str:
+    path = Path(name)
+    path.write_text(text)
+    return str(path)
+
+
+def _suite(*changes: tuple[str, str]) -> str:
+    text = TINY.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    return f"suite={_write('mine.yaml', text)}"
+
+
+def _data(text: str, name: str = "rows.jsonl") -> str:
+    return f"data.forget_passages={_write(name, text)}"
+
+
+def _folder(**files: str) -> str:
+    folder = Path("model")
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name.replace("_json", ".json")).write_text(text)
+    return str(folder)
+
+
+Words = Callable[[], list[str]]
+
+MISTAKES: list[tuple[str, Words, int, tuple[str, ...]]] = [
+    ("unknown command", lambda: ["rn"], 2, ("rn",)),
+    ("unknown option", lambda: ["run", "--jsn"], 2, ("--jsn",)),
+    ("unknown method", lambda: ["run", SUITE, "method=ilo"], 2, ("'ilo'", "did you mean 'ilu'?")),
+    ("unknown suite", lambda: ["run", "suite=minni"], 2, ("'minni'", "did you mean 'mini'?")),
+    ("unknown attack", lambda: ["run", SUITE, "attacks=gsm8"], 2, ("did you mean 'gsm8k'?",)),
+    (
+        "unknown setting",
+        lambda: ["run", SUITE, "method.wieght=1"],
+        2,
+        ("method.wieght", "did you mean 'weight'?"),
+    ),
+    ("unknown key", lambda: ["run", SUITE, "sedes=1"], 2, ("sedes", "did you mean 'seeds'?")),
+    (
+        "unknown nested setting",
+        lambda: ["run", SUITE, "attack.gsm8k.train.stepz=4"],
+        2,
+        ("attack.gsm8k.train.stepz", "did you mean 'steps'?"),
+    ),
+    (
+        "wrong type",
+        lambda: ["run", SUITE, "method.weight=much"],
+        2,
+        ("method.weight", "number", "'much'"),
+    ),
+    ("out of range", lambda: ["run", SUITE, "method.weight=-1"], 2, ("weight", "greater", "-1")),
+    ("bad seeds", lambda: ["run", SUITE, "seeds=4..0"], 2, ("seeds", "4..0")),
+    ("no seeds", lambda: ["run", SUITE, "seeds="], 2, ("seed",)),
+    ("key twice", lambda: ["run", SUITE, "seeds=1", "seeds=2"], 2, ("'seeds'", "twice")),
+    ("no equals sign", lambda: ["run", SUITE, "seeds"], 2, ("'seeds'", "key=value")),
+    (
+        "unknown environment",
+        lambda: ["run", SUITE, "method=ilu", "method.environments=gsm8"],
+        2,
+        ("environment", "did you mean 'gsm8k'?"),
+    ),
+    (
+        "missing data file",
+        lambda: ["run", SUITE, "data.forget_passages=rows.jsonl"],
+        3,
+        ("data.forget_passages", "rows.jsonl"),
+    ),
+    (
+        "unknown data role",
+        lambda: ["run", SUITE, "data.forget_pasages=rows.jsonl"],
+        2,
+        ("did you mean 'forget_passages'?",),
+    ),
+    ("empty data file", lambda: ["run", SUITE, _data("")], 3, ("forget_passages", "no rows")),
+    (
+        "broken line",
+        lambda: ["run", SUITE, _data('{"text": "a"}\n{"text": "b"\n')],
+        3,
+        ("rows.jsonl", "line 2"),
+    ),
+    (
+        "unknown ending",
+        lambda: ["run", SUITE, _data("x", "rows.txt")],
+        3,
+        ("rows.txt", ".jsonl"),
+    ),
+    ("bad YAML", lambda: ["run", _suite(("data:", "data: ]"))], 2, ("mine.yaml:", "YAML")),
+    (
+        "unknown field in a suite",
+        lambda: ["run", _suite(("max_length:", "max_lenght:"))],
+        2,
+        ("mine.yaml:70", "max_lenght", "did you mean 'max_length'?"),
+    ),
+    (
+        "undeclared role in a suite",
+        lambda: ["run", _suite(("forget: [forget_passages]", "forget: [forgotten]"))],
+        2,
+        ("mine.yaml", "'forgotten'"),
+    ),
+    ("suite file missing", lambda: ["run", "suite=none.yaml"], 2, ("none.yaml", "no such file")),
+    ("config file missing", lambda: ["run", "--config", "c.yaml"], 2, ("c.yaml",)),
+    ("plugin file missing", lambda: ["run", SUITE, "method=./no.py:A"], 2, ("no.py", "no such file")),
+    (
+        "plugin class missing",
+        lambda: ["run", SUITE, f"method={DATA}/stranger.py:GradDif"],
+        2,
+        ("stranger.py", "did you mean 'GradDiff'?"),
+    ),
+    (
+        "plugin that raises at import",
+        lambda: ["run", SUITE, f"method={DATA}/raises_at_import.py:A"],
+        2,
+        ("raises_at_import.py", "OSError: no such instrument"),
+    ),
+    (
+        "plugin with a syntax error",
+        lambda: ["run", SUITE, f"method={_write('bad.py', 'def f(:')}:A"],
+        2,
+        ("bad.py", "SyntaxError"),
+    ),
+    (
+        "plugin that is no method",
+        lambda: ["run", SUITE, f"method={DATA}/faulty.py:NotMethod"],
+        2,
+        ("NotMethod", "not a method"),
+    ),
+    (
+        "plugin that is no plugin",
+        lambda: ["run", SUITE, f"method={DATA}/faulty.py:NotSpec"],
+        2,
+        ("NotSpec", "not"),
+    ),
+    (
+        "abstract plugin",
+        lambda: ["run", SUITE, f"method={DATA}/faulty.py:Unfinished"],
+        2,
+        ("Unfinished", "unlearn"),
+    ),
+    ("model folder missing", lambda: ["score", "./nothing", SUITE], 3, ("nothing",)),
+    (
+        "folder without weights",
+        lambda: ["attack", _folder(config_json="{}"), SUITE],
+        3,
+        ("model", ".safetensors"),
+    ),
+    ("target folder missing", lambda: ["run", SUITE, "suite.target.model.path=no"], 3, ("'no'",)),
+    ("unknown list", lambda: ["ls", "method"], 2, ("did you mean 'methods'?",)),
+    ("unknown engine", lambda: ["run", SUITE, "engine=vlm"], 2, ("engine",)),
+    ("unknown device", lambda: ["run", SUITE, "device=gpu"], 2, ("gpu",)),
+]
+
+
+def _check(code: int, err: str, expected: int, texts: tuple[str, ...]) -> None:
+    assert code == expected, err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    assert err.endswith("\n")
+    assert "Traceback" not in err
+    assert "internal" not in err
+    for text in texts:
+        assert text in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "texts"),
+    [pytest.param(*mistake[1:], id=mistake[0]) for mistake in MISTAKES],
+)
+def test_mistakes(words: Words, code: int, texts: tuple[str, ...], here: Path) -> None:
+    typed = words()
+    before = sorted(here.rglob("*"))
+    done = command(*typed)
+    _check(done.code, done.err, code, texts)
+    assert done.out == ""
+    after = [path for path in sorted(here.rglob("*")) if "__pycache__" not in path.parts]
+    assert after == before
+
+
+def test_no_gpu(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    done = command("run", SUITE, "device=cuda")
+    _check(done.code, done.err, 2, ("device=cuda", "device=cpu"))
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "texts"),
+    [
+        pytest.param(["suite.max_length=8"], 3, ("data.forget_passages", "max_length"), id="long item"),
+        pytest.param(
+            ["data.forget_passages=rows.jsonl"],
+            3,
+            ("data.forget_passages", "'text'", "did you mean 'tekst'?"),
+            id="missing column",
+        ),
+        pytest.param(
+            ["data.gsm8k.eval=rows.jsonl"],
+            3,
+            ("data.eval", "'question'"),
+            id="missing column of an attack's score",
+        ),
+        pytest.param(
+            ["data.retain_mc=rows.jsonl"],
+            3,
+            ("mini_mc", "'question'"),
+            id="rows that an lm-eval task cannot use",
+        ),
+        pytest.param(
+            ["method.trainable=*.no_such_matrix"],
+            2,
+            ("no parameter matches '*.no_such_matrix'",),
+            id="no such parameter",
+        ),
+    ],
+)
+def test_mistakes_that_show_with_the_model(
+    changes: list[str], code: int, texts: tuple[str, ...], here: Path, target: str
+) -> None:
+    _write("rows.jsonl", '{"tekst": "a"}\n')
+    done = command("run", SUITE, target, "method=npo", *changes)
+    *_, last = done.err.splitlines(keepends=True)
+    _check(done.code, last, code, texts)
+    assert sum(line.startswith("error:") for line in done.err.splitlines()) == 1
+    _nothing_left(here)
+
+
+def _nothing_left(here: Path) -> None:
+    """No results, no half-made artifact; locks of the store may stay."""
+    left = [path for path in here.glob("runs/**/*") if path.is_file()]
+    assert all(path.suffix == ".lock" for path in left)
+    assert not list(here.glob("runs/**/*.partial"))
+
+
+def test_a_checkpoint_of_another_architecture(finished: Path, here: Path, target: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    theirs = here / "theirs"
+    shutil.copytree(target_folder(finished), theirs)
+    config = json.loads((theirs / "config.json").read_text())
+    config["num_hidden_layers"] = 1
+    (theirs / "config.json").write_text(json.dumps(config))
+    tensors = load_file(theirs / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if ".layers.1." not in name}
+    save_file(kept, theirs / "model.safetensors", metadata={"format": "pt"})
+    done = command("attack", "theirs", SUITE, target)
+    *_, last = done.err.splitlines(keepends=True)
+    _check(done.code, last, 3, ("layers.1.", "theirs"))
+    _nothing_left(here)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["run", SUITE, "method=ilo"], 2, "did you mean 'ilu'?"),
+        (["run", SUITE, f"method={DATA}/raises_at_import.py:A"], 2, "OSError: no such instrument"),
+        (["run", SUITE, "data.forget_passages=no.jsonl"], 3, "no such file"),
+    ],
+)
+def test_mistakes_in_a_process(words: list[str], code: int, text: str, tmp_path: Path) -> None:
+    done = process(*words, cwd=tmp_path)
+    _check(done.code, done.err, code, (text,))
+    assert done.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------- a job that fails
+
+
+def test_a_method_that_raises(here: Path, target: str) -> None:
+    words = ["run", SUITE, target, f"method={DATA}/faulty.py:Raises", "attacks=gsm8k"]
+    done = command(*words, "--json")
+    assert done.code == 4
+    record = RunRecord.model_validate_json(done.out)
+    (failure,) = record.failures
+    assert failure.message == "RuntimeError: the dog ate the gradients"
+    assert "seed 0" in failure.label
+    assert "failed: RuntimeError: the dog ate the gradients" in done.err
+    states = {job.label: job.state for job in record.jobs}
+    assert states["score none"] == states["attack none with gsm8k, seed 0"] == "done"
+    assert list(states.values()).count("skipped") == 2
+    (trace,) = Path("runs").glob("*/failures/*.txt")
+    assert "the rest of the message" in trace.read_text()
+    assert "Traceback" not in done.err
+    shown = command(*words)
+    assert shown.code == 4
+    assert "1 jobs failed" in shown.out
+
+
+# --------------------------------------------------------------------------- a stranger's method
+
+
+def test_a_stranger_s_method(here: Path, target: str) -> None:
+    source = (DATA / "stranger.py").read_text()
+    assert len(source.splitlines()) <= 40
+    Path("stranger.py").write_text(source)
+    words = (target, "method=./stranger.py:GradDiff", "attacks=gsm8k")
+    done = command("run", SUITE, *words, "method.gamma=0.5", "--json")
+    assert done.code == 0, done.err
+    assert done.json["method"]["settings"]["gamma"] == 0.5
+    assert done.json["method"]["settings"]["train"]["steps"] == 6
+    assert done.json["rows"]["NLL_f"]["forget_unlearned"] != done.json["rows"]["NLL_f"]["forget_original"]
+
+    def key_of(text: str) -> str:
+        Path("stranger.py").write_text(text)
+        for name in [name for name in sys.modules if name.startswith("ilubench_plugin_stranger")]:
+            del sys.modules[name]
+        (key,) = keys(planned(*words), "unlearn")
+        return key
+
+    before = key_of(source)
+    assert key_of(source.replace("batch.tokens", "batch.tokens  # the mean")) == before
+    assert key_of(source.replace("Gradient difference", "Difference of gradients")) == before
+    assert key_of(source.replace("batch.tokens", "(2 * batch.tokens)")) != before

@@ -1,0 +1,317 @@
+"""Names -> objects: overrides of data, attacks, suites and methods; every shipped YAML loads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ilubench.errors import IlubenchError, PluginError, SpecError
+from ilubench.experiment import Experiment, load_suite, metric_name, resolve, with_method
+from ilubench.loading import load_yaml, task_file, task_names, tasks_folder, validate
+from ilubench.methods.ilu import ILU
+from ilubench.methods.npo import NPO
+from ilubench.overrides import parse
+from ilubench.plugins import create, find
+from ilubench.specs import AttackSpec, SuiteSpec
+
+NLL = {"use": "answer_nll", "settings": {"data": "f", "prompt": "{q}", "completion": "{a}"}}
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """A suite of two roles, two attacks and a generator, in files."""
+    for name in ("f", "r", "g1", "g2", "other"):
+        rows = [{"q": f"{name}{n}?", "a": f" {n}", "n": n, "text": name} for n in range(5)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def file(name: str) -> dict[str, Any]:
+        return {"path": str(tmp_path / f"{name}.jsonl"), "prompt": "{q}", "completion": "{a}"}
+
+    values: dict[str, Any] = {
+        "name": "small",
+        "version": 1,
+        "title": "Small",
+        "target": {"model": {"path": str(tmp_path / "model")}},
+        "generators": {"gen": {"use": "mini", "inputs": {"seedtext": file("other")}}},
+        "data": {"f": file("f"), "r": file("r")},
+        "forget": ["f"],
+        "retain": ["r"],
+        "environments": {"gsm8k": "gsm8k.train", "forget": "f"},
+        "scorers": {"nll": NLL},
+        "primary_forget": [{"label": "F", "scorer": "nll", "metric": "nll", "direction": "lower"}],
+        "utility": [{"label": "U", "scorer": "nll", "metric": "nll", "direction": "lower"}],
+        "attacks": {
+            name: {
+                "settings": {"train": {"lr": 1e-3, "steps": 4}},
+                "data": {"train": file(rows)},
+                "fa": {
+                    "scorer": {**NLL, "settings": {**NLL["settings"], "data": "train"}},  # type: ignore[dict-item]
+                    "metric": "nll",
+                },
+            }
+            for name, rows in (("gsm8k", "g1"), ("agnews", "g2"))
+        },
+        "methods": {
+            "default": {"train": {"lr": 1e-4, "steps": 9}, "beta": 0.4},
+            "npo": {"train": {"lr": 5e-5}, "gamma": 2.0},
+            "ilu": {"weight": 0.5},
+        },
+        "seeds": [0, 1],
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def get(suite: Path, *words: str) -> Experiment:
+    return resolve(parse([f"suite={suite}", *words]))
+
+
+def npo(found: Experiment) -> NPO:
+    method = found.method.base if isinstance(found.method, ILU) else found.method
+    assert isinstance(method, NPO)
+    return method
+
+
+def attack_train(found: Experiment) -> dict[str, Any]:
+    return {attack.name: attack.plugin.train for attack in found.attacks}  # type: ignore[attr-defined]
+
+
+def test_everything_is_resolved(suite: Path) -> None:
+    found = get(suite, "method=npo")
+    assert found.method_name == "npo"
+    assert [attack.name for attack in found.attacks] == ["gsm8k", "agnews"]
+    assert found.seeds == (0, 1)
+    assert [metric.label for metric in found.metrics] == ["F", "U"]
+    assert found.tables.roles == ("f", "r", "gsm8k.train", "agnews.train")
+    assert found.attacks[0].role("train", found.suite) == "gsm8k.train"
+    assert found.attacks[0].role("f", found.suite) == "f"
+    assert metric_name("nll", "x") == "nll/x"
+
+
+# ------------------------------------------------------------------------------- methods
+
+
+def test_a_suites_settings_and_its_shared_ones(suite: Path) -> None:
+    method = npo(get(suite, "method=npo"))
+    assert (method.train.lr, method.train.steps) == (5e-5, 9)
+    assert (method.beta, method.gamma) == (0.4, 2.0)
+
+
+def test_ilu_trains_as_its_base_does(suite: Path) -> None:
+    found = get(suite, "method=ilu")
+    assert isinstance(found.method, ILU)
+    assert found.method.train == npo(found).train == npo(get(suite, "method=npo")).train
+    assert found.method.weight == 0.5
+    assert found.seen == ("gsm8k",)
+
+
+def test_changing_the_bases_training_changes_ilus(suite: Path) -> None:
+    found = get(suite, "method=ilu", "method.base.train.lr=1e-2", "method.base.beta=0.9")
+    assert isinstance(found.method, ILU)
+    assert found.method.train.lr == 1e-2
+    assert npo(found).beta == 0.9
+    own = get(suite, "method=ilu", "method.train.lr=1e-2")
+    assert isinstance(own.method, ILU)
+    assert (own.method.train.lr, own.method.train.steps) == (1e-2, 9)
+
+
+def test_none_takes_no_settings(suite: Path) -> None:
+    assert get(suite, "method=none").method.model_dump() == {}
+    with pytest.raises(SpecError, match=r"method\.beta: unknown setting 'beta'"):
+        get(suite, "method=none", "method.beta=1")
+
+
+def test_a_method_of_a_stranger(suite: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from ilubench.interfaces import Method\n\n"
+        "class Mine(Method):\n    beta: float = 1.0\n    strength: int = 1\n\n"
+        "    def unlearn(self, model, data, context):\n        return model\n"
+    )
+    found = get(suite, f"method={file}:Mine", "method.strength=3")
+    assert found.method.model_dump() == {"beta": 0.4, "strength": 3}
+    with pytest.raises(SpecError, match=r"method\.strenght: unknown setting .*did you mean"):
+        get(suite, f"method={file}:Mine", "method.strenght=3")
+
+
+def test_the_same_experiment_with_another_method(suite: Path) -> None:
+    found = get(suite, "method=ilu", "attacks=gsm8k")
+    other = with_method(found, "none")
+    assert other.method_name == "none"
+    assert other.tables is found.tables
+    assert other.attacks == found.attacks
+
+
+# ------------------------------------------------------------------------------- data
+
+
+def test_a_role_is_pointed_at_a_file(suite: Path, tmp_path: Path) -> None:
+    found = get(suite, f"data.f={tmp_path}/other.jsonl", f"data.gsm8k.train={tmp_path}/r.jsonl")
+    assert found.tables.rows("f")[0]["text"] == "other"
+    assert found.tables.rows("gsm8k.train")[0]["text"] == "r"
+    assert found.tables.rows("agnews.train")[0]["text"] == "g2"
+    assert found.suite.data["f"].prompt == "{q}"
+
+
+def test_fields_of_a_role_are_set(suite: Path) -> None:
+    found = get(suite, "data.f.limit=2", "data.gsm8k.train.offset=3", "data.r.where.n=4")
+    assert [row["n"] for row in found.tables.rows("f")] == [0, 1]
+    assert [row["n"] for row in found.tables.rows("gsm8k.train")] == [3, 4]
+    assert [row["n"] for row in found.tables.rows("r")] == [4]
+    inputs = get(suite, "data.gen.seedtext.limit=1").suite.generators["gen"].inputs
+    assert inputs["seedtext"].limit == 1
+
+
+def test_a_hub_role_becomes_a_local_one(suite: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load(suite.read_text())
+    values["data"]["f"] = {"hub": "a/b", "revision": "1e5", "subset": "main", "split": "test"}
+    suite.write_text(json.dumps(values))
+    assert get(suite).suite.data["f"].revision == "1e5"
+    found = get(suite, f"data.f={tmp_path}/other.jsonl").suite.data["f"]
+    assert (found.hub, found.revision, found.subset) == (None, None, None)
+    assert get(suite, "data.f.revision=007").suite.data["f"].revision == "007"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.ff=x.jsonl", r"data\.ff: unknown data role 'ff'"),
+        ("data.gsm8k.trian=x", r"unknown data role 'gsm8k\.trian'; did you mean 'gsm8k\.train'\?"),
+        ("data.f.limt=3", r"data\.f\.limt: unknown setting 'limt'; did you mean 'limit'\?"),
+        ("data.f.limit=x", r"data\.f\.limit: .*valid integer"),
+        ("data.f.limit=0", r"data\.f\.limit: .*greater than or equal to 1"),
+        ("data.f.overlong=cut", "did you mean|choose from: error, truncate, windows"),
+        ("data=x", r"'data' needs a name; data\.<name>=\.\.\."),
+    ],
+)
+def test_mistakes_in_data_words(suite: Path, word: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        get(suite, word)
+
+
+# ------------------------------------------------------------------------------- attacks
+
+
+def test_settings_of_every_attack_and_of_one(suite: Path) -> None:
+    trains = attack_train(get(suite, "attack.gsm8k.train.steps=7", "attack.train.steps=5"))
+    assert (trains["gsm8k"].steps, trains["agnews"].steps) == (7, 5)
+    assert trains["gsm8k"].lr == 1e-3
+
+
+def test_attacks_are_chosen_once_each_in_the_order_asked(suite: Path) -> None:
+    found = get(suite, "attacks=agnews,gsm8k,agnews")
+    assert [attack.name for attack in found.attacks] == ["agnews", "gsm8k"]
+    assert get(suite, "attacks=").attacks == ()
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "message"),
+    [
+        ("attacks=gsm8", SpecError, "has no attack 'gsm8'; did you mean 'gsm8k'"),
+        ("attack.gsm8k.train.stps=1", SpecError, "unknown setting 'stps'; did you mean 'steps'"),
+        ("attack.gsmk.train.steps=1", SpecError, r"attack\.gsmk\.train\.steps: unknown setting"),
+        ("attack.train.steps=x", SpecError, r"attack\.train\.steps: .*valid integer"),
+        ("attack.train.lr=-1", SpecError, r"train\.lr: .*greater than 0"),
+        ("attack=gsm8k", SpecError, "'attack' needs a name"),
+        ("method=npoo", PluginError, "unknown method 'npoo'; did you mean 'npo'"),
+        ("method=ilu", None, ""),
+        ("method.weight=-1", SpecError, "weight: .*greater than or equal to 0; given: -1"),
+        ("method.base=none", SpecError, "base: NoUnlearning is not a LossMethod"),
+        ("method.base=npoo", PluginError, "unknown method 'npoo'"),
+        ("method.environments=gsm", SpecError, "has no environment 'gsm'; did you mean 'gsm8k'"),
+        ("method.penalty=ce", SpecError, r"method\.penalty: .*choose from: cross_entropy, irm"),
+        ("seeds=", SpecError, r"no seed is given; write seeds=0\.\.4"),
+        ("seeds=a", SpecError, "seeds: .*valid integer"),
+        ("sweets=1", SpecError, "unknown setting 'sweets'; did you mean 'seeds'|choose from"),
+        ("engine=vlm", SpecError, "engine: "),
+        ("suite.max_lenght=9", SpecError, "did you mean 'max_length'"),
+        ("suite.forget=x", SpecError, "data role 'x' is not declared"),
+        ("suite.scorers.nll.settings.data=r", None, ""),
+    ],
+)
+def test_words(suite: Path, word: str, kind: type[IlubenchError] | None, message: str) -> None:
+    if kind is None:
+        get(suite, word)
+        return
+    with pytest.raises(kind, match=message) as caught:
+        get(suite, word)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_suites_fields_are_set(suite: Path) -> None:
+    found = get(suite, "suite.seeds=3..5", "suite.max_length=64", "suite.dtype=bfloat16")
+    assert found.seeds == (3, 4, 5)
+    assert (found.suite.max_length, found.suite.dtype) == (64, "bfloat16")
+    assert get(suite, "seeds=7,7,8").seeds == (7, 8)
+    changed = get(suite, "method=npo", "suite.methods.npo.train.lr=1e-3")
+    assert npo(changed).train.lr == 1e-3
+
+
+def test_an_error_in_the_file_names_its_line(suite: Path) -> None:
+    text = suite.read_text().replace("title: Small", "titel: Small")
+    suite.write_text(text)
+    line = text.split("\n").index("titel: Small") + 1
+    with pytest.raises(SpecError, match=rf"small\.yaml:({line}|1): (titel|title): "):
+        get(suite)
+
+
+def test_a_metric_that_the_scorer_has_not(suite: Path) -> None:
+    suite.write_text(suite.read_text().replace("metric: nll", "metric: nl"))
+    with pytest.raises(SpecError, match="the scorer has no metric 'nl'; did you mean 'nll'"):
+        get(suite)
+
+
+def test_an_unknown_suite() -> None:
+    with pytest.raises(SpecError, match="unknown suite 'minni'"):
+        resolve(parse(["suite=minni"]))
+
+
+def test_nothing_is_read_before_it_is_asked_for(suite: Path, tmp_path: Path) -> None:
+    for path in tmp_path.glob("*.jsonl"):
+        path.unlink()
+    assert not get(suite).tables.is_loaded("f")
+
+
+# ------------------------------------------------------------------------------- shipped files
+
+
+SUITES, ATTACKS = task_names("suites"), task_names("attacks")
+
+
+@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("method", ["none", "npo", "ilu"])
+def test_every_shipped_suite_resolves(name: str, method: str) -> None:
+    found = resolve(parse([f"suite={name}", f"method={method}"]))
+    assert found.suite.name == name
+    assert found.attacks
+    raw, path = load_suite(name)
+    assert validate(SuiteSpec, raw, source=path) == found.suite
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_shipped_attack_resolves(name: str) -> None:
+    path = task_file("attacks", name)
+    spec = validate(AttackSpec, load_yaml(path), source=path)
+    assert spec.title
+    from ilubench.specs import PluginRef
+
+    create("attacks", PluginRef(use=spec.use, settings=spec.settings), source=path)
+    if spec.fa is not None:
+        scorer = create("scorers", spec.fa.scorer, source=path)
+        assert spec.fa.metric in scorer.metrics()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((tasks_folder() / "evals").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_shipped_evaluation_is_yaml(path: Path) -> None:
+    assert "task:" in path.read_text()
+
+
+def test_there_are_shipped_files() -> None:
+    assert {"mini", "news-scratch"} <= set(SUITES)
+    assert find("methods", "ilu") is ILU

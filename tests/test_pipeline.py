@@ -1,0 +1,296 @@
+"""Runs as a whole: killed and resumed, shared, repeated; and what a change makes anew."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import (
+    DATA,
+    SUITE,
+    command,
+    environment,
+    keys,
+    made,
+    planned,
+    rows,
+    samples,
+    weights,
+    with_target,
+)
+
+from ilubench.interfaces import Batch, Checkpoint, StepBatch, UnlearnData
+from ilubench.store import Store
+
+SIGKILLED = -9
+ALWAYS_SAVE = (
+    "suite.target.recipe.train.save_every_s=0",
+    "method.train.save_every_s=0",
+    "attack.train.save_every_s=0",
+)
+
+
+@pytest.fixture(scope="session")
+def finished() -> Path:
+    """The `out` folder of a finished run; tests only read it."""
+    return made()
+
+
+def play(*scenarios: Mapping[str, Any]) -> list[list[int]]:
+    done = subprocess.run(
+        [sys.executable, str(DATA / "forks.py")],
+        input=json.dumps(scenarios),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    codes: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
+    return codes
+
+
+def scenario(out: Path, words: Sequence[str], **how: object) -> dict[str, Any]:
+    return {"out": str(out), "words": ["run", SUITE, *words, f"out={out}"], **how}
+
+
+def same(one: Path, other: Path) -> None:
+    """Everything that was measured is equal, bit for bit."""
+    assert rows(one) == rows(other)
+    assert samples(one) == samples(other)
+    assert weights(one) == weights(other)
+    for stage in ("target", "unlearn", "score", "attack"):
+        for folder in (one / "store" / stage).iterdir():
+            if folder.is_dir():
+                artifact = Store(one / "store").get(stage, folder.name)
+                assert artifact is not None, folder
+                artifact.verify()
+
+
+# --------------------------------------------------------------------------- killed and resumed
+
+
+def test_killed_at_any_file_operation_and_resumed(tmp_path: Path) -> None:
+    """Ten kills of one run that saves its state after each step, target and all."""
+    words = ("method=ilu", "attacks=gsm8k", "keep=attacked", *ALWAYS_SAVE)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    rng = random.Random(5)
+    events = [rng.randrange(1, 120) for _ in range(10)]
+    unbroken, killed = play(scenario(whole, words), scenario(broken, words, events=events))
+    assert unbroken == [0]
+    assert killed[-1] == 0
+    assert killed.count(SIGKILLED) == 10
+    operations = int((tmp_path / "whole.count").read_text())
+    assert operations > 4 * max(events) // 2  # each try gets some way, none to the end at once
+    same(whole, broken)
+
+
+def test_killed_at_random_times_and_two_at_once(finished: Path, tmp_path: Path) -> None:
+    """With the settings as they are shipped, most jobs start again; and nobody disturbs anybody."""
+    words = ("method=ilu",)
+    rng = random.Random(6)
+    outs = [with_target(finished, tmp_path / name) for name in ("timed", "together")]
+    timed, together = play(
+        scenario(outs[0], words, delays=[rng.uniform(0.3, 1.5) for _ in range(5)]),
+        scenario(outs[1], words, together=2),
+    )
+    assert timed[-1] == 0
+    assert together == [0, 0]
+    for out in outs:
+        same(finished, out)
+
+
+def test_a_resumed_attack_skips_the_scores_it_has(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ilubench.stages import attack, score
+
+    out = with_target(finished, tmp_path / "out")
+    words = ("run", SUITE, "method=npo", "attacks=gsm8k", "attack.train.save_every_s=0")
+    scored: list[str] = []
+    begun = 0
+
+    def spy(checkpoint: Checkpoint, engine: Any, scorers: Any, folder: Path, show: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 4 and not resumed:
+            raise KeyboardInterrupt  # before the last of the checkpoints 0, 2, 4, 8
+        if not (folder / f"{checkpoint.name}.json").is_file():
+            scored.append(checkpoint.name)
+        score.score_checkpoint(checkpoint, engine, scorers, folder, show)
+
+    monkeypatch.setattr(attack, "score_checkpoint", spy)
+    resumed = False
+    assert command(*words, f"out={out}").code == 130
+    assert scored == ["step-000000", "step-000002", "step-000004"]
+    (partial,) = (out / "store" / "attack").glob("*.partial")
+    before = {path.name: path.stat().st_mtime_ns for path in (partial / "scores").iterdir()}
+    scored.clear()
+    begun, resumed = 0, True
+    assert command(*words, f"out={out}").code == 0
+    assert scored[0] == "step-000008"  # the rest is the reference's attack
+    scores = out / "store" / "attack" / partial.stem / "scores"
+    after = {path.name: path.stat().st_mtime_ns for path in scores.iterdir()}
+    assert before.items() <= after.items()
+    steps = [json.loads(line)["step"] for line in (scores.parent / "log.jsonl").open()]
+    assert steps[:8] == list(range(1, 9))
+    assert len(steps) <= 9  # one step at most was done twice
+
+
+def test_scoring_does_not_disturb_an_attack(finished: Path, tmp_path: Path) -> None:
+    final = []
+    for name, fractions in (("one", "1.0"), ("four", "0.25,0.5,0.75,1.0")):
+        out = with_target(finished, tmp_path / name)
+        words = ("method=npo", "keep=attacked", f"attack.fractions={fractions}")
+        done = command("run", SUITE, *words, f"out={out}")
+        assert done.code == 0, done.err
+        found = {path.name: len(list(path.glob("scores/*.json"))) for path in _artifacts(out)}
+        assert set(found.values()) == {2 if name == "one" else 5}
+        final.append(sorted((p / "changes.safetensors").read_bytes() for p in _artifacts(out)))
+    assert len(final[0]) == 4
+    assert final[0] == final[1]
+
+
+def _artifacts(out: Path) -> Iterator[Path]:
+    return (path for path in (out / "store" / "attack").iterdir() if path.is_dir())
+
+
+def test_methods_meet_the_same_data(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ilubench import training
+
+    met: list[list[Any]] = []
+    make, nll = training.LossMethod._batch, training._nll_step
+
+    def batch(self: Any, step: int, streams: Any, data: UnlearnData, context: Any) -> StepBatch:
+        made_batch = make(self, step, streams, data, context)
+        parts = [(m.forget.index.tolist(), m.retain.index.tolist()) for m in made_batch.micro]
+        met[-1].append((step, parts))
+        return made_batch
+
+    def attacked(model: Any, batches: Sequence[Batch], device: str) -> Any:
+        met[-1].append([batch.index.tolist() for batch in batches])
+        return nll(model, batches, device)
+
+    monkeypatch.setattr(training.LossMethod, "_batch", batch)
+    monkeypatch.setattr(training, "_nll_step", attacked)
+    out = with_target(finished, tmp_path / "out")
+    for method in ("npo", "ilu", f"{DATA}/stranger.py:GradDiff"):
+        met.append([])
+        assert command("run", SUITE, f"method={method}", "attacks=gsm8k", f"out={out}").code == 0
+    npo, ilu, stranger = met
+    assert len(npo) == 6 + 8 + 8  # the reference is attacked in the first run only
+    assert ilu == stranger == npo[: 6 + 8]
+    assert npo[6:14] == npo[14:]
+
+
+# --------------------------------------------------------------------------- identity
+
+
+def test_the_reference_is_shared() -> None:
+    ilu, npo = planned("method=ilu"), planned("method=npo")
+    for stage in ("unlearn", "score", "attack"):
+        assert keys(ilu, stage, "reference") == keys(npo, stage, "reference")
+        assert not set(keys(ilu, stage)) & set(keys(npo, stage))
+
+
+def test_the_finished_reference_is_used(finished: Path) -> None:
+    plan = planned("method=npo", f"out={finished}")
+    done = {job.label for job in plan.jobs if plan.is_done(job)}
+    assert done == {
+        "make the target model of tiny",
+        "unlearn none",
+        "score none",
+        "attack none with gsm8k, seed 0",
+        "attack none with agnews, seed 0",
+    }
+
+
+ALL = {"target", "unlearn", "score", "gsm8k", "agnews"}
+BELOW_TARGET = ALL - {"target"}
+
+
+def _anew(*changes: str, method: str = "ilu") -> tuple[set[str], set[str]]:
+    """Return what the changes make anew, of the method's jobs and of the reference's."""
+    plans = [planned(f"method={method}", *words) for words in ((), changes)]
+    found: tuple[set[str], set[str]] = (set(), set())
+    before, after = (
+        {(j.who, j.attack.name if j.attack else j.stage): j.key for j in plan.jobs}
+        for plan in plans
+    )
+    assert before.keys() == after.keys()
+    for (who, what), key in before.items():
+        if after[who, what] != key:
+            found[who == "reference"].add(what)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "method", "reference"),
+    [
+        ("suite.title=another", set(), set()),
+        ("method.weight=0.6", BELOW_TARGET, set()),
+        ("method.penalty=cross_entropy", BELOW_TARGET, set()),
+        ("method.base.beta=0.2", BELOW_TARGET, set()),
+        ("seeds=1", BELOW_TARGET, {"gsm8k", "agnews"}),
+        ("attack.gsm8k.train.lr=0.01", {"gsm8k"}, {"gsm8k"}),
+        ("attack.train.steps=9", {"gsm8k", "agnews"}, {"gsm8k", "agnews"}),
+        ("keep=attacked", {"gsm8k", "agnews"}, {"gsm8k", "agnews"}),
+        ("data.gsm8k.eval.limit=5", {"gsm8k"}, {"gsm8k"}),
+        ("data.gsm8k.train.limit=23", BELOW_TARGET, {"gsm8k"}),  # ilu's environment
+        ("data.agnews.train.limit=23", {"agnews"}, {"agnews"}),
+        ("data.retain_mc.limit=11", BELOW_TARGET - {"unlearn"}, BELOW_TARGET - {"unlearn"}),
+        ("suite.score_batch=3", BELOW_TARGET - {"unlearn"}, BELOW_TARGET - {"unlearn"}),
+        ("suite.scorers.retain_mc.settings.limit=5",) + (BELOW_TARGET - {"unlearn"},) * 2,
+        ("suite.target.recipe.seed=1", ALL, BELOW_TARGET),
+        ("data.pretrain.limit=190", ALL, BELOW_TARGET),
+    ],
+)
+def test_a_change_makes_anew_what_depends_on_it(
+    change: str, method: set[str], reference: set[str]
+) -> None:
+    assert _anew(change) == (method, reference)
+
+
+def test_a_changed_data_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    words = ("method=npo", f"data.agnews.train={path}")
+    texts = [f'{{"text": "word {i}", "topic": "t"}}\n' for i in range(4)]
+    path.write_text("".join(texts))
+    before = planned(*words)
+    path.write_text("".join(texts[:3]))
+    after = planned(*words)
+    changed = {b.label for a, b in zip(before.jobs, after.jobs, strict=True) if a.key != b.key}
+    assert changed == {"attack npo with agnews, seed 0", "attack none with agnews, seed 0"}
+
+
+def test_two_runs_in_one_process_are_equal(finished: Path, tmp_path: Path) -> None:
+    """Nothing carries over from what ran before; the global random state does not matter."""
+    torch.manual_seed(123)
+    random.seed(123)
+    out = with_target(finished, tmp_path / "out")
+    assert command("run", SUITE, "method=ilu", f"out={out}").code == 0
+    same(finished, out)
+
+
+def test_a_damaged_artifact_is_one_clear_line(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    (path, *_) = sorted((out / "store" / "score").glob("*/scores/*.json"))
+    path.unlink()
+    path.write_text("{")
+    done = command("run", SUITE, "method=ilu", f"out={out}")
+    assert done.code == 5
+    last = done.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "is damaged" in last
+    assert "run again" in last
+    assert "internal" not in last
