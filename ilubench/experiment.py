@@ -169,6 +169,21 @@ def _data_overrides(
     return raw
 
 
+def _other_target(raw: dict[str, JsonValue], overrides: Sequence[Override]) -> dict[str, JsonValue]:
+    """Drop where the suite's target comes from when the overrides say another place."""
+    places = ("hub", "path", "packaged")
+    moved = any(
+        o.path[:2] == ("target", "model") and o.path[2:] in {(p,) for p in places}
+        for o in overrides
+    )
+    target = cast("dict[str, Any]", raw["target"])
+    if not moved or not target.get("model"):
+        return raw
+    old = (*places, "revision", "sha256")
+    kept = {key: value for key, value in target["model"].items() if key not in old}
+    return {**raw, "target": {**target, "model": kept}}
+
+
 def _suite(
     name: str,
     overrides: Sequence[Override],
@@ -183,6 +198,7 @@ def _suite(
     if data:
         raw = _data_overrides(raw, data)
     if overrides:
+        raw = _other_target(raw, overrides)
         raw = apply(SuiteSpec, raw, overrides, _NO_LOOKUP, prefix="suite.")
     return (validate(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known), path
 
@@ -294,6 +310,9 @@ def resolve(
         if override.path[0] in ("data", "attack"):
             raise SpecError(f"{override.key!r} needs a name", remedy=f"{override.key}.<name>=...")
     names = {o.path[0]: o.text for o in rest if o.path == ("method",)}
+    if method is not None and names:
+        remedy = "leave method out; `ilubench run` takes one"
+        raise SpecError("the model is given, no method is used", field="method", remedy=remedy)
     plain = tuple(o for o in rest if o.path != ("method",))
     asked = apply(RunSpec, {}, plain, _NO_LOOKUP)
     run = validate(RunSpec, {**asked, **names}, source="command line")

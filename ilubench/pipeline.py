@@ -216,7 +216,12 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
         if fresh and not any(outcome.state == "done" for outcome in outcomes):
             shutil.rmtree(plan.folder)  # nothing was measured
         raise
-    rows = _rows(plan)
+    try:
+        rows = _rows(plan)
+    except DataError:
+        if not any(outcome.failure for outcome in outcomes):
+            raise
+        rows = {}  # too much failed for a row; the record says what
     record = _record(plan, rows, outcomes)
     _write_outputs(plan, record)
     return RunResult(plan, record, rows)
@@ -373,7 +378,7 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if bench.device == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(bench.device) if bench.device != "cpu" else "cpu",
         "seeds": list(bench.experiment.seeds),
         "data": {role: bench.tables.fingerprint(role)["rows"] for role in roles},
     }

@@ -129,7 +129,8 @@ def _closing(result: RunResult) -> str:
     record, folder = result.record, result.plan.folder
     lines = [f"Results: {folder / 'results.json'} (all figures), {folder / 'metrics.parquet'}"]
     if record.failures:
-        lines.append(f"{len(record.failures)} jobs failed; the same command tries them again:")
+        failed = "1 job" if len(record.failures) == 1 else f"{len(record.failures)} jobs"
+        lines.append(f"{failed} failed; the same command tries again:")
         lines += [f"  {failure.label}: {failure.message}" for failure in record.failures]
     if not result.rows:
         lines.append("Next: `ilubench attack MODEL` shows whether what was forgotten comes back")

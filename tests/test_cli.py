@@ -71,6 +71,12 @@ def test_help_imports_nothing_heavy() -> None:
         assert name in words
 
 
+def test_without_a_word_it_shows_its_help() -> None:
+    done = command()
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Usage")
+
+
 @pytest.mark.parametrize("name", ["run", "plan", "ls", "score", "attack", "make-target"])
 def test_each_command_has_help(name: str) -> None:
     done = command(name, "--help")
@@ -119,7 +125,9 @@ def test_run_prints_a_table_and_plain_lines(finished: Path, tmp_path: Path) -> N
     assert "\x1b" not in done.out + done.err  # no colours, no cursor movements in a pipe
     lines = done.err.splitlines()
     assert "[2/7] unlearn npo, seed 0: done" in done.err
-    assert all(line.startswith(("suite", "method", "attacks", "jobs", "folder", "[")) for line in lines)
+    assert all(
+        line.startswith(("suite", "method", "attacks", "jobs", "folder", "[")) for line in lines
+    )
 
 
 def test_results_are_a_record_and_a_repeat_is_cached(finished: Path) -> None:
@@ -158,13 +166,19 @@ def test_words_win_over_the_config_file(here: Path) -> None:
         f"suite: {TINY}\nmethod: ilu\nmethod.weight: 0.25\nattacks: [gsm8k]\nseeds: [3]\n"
     )
     from_file = command("plan", "--config", "c.yaml", "--json").json
-    assert from_file == command(
-        "plan", SUITE, "method=ilu", "method.weight=0.25", "attacks=gsm8k", "seeds=3", "--json"
-    ).json
+    assert (
+        from_file
+        == command(
+            "plan", SUITE, "method=ilu", "method.weight=0.25", "attacks=gsm8k", "seeds=3", "--json"
+        ).json
+    )
     both = command("plan", "--config", "c.yaml", "seeds=4", "--json").json
-    assert both == command(
-        "plan", SUITE, "method=ilu", "method.weight=0.25", "attacks=gsm8k", "seeds=4", "--json"
-    ).json
+    assert (
+        both
+        == command(
+            "plan", SUITE, "method=ilu", "method.weight=0.25", "attacks=gsm8k", "seeds=4", "--json"
+        ).json
+    )
 
 
 def test_order_of_words_does_not_matter() -> None:
@@ -198,6 +212,16 @@ def test_attack_a_folder(finished: Path, here: Path, target: str) -> None:
     none = command("run", SUITE, target, "method=none", "attacks=gsm8k", "out=out", "--json")
     (ours,) = none.json["rows"]["NLL_f"]["attacks"]
     assert theirs["steps"] == ours["steps"]
+
+
+def test_another_target_takes_the_place_of_the_suite_s(finished: Path, here: Path) -> None:
+    """Whatever way the suite gives its own: a hub, a packaged folder, with a hash."""
+    folder = target_folder(finished)
+    model = f"model: {{hub: org/name, revision: abc, sha256: {'a' * 64}}}"
+    suite = _suite(("target:\n", f"target:\n  {model}\n"))
+    done = command("plan", suite, f"suite.target.model.path={folder}", "--json")
+    assert done.code == 0, done.err
+    assert done.json["jobs"][0]["cached"]
 
 
 def test_make_target(finished: Path, here: Path) -> None:
@@ -318,7 +342,12 @@ MISTAKES: list[tuple[str, Words, int, tuple[str, ...]]] = [
     ),
     ("suite file missing", lambda: ["run", "suite=none.yaml"], 2, ("none.yaml", "no such file")),
     ("config file missing", lambda: ["run", "--config", "c.yaml"], 2, ("c.yaml",)),
-    ("plugin file missing", lambda: ["run", SUITE, "method=./no.py:A"], 2, ("no.py", "no such file")),
+    (
+        "plugin file missing",
+        lambda: ["run", SUITE, "method=./no.py:A"],
+        2,
+        ("no.py", "no such file"),
+    ),
     (
         "plugin class missing",
         lambda: ["run", SUITE, f"method={DATA}/stranger.py:GradDif"],
@@ -365,6 +394,14 @@ MISTAKES: list[tuple[str, Words, int, tuple[str, ...]]] = [
     ("target folder missing", lambda: ["run", SUITE, "suite.target.model.path=no"], 3, ("'no'",)),
     ("unknown list", lambda: ["ls", "method"], 2, ("did you mean 'methods'?",)),
     ("unknown engine", lambda: ["run", SUITE, "engine=vlm"], 2, ("engine",)),
+    ("device of no use", lambda: ["run", SUITE, "device=meta"], 2, ("device=meta", "cuda")),
+    (
+        "a method for a given model",
+        lambda: ["attack", "org/name", SUITE, "method=npo"],
+        2,
+        ("method", "the model is given"),
+    ),
+    ("no argument", lambda: ["score"], 2, ("MODEL",)),
     ("unknown device", lambda: ["run", SUITE, "device=gpu"], 2, ("gpu",)),
 ]
 
@@ -404,7 +441,9 @@ def test_no_gpu(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("changes", "code", "texts"),
     [
-        pytest.param(["suite.max_length=8"], 3, ("data.forget_passages", "max_length"), id="long item"),
+        pytest.param(
+            ["suite.max_length=8"], 3, ("data.forget_passages", "max_length"), id="long item"
+        ),
         pytest.param(
             ["data.forget_passages=rows.jsonl"],
             3,
@@ -501,7 +540,27 @@ def test_a_method_that_raises(here: Path, target: str) -> None:
     assert "Traceback" not in done.err
     shown = command(*words)
     assert shown.code == 4
-    assert "1 jobs failed" in shown.out
+    assert "1 job failed" in shown.out
+
+
+def test_when_nothing_is_left_to_aggregate(here: Path, target: str) -> None:
+    """Every attack fails: still a record, and the exit code of failed jobs."""
+    Path("bad.py").write_text(
+        "from ilubench.attacks.finetune import FineTune\n"
+        "class Bad(FineTune):\n"
+        "    def tamper(self, model, data, context):\n"
+        "        raise ValueError('no attack today')\n"
+    )
+    suite = _suite(("  gsm8k:\n    settings", "  gsm8k:\n    use: ./bad.py:Bad\n    settings"))
+    done = command("run", suite, target, "method=npo", "attacks=gsm8k", "--json")
+    assert done.code == 4
+    record = RunRecord.model_validate_json(done.out)
+    assert [failure.message for failure in record.failures] == ["ValueError: no attack today"] * 2
+    assert record.rows == {}
+    assert record.scores
+    other = command("run", suite, target, "method=npo", "--json")  # agnews is attacked all the same
+    assert other.code == 4
+    assert [a["attack"] for a in other.json["rows"]["NLL_f"]["attacks"]] == ["agnews"]
 
 
 # --------------------------------------------------------------------------- a stranger's method
@@ -516,7 +575,10 @@ def test_a_stranger_s_method(here: Path, target: str) -> None:
     assert done.code == 0, done.err
     assert done.json["method"]["settings"]["gamma"] == 0.5
     assert done.json["method"]["settings"]["train"]["steps"] == 6
-    assert done.json["rows"]["NLL_f"]["forget_unlearned"] != done.json["rows"]["NLL_f"]["forget_original"]
+    assert (
+        done.json["rows"]["NLL_f"]["forget_unlearned"]
+        != done.json["rows"]["NLL_f"]["forget_original"]
+    )
 
     def key_of(text: str) -> str:
         Path("stranger.py").write_text(text)

@@ -130,6 +130,7 @@ def test_a_key_given_twice() -> None:
 
 def test_short_paths_come_first() -> None:
     assert parse(["a.b=1", "a=2"]) == (Override(("a",), "2"), Override(("a", "b"), "1"))
+    assert parse(["b.a=1", "b=2"]) == (Override(("b",), "2"), Override(("b", "a"), "1"))
 
 
 WORDS = (

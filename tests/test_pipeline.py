@@ -81,14 +81,11 @@ def test_killed_at_any_file_operation_and_resumed(tmp_path: Path) -> None:
     """Ten kills of one run that saves its state after each step, target and all."""
     words = ("method=ilu", "attacks=gsm8k", "keep=attacked", *ALWAYS_SAVE)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    rng = random.Random(5)
-    events = [rng.randrange(1, 120) for _ in range(10)]
-    unbroken, killed = play(scenario(whole, words), scenario(broken, words, events=events))
+    unbroken, killed = play(
+        scenario(whole, words), scenario(broken, words, kills=10, like=str(whole), seed=5)
+    )
     assert unbroken == [0]
-    assert killed[-1] == 0
-    assert killed.count(SIGKILLED) == 10
-    operations = int((tmp_path / "whole.count").read_text())
-    assert operations > 4 * max(events) // 2  # each try gets some way, none to the end at once
+    assert killed == [SIGKILLED] * 10 + [0]
     same(whole, broken)
 
 
@@ -139,7 +136,8 @@ def test_a_resumed_attack_skips_the_scores_it_has(
     scores = out / "store" / "attack" / partial.stem / "scores"
     after = {path.name: path.stat().st_mtime_ns for path in scores.iterdir()}
     assert before.items() <= after.items()
-    steps = [json.loads(line)["step"] for line in (scores.parent / "log.jsonl").open()]
+    log = (scores.parent / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in log]
     assert steps[:8] == list(range(1, 9))
     assert len(steps) <= 9  # one step at most was done twice
 

@@ -38,6 +38,12 @@ def test_an_artifact_is_written_and_found(store: Store) -> None:
     assert not found.folder.with_name("k.partial").exists()
 
 
+def test_a_folder_without_a_manifest_is_no_artifact(store: Store) -> None:
+    (make(store).folder / "DONE").unlink()
+    assert store.get("unlearn", "k") is None
+    assert make(store, text="again").meta()["seed"] == 3
+
+
 def test_making_it_again_replaces_it(store: Store) -> None:
     make(store)
     with store.work("unlearn", "k"):

@@ -48,9 +48,11 @@ def pick_device(asked: str) -> str:
     if asked.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"device={asked}: this torch sees no GPU; use device=cpu")
     try:
-        torch.device(asked)
-    except RuntimeError as error:
-        raise UsageError(f"device={asked}: not a device; use auto, cpu or cuda") from error
+        kind = torch.device(asked).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise UsageError(f"device={asked}: no device that can be used; use auto, cpu or cuda")
     return asked
 
 

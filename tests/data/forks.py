@@ -2,7 +2,8 @@
 
 Reads a JSON list of scenarios from stdin, writes what became of each to stdout. A scenario has
 `words` and `out`, and one of
-    events     kill -9 at the nth file operation below `out`, one attempt after the other
+    kills      so many times kill -9 at a random file operation below `out`, one attempt after the
+               other; the run of `like`, an earlier scenario's `out`, tells how many there are
     delays     kill -9 after so many seconds, one attempt after the other
     together   how many processes start at once, unharmed
 The scenario ends when an attempt lives to its end (a last one is left alone).
@@ -10,6 +11,7 @@ The scenario ends when an attempt lives to its end (a last one is left alone).
 
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -21,7 +23,7 @@ FILE_OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os
 
 def warm() -> None:
     import datasets  # noqa: F401
-    import lm_eval.evaluator
+    import lm_eval.evaluator  # noqa: F401
     import torch
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
 
@@ -72,8 +74,12 @@ def play(scenario: Mapping[str, Any]) -> list[int]:
         children = [start(scenario, -1) for _ in range(scenario["together"])]
         return [end(child) for child in children]
     codes = []
-    for event in scenario.get("events", ()):
-        codes.append(end(start(scenario, event)))
+    if "kills" in scenario:
+        with open(scenario["like"] + ".count") as file:  # noqa: PTH123
+            most = int(file.read()) // scenario["kills"]
+        rng = random.Random(scenario["seed"])
+        for _ in range(scenario["kills"]):
+            codes.append(end(start(scenario, rng.randrange(1, most))))
     for delay in scenario.get("delays", ()):
         child = start(scenario, -1)
         time.sleep(delay)

@@ -20,7 +20,5 @@ class GradDiff(LossMethod):
 
     gamma: float = Field(default=1.0, ge=0)
 
-    def loss(
-        self, model: PreTrainedModel, batch: UnlearnBatch, prepared: object
-    ) -> torch.Tensor:
+    def loss(self, model: PreTrainedModel, batch: UnlearnBatch, prepared: object) -> torch.Tensor:
         return self.gamma * mean_nll(model, batch.retain) - mean_nll(model, batch.forget)

@@ -1,0 +1,206 @@
+"""What one ILU step costs: against its cross-entropy control, and against plain NPO.
+
+    python tests/bench/ilu_step.py [--threads N] [--repetitions N]
+
+Every method goes through `LossMethod.unlearn`: the same batches in the same order, the real
+`backward`, clipping and optimizer. The methods take turns; a step's time is from one call of
+`context.log` to the next, without the first (which holds the reference's log-probabilities).
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import torch
+from pydantic import JsonValue
+
+from ilubench.experiment import resolve
+from ilubench.interfaces import Context, Example, Metrics, UnlearnData
+from ilubench.models import initialise
+from ilubench.overrides import parse
+from ilubench.pipeline import make_plan
+from ilubench.plugins import create
+from ilubench.specs import PluginRef
+from ilubench.stages.workbench import Workbench
+from ilubench.training import LossMethod
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STEPS = 4
+GOAL = 1.1
+
+
+class Nothing:
+    """Neither state nor progress."""
+
+    def save(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, JsonValue]) -> None:
+        del tensors, meta
+
+    def load(self) -> None:
+        return None
+
+    def start(self, phase: str, total: int) -> None:
+        del phase, total
+
+    def advance(self, done: int, note: str = "") -> None:
+        del done, note
+
+
+@dataclass
+class Clock:
+    """Seconds and tokens of each step but the first."""
+
+    seconds: list[float] = field(default_factory=list)
+    tokens: list[float] = field(default_factory=list)
+    last: float = 0.0
+
+    def __call__(self, step: int, metrics: Metrics) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if step > 1:
+            self.seconds.append(now - self.last)
+            self.tokens.append(metrics["tokens"])
+        self.last = now
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with data."""
+
+    name: str
+    model: Callable[[], "PreTrainedModel"]
+    data: UnlearnData
+    tokenizer: "PreTrainedTokenizerBase"
+    device: str
+
+
+def methods(settings: Mapping[str, JsonValue]) -> dict[str, LossMethod]:
+    """Plain NPO, ILU, and its control, with the mini suite's settings but for the step count."""
+    train = {"lr": 1e-5, "steps": STEPS, "batch_size": 8}
+    base: dict[str, JsonValue] = {"use": "npo", "settings": cast("JsonValue", {"train": train})}
+    both = {**settings, "base": base}
+    found = {
+        "npo": PluginRef(use="npo", settings=cast("dict[str, JsonValue]", {"train": train})),
+        "cross_entropy": PluginRef(use="ilu", settings={**both, "penalty": "cross_entropy"}),
+        "irm": PluginRef(use="ilu", settings={**both, "penalty": "irm"}),
+    }
+    return {name: cast("LossMethod", create("methods", ref)) for name, ref in found.items()}
+
+
+def measure(case: Case, repetitions: int) -> dict[str, Clock]:
+    settings: dict[str, JsonValue] = {
+        "weight": 0.5,
+        "environments": ["gsm8k"],
+        "environment_batch": 16,
+    }
+    made = methods(settings)
+    clocks = {name: Clock() for name in made}
+    models = {name: case.model() for name in made}
+    for repetition in range(repetitions + 1):
+        order = list(made)
+        random.Random(repetition).shuffle(order)
+        for name in order:
+            clock = clocks[name] if repetition else Clock()  # the first round warms up
+            nothing = Nothing()
+            context = Context(repetition, case.device, case.tokenizer, nothing, nothing, clock)
+            made[name].unlearn(models[name], case.data, context)
+    return clocks
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return low, middle, high
+
+
+def report(case: Case, clocks: Mapping[str, Clock]) -> None:
+    print(f"\n{case.name}: steps timed {len(clocks['npo'].seconds)} a method")
+    for name, clock in clocks.items():
+        low, middle, high = (1000 * value for value in quartiles(clock.seconds))
+        tokens = statistics.mean(clock.tokens)
+        print(f"  {name:14} {middle:8.1f} ms [{low:.1f}, {high:.1f}]  {tokens:6.0f} tokens a step")
+    for name, other in (("irm", "cross_entropy"), ("irm", "npo"), ("cross_entropy", "npo")):
+        pairs = zip(clocks[name].seconds, clocks[other].seconds, strict=True)
+        low, middle, high = quartiles([one / two for one, two in pairs])
+        tokens = sum(clocks[name].tokens) / sum(clocks[other].tokens)
+        goal = f", goal <= {GOAL}" if (name, other) == ("irm", "cross_entropy") else ""
+        print(
+            f"  {name} / {other}: {middle:.3f} [{low:.3f}, {high:.3f}]; tokens {tokens:.2f}{goal}"
+        )
+
+
+def bench_of(suite: str) -> tuple[Workbench, str]:
+    plan = make_plan(resolve(parse([f"suite={suite}", "method=ilu"])))
+    return plan.bench, plan.target
+
+
+def mini() -> Case:
+    bench, target = bench_of("mini")
+    data = UnlearnData(
+        bench.examples(bench.suite.forget, target),
+        bench.examples(bench.suite.retain, target),
+        {"gsm8k": bench.examples(("gsm8k.train",), target)},
+    )
+    tokenizer = bench.tokenizer(target)
+    name = "mini target (4 layers, hidden 192), the suite's own data"
+    return Case(name, lambda: bench.target_model(target), data, tokenizer, bench.device)
+
+
+def wide(like: Case) -> Case:
+    """A model with a vocabulary of 32,000, on random text of the mini suite's lengths."""
+    vocabulary = 32_000
+    config = {
+        "model_type": "llama",
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+    }
+    rng = random.Random(0)
+
+    def rewritten(items: Sequence[Example]) -> list[Example]:
+        return [
+            Example(i.id, tuple(rng.randrange(3, vocabulary) for _ in i.input_ids), i.loss_mask)
+            for i in items
+        ]
+
+    data = UnlearnData(
+        rewritten(like.data.forget),
+        rewritten(like.data.retain),
+        {name: rewritten(items) for name, items in like.data.environments.items()},
+    )
+
+    def make() -> "PreTrainedModel":
+        model = initialise(cast("dict[str, JsonValue]", config), vocabulary, 0)
+        module: torch.nn.Module = model
+        module.to(like.device)
+        return model
+
+    name = "the same shape with a vocabulary of 32,000, random text of the same lengths"
+    return Case(name, make, data, like.tokenizer, like.device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--repetitions", type=int, default=20)
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    small = mini()
+    print(json.dumps({"device": small.device, "threads": torch.get_num_threads()}))
+    for case in (small, wide(small)):
+        report(case, measure(case, given.repetitions))
+
+
+if __name__ == "__main__":
+    main()
