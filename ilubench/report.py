@@ -9,7 +9,7 @@ from rich.text import Text
 from ilubench.aggregate import AttackFigures, Figure, RobustnessRow
 from ilubench.pipeline import RunResult
 from ilubench.results import ModelScore
-from ilubench.specs import SuiteSpec
+from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 
 __all__ = ["figure_text", "run_report"]
 
@@ -25,13 +25,18 @@ def figure_text(figure: Figure | None, digits: int = 3) -> str:
     return f"{figure.value:.{digits}f} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
 
 
+def _heading(spec: MetricSpec | FineTuningAccuracySpec) -> str:
+    """Return a metric's label; figures are so turned that higher is better."""
+    return spec.label if spec.direction == "higher" else f"{spec.label} (negated)"
+
+
 def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: str) -> Table:
     table = Table(title=f"{label}: 1 = forgotten", title_justify="left")
     table.add_column("model")
     table.add_column("step", justify="right")
     table.add_column(label)
     for metric in suite.utility:
-        table.add_column(f"utility {metric.label}")
+        table.add_column(f"utility {_heading(metric)}")
     table.add_column(fa_label)
     utility = row.utility
     table.add_row(
@@ -110,7 +115,7 @@ def run_report(result: RunResult) -> RenderableType:
     suite = result.plan.bench.suite
     record = result.record
     labels = {
-        a.spec.fa.label for a in result.plan.bench.experiment.attacks if a.spec.fa is not None
+        _heading(a.spec.fa) for a in result.plan.bench.experiment.attacks if a.spec.fa is not None
     }
     fa_label = labels.pop() if len(labels) == 1 else "FA"
     parts: list[RenderableType] = []

@@ -6,7 +6,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ilubench.errors import StoreError
 
-__all__ = ["FailureRecord", "JobRecord", "ModelScore", "RunRecord", "ScoreRecord", "ScoreSummary", "upgrade"]
+__all__ = [
+    "FailureRecord",
+    "JobRecord",
+    "ModelScore",
+    "RunRecord",
+    "ScoreRecord",
+    "ScoreSummary",
+    "upgrade",
+]
 
 SCHEMA: Literal[1] = 1
 

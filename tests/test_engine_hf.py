@@ -20,7 +20,7 @@ from ilubench.engine.batching import check_prompts, common_prefix, plan
 from ilubench.engine.hf import HFEngine
 from ilubench.errors import DataError, DivergedError, ModelError
 from ilubench.interfaces import SamplingSpec
-from ilubench.mini.tokenizer import build_tokenizer
+from ilubench.tokenizers import build_tokenizer
 
 WORDS = [f"{a}{b}" for a in "abcdefgh" for b in "klmnopqr"]
 SIZE = 128
@@ -36,7 +36,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return build_tokenizer([" ".join(WORDS), " " + " ".join(WORDS)], SIZE)
+    return build_tokenizer([" ".join(WORDS), " " + " ".join(WORDS)])
 
 
 def _settings(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def test_domains_share_no_name_and_no_value() -> None:
 
 def test_tokenizer_round_trip(tables: dict[str, world.Table], tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    from ilubench.mini.tokenizer import build_tokenizer
+    from ilubench.tokenizers import build_tokenizer
 
     texts = world.world_texts(tables)
     build_tokenizer(texts).save_pretrained(tmp_path)
@@ -121,7 +121,7 @@ def test_tokenizer_round_trip(tables: dict[str, world.Table], tmp_path: Path) ->
 
 def test_options_are_single_tokens(tables: dict[str, world.Table]) -> None:
     pytest.importorskip("transformers")
-    from ilubench.mini.tokenizer import build_tokenizer
+    from ilubench.tokenizers import build_tokenizer
 
     tokenizer = build_tokenizer(world.world_texts(tables))
     for row in tables["forget_mc"] + tables["retain_mc"]:

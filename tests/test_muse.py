@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ilubench.engine.hf import HFEngine
 from ilubench.errors import DataError, UsageError
 from ilubench.interfaces import Generation, Item, PromptAttack, Row, SamplingSpec, ScoreContext
-from ilubench.mini.tokenizer import build_tokenizer
 from ilubench.scorers.muse import VerbMem
+from ilubench.tokenizers import build_tokenizer
 
 TEXT = "the quick brown fox jumps over a lazy dog and runs running home , then sleeps . Again !"
 
