@@ -92,7 +92,7 @@ def plan(words: Words = None, config: Config = None, as_json: Json = False) -> i
     """Show what `run` with the same words would do, and what is done already."""
     import json
 
-    from ilubench.pipeline import make_plan
+    from ilubench.planning import make_plan
     from ilubench.progress import plan_table
 
     made = make_plan(_experiment(words, config))
@@ -183,7 +183,7 @@ def make_target(
 ) -> int:
     """Train a suite's target model by its recipe (the shipped ones were made so)."""
     from ilubench.errors import UsageError
-    from ilubench.pipeline import make_plan
+    from ilubench.planning import make_plan
     from ilubench.progress import job_bars
     from ilubench.stages.target import build_target
 

@@ -5,25 +5,50 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from ilubench.aggregate import Chances, Course, MethodRuns, Samples
+from ilubench.aggregate import Chances, Course, MethodRuns, RobustnessRow, Samples, aggregate
 from ilubench.errors import DataError
 from ilubench.experiment import Attack, Experiment
+from ilubench.planning import REFERENCE, Plan
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec
 from ilubench.stages.score import read_samples, read_score, scored_checkpoints
 from ilubench.stages.workbench import FA
-from ilubench.store import Artifact
 
-__all__ = ["Cells", "Measured", "chances", "measure", "method_runs"]
+__all__ = [
+    "SCHEMA",
+    "Cells",
+    "Measured",
+    "cells",
+    "chances",
+    "gather",
+    "method_runs",
+    "robustness_rows",
+]
+
+SCHEMA = pa.schema(
+    [
+        ("who", pa.string()),
+        ("attack", pa.string()),
+        ("seed", pa.int64()),
+        ("step", pa.int64()),
+        ("scorer", pa.string()),
+        ("metric", pa.string()),
+        ("item", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+"""A run's samples; `who` is `method` or `reference`, `attack` is empty before any attack."""
 
 Items: TypeAlias = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One artifact's samples: step -> (scorer, metric) -> item -> value."""
+    """One job's samples: step -> (scorer, metric) -> item -> value."""
 
-    steps: Mapping[int, Mapping[tuple[str, str], Items]]
+    steps: dict[int, dict[tuple[str, str], dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -39,15 +64,66 @@ class Cells:
     attacks: Mapping[str, Mapping[int, Measured]]
 
 
-def measure(artifact: Artifact) -> Measured:
-    """Read an artifact's samples."""
-    steps = {}
-    for path in scored_checkpoints(artifact.folder / "scores"):
-        record = read_score(path)
-        if record.step is None:
-            raise DataError(f"{path}: a checkpoint without a step cannot be part of a course")
-        steps[record.step] = read_samples(path.with_suffix(".parquet"))
-    return Measured(steps)
+def gather(plan: Plan) -> pa.Table:
+    """Return every sample of a run as one table; the row's figures follow from it alone."""
+    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    for job in plan.jobs:
+        artifact = plan.artifact(job)
+        if artifact is None:
+            continue
+        for path in scored_checkpoints(artifact.folder / "scores"):
+            step = read_score(path).step
+            if step is None:
+                raise DataError(f"{path}: a checkpoint without a step cannot be part of a course")
+            name = job.attack.name if job.attack else ""
+            for (scorer, metric), items in read_samples(path.with_suffix(".parquet")).items():
+                shared = (job.who, name, job.seed, step, scorer, metric)
+                for column, value in zip(SCHEMA.names, shared, strict=False):
+                    columns[column].extend([value] * len(items))
+                columns["item"].extend(items)
+                columns["value"].extend(items.values())
+    return pa.table(columns, schema=SCHEMA)
+
+
+def cells(samples: pa.Table, who: str) -> Cells:
+    """Return what the samples say of the `method` or of the `reference`."""
+    scores: dict[int, Measured] = {}
+    attacks: dict[str, dict[int, Measured]] = {}
+    own = samples.filter(pc.equal(samples["who"], who))
+    columns = (own[name].to_pylist() for name in SCHEMA.names[1:])
+    for attack, seed, step, scorer, metric, item, value in zip(*columns, strict=True):
+        runs = attacks.setdefault(attack, {}) if attack else scores
+        steps = runs.setdefault(seed, Measured({})).steps
+        steps.setdefault(step, {}).setdefault((scorer, metric), {})[item] = value
+    if len(scores) > 1:  # a course starts at its own seed's score
+        attacks = {
+            name: {seed: run for seed, run in runs.items() if seed in scores}
+            for name, runs in attacks.items()
+        }
+    return Cells(scores, attacks)
+
+
+def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, RobustnessRow]:
+    """Return primary metric -> the method's row; empty when nothing was attacked or scored.
+
+    Raises:
+        DataError: seeds were scored on other items, or too much is missing.
+    """
+    original = cells(samples, "reference")
+    mine = original if experiment.method_name == REFERENCE else cells(samples, "method")
+    if not experiment.attacks or not mine.scores or not original.scores:
+        return {}
+    present = {attack.name for attack in experiment.attacks}
+    core = experiment.suite.core_unseen
+    return {
+        metric.label: aggregate(
+            method_runs(experiment, mine, metric),
+            method_runs(experiment, original, metric),
+            chances(experiment, metric),
+            core=core if set(core) <= present else (),
+        )
+        for metric in experiment.suite.primary_forget
+    }
 
 
 def _adjusted(

@@ -314,6 +314,8 @@ def resolve(
         remedy = "leave method out; `ilubench run` takes one"
         raise SpecError("the model is given, no method is used", field="method", remedy=remedy)
     plain = tuple(o for o in rest if o.path != ("method",))
+    none = Override(("attacks",), "")  # `attacks=none` is no attack; None, the default, is all
+    plain = tuple(none if o == Override(("attacks",), "none") else o for o in plain)
     asked = apply(RunSpec, {}, plain, _NO_LOOKUP)
     run = validate(RunSpec, {**asked, **names}, source="command line")
     suite, path = _suite(run.suite, suite_changes, data, target)

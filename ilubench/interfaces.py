@@ -183,10 +183,12 @@ class Method(Spec, ABC):
     Attributes:
         version: raise it whenever the same settings give another result.
         seeded: False when the result does not depend on the seed.
+        trains: False when the result does not depend on the forget and retain sets.
     """
 
     version: ClassVar[int] = 1
     seeded: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
 
     def environment_names(self) -> tuple[str, ...]:
         """Return the benign sets that the method trains on; attacks with them count as seen."""

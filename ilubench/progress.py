@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from ilubench.executors.local import Outcome
-from ilubench.pipeline import Job, Plan
+from ilubench.planning import Job, Plan
 
 __all__ = ["Bars", "Lines", "job_bars", "plan_table", "reporter"]
 

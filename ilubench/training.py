@@ -155,6 +155,11 @@ class _Loop:
         return int(cast("int", meta["step"]))
 
 
+def _precision(spec: TrainSpec, context: Context) -> torch.autocast:
+    device = torch.device(context.device).type
+    return torch.autocast(device, torch.bfloat16, enabled=spec.precision == "bfloat16")
+
+
 def optimize(
     model: "PreTrainedModel",
     spec: TrainSpec,
@@ -185,11 +190,9 @@ def optimize(
     if done == 0 and 0 in stops:
         yield 0
     model.train()
-    device = torch.device(context.device).type
     for step in range(done, total):
         torch.manual_seed(seed_for(context.seed, "step", str(step)))
-        half = torch.autocast(device, torch.bfloat16, enabled=spec.precision == "bfloat16")
-        with half:
+        with _precision(spec, context):
             metrics = step_gradients(step)
         metrics = loop.update(step, metrics)
         context.log(step + 1, metrics)
@@ -276,7 +279,7 @@ def _full_batches(ids: torch.Tensor, micro: int | None) -> list[Batch]:
 
 
 def sequence_nll(
-    model: "PreTrainedModel", dataset: Dataset, context: Context, *, batch_size: int, mean: bool
+    model: "PreTrainedModel", dataset: Dataset, context: Context, spec: TrainSpec, *, mean: bool
 ) -> torch.Tensor:
     """Return each example's NLL under the model as it is now, without gradients.
 
@@ -284,7 +287,8 @@ def sequence_nll(
         model: scored in eval mode.
         dataset: n examples.
         context: device and tokenizer.
-        batch_size: sequences at once.
+        spec: of the training that follows; its precision and micro-batch are used, so that the
+            ratio to this reference is exactly 1 before the first step.
         mean: per-token mean instead of the sum.
 
     Returns:
@@ -293,9 +297,9 @@ def sequence_nll(
     found = torch.zeros(len(dataset))
     training = model.training
     model.eval()
-    with torch.no_grad():
-        indices = range(len(dataset))
-        for batch in collate(dataset, indices, pad_id(context.tokenizer), micro=batch_size):
+    size = spec.micro_batch or spec.batch_size
+    with torch.no_grad(), _precision(spec, context):
+        for batch in collate(dataset, range(len(dataset)), pad_id(context.tokenizer), micro=size):
             answers = answer_logits(model, to_device(batch, context.device))
             nll = token_nll(answers.logits, answers.targets)
             sums = nll.new_zeros(answers.count).index_add(0, answers.sequence, nll)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ilubench.cli import _guarded, app
 from ilubench.experiment import resolve
 from ilubench.overrides import parse
-from ilubench.pipeline import Plan, make_plan
+from ilubench.planning import Plan, make_plan
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "tiny.yaml"

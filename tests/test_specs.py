@@ -10,6 +10,7 @@ from ilubench.specs import (
     GeneratorSpec,
     MetricSpec,
     ModelSource,
+    PackSpec,
     PluginRef,
     RecipeSpec,
     RunSpec,
@@ -140,7 +141,7 @@ def test_a_recipe_reads_declared_roles() -> None:
         config={"model_type": "llama"},
         tokenizer=TokenizerSpec(kind="bpe"),
         text=("nothing",),
-        pack=32,
+        pack=(PackSpec(length=32),),
         train=TrainSpec(lr=0.1, steps=1),
     )
     with pytest.raises(ValidationError, match="data role 'nothing' is not declared"):

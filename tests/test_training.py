@@ -34,7 +34,7 @@ from ilubench.interfaces import (
 from ilubench.methods.ilu import ILU
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.npo import NPO
-from ilubench.specs import RecipeSpec, TokenizerSpec, TrainSpec
+from ilubench.specs import PackSpec, RecipeSpec, TokenizerSpec, TrainSpec
 from ilubench.store import FolderState
 from ilubench.training import (
     LossMethod,
@@ -204,7 +204,7 @@ def test_npo_starts_at_two_over_beta_log_two(context: Making) -> None:
     data, model = data_for(method), fresh()
     prepared = method.prepare(model, data, context())
     batch = step_batch(data, None).micro[0]
-    retain = sequence_nll(model, data.retain, context(), batch_size=3, mean=False)
+    retain = sequence_nll(model, data.retain, context(), spec(micro_batch=3), mean=False)
     tokens = [sum(item.loss_mask) for item in data.retain]
     chosen = [index % len(tokens) for index in range(8)]
     mean = sum(retain[index].item() for index in chosen) / sum(tokens[index] for index in chosen)
@@ -215,7 +215,7 @@ def test_npo_starts_at_two_over_beta_log_two(context: Making) -> None:
 @pytest.mark.parametrize("mean", [True, False])
 def test_sequence_nll_is_in_the_data_sets_order(context: Making, *, mean: bool) -> None:
     model, dataset = fresh(), random_examples(9, VOCABULARY, 1)
-    found = sequence_nll(model, dataset, context(), batch_size=4, mean=mean)
+    found = sequence_nll(model, dataset, context(), spec(micro_batch=4), mean=mean)
     for index, item in enumerate(dataset):
         ids = torch.tensor(item.input_ids)
         with torch.no_grad():
@@ -564,8 +564,11 @@ def recipe(**train: Any) -> RecipeSpec:
         config={"model_type": "llama"},
         tokenizer=TokenizerSpec(kind="word"),
         text=("a",),
-        pack=16,
-        train=TrainSpec.model_validate({"lr": 1e-3, "steps": 4, "batch_size": 4, **train}),
+        pack=(
+            PackSpec(length=16, share=0.5, batch_size=4),
+            PackSpec(length=32, share=0.5, batch_size=2),
+        ),
+        train=TrainSpec.model_validate({"lr": 1e-3, "steps": 4, **train}),
     )
 
 

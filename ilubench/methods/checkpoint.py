@@ -24,6 +24,7 @@ class Checkpoint(Method):
     """
 
     seeded: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
 
     model: ModelSource
 

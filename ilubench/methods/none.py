@@ -14,6 +14,7 @@ class NoUnlearning(Method):
     """The original model: the reference of every row."""
 
     seeded: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

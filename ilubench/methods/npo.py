@@ -37,9 +37,8 @@ class NPO(LossMethod):
         self, model: "PreTrainedModel", data: UnlearnData, context: Context
     ) -> torch.Tensor:
         """Return the original model's NLL of each forget example: float32 [n]."""
-        size = self.train.micro_batch or self.train.batch_size
         mean = self.reduction == "mean"
-        return sequence_nll(model, data.forget, context, batch_size=size, mean=mean)
+        return sequence_nll(model, data.forget, context, self.train, mean=mean)
 
     def loss(
         self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: torch.Tensor

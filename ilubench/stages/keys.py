@@ -74,10 +74,14 @@ def unlearn_key(bench: Workbench, experiment: Experiment, target: str, seed: int
             "target": target,
             "method": plugin_identity(method),
             "identity": dict(method.identity()),
-            "forget": _fingerprints(bench, _same(suite.forget)),
-            "retain": _fingerprints(bench, _same(suite.retain)),
-            "environments": _fingerprints(bench, environments),
-            "max_length": suite.max_length,
+            "data": {
+                "forget": _fingerprints(bench, _same(suite.forget)),
+                "retain": _fingerprints(bench, _same(suite.retain)),
+                "environments": _fingerprints(bench, environments),
+                "max_length": suite.max_length,
+            }
+            if method.trains
+            else None,
             "dtype": suite.dtype,
             "seed": seed_for(seed, "unlearn") if method.seeded else None,
             "device": bench.device,

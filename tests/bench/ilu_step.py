@@ -23,7 +23,7 @@ from ilubench.experiment import resolve
 from ilubench.interfaces import Context, Example, Metrics, UnlearnData
 from ilubench.models import initialise
 from ilubench.overrides import parse
-from ilubench.pipeline import make_plan
+from ilubench.planning import make_plan
 from ilubench.plugins import create
 from ilubench.specs import PluginRef
 from ilubench.stages.workbench import Workbench

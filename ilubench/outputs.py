@@ -1,0 +1,225 @@
+"""What a run leaves in its folder: configuration, environment, status, record, samples."""
+
+import dataclasses
+import io
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pydantic import JsonValue
+
+from ilubench import __version__
+from ilubench.aggregate import RobustnessRow
+from ilubench.executors.local import Outcome
+from ilubench.identity import library_versions
+from ilubench.planning import Job, Plan
+from ilubench.results import JobRecord, ModelScore, RunRecord, ScoreSummary
+from ilubench.stages.score import read_score, scored_checkpoints
+from ilubench.store import write_atomic, write_json
+
+__all__ = ["run_record", "write_inputs", "write_outputs", "write_status"]
+
+# --------------------------------------------------------------------------- the record
+
+
+def _plain(value: object) -> JsonValue:
+    return cast("JsonValue", json.loads(json.dumps(value, allow_nan=False)))
+
+
+def _cost(plan: Plan) -> dict[str, float]:
+    """Mean cost of one unlearning job of the method."""
+    found: dict[str, list[float]] = {}
+    for job in plan.jobs:
+        artifact = plan.artifact(job)
+        if job.stage == "unlearn" and job.who == "method" and artifact is not None:
+            cost = artifact.meta().get("cost")
+            assert isinstance(cost, dict)
+            for name, value in cost.items():
+                found.setdefault(name, []).append(float(cast("float", value)))
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _summaries(plan: Plan) -> Iterator[tuple[Job, int | None, ScoreSummary]]:
+    for job in plan.jobs:
+        artifact = plan.artifact(job)
+        if artifact is None:
+            continue
+        for path in scored_checkpoints(artifact.folder / "scores"):
+            record = read_score(path)
+            for summary in record.summaries:
+                yield job, record.step, summary
+
+
+def run_record(
+    plan: Plan, rows: Mapping[str, RobustnessRow], outcomes: Sequence[Outcome[Job]]
+) -> RunRecord:
+    """Return a run's record."""
+    experiment = plan.bench.experiment
+    return RunRecord(
+        run=plan.run_id,
+        suite=experiment.suite.name,
+        suite_version=experiment.suite.version,
+        method={
+            "use": experiment.method_name,
+            "settings": _plain(experiment.method.model_dump(mode="json")),
+        },
+        method_version=type(experiment.method).version,
+        seeds=experiment.seeds,
+        attacks=tuple(attack.name for attack in experiment.attacks),
+        engine="hf",
+        dtype=experiment.suite.dtype,
+        seen=experiment.seen,
+        scores=tuple(
+            ModelScore(who=job.who, seed=job.seed, **summary.model_dump())
+            for job, _, summary in _summaries(plan)
+            if job.stage == "score"
+        ),
+        rows={label: _plain(dataclasses.asdict(row)) for label, row in rows.items()},
+        cost=_cost(plan),
+        jobs=_job_records(plan, outcomes),
+        failures=tuple(o.failure for o in outcomes if o.failure is not None),
+    )
+
+
+def _job_records(plan: Plan, outcomes: Sequence[Outcome[Job]]) -> tuple[JobRecord, ...]:
+    return tuple(
+        JobRecord(
+            stage=o.job.stage,
+            key=o.job.key,
+            label=o.job.label,
+            state=o.state,
+            seconds=o.seconds if o.state in ("done", "failed") else plan.seconds(o.job),
+        )
+        for o in outcomes
+    )
+
+
+# --------------------------------------------------------------------------- the run's folder
+
+
+def _git() -> dict[str, JsonValue]:
+    """Return the source tree's commit and whether it was changed, without calling git."""
+    import subprocess
+
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(root), *words],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(status)}
+
+
+def _environment(plan: Plan) -> dict[str, JsonValue]:
+    import torch
+
+    libraries = ("torch", "transformers", "tokenizers", "lm-eval", "datasets", "numpy", "scipy")
+    bench = plan.bench
+    roles = [r for r in bench.tables.roles if bench.tables.is_loaded(r)]
+    return {
+        "ilubench": __version__,
+        "git": _git(),
+        "libraries": dict(library_versions(libraries)),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(bench.device) if bench.device != "cpu" else "cpu",
+        "seeds": list(bench.experiment.seeds),
+        "data": {role: bench.tables.fingerprint(role)["rows"] for role in roles},
+    }
+
+
+def write_inputs(plan: Plan) -> None:
+    """Write `config.yaml`, `env.json` and `plan.json`."""
+    experiment = plan.bench.experiment
+    config = {
+        "run": experiment.run.model_dump(mode="json"),
+        "method": experiment.method.model_dump(mode="json"),
+        "seeds": list(experiment.seeds),
+        "attacks": {a.name: a.plugin.model_dump(mode="json") for a in experiment.attacks},
+        "suite": experiment.suite.model_dump(mode="json"),
+    }
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    write_atomic(plan.folder / "config.yaml", text.encode())
+    write_json(plan.folder / "env.json", _environment(plan))
+    jobs: list[JsonValue] = [
+        {"stage": j.stage, "key": j.key, "label": j.label, "needs": list(j.needs)}
+        for j in plan.jobs
+    ]
+    write_json(plan.folder / "plan.json", {"run": plan.run_id, "jobs": jobs})
+
+
+def write_status(plan: Plan, outcomes: Sequence[Outcome[Job]]) -> None:
+    """Write `status.json`."""
+    states: dict[str, JsonValue] = {o.job.key: o.state for o in outcomes}
+    state: dict[str, JsonValue] = {
+        "jobs": len(plan.jobs),
+        "ended": len(outcomes),
+        "states": states,
+        "time": time.time(),
+    }
+    write_json(plan.folder / "status.json", state)
+
+
+def _share(source: Path, target: Path) -> None:
+    """Put a file of the store into the run's folder without copying it where that is possible."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileExistsError:  # a second process with the same run was faster
+        return
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
+    """Write `cells/`, `samples.parquet`, `metrics.parquet`, and `results.json` last."""
+    for job in plan.jobs:
+        artifact = plan.artifact(job)
+        if artifact is None:
+            continue
+        cell = plan.folder / "cells" / job.key
+        for path in sorted(artifact.folder.rglob("*")):
+            if path.suffix in (".json", ".parquet", ".jsonl") or path.name == "DONE":
+                _share(path, cell / path.relative_to(artifact.folder))
+    rows = [
+        {
+            "who": job.who,
+            "stage": job.stage,
+            "attack": job.attack.name if job.attack else "",
+            "seed": job.seed,
+            "step": step,
+            **summary.model_dump(),
+        }
+        for job, step, summary in _summaries(plan)
+    ]
+    if rows:
+        write_atomic(plan.folder / "metrics.parquet", _parquet(pa.Table.from_pylist(rows)))
+        write_atomic(plan.folder / "samples.parquet", _parquet(samples))
+    write_atomic(plan.folder / "results.json", (record.model_dump_json(indent=1) + "\n").encode())
