@@ -1,5 +1,6 @@
 """Rows -> training examples -> batches; which items a step sees depends on (seed, step) alone."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -49,8 +50,9 @@ def _fit(
     if source.overlong == "truncate":
         return [(ids[:length], mask[:length])]
     if source.overlong == "windows":
-        starts = range(0, len(ids) - 1, length)
-        parts = [(ids[s : s + length], [False, *mask[s + 1 : s + length]]) for s in starts]
+        width = math.ceil(len(ids) / math.ceil(len(ids) / length))  # windows of like lengths
+        starts = range(0, len(ids) - 1, width)
+        parts = [(ids[s : s + width], [False, *mask[s + 1 : s + width]]) for s in starts]
         return [part for part in parts if any(part[1])]
     raise DataError(
         f"{name} has {len(ids)} tokens, over the limit of {length}; raise max_length, "
