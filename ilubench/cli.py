@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ilubench.experiment import Experiment
+    from ilubench.results import RunRecord
     from ilubench.specs import ModelSource
 
 __all__ = ["app", "main"]
@@ -172,6 +173,32 @@ def list_(
     for name, title in rows:
         table.add_row(name, title)
     _console(stderr=False).print(table, markup=False)
+    return COMPLETE
+
+
+def _record(folder: Path) -> "RunRecord":
+    import json
+
+    from ilubench.errors import DataError
+    from ilubench.results import RunRecord
+
+    path = folder / "results.json" if folder.is_dir() else folder
+    try:
+        return RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; give a run's folder") from error
+    except ValueError as error:
+        raise DataError(f"{path} is no run's record: {error}") from error
+
+
+@app.command()
+def table(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of finished runs")],
+) -> int:
+    """Print finished runs side by side, as Markdown."""
+    from ilubench.report import comparison
+
+    typer.echo(comparison([_record(folder) for folder in runs]))
     return COMPLETE
 
 

@@ -1,17 +1,19 @@
 """A run's result as tables for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ilubench.aggregate import AttackFigures, Figure, RobustnessRow
+from ilubench.errors import UsageError
 from ilubench.pipeline import RunResult
-from ilubench.results import ModelScore
+from ilubench.results import ModelScore, RunRecord
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 
-__all__ = ["figure_text", "run_report"]
+__all__ = ["comparison", "figure_text", "run_report"]
 
 
 def figure_text(figure: Figure | None, digits: int = 3) -> str:
@@ -31,7 +33,7 @@ def _heading(spec: MetricSpec | FineTuningAccuracySpec) -> str:
 
 
 def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: str) -> Table:
-    table = Table(title=f"{label}: 1 = forgotten", title_justify="left")
+    table = Table(title=f"{label}: higher = better forgotten", title_justify="left")
     table.add_column("model")
     table.add_column("step", justify="right")
     table.add_column(label)
@@ -148,4 +150,85 @@ def _closing(result: RunResult) -> str:
         lines.append("Next: the control, method.penalty=cross_entropy, and the base, method=npo")
     else:
         lines.append("Next: `ilubench ls methods` for another method to compare with")
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------- several runs
+
+
+def _cell(figure: object) -> str:
+    """A stored figure as `value [low, high]`."""
+    if not isinstance(figure, dict):
+        return "-"
+    return figure_text(
+        Figure(
+            value=figure["value"],
+            low=figure["low"],
+            high=figure["high"],
+            n_seeds=figure["n_seeds"],
+            n_items=figure["n_items"],
+            kind=figure["kind"],
+            note=figure["note"],
+        )
+    )
+
+
+def _row_cells(record: RunRecord, row: Mapping[str, Any]) -> list[str]:
+    settings = record.method["settings"]
+    name = str(record.method["use"])
+    if isinstance(settings, dict) and settings.get("penalty") == "cross_entropy":
+        name += " (cross-entropy control)"
+    utility = row["utility"]["unlearned"]
+    worst = row["utility"]["worst"] or 0
+    return [
+        name + (" (collapsed)" if row["status"] == "collapsed" else ""),
+        _cell(row["forget_unlearned"]),
+        _cell(row["ra"]),
+        _cell(row["ra_core"]),
+        _cell(row["worst_case"]),
+        _cell(row["recovery"]),
+        _cell(utility[worst]),
+        *(
+            f"{_cell(attack['steps'][0]['fa'])} -> {_cell(attack['steps'][-1]['fa'])}"
+            for attack in row["attacks"]
+        ),
+    ]
+
+
+def comparison(records: Sequence[RunRecord]) -> str:
+    """Return the runs' rows side by side as Markdown, one table a primary metric.
+
+    Raises:
+        UsageError: the runs are of different suites or attacks, hence not comparable.
+    """
+    first = records[0]
+    shape = (first.suite, first.suite_version, first.attacks, first.engine, first.dtype)
+    for record in records:
+        if (
+            record.suite,
+            record.suite_version,
+            record.attacks,
+            record.engine,
+            record.dtype,
+        ) != shape:
+            problem = f"{record.run} and {first.run} differ in suite, attacks, engine or dtype"
+            raise UsageError(f"{problem}; only like runs stand in one table")
+    lines: list[str] = []
+    for label in first.rows:
+        head = [
+            f"method, {len(first.seeds)} seeds",
+            f"unlearned: {label}",
+            "RA",
+            "RA_core",
+            "worst case",
+            "recovery",
+            "utility (worst)",
+            *(f"FA, {attack}" for attack in first.attacks),
+        ]
+        lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        for record in records:
+            row = record.rows.get(label)
+            if isinstance(row, dict):
+                lines.append(f"| {' | '.join(_row_cells(record, row))} |")
+        lines.append("")
     return "\n".join(lines)

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from runs import command
 
 from ilubench.experiment import resolve
 from ilubench.identity import file_sha256
 from ilubench.models import find_folder
 from ilubench.overrides import parse
-from tests.runs import command
 
 SHIPPED = {"forget_mc": 1.0, "retain_mc": 1.0, "forget_verbmem": 1.0, "retain_verbmem": 1.0}
 

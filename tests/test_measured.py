@@ -1,0 +1,52 @@
+"""Committed result sets: every figure of a row follows from the samples beside it."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from ilubench.collect import robustness_rows
+from ilubench.experiment import resolve
+from ilubench.overrides import parse
+from ilubench.results import RunRecord
+from ilubench.specs import PluginRef
+
+LEADERBOARDS = Path(__file__).parents[1] / "leaderboards"
+RESULT_SETS = sorted(path.parent for path in LEADERBOARDS.glob("*/measured/*/results.json"))
+
+
+def agree(left: Any, right: Any, where: str = "") -> None:
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            agree(left[key], right[key], f"{where}.{key}")
+    elif isinstance(left, list):
+        assert len(left) == len(right), where
+        for place, pair in enumerate(zip(left, right, strict=True)):
+            agree(*pair, f"{where}[{place}]")
+    elif isinstance(left, float) and isinstance(right, int | float):
+        assert math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-12), where
+    else:
+        assert left == right, where
+
+
+def test_there_are_result_sets() -> None:
+    assert RESULT_SETS
+
+
+@pytest.mark.parametrize("folder", RESULT_SETS, ids=lambda path: f"{path.parts[-3]}-{path.name}")
+def test_figures_follow_from_the_samples(folder: Path) -> None:
+    record = RunRecord.model_validate_json((folder / "results.json").read_text())
+    settings: Any = record.method["settings"]
+    method = PluginRef(use=str(record.method["use"]), settings=settings)
+    words = [f"suite={record.suite}", f"attacks={','.join(record.attacks)}"]
+    words.append(f"seeds={','.join(str(seed) for seed in record.seeds)}")
+    experiment = resolve(parse(words), method=method)
+    assert experiment.suite.version == record.suite_version
+    rows = robustness_rows(experiment, pq.read_table(folder / "samples.parquet"))
+    found = {label: dataclasses.asdict(row) for label, row in rows.items()}
+    agree(json.loads(json.dumps(found)), record.rows)
