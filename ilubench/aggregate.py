@@ -214,7 +214,7 @@ class RobustnessRow:
     attacks of their final recovery.
     """
 
-    status: Literal["ok", "collapsed", "unknown"]
+    status: Literal["ok", "collapsed", "unknown", "incomplete", "diverged"]
     forget_original: Figure
     forget_unlearned: Figure
     forget_chance: float

@@ -220,8 +220,8 @@ def make_target(
     folder.mkdir(parents=True, exist_ok=True)
     with job_bars(_console()) as progress:
         build_target(bench, folder, progress)
-    for name in ("state.safetensors", "log.jsonl"):
-        (folder / name).unlink(missing_ok=True)
+    for scratch in (*folder.glob("state.*"), folder / "log.jsonl"):
+        scratch.unlink(missing_ok=True)
     typer.echo(f"wrote {folder}", err=True)
     return COMPLETE
 

@@ -1,7 +1,7 @@
 """Artifacts -> the aggregator's input: per-sample tables by seed, item, attack and step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -85,8 +85,14 @@ def gather(plan: Plan) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
-def cells(samples: pa.Table, who: str) -> Cells:
-    """Return what the samples say of the `method` or of the `reference`."""
+def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
+    """Return what the samples say of the `method` or of the `reference`.
+
+    Args:
+        samples: a run's.
+        who: whose.
+        seeded: whether each seed has its own unlearned model; a course starts at its score.
+    """
     scores: dict[int, Measured] = {}
     attacks: dict[str, dict[int, Measured]] = {}
     own = samples.filter(pc.equal(samples["who"], who))
@@ -95,7 +101,7 @@ def cells(samples: pa.Table, who: str) -> Cells:
         runs = attacks.setdefault(attack, {}) if attack else scores
         steps = runs.setdefault(seed, Measured({})).steps
         steps.setdefault(step, {}).setdefault((scorer, metric), {})[item] = value
-    if len(scores) > 1:  # a course starts at its own seed's score
+    if seeded:
         attacks = {
             name: {seed: run for seed, run in runs.items() if seed in scores}
             for name, runs in attacks.items()
@@ -109,21 +115,30 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
     Raises:
         DataError: seeds were scored on other items, or too much is missing.
     """
-    original = cells(samples, "reference")
-    mine = original if experiment.method_name == REFERENCE else cells(samples, "method")
+    original = cells(samples, "reference", seeded=False)
+    mine = original
+    if experiment.method_name != REFERENCE:
+        mine = cells(samples, "method", seeded=experiment.method.seeded)
     if not experiment.attacks or not mine.scores or not original.scores:
         return {}
     present = {attack.name for attack in experiment.attacks}
     core = experiment.suite.core_unseen
-    return {
-        metric.label: aggregate(
+    missing = any(
+        seed not in runs.attacks.get(attack.name, {})
+        for runs in (mine, original)
+        for attack in experiment.attacks
+        for seed in experiment.seeds
+    )
+    rows = {}
+    for metric in experiment.suite.primary_forget:
+        row = aggregate(
             method_runs(experiment, mine, metric),
             method_runs(experiment, original, metric),
             chances(experiment, metric),
             core=core if set(core) <= present else (),
         )
-        for metric in experiment.suite.primary_forget
-    }
+        rows[metric.label] = replace(row, status="incomplete") if missing else row
+    return rows
 
 
 def _adjusted(

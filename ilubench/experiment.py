@@ -253,6 +253,9 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
     if spec.metric not in known:
         remedy = did_you_mean(spec.metric, known)
         raise SpecError(f"the scorer has no metric {spec.metric!r}", where=where, remedy=remedy)
+    if known[spec.metric] != "mean":
+        problem = f"the estimator {known[spec.metric]!r} of {spec.metric!r} is not supported yet"
+        raise SpecError(problem, where=where, remedy="choose a metric that is a mean over items")
 
 
 def _attacks(

@@ -134,13 +134,15 @@ class StepBatch:
 
 
 class StateStore(Protocol):
-    """Where a job that may be killed keeps its state; a save is atomic."""
+    """Where a job that may be killed keeps its state, a slot a phase; a save is atomic."""
 
-    def save(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, JsonValue]) -> None:
-        """Replace the saved state."""
+    def save(
+        self, phase: str, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, JsonValue]
+    ) -> None:
+        """Replace a phase's saved state."""
 
-    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None:
-        """Return the saved state, or None when there is none."""
+    def load(self, phase: str) -> tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None:
+        """Return a phase's saved state, or None when there is none; called once a phase."""
 
 
 class Progress(Protocol):
@@ -164,6 +166,8 @@ class Context:
         state: save and load; without it a killed job starts again from zero.
         progress: display.
         log: called with (step, metrics) after each optimizer step.
+        phase: names the training phase. A job that trains more than once gives each its own:
+            ``dataclasses.replace(context, phase="distil")``.
     """
 
     seed: int
@@ -172,6 +176,7 @@ class Context:
     state: StateStore
     progress: Progress
     log: Callable[[int, Metrics], None]
+    phase: str = "train"
 
 
 # --------------------------------------------------------------------------- methods

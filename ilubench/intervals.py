@@ -58,7 +58,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped, unused-ignore]
+from scipy import special
 
 from ilubench.errors import DataError
 
@@ -358,7 +358,7 @@ def _figure(value: float, ms: MeanSquares, *, scale: float, level: float) -> Fig
     var, df = variance(ms)
     if np.sqrt(var) <= ROUNDING * scale:
         return Figure(value, value, value, ms.n_seeds, ms.n_items, kind, ZERO_VARIANCE)
-    half = float(stats.t.ppf(0.5 + level / 2, df) * np.sqrt(var))
+    half = float(special.stdtrit(df, 0.5 + level / 2) * np.sqrt(var))
     return Figure(value, value - half, value + half, ms.n_seeds, ms.n_items, kind)
 
 

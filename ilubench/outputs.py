@@ -74,7 +74,7 @@ def run_record(
         method_version=type(experiment.method).version,
         seeds=experiment.seeds,
         attacks=tuple(attack.name for attack in experiment.attacks),
-        engine="hf",
+        engine=plan.bench.engine_name,
         dtype=experiment.suite.dtype,
         seen=experiment.seen,
         scores=tuple(
@@ -106,7 +106,7 @@ def _job_records(plan: Plan, outcomes: Sequence[Outcome[Job]]) -> tuple[JobRecor
 
 
 def _git() -> dict[str, JsonValue]:
-    """Return the source tree's commit and whether it was changed, without calling git."""
+    """Return the source tree's commit and whether it was changed, by git."""
     import subprocess
 
     root = Path(__file__).parents[1]

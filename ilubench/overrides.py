@@ -16,7 +16,7 @@ from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.loading import load_yaml
+from ilubench.loading import load_yaml, merge
 
 __all__ = ["Override", "PluginLookup", "apply", "convert", "expand", "from_file", "parse"]
 
@@ -190,7 +190,7 @@ def _plugin(
     own = {} if isinstance(given, str) else given.get("settings", {})
     settings = dict(lookup.settings(group, use))
     if isinstance(own, Mapping):
-        settings.update(own)
+        settings = merge(settings, own)
     values_out: dict[str, JsonValue] = {"use": use, "settings": settings}
     return lookup.find(group, use), values_out
 
@@ -239,6 +239,8 @@ def _set(
         inner = get_args(annotation)[1]
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         inner = _field(annotation, name, key).annotation
+        for other in getattr(annotation, "instead_of", {}).get(name, ()):
+            below[other] = None
     elif annotation is JsonValue or annotation is Any:
         inner = annotation
     else:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ilubench.aggregate import RobustnessRow
@@ -103,6 +103,8 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
         if not any(outcome.failure for outcome in outcomes):
             raise
         rows = {}  # too much failed for a row; the record says what
+    if any(outcome.failure and outcome.failure.kind == "DivergedError" for outcome in outcomes):
+        rows = {label: replace(row, status="diverged") for label, row in rows.items()}
     record = run_record(plan, rows, outcomes)
     write_outputs(plan, record, samples)
     return RunResult(plan, record, rows)

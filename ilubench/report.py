@@ -181,7 +181,7 @@ def _row_cells(record: RunRecord, row: Mapping[str, Any]) -> list[str]:
     utility = row["utility"]["unlearned"]
     worst = row["utility"]["worst"] or 0
     return [
-        name + (" (collapsed)" if row["status"] == "collapsed" else ""),
+        name + ("" if row["status"] == "ok" else f" ({row['status']})"),
         _cell(row["forget_unlearned"]),
         _cell(row["ra"]),
         _cell(row["ra_core"]),

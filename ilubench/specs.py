@@ -5,7 +5,7 @@ scorers, generators) are named by reference (:class:`PluginRef`) and resolved ab
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
@@ -106,6 +106,12 @@ class TrainSpec(Spec):
 
     One step sees ``batch_size`` sequences, however few fit in memory at once (``micro_batch``).
     """
+
+    instead_of: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "steps": ("epochs",),
+        "epochs": ("steps",),
+    }
+    """Field -> fields that an override of it clears."""
 
     lr: float = Field(gt=0)
     steps: int | None = Field(default=None, ge=1)
@@ -281,6 +287,9 @@ class SuiteSpec(Spec):
         known("attack", self.core_unseen, self.attacks)
         metrics = self.primary_forget + self.utility
         known("scorer", tuple(m.scorer for m in metrics), self.scorers)
+        labels = [metric.label for metric in metrics]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"two metrics have the same label: {sorted(labels)}")
         sources = dict(self.data)
         for name, attack in self.attacks.items():
             sources.update({f"{name}.{role}": source for role, source in attack.data.items()})

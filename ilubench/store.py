@@ -8,6 +8,7 @@ that name therefore is complete.
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import JsonValue
 
-from ilubench.errors import StoreError
+from ilubench.errors import StoreError, UsageError
 from ilubench.identity import file_sha256
 
 if TYPE_CHECKING:
@@ -90,28 +91,46 @@ class Artifact:
 
 
 class FolderState:
-    """A job's saved state as a safetensors file; a save replaces the one before."""
+    """A job's saved state, one safetensors file a phase; a save replaces the one before."""
 
     def __init__(self, folder: Path) -> None:
         """Keep the state in ``folder``."""
-        self._path = folder / "state.safetensors"
+        self._folder = folder
+        self._loaded: set[str] = set()
 
-    def save(self, tensors: Mapping[str, "torch.Tensor"], meta: Mapping[str, JsonValue]) -> None:
-        """Replace the saved state; tensors and meta travel in one file."""
+    def _path(self, phase: str) -> Path:
+        if not re.fullmatch(r"[a-z0-9_-]+", phase):
+            raise UsageError(f"phase {phase!r}: use lower case letters, digits, - and _")
+        return self._folder / f"state.{phase}.safetensors"
+
+    def save(
+        self, phase: str, tensors: Mapping[str, "torch.Tensor"], meta: Mapping[str, JsonValue]
+    ) -> None:
+        """Replace a phase's saved state; tensors and meta travel in one file."""
         from safetensors.torch import save_file
 
-        aside = self._path.with_suffix(".tmp")
+        path = self._path(phase)
+        aside = path.with_suffix(".tmp")
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, aside, metadata={"meta": json.dumps(dict(meta))})
-        aside.replace(self._path)
+        aside.replace(path)
 
-    def load(self) -> "tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None":
-        """Return the saved state, or None."""
-        if not self._path.is_file():
+    def load(self, phase: str) -> "tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None":
+        """Return a phase's saved state, or None.
+
+        Raises:
+            UsageError: a second training of the job uses the same phase name.
+        """
+        path = self._path(phase)
+        if phase in self._loaded:
+            problem = f"two trainings of one job are both called {phase!r}"
+            raise UsageError(f"{problem}; give each its own: replace(context, phase=...)")
+        self._loaded.add(phase)
+        if not path.is_file():
             return None
         from safetensors import safe_open
 
-        with safe_open(self._path, framework="pt") as handle:
+        with safe_open(path, framework="pt") as handle:
             meta = json.loads(handle.metadata()["meta"])
             return {name: handle.get_tensor(name) for name in handle.keys()}, meta  # noqa: SIM118
 

@@ -123,6 +123,17 @@ def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
     return kept
 
 
+def _named(rows: Sequence[Row], hashes: Sequence[str]) -> list[Row]:
+    """Give rows without an `id` one: a hash of their content; equal rows are numbered."""
+    seen: dict[str, int] = {}
+    named: list[Row] = []
+    for row, key in zip(rows, hashes, strict=True):
+        count = seen[key] = seen.get(key, 0) + 1
+        name = key[:16] if count == 1 else f"{key[:16]}-{count}"
+        named.append(row if "id" in row else {**row, "id": name})
+    return named
+
+
 def _label(row: Row, column: str, names: Sequence[str], role: str) -> str:
     index = row.get(column)
     if not isinstance(index, int) or not 0 <= index < len(names):
@@ -200,10 +211,7 @@ class Tables:
                 hashes = [digest(dict(row)) for row in rows]
             except (TypeError, ValueError) as error:
                 raise DataError(f"data.{role}: a row is no plain JSON: {error}") from error
-            self._rows[role] = [
-                row if "id" in row else {**row, "id": key[:16]}
-                for row, key in zip(rows, hashes, strict=True)
-            ]
+            self._rows[role] = _named(rows, hashes)
         return self._rows[role]
 
     def fingerprint(self, role: str) -> dict[str, JsonValue]:

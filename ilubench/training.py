@@ -7,12 +7,14 @@ resumes from its saved state ends with the same bits as one that was never kille
 import contextlib
 import fnmatch
 import math
+import random
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from ilubench.data import Blocks, Stream, collate, to_device
@@ -42,9 +44,17 @@ __all__ = [
     "optimize",
     "pad_id",
     "pretrain",
+    "seed_everything",
     "sequence_nll",
     "trainable_only",
 ]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global random states of torch, numpy and Python: plugins may draw from them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 def learning_rate(spec: TrainSpec, step: int, total: int) -> float:
@@ -108,6 +118,7 @@ class _Loop:
             fused=True,
         )
         self.saved_at = time.monotonic()
+        self.save_takes = 0.0
 
     def update(self, step: int, metrics: Metrics) -> dict[str, float]:
         """Apply the accumulated gradients; return the step's metrics."""
@@ -126,19 +137,22 @@ class _Loop:
 
     def maybe_save(self, step: int) -> None:
         """Save when the last save is long enough ago."""
-        if time.monotonic() - self.saved_at < self.spec.save_every_s or step == self.total:
+        pause = max(self.spec.save_every_s, 20 * self.save_takes)  # saving costs 5 % at most
+        if time.monotonic() - self.saved_at < pause or step == self.total:
             return
+        begun = time.monotonic()
         tensors: dict[str, torch.Tensor] = {}
         for name, parameter in self.named:
             tensors[f"weight/{name}"] = parameter
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer/{name}/{key}"] = value
-        self.context.state.save(tensors, {"step": step, "total": self.total})
+        self.context.state.save(self.context.phase, tensors, {"step": step, "total": self.total})
         self.saved_at = time.monotonic()
+        self.save_takes = self.saved_at - begun if self.spec.save_every_s else 0.0
 
     def restore(self) -> int:
         """Load the saved state, if any; return the number of finished steps."""
-        saved = self.context.state.load()
+        saved = self.context.state.load(self.context.phase)
         if saved is None:
             return 0
         tensors, meta = saved
@@ -190,8 +204,9 @@ def optimize(
     if done == 0 and 0 in stops:
         yield 0
     model.train()
+    model.zero_grad(set_to_none=True)
     for step in range(done, total):
-        torch.manual_seed(seed_for(context.seed, "step", str(step)))
+        seed_everything(seed_for(context.seed, "step", str(step)))
         with _precision(spec, context):
             metrics = step_gradients(step)
         metrics = loop.update(step, metrics)

@@ -30,15 +30,21 @@ class MemoryState:
     """A StateStore in memory that copies what it is given, as a file would."""
 
     def __init__(self) -> None:
-        self.saved: tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None = None
+        self.phases: dict[str, tuple[dict[str, torch.Tensor], dict[str, JsonValue]]] = {}
         self.saves = 0
 
-    def save(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, JsonValue]) -> None:
-        self.saved = ({k: v.detach().clone() for k, v in tensors.items()}, dict(meta))
+    @property
+    def saved(self) -> tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None:
+        return self.phases.get("train")
+
+    def save(
+        self, phase: str, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, JsonValue]
+    ) -> None:
+        self.phases[phase] = ({k: v.detach().clone() for k, v in tensors.items()}, dict(meta))
         self.saves += 1
 
-    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None:
-        return self.saved
+    def load(self, phase: str) -> tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None:
+        return self.phases.get(phase)
 
 
 class SilentProgress:

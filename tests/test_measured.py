@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from ilubench.collect import robustness_rows
-from ilubench.experiment import resolve
+from ilubench.experiment import Experiment, resolve
 from ilubench.overrides import parse
 from ilubench.results import RunRecord
 from ilubench.specs import PluginRef
@@ -38,14 +39,29 @@ def test_there_are_result_sets() -> None:
     assert RESULT_SETS
 
 
-@pytest.mark.parametrize("folder", RESULT_SETS, ids=lambda path: f"{path.parts[-3]}-{path.name}")
-def test_figures_follow_from_the_samples(folder: Path) -> None:
+def read(folder: Path) -> tuple[RunRecord, Experiment]:
     record = RunRecord.model_validate_json((folder / "results.json").read_text())
     settings: Any = record.method["settings"]
     method = PluginRef(use=str(record.method["use"]), settings=settings)
     words = [f"suite={record.suite}", f"attacks={','.join(record.attacks)}"]
     words.append(f"seeds={','.join(str(seed) for seed in record.seeds)}")
-    experiment = resolve(parse(words), method=method)
+    return record, resolve(parse(words), method=method)
+
+
+def test_a_row_with_a_missing_attack_is_marked() -> None:
+    folder = LEADERBOARDS / "mini" / "measured" / "npo"
+    record, experiment = read(folder)
+    samples = pq.read_table(folder / "samples.parquet")
+    lost = pc.and_(pc.equal(samples["attack"], "agnews"), pc.equal(samples["seed"], 3))
+    lost = pc.and_(lost, pc.equal(samples["who"], "method"))
+    rows = robustness_rows(experiment, samples.filter(pc.invert(lost)))
+    assert {row.status for row in rows.values()} == {"incomplete"}
+    assert {row.ra.n_seeds for row in rows.values()} == {len(record.seeds) - 1}
+
+
+@pytest.mark.parametrize("folder", RESULT_SETS, ids=lambda path: f"{path.parts[-3]}-{path.name}")
+def test_figures_follow_from_the_samples(folder: Path) -> None:
+    record, experiment = read(folder)
     assert experiment.suite.version == record.suite_version
     rows = robustness_rows(experiment, pq.read_table(folder / "samples.parquet"))
     found = {label: dataclasses.asdict(row) for label, row in rows.items()}

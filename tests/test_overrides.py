@@ -216,9 +216,11 @@ def test_ilu_takes_train_from_its_base() -> None:
     assert ilu("method.base.trainable=a.*").trainable == ("a.*",)
 
 
-def test_what_ilu_is_given_goes_over_its_bases_train() -> None:
+def test_what_ilu_is_given_goes_over_its_bases_train_and_reaches_the_base() -> None:
     method = ilu("method.train.lr=1e-3", "method.base.train.lr=5e-3")
-    assert (method.train.lr, method.train.steps, base(method).train.lr) == (1e-3, 10, 5e-3)
+    assert (method.train.lr, method.train.steps, base(method).train.lr) == (1e-3, 10, 1e-3)
+    half = ilu("method.train.precision=bfloat16", "method.train.micro_batch=2")
+    assert base(half).train == half.train  # the reference is computed as the training is
     longer = ilu("method.train.epochs=2")
     assert (longer.train.steps, longer.train.epochs) == (None, 2.0)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ilubench import store as store_module
-from ilubench.errors import StoreError
+from ilubench.errors import StoreError, UsageError
 from ilubench.store import Artifact, FolderState, Store, write_atomic, write_json
 
 
@@ -106,7 +106,7 @@ def test_the_working_folder_keeps_what_a_killed_job_left(store: Store) -> None:
 
 def test_saved_state_is_not_part_of_the_artifact(store: Store) -> None:
     with store.work("unlearn", "k") as folder:
-        FolderState(folder).save({"w": torch.ones(2)}, {"step": 1})
+        FolderState(folder).save("train", {"w": torch.ones(2)}, {"step": 1})
         (folder / "half.tmp").write_text("x")
         (folder / "kept.txt").write_text("x")
         made = store.finish("unlearn", "k", {})
@@ -136,30 +136,43 @@ def test_a_damaged_manifest_is_a_store_error(store: Store) -> None:
 
 def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     state = FolderState(tmp_path)
-    assert state.load() is None
+    assert state.load("train") is None
     tensors = {
         "a": torch.randn(3, 4).t(),  # not contiguous
         "step": torch.tensor(3.0),
         "half": torch.randn(5).to(torch.bfloat16),
     }
-    state.save(tensors, {"step": 3, "names": ["x"]})
-    found = state.load()
+    state.save("train", tensors, {"step": 3, "names": ["x"]})
+    found = FolderState(tmp_path).load("train")
     assert found is not None
     assert found[1] == {"step": 3, "names": ["x"]}
     assert found[0].keys() == tensors.keys()
     assert all(torch.equal(found[0][name], tensors[name]) for name in tensors)
     assert found[0]["half"].dtype is torch.bfloat16
-    state.save({"a": torch.zeros(1)}, {"step": 4})
-    again = state.load()
+    state.save("train", {"a": torch.zeros(1)}, {"step": 4})
+    again = FolderState(tmp_path).load("train")
     assert again is not None
     assert again[1] == {"step": 4}
+
+
+def test_phases_have_their_own_state(tmp_path: Path) -> None:
+    state = FolderState(tmp_path)
+    state.save("distil", {"a": torch.ones(1)}, {"step": 7})
+    assert state.load("train") is None
+    found = state.load("distil")
+    assert found is not None
+    assert found[1] == {"step": 7}
+    with pytest.raises(UsageError, match="both called 'distil'"):
+        state.load("distil")
+    with pytest.raises(UsageError, match="lower case"):
+        state.load("../distil")
 
 
 def test_a_killed_save_keeps_the_state_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = FolderState(tmp_path)
-    state.save({"a": torch.ones(1)}, {"step": 1})
+    state.save("train", {"a": torch.ones(1)}, {"step": 1})
 
     def killed(*_args: object) -> None:
         raise KilledError
@@ -167,8 +180,8 @@ def test_a_killed_save_keeps_the_state_before(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KilledError):
-            state.save({"a": torch.zeros(1)}, {"step": 2})
-    found = state.load()
+            state.save("train", {"a": torch.zeros(1)}, {"step": 2})
+    found = FolderState(tmp_path).load("train")
     assert found is not None
     assert found[1] == {"step": 1}
 

@@ -47,14 +47,15 @@ def execute(
 ) -> Iterator[Outcome[T]]:
     """Carry out the jobs in order; yield each outcome as it comes.
 
-    A job whose input failed is skipped. What the user has to mend (a usage or data error) stops
-    everything; any other error is recorded, and the next job starts.
+    A job whose input failed is skipped. A usage error, and a data error before anything was
+    computed, stop everything; any other error is recorded, and the next job starts.
 
     Raises:
         UsageError: a setting is wrong.
-        DataError: data are wrong.
+        DataError: data are wrong, and no job was done yet.
     """
     broken: set[str] = set()
+    computed = False
     for job in jobs:
         started = time.monotonic()
         if is_done(job):
@@ -66,9 +67,11 @@ def execute(
             continue
         try:
             run(job)
-        except (UsageError, DataError):
+        except UsageError:
             raise
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        except Exception as error:
+            if isinstance(error, DataError) and not computed:
+                raise  # nothing was computed yet: the inputs are wrong
             broken.add(job.key)
             yield Outcome(
                 job,
@@ -78,6 +81,7 @@ def execute(
                 traceback.format_exc(),
             )
         else:
+            computed = True
             yield Outcome(job, "done", time.monotonic() - started)
 
 

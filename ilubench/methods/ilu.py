@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from ilubench.interfaces import Batch, Context, Metrics, StepBatch, UnlearnBatch, UnlearnData
 from ilubench.loading import merge
 from ilubench.losses import invariance_gradient, token_nll
 from ilubench.models import answer_logits
 from ilubench.plugins import PluginField, create
-from ilubench.specs import PluginRef
+from ilubench.specs import PluginRef, TrainSpec
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -56,13 +56,15 @@ class ILU(LossMethod):
         if not isinstance(base, LossMethod):
             problem = f"base: {type(base).__name__} is not a LossMethod"
             raise ValueError(problem)  # noqa: TRY004 - pydantic reports no TypeError
-        own: Mapping[str, JsonValue] = values.get("train") or {}
-        if isinstance(own, Mapping):
+        train = values.get("train") or {}
+        if isinstance(train, Mapping):
             below = base.train.model_dump(mode="json")
-            if "steps" in own or "epochs" in own:
+            if "steps" in train or "epochs" in train:
                 below.update(steps=None, epochs=None)
-            own = merge(below, own)
-        return {"trainable": base.trainable, **values, "base": base, "train": own}
+            train = TrainSpec.model_validate(merge(below, train))
+        trainable = tuple(values.get("trainable") or base.trainable)
+        base = base.model_copy(update={"train": train, "trainable": trainable})
+        return {**values, "base": base, "train": train, "trainable": trainable}
 
     def environment_batches(self) -> Mapping[str, int]:
         """Return environment name -> sequences a step, the base's included."""

@@ -9,6 +9,7 @@ from ilubench.models import save_changes
 from ilubench.stages.score import score_checkpoint
 from ilubench.stages.workbench import StepLog, Workbench
 from ilubench.store import Artifact
+from ilubench.training import seed_everything
 
 __all__ = ["run_attack"]
 
@@ -41,6 +42,7 @@ def run_attack(
         log = StepLog(folder / "log.jsonl")
         role_seed = seed_for(seed, "attack", attack.name)
         context = bench.context(folder, log, progress, role_seed, target)
+        seed_everything(role_seed)
         model = bench.unlearned_model(target, unlearn)
         last: Checkpoint | None = None
         for checkpoint in attack.plugin.tamper(model, data, context):

@@ -96,6 +96,7 @@ def _scorer(bench: Workbench, scorer: Scorer, attack: Attack | None) -> dict[str
     return {
         **plugin_identity(scorer),
         "data": _fingerprints(bench, roles),
+        "publish": {name: bench.tables.source(role).publish_text for name, role in roles.items()},
         "files": [file_sha256(path) for path in scorer.files()],
     }
 
@@ -107,7 +108,7 @@ def _suite_scorers(bench: Workbench) -> dict[str, JsonValue]:
 
 def _scoring(bench: Workbench) -> dict[str, JsonValue]:
     return {
-        "engine": "hf",
+        "engine": bench.engine_name,
         "batch": bench.suite.score_batch,
         "dtype": bench.suite.dtype,
         "device": bench.device,

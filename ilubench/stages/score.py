@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ilubench.errors import DataError, StoreError
+from ilubench.errors import DataError, DivergedError, StoreError
 from ilubench.interfaces import BoundScorer, Checkpoint, Progress, SampleScore
 from ilubench.results import ScoreRecord, ScoreSummary
 from ilubench.stages.workbench import Workbench
@@ -41,7 +41,7 @@ def _summary(scorer: str, metric: str, samples: Sequence[SampleScore]) -> ScoreS
     if n == 0:
         raise DataError(f"scorer {scorer!r}: no sample was scored for {metric!r}")
     if not all(math.isfinite(value) for value in values):
-        raise DataError(f"scorer {scorer!r}: a score of {metric!r} is not finite")
+        raise DivergedError(f"scorer {scorer!r}: a score of {metric!r} is not finite")
     mean = math.fsum(values) / n
     spread = math.fsum((value - mean) ** 2 for value in values)
     se = math.sqrt(spread / (n - 1) / n) if n > 1 else None

@@ -8,6 +8,7 @@ from ilubench.interfaces import Progress, UnlearnData
 from ilubench.models import save_changes
 from ilubench.stages.workbench import StepLog, Workbench
 from ilubench.store import Artifact
+from ilubench.training import seed_everything
 
 __all__ = ["run_unlearn"]
 
@@ -41,6 +42,7 @@ def run_unlearn(
         log = StepLog(folder / "log.jsonl")
         role_seed = seed_for(seed, "unlearn")
         context = bench.context(folder, log, progress, role_seed, target)
+        seed_everything(role_seed)
         model = method.unlearn(bench.target_model(target), data, context)
         changed = save_changes(model, bench.target_folder(target), folder)
         meta: dict[str, JsonValue] = {

@@ -115,6 +115,9 @@ class Workbench:
         self._bound: dict[str, BoundScorer] = {}
         self._examples: dict[tuple[str, ...], list[Example]] = {}
 
+    engine_name = "hf"
+    """Part of every score's key and of the record: rows of different engines never mix."""
+
     @cached_property
     def given_target(self) -> Path | None:
         """The target model's folder when weights are given, else None (a recipe makes it)."""
@@ -170,6 +173,7 @@ class Workbench:
         artifact = self.store.get("unlearn", unlearn_key)
         if artifact is None:
             raise StoreError(f"the unlearned model {unlearn_key} is not made yet")
+        artifact.verify()
         model = self.target_model(target_key)
         apply_changes(model, artifact.folder)
         return model

@@ -39,11 +39,13 @@ GOAL = 1.1
 class Nothing:
     """Neither state nor progress."""
 
-    def save(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, JsonValue]) -> None:
-        del tensors, meta
+    def save(
+        self, phase: str, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, JsonValue]
+    ) -> None:
+        del phase, tensors, meta
 
-    def load(self) -> None:
-        return None
+    def load(self, phase: str) -> None:
+        del phase
 
     def start(self, phase: str, total: int) -> None:
         del phase, total
