@@ -240,8 +240,10 @@ def _quiet_libraries() -> Iterator[None]:
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that wait by spinning make a training step many times slower on busy cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin for long while they wait make a step many times slower on busy cores;
+    # threads that do not spin at all make it slower on idle ones.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     logging.captureWarnings(True)
