@@ -374,13 +374,11 @@ class ScoreContext:
 
     Attributes:
         rows: role -> its rows.
-        file: role -> its rows as a JSON Lines file.
         publish_text: role -> whether generated text may be recorded.
         seed: for scorers that sample.
     """
 
     rows: Callable[[str], Sequence[Row]]
-    file: Callable[[str], Path]
     publish_text: Callable[[str], bool]
     seed: int = 0
 

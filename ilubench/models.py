@@ -22,7 +22,6 @@ __all__ = [
     "Answers",
     "answer_logits",
     "apply_changes",
-    "attacker_view",
     "find_folder",
     "folder_sha256",
     "initialise",
@@ -359,16 +358,3 @@ def answer_logits(model: "PreTrainedModel", batch: Batch) -> Answers:
     else:
         logits = model(**inputs, use_cache=False).logits[:, :-1][predicts]
     return Answers(logits, targets, rows, len(batch.input_ids))
-
-
-@contextlib.contextmanager
-def attacker_view(model: "PreTrainedModel") -> Iterator["PreTrainedModel"]:
-    """All parameters trainable, as an attacker has them, whatever the method froze."""
-    before = {name: p.requires_grad for name, p in model.named_parameters()}
-    try:
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
-        yield model
-    finally:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(before[name])

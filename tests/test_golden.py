@@ -6,11 +6,11 @@ the training loop, the batches or the model's forward changed: then raise the ve
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 from doubles import StepRecorder, tiny_llama, unlearn_data
+from pydantic import JsonValue
 
 from ilubench.interfaces import Context, Engine, Generation, Ids, Method, SamplingSpec, ScoreContext
 from ilubench.plugins import create
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 TRAIN = {"lr": 1e-3, "steps": 5, "batch_size": 4, "micro_batch": 2, "warmup_steps": 2}
 VOCABULARY = 300
+ILU: dict[str, JsonValue] = {
+    "base": {"use": "npo", "settings": {"train": {**TRAIN}}},
+    "weight": 0.5,
+    "environments": ["gsm8k", "agnews"],
+    "environment_batch": 3,
+}
 
 GOLDEN: dict[str, tuple[PluginRef, int, tuple[float, ...]]] = {
     "npo": (
@@ -37,12 +43,7 @@ GOLDEN: dict[str, tuple[PluginRef, int, tuple[float, ...]]] = {
     "ilu": (
         PluginRef(
             use="ilu",
-            settings={
-                "base": {"use": "npo", "settings": {"train": TRAIN}},
-                "weight": 0.5,
-                "environments": ["gsm8k", "agnews"],
-                "environment_batch": 3,
-            },
+            settings=ILU,
         ),
         1,
         (21.2696774, 20.6534390, 15.3339979, 11.8057866, 11.7848405),
@@ -50,13 +51,7 @@ GOLDEN: dict[str, tuple[PluginRef, int, tuple[float, ...]]] = {
     "ilu, cross_entropy": (
         PluginRef(
             use="ilu",
-            settings={
-                "base": {"use": "npo", "settings": {"train": TRAIN}},
-                "weight": 0.5,
-                "environments": ["gsm8k", "agnews"],
-                "environment_batch": 3,
-                "penalty": "cross_entropy",
-            },
+            settings={**ILU, "penalty": "cross_entropy"},
         ),
         1,
         (26.1906434, 26.0325242, 20.5038351, 16.8980311, 17.1563720),
@@ -106,7 +101,7 @@ VERBMEM = (  # reference, written, ROUGE-L F1 by hand
 
 def test_verbmem(tokenizer: "PreTrainedTokenizerBase") -> None:
     rows = [{"id": str(n), "prompt": "x", "gt": case[0]} for n, case in enumerate(VERBMEM)]
-    context = ScoreContext(lambda _: rows, lambda _: Path(), lambda _: True)
+    context = ScoreContext(lambda _: rows, lambda _: True)
     scorer = VerbMem(data="items")
     engine = cast("Engine", Writes([written for _, written, _ in VERBMEM]))
     values = [score.value for score in scorer.build(tokenizer, context).score(engine)]

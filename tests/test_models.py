@@ -18,7 +18,6 @@ from ilubench.errors import ModelError
 from ilubench.models import (
     answer_logits,
     apply_changes,
-    attacker_view,
     find_folder,
     folder_sha256,
     initialise,
@@ -29,6 +28,7 @@ from ilubench.models import (
     weight_files,
 )
 from ilubench.specs import ModelSource
+from ilubench.training import trainable_only
 
 VOCABULARY = 80
 SMALL: dict[str, Any] = {
@@ -308,8 +308,8 @@ def test_an_attacker_trains_everything_and_leaves_the_flags_as_they_were(
 ) -> None:
     model.get_parameter("model.embed_tokens.weight").requires_grad_(False)
     before = {name: p.requires_grad for name, p in model.named_parameters()}
-    with attacker_view(model) as attacked:
-        assert all(p.requires_grad for p in attacked.parameters())
+    with trainable_only(model, ()):
+        assert all(p.requires_grad for p in model.parameters())
     assert {name: p.requires_grad for name, p in model.named_parameters()} == before
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _context(rows: Mapping[str, Sequence[Row]], *, publish: bool = False) -> ScoreContext:
-    return ScoreContext(rows=lambda role: rows[role], file=Path, publish_text=lambda _role: publish)
+    return ScoreContext(rows=lambda role: rows[role], publish_text=lambda _role: publish)
 
 
 @pytest.fixture(autouse=True)

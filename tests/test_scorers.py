@@ -127,12 +127,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _context(rows: Mapping[str, Sequence[Row]], *, publish: bool = False) -> ScoreContext:
-    def no_file(role: str) -> Path:
-        raise AssertionError(f"the file of {role} is not needed")
-
-    return ScoreContext(
-        rows=lambda role: rows[role], file=no_file, publish_text=lambda _role: publish
-    )
+    return ScoreContext(rows=lambda role: rows[role], publish_text=lambda _role: publish)
 
 
 def _json_lines(path: Path, rows: Sequence[Row]) -> Path:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
-from ilubench.models import attacker_view
 from ilubench.specs import TrainSpec
-from ilubench.training import fine_tune
+from ilubench.training import fine_tune, trainable_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,6 +43,6 @@ class FineTune(WeightAttack):
         """Yield the live model at step 0 and along the fine-tuning."""
         dataset = data["train"]
         stops = self.checkpoints(len(dataset))
-        with attacker_view(model):
+        with trainable_only(model, ()):  # all: an attacker is not bound by what the method froze
             for step in fine_tune(model, dataset, self.train, context, stops):
                 yield Checkpoint(model, step)

@@ -15,7 +15,6 @@ from ilubench import data as training_data
 from ilubench.engine.hf import HFEngine
 from ilubench.errors import StoreError, UsageError
 from ilubench.experiment import Attack, Experiment
-from ilubench.identity import digest
 from ilubench.interfaces import (
     BoundScorer,
     Context,
@@ -26,7 +25,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.models import apply_changes, find_folder, load_model, load_tokenizer
-from ilubench.store import FolderState, Store, write_atomic
+from ilubench.store import FolderState, Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -112,6 +111,8 @@ class Workbench:
         """Nothing is loaded before it is asked for."""
         self.experiment, self.store, self.device = experiment, store, device
         self.suite, self.tables = experiment.suite, experiment.tables
+        self._tokenizers: dict[Path, PreTrainedTokenizerBase] = {}
+        self._engines: dict[str, HFEngine] = {}
         self._bound: dict[str, BoundScorer] = {}
         self._examples: dict[tuple[str, ...], list[Example]] = {}
 
@@ -137,20 +138,12 @@ class Workbench:
             raise StoreError(f"the target model {target_key} is not made yet")
         return artifact.folder
 
-    @cached_property
-    def _tokenizers(self) -> dict[Path, "PreTrainedTokenizerBase"]:
-        return {}
-
     def tokenizer(self, target_key: str) -> "PreTrainedTokenizerBase":
         """Return the target model's tokenizer."""
         folder = self.target_folder(target_key)
         if folder not in self._tokenizers:
             self._tokenizers[folder] = load_tokenizer(folder)
         return self._tokenizers[folder]
-
-    @cached_property
-    def _engines(self) -> dict[str, HFEngine]:
-        return {}
 
     def engine(self, target_key: str) -> HFEngine:
         """Return the run's engine."""
@@ -196,14 +189,6 @@ class Workbench:
 
     # ----------------------------------------------------------------- scorers
 
-    def _rows_file(self, role: str) -> Path:
-        """Return a role's rows as JSON Lines, named by their content."""
-        rows: list[JsonValue] = [dict(row) for row in self.tables.rows(role)]
-        path = self.store.root / "tables" / f"{digest(rows)}.jsonl"
-        if not path.is_file():
-            write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-        return path
-
     def bound(
         self, name: str, scorer: Scorer, target_key: str, attack: Attack | None = None
     ) -> BoundScorer:
@@ -215,7 +200,6 @@ class Workbench:
 
             context = ScoreContext(
                 rows=lambda asked: self.tables.rows(role(asked)),
-                file=lambda asked: self._rows_file(role(asked)),
                 publish_text=lambda asked: self.tables.source(role(asked)).publish_text,
             )
             self._bound[name] = scorer.build(self.tokenizer(target_key), context)
