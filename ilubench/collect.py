@@ -13,7 +13,7 @@ from ilubench.errors import DataError
 from ilubench.experiment import Attack, Experiment
 from ilubench.planning import REFERENCE, Plan
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec
-from ilubench.stages.score import read_samples, read_score, scored_checkpoints
+from ilubench.stages.score import SAMPLES, read_samples, read_score, scored_checkpoints
 from ilubench.stages.workbench import FA
 
 __all__ = [
@@ -27,18 +27,15 @@ __all__ = [
     "robustness_rows",
 ]
 
-SCHEMA = pa.schema(
+_WHERE = pa.schema(
     [
         ("who", pa.string()),
         ("attack", pa.string()),
         ("seed", pa.int64()),
         ("step", pa.int64()),
-        ("scorer", pa.string()),
-        ("metric", pa.string()),
-        ("item", pa.string()),
-        ("value", pa.float64()),
     ]
 )
+SCHEMA = pa.schema([*_WHERE, *SAMPLES])
 """A run's samples; `who` is `method` or `reference`, `attack` is empty before any attack."""
 
 Items: TypeAlias = Mapping[str, float]
@@ -66,7 +63,7 @@ class Cells:
 
 def gather(plan: Plan) -> pa.Table:
     """Return every sample of a run as one table; the row's figures follow from it alone."""
-    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    tables = [SCHEMA.empty_table()]
     for job in plan.jobs:
         artifact = plan.artifact(job)
         if artifact is None:
@@ -75,14 +72,14 @@ def gather(plan: Plan) -> pa.Table:
             step = read_score(path).step
             if step is None:
                 raise DataError(f"{path}: a checkpoint without a step cannot be part of a course")
-            name = job.attack.name if job.attack else ""
-            for (scorer, metric), items in read_samples(path.with_suffix(".parquet")).items():
-                shared = (job.who, name, job.seed, step, scorer, metric)
-                for column, value in zip(SCHEMA.names, shared, strict=False):
-                    columns[column].extend([value] * len(items))
-                columns["item"].extend(items)
-                columns["value"].extend(items.values())
-    return pa.table(columns, schema=SCHEMA)
+            samples = read_samples(path.with_suffix(".parquet"))
+            where = (job.who, job.attack.name if job.attack else "", job.seed, step)
+            shared = [
+                pa.array([value] * len(samples), field.type)
+                for field, value in zip(_WHERE, where, strict=True)
+            ]
+            tables.append(pa.table([*shared, *samples.columns], schema=SCHEMA))
+    return pa.concat_tables(tables).combine_chunks()
 
 
 def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
@@ -96,7 +93,8 @@ def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
     scores: dict[int, Measured] = {}
     attacks: dict[str, dict[int, Measured]] = {}
     own = samples.filter(pc.equal(samples["who"], who))
-    columns = (own[name].to_pylist() for name in SCHEMA.names[1:])
+    names = ("attack", "seed", "step", "scorer", "metric", "item", "value")
+    columns = (own[name].to_pylist() for name in names)
     for attack, seed, step, scorer, metric, item, value in zip(*columns, strict=True):
         runs = attacks.setdefault(attack, {}) if attack else scores
         steps = runs.setdefault(seed, Measured({})).steps

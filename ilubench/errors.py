@@ -8,6 +8,7 @@
     │   └── PluginError           2  a plugin that was asked for is missing or broken
     ├── DataError                 3  data are missing, empty, or not what the spec says
     │   ├── AccessError           3  a hub refused, or cannot be reached
+    │   ├── ItemError             3  one evaluation item cannot be scored: names it
     │   └── ModelError            3  a checkpoint cannot be loaded, or does not fit the suite
     ├── JobError                  4  a job failed; the others go on
     │   └── DivergedError         4  a loss or gradient is not finite
@@ -24,6 +25,7 @@ __all__ = [
     "DataError",
     "DivergedError",
     "IlubenchError",
+    "ItemError",
     "JobError",
     "ModelError",
     "PluginError",
@@ -72,6 +74,20 @@ class DataError(IlubenchError):
 
 class AccessError(DataError):
     """A hub refused the data or model, or cannot be reached."""
+
+
+class ItemError(DataError):
+    """An evaluation item that a model cannot take; an engine knows its position, a scorer its name.
+
+    Attributes:
+        position: of the item in the list that the engine was given.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, position: int, problem: str, *, name: str = "") -> None:
+        """Compose ``<name>: <problem>``."""
+        self.position, self.problem = position, problem
+        super().__init__(f"{name or f'item {position}'}: {problem}")
 
 
 class ModelError(DataError):

@@ -15,6 +15,7 @@ from ilubench.plugins import PluginField, create, find
 from ilubench.specs import (
     AttackSpec,
     DataSource,
+    Estimator,
     FineTuningAccuracySpec,
     GeneratorSpec,
     MetricSpec,
@@ -253,9 +254,10 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
     if spec.metric not in known:
         remedy = did_you_mean(spec.metric, known)
         raise SpecError(f"the scorer has no metric {spec.metric!r}", where=where, remedy=remedy)
-    if known[spec.metric] != "mean":
-        problem = f"the estimator {known[spec.metric]!r} of {spec.metric!r} is not supported yet"
-        raise SpecError(problem, where=where, remedy="choose a metric that is a mean over items")
+    if known[spec.metric] != Estimator():
+        problem = f"{spec.metric!r} is not a mean over items ({known[spec.metric].kind})"
+        remedy = "a row's metric must be one; the scorer itself may stay: its score is shown"
+        raise SpecError(problem, where=where, remedy=remedy)
 
 
 def _attacks(

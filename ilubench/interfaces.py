@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from pydantic import Field, JsonValue
 
-from ilubench.specs import Spec
+from ilubench.specs import Estimator, Spec
 
 if TYPE_CHECKING:
     import torch
@@ -322,7 +322,7 @@ class TokenLogprobs:
 class Engine(Protocol):
     """Works on token ids; one loaded engine, weights replaced in it.
 
-    Every call raises DataError, naming the item's position, for a prompt that does not fit
+    Every call raises ItemError, with the item's position, for a prompt that does not fit
     ``max_length``; nothing is truncated.
     """
 
@@ -341,6 +341,9 @@ class Engine(Protocol):
     def choices(self, prompts: Sequence[Ids], options: Sequence[int]) -> list[tuple[float, ...]]:
         """Return next-token log-probabilities of the ``options`` tokens, one row a prompt."""
 
+    def close(self) -> None:
+        """Free what the engine holds; it is not used again."""
+
 
 # --------------------------------------------------------------------------- scorers
 
@@ -354,7 +357,7 @@ class SampleScore:
         metric: name of the metric within the scorer.
         value: the score, on the metric's own scale.
         group: subset of the items (a subject, a half); empty for none.
-        label: class label where an estimator needs one (AUC).
+        label: class, `0` or `1`, where the estimator is an area under a curve.
         choices: option log-probabilities, for multiple choice.
         text: what the model wrote; kept only for sources that allow publication.
     """
@@ -396,8 +399,8 @@ class Scorer(Spec, ABC):
     version: ClassVar[int] = 1
 
     @abstractmethod
-    def metrics(self) -> Mapping[str, str]:
-        """Return metric name -> estimator (`mean`, `group_mean`, `auc`)."""
+    def metrics(self) -> Mapping[str, Estimator]:
+        """Return metric name -> how its samples become one number."""
 
     @abstractmethod
     def roles(self) -> tuple[str, ...]:

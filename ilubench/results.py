@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ilubench.errors import StoreError
+from ilubench.specs import Estimator
 
 __all__ = [
     "FailureRecord",
@@ -52,7 +53,7 @@ class ScoreSummary(BaseModel):
 
     scorer: str
     metric: str
-    estimator: str
+    estimator: Estimator
     value: float
     se: float | None
     n: int = Field(ge=1)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 __all__ = [
     "AttackSpec",
     "DataSource",
+    "Estimator",
     "FineTuningAccuracySpec",
     "GeneratorSpec",
     "MetricSpec",
@@ -212,6 +213,24 @@ class TargetSpec(Spec):
         if self.model is None and self.recipe is None:
             raise ValueError("give a model, a recipe, or both")
         return self
+
+
+class Estimator(Spec):
+    """How a metric's samples become one number; a record names it, so that anybody can recompute.
+
+    Attributes:
+        kind: `mean` over items; `group_mean`, the mean of the groups' means; `auc`, the area under
+            the curve that tells items labelled `1` from those labelled `0` by their value.
+        relative_to: shown is the change from this value, in percent of it.
+    """
+
+    kind: Literal["mean", "group_mean", "auc"] = "mean"
+    relative_to: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
 
 
 class MetricSpec(Spec):

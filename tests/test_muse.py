@@ -12,6 +12,7 @@ from ilubench.engine.hf import HFEngine
 from ilubench.errors import DataError, UsageError
 from ilubench.interfaces import Generation, Item, PromptAttack, Row, SamplingSpec, ScoreContext
 from ilubench.scorers.muse import VerbMem
+from ilubench.specs import Estimator
 from ilubench.tokenizers import build_tokenizer
 
 TEXT = "the quick brown fox jumps over a lazy dog and runs running home , then sleeps . Again !"
@@ -88,7 +89,7 @@ def test_what_is_asked(tokenizer: PreTrainedTokenizerFast) -> None:
         {"prompt": "a lazy", "gt": "dog"},
     ]
     scorer = VerbMem(data="d")
-    assert dict(scorer.metrics()) == {"verbmem": "mean"}
+    assert dict(scorer.metrics()) == {"verbmem": Estimator()}
     assert scorer.roles() == ("d",)
     engine = Recites(tokenizer, ["fox", "cat"])
     bound = scorer.build(tokenizer, _context({"d": rows}))

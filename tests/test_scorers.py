@@ -32,6 +32,7 @@ from ilubench.loading import tasks_folder
 from ilubench.mini import world
 from ilubench.scorers.lm_eval import LmEval
 from ilubench.scorers.nll import AnswerNLL, split
+from ilubench.specs import Estimator
 from ilubench.tokenizers import build_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -270,7 +271,7 @@ def test_declarations_do_not_import_lm_eval() -> None:
         "import sys; from ilubench.scorers.lm_eval import LmEval\n"
         "for task in ('mini_mc', 'gsm8k', 'mmlu', 'wmdp_bio', 'winogrande', 'qqp'):\n"
         "    s = LmEval(task=task, data='a', fewshot='b')\n"
-        "    print(dict(s.metrics()), s.files()[0].name)\n"
+        "    print({n: e.kind for n, e in s.metrics().items()}, s.files()[0].name)\n"
         "assert s.roles() == ('a', 'b')\n"
         "assert 'lm_eval' not in sys.modules\n"
     )
@@ -316,7 +317,7 @@ def test_own_file_and_group(
     plain = own.score(engine)
     assert len(plain) == 20
     group = LmEval(task=str(both))
-    assert dict(group.metrics()) == {"acc": "mean"}
+    assert dict(group.metrics()) == {"acc": Estimator()}
     scores = group.build(tokenizer, context).score(engine)
     assert [score.group for score in scores] == ["half0"] * 10 + ["half1"] * 10
     assert scores[0].item == f"half0/{ROWS['mini_mc'][0]['id']}"

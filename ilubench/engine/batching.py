@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ilubench.errors import DataError
+from ilubench.errors import ItemError
 from ilubench.interfaces import Ids
 
 __all__ = ["Group", "check_prompts", "common_prefix", "plan"]
@@ -82,19 +82,21 @@ def check_prompts(prompts: Sequence[Ids], *, extra: int, max_length: int, vocabu
         vocabulary: number of token ids that the model knows.
 
     Raises:
-        DataError: an empty prompt, one that does not fit, or one with an unknown id.
+        ItemError: an empty prompt, one that does not fit, or one with an unknown id.
     """
     for position, prompt in enumerate(prompts):
         if not prompt:
-            raise DataError(f"item {position}: the prompt is empty")
+            raise ItemError(position, "the prompt is empty")
         if len(prompt) + extra > max_length:
             more = f" and {extra} more" if extra else ""
-            raise DataError(
-                f"item {position}: {len(prompt)} prompt tokens{more} do not fit "
-                f"max_length={max_length}; nothing is truncated"
+            raise ItemError(
+                position,
+                f"{len(prompt)} prompt tokens{more} do not fit max_length={max_length}; "
+                "nothing is truncated",
             )
         if max(prompt) >= vocabulary or min(prompt) < 0:
-            raise DataError(
-                f"item {position}: a token id is outside the model's vocabulary of {vocabulary}; "
-                "do tokenizer and model belong together?"
+            raise ItemError(
+                position,
+                f"a token id is outside the model's vocabulary of {vocabulary}; "
+                "do tokenizer and model belong together?",
             )

@@ -13,7 +13,7 @@ import torch
 
 from ilubench.engine.batching import Group, check_prompts, plan
 from ilubench.engine.forward import State, embedding, extend, prefill, run_prefix, select
-from ilubench.errors import DataError, DivergedError, ModelError
+from ilubench.errors import DataError, DivergedError, ItemError, ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.models import load_model
 
@@ -114,7 +114,7 @@ class HFEngine:
         with self._scoring() as model:
             for position, (_, continuation) in enumerate(pairs):
                 if not continuation:
-                    raise DataError(f"item {position}: the continuation is empty")
+                    raise ItemError(position, "the continuation is empty")
             # the last token is never fed to the model, so it needs no place
             self._check(model, [(*context, *rest[:-1]) for context, rest in pairs if context])
             self._check(model, [context for context, _ in pairs])
@@ -164,6 +164,10 @@ class HFEngine:
                     mine = written[place * copies : (place + 1) * copies]
                     results[index] = mine if copies == sampling.n else mine * sampling.n
             return results
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._model = lambda: None
 
     # ------------------------------------------------------------------ inside
 

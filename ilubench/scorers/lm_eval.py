@@ -30,6 +30,7 @@ from ilubench.interfaces import (
 )
 from ilubench.scorers.rows import item_ids
 from ilubench.scorers.task_files import TaskFacts, task_facts
+from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,9 +64,9 @@ class LmEval(Scorer):
     limit: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
 
-    def metrics(self) -> Mapping[str, str]:
+    def metrics(self) -> Mapping[str, Estimator]:
         """Return the task's metrics; each is a mean over items."""
-        return dict.fromkeys(task_facts(self.task).names.values(), "mean")
+        return dict.fromkeys(task_facts(self.task).names.values(), Estimator())
 
     def roles(self) -> tuple[str, ...]:
         """Return the roles of items and few-shot examples."""

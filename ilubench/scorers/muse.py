@@ -18,7 +18,8 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scorers.rows import item_ids, take, text_of
+from ilubench.scorers.rows import item_ids, naming, take, text_of
+from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,9 +44,9 @@ class VerbMem(Scorer):
     max_tokens: int = Field(default=128, ge=1)
     limit: int | None = Field(default=None, ge=1)
 
-    def metrics(self) -> Mapping[str, str]:
+    def metrics(self) -> Mapping[str, Estimator]:
         """Return `verbmem`, a mean over items."""
-        return {"verbmem": "mean"}
+        return {"verbmem": Estimator()}
 
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
@@ -69,6 +70,7 @@ class VerbMem(Scorer):
                 )
             )
         return _Bound(
+            role=self.data,
             items=item_ids(rows, self.data),
             prompts=[
                 tokenizer.encode(text_of(row, "prompt", self.data), verbose=False) for row in rows
@@ -83,6 +85,7 @@ class VerbMem(Scorer):
 class _Bound:
     """The items, ready for many checkpoints."""
 
+    role: str
     items: Sequence[str]
     prompts: Sequence[Sequence[int]]
     references: Sequence[str]
@@ -100,7 +103,8 @@ class _Bound:
         if attack is not None:
             raise UsageError(f"verbmem cannot apply the prompt attack {type(attack).__name__}")
         rouge = RougeScorer(["rougeL"], use_stemmer=False)
-        written = [samples[0].text for samples in engine.generate(self.prompts, self.sampling)]
+        with naming(self.items, self.role):
+            written = [found[0].text for found in engine.generate(self.prompts, self.sampling)]
         return [
             SampleScore(
                 item=item,

@@ -17,8 +17,8 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scorers.rows import item_ids, take
-from ilubench.specs import DataSource
+from ilubench.scorers.rows import item_ids, naming, take
+from ilubench.specs import DataSource, Estimator
 from ilubench.tables import render
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class AnswerNLL(Scorer):
     labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1)
 
-    def metrics(self) -> Mapping[str, str]:
+    def metrics(self) -> Mapping[str, Estimator]:
         """Return `nll`, a mean over items."""
-        return {"nll": "mean"}
+        return {"nll": Estimator()}
 
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
@@ -69,7 +69,7 @@ class AnswerNLL(Scorer):
             if not context_ids or not answer_ids:
                 raise DataError(f"data.{self.data}: {item}: prompt or answer has no tokens")
             pairs.append((context_ids, answer_ids))
-        return _Bound(items, pairs)
+        return _Bound(self.data, items, pairs)
 
 
 def split(
@@ -96,6 +96,7 @@ def split(
 class _Bound:
     """The items, ready for many checkpoints."""
 
+    role: str
     items: Sequence[str]
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
 
@@ -107,7 +108,9 @@ class _Bound:
         """
         if attack is not None:
             raise UsageError(f"answer_nll cannot apply the prompt attack {type(attack).__name__}")
+        with naming(self.items, self.role):
+            scores = engine.logprobs(self.pairs)
         return [
             SampleScore(item=item, metric="nll", value=-scored.total / len(scored.values))
-            for item, scored in zip(self.items, engine.logprobs(self.pairs), strict=True)
+            for item, scored in zip(self.items, scores, strict=True)
         ]

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from ilubench.errors import DataError, did_you_mean
+from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
-__all__ = ["item_ids", "take", "text_of"]
+__all__ = ["item_ids", "naming", "take", "text_of"]
 
 
 def take(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
@@ -56,3 +57,13 @@ def item_ids(rows: Sequence[Mapping[str, object]], where: str) -> list[str]:
             raise DataError(f"{where}: the id {name!r} occurs twice")
         names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return names
+
+
+@contextmanager
+def naming(items: Sequence[str], role: str) -> Iterator[None]:
+    """Name the item in an engine's error, which knows its position only."""
+    try:
+        yield
+    except ItemError as error:
+        name = f"data.{role}: item {items[error.position]!r}"
+        raise ItemError(error.position, error.problem, name=name) from error

@@ -11,41 +11,54 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ilubench.errors import DataError, DivergedError, StoreError
-from ilubench.interfaces import BoundScorer, Checkpoint, Progress, SampleScore
+from ilubench.estimators import estimate
+from ilubench.interfaces import Checkpoint, Progress, SampleScore
 from ilubench.results import ScoreRecord, ScoreSummary
-from ilubench.stages.workbench import Workbench
+from ilubench.specs import Estimator
+from ilubench.stages.workbench import Measure, Workbench
 from ilubench.store import Artifact, write_atomic
 
 if TYPE_CHECKING:
     from ilubench.interfaces import Engine
 
-__all__ = ["read_samples", "read_score", "run_score", "score_checkpoint", "scored_checkpoints"]
+__all__ = [
+    "SAMPLES",
+    "read_samples",
+    "read_score",
+    "run_score",
+    "score_checkpoint",
+    "scored_checkpoints",
+]
 
-_SCHEMA = pa.schema(
+SAMPLES = pa.schema(
     [
         ("scorer", pa.string()),
-        ("item", pa.string()),
         ("metric", pa.string()),
+        ("item", pa.string()),
         ("value", pa.float64()),
         ("group", pa.string()),
         ("label", pa.string()),
-        ("choices", pa.list_(pa.float32())),
-        ("text", pa.string()),
     ]
 )
+"""What figures are computed from."""
+
+_SCHEMA = pa.schema([*SAMPLES, ("choices", pa.list_(pa.float32())), ("text", pa.string())])
 
 
-def _summary(scorer: str, metric: str, samples: Sequence[SampleScore]) -> ScoreSummary:
-    values = [sample.value for sample in samples if sample.metric == metric]
-    n = len(values)
-    if n == 0:
+def _summary(
+    scorer: str, metric: str, estimator: Estimator, samples: Sequence[SampleScore]
+) -> ScoreSummary:
+    mine = [sample for sample in samples if sample.metric == metric]
+    values = [sample.value for sample in mine]
+    if not values:
         raise DataError(f"scorer {scorer!r}: no sample was scored for {metric!r}")
     if not all(math.isfinite(value) for value in values):
         raise DivergedError(f"scorer {scorer!r}: a score of {metric!r} is not finite")
-    mean = math.fsum(values) / n
-    spread = math.fsum((value - mean) ** 2 for value in values)
-    se = math.sqrt(spread / (n - 1) / n) if n > 1 else None
-    return ScoreSummary(scorer=scorer, metric=metric, estimator="mean", value=mean, se=se, n=n)
+    groups, labels = [sample.group for sample in mine], [sample.label for sample in mine]
+    value, se = estimate(estimator, values, groups, labels)
+    return ScoreSummary(
+        scorer=scorer, metric=metric, estimator=estimator, value=value, se=se, n=len(values)
+    )
 
 
 def _parquet(samples: Mapping[str, Sequence[SampleScore]]) -> bytes:
@@ -64,7 +77,7 @@ def _parquet(samples: Mapping[str, Sequence[SampleScore]]) -> bytes:
 def score_checkpoint(
     checkpoint: Checkpoint,
     engine: "Engine",
-    scorers: Mapping[str, BoundScorer],
+    scorers: Mapping[str, Measure],
     folder: Path,
     progress: Progress,
 ) -> None:
@@ -79,19 +92,16 @@ def score_checkpoint(
     progress.start(f"score {checkpoint.name}", len(scorers))
     samples: dict[str, list[SampleScore]] = {}
     for done, (name, scorer) in enumerate(scorers.items(), start=1):
-        scored = scorer.score(engine)
+        scored = scorer.bound.score(engine)
         if checkpoint.items is not None:
             scored = [sample for sample in scored if sample.item in checkpoint.items]
         samples[name] = scored
         progress.advance(done, name)
     summaries = [
-        _summary(name, metric, scored)
-        for name, scored in samples.items()
-        for metric in dict.fromkeys(sample.metric for sample in scored)
+        _summary(name, metric, estimator, samples[name])
+        for name, scorer in scorers.items()
+        for metric, estimator in scorer.metrics.items()
     ]
-    for name, scored in samples.items():
-        if not scored:
-            raise DataError(f"scorer {name!r}: no sample was scored at {checkpoint.name}")
     record = ScoreRecord(
         checkpoint=checkpoint.name,
         step=checkpoint.step,
@@ -119,24 +129,23 @@ def read_score(path: Path) -> ScoreRecord:
         raise StoreError(f"{path} is damaged ({error}); delete its folder and run again") from error
 
 
-def read_samples(path: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """Return (scorer, metric) -> item -> value of one checkpoint's Parquet file.
+def read_samples(path: Path) -> pa.Table:
+    """Return one checkpoint's samples; the columns are those of SAMPLES.
 
     Raises:
         StoreError: damaged, or an item is there twice.
     """
     try:
-        table = pq.read_table(path, columns=["scorer", "metric", "item", "value"])
+        table = pq.read_table(path, columns=SAMPLES.names)
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"{path} is damaged ({error}); delete its folder and run again") from error
-    found: dict[tuple[str, str], dict[str, float]] = {}
-    columns = (table[name].to_pylist() for name in ("scorer", "metric", "item", "value"))
-    for scorer, metric, item, value in zip(*columns, strict=True):
-        items = found.setdefault((scorer, metric), {})
-        if item in items:
+    names = zip(*(table[name].to_pylist() for name in ("scorer", "metric", "item")), strict=True)
+    seen: set[tuple[str, str, str]] = set()
+    for scorer, metric, item in names:
+        if (scorer, metric, item) in seen:
             raise StoreError(f"{path}: item {item!r} of {scorer}/{metric} is there twice")
-        items[item] = value
-    return found
+        seen.add((scorer, metric, item))
+    return table
 
 
 def run_score(bench: Workbench, keys: tuple[str, str, str], progress: Progress) -> Artifact:

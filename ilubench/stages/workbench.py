@@ -4,6 +4,7 @@ import json
 import resource
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +26,13 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.models import apply_changes, find_folder, load_model, load_tokenizer
+from ilubench.specs import Estimator
 from ilubench.store import FolderState, Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["FA", "StepLog", "Workbench", "pick_device"]
+__all__ = ["FA", "Measure", "StepLog", "Workbench", "pick_device"]
 
 FA = "fa"
 """Name of the fine-tuning-accuracy scorer in an attack's records."""
@@ -98,6 +100,14 @@ class StepLog:
         }
 
 
+@dataclass(frozen=True)
+class Measure:
+    """A scorer that is ready, and how each of its metrics becomes a number."""
+
+    bound: BoundScorer
+    metrics: Mapping[str, Estimator]
+
+
 class Workbench:
     """Shared, read-only state of a run's jobs.
 
@@ -113,7 +123,7 @@ class Workbench:
         self.suite, self.tables = experiment.suite, experiment.tables
         self._tokenizers: dict[Path, PreTrainedTokenizerBase] = {}
         self._engines: dict[str, HFEngine] = {}
-        self._bound: dict[str, BoundScorer] = {}
+        self._bound: dict[str, Measure] = {}
         self._examples: dict[tuple[str, ...], list[Example]] = {}
 
     engine_name = "hf"
@@ -191,7 +201,7 @@ class Workbench:
 
     def bound(
         self, name: str, scorer: Scorer, target_key: str, attack: Attack | None = None
-    ) -> BoundScorer:
+    ) -> Measure:
         """Return a scorer with its items rendered; built once a run."""
         if name not in self._bound:
 
@@ -202,16 +212,17 @@ class Workbench:
                 rows=lambda asked: self.tables.rows(role(asked)),
                 publish_text=lambda asked: self.tables.source(role(asked)).publish_text,
             )
-            self._bound[name] = scorer.build(self.tokenizer(target_key), context)
+            bound = scorer.build(self.tokenizer(target_key), context)
+            self._bound[name] = Measure(bound, scorer.metrics())
         return self._bound[name]
 
-    def attack_scorers(self, attack: Attack, target_key: str) -> dict[str, BoundScorer]:
+    def attack_scorers(self, attack: Attack, target_key: str) -> dict[str, Measure]:
         """Return the attack's own scorer, the fine-tuning accuracy, bound; none if it has none."""
         if attack.fa is None:
             return {}
         return {FA: self.bound(f"{attack.name}/{FA}", attack.fa, target_key, attack)}
 
-    def suite_scorers(self, target_key: str) -> Mapping[str, BoundScorer]:
+    def suite_scorers(self, target_key: str) -> Mapping[str, Measure]:
         """Return the suite's scorers, bound."""
         return {
             name: self.bound(name, scorer, target_key)
