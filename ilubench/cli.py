@@ -102,7 +102,15 @@ def plan(words: Words = None, config: Config = None, as_json: Json = False) -> i
             {"stage": j.stage, "key": j.key, "label": j.label, "cached": made.is_done(j)}
             for j in made.jobs
         ]
-        typer.echo(json.dumps({"run": made.run_id, "folder": str(made.folder), "jobs": jobs}))
+        engine = made.bench.engine_choice
+        shown = {
+            "run": made.run_id,
+            "folder": str(made.folder),
+            "engine": engine.name,
+            "engine_reason": engine.reason,
+            "jobs": jobs,
+        }
+        typer.echo(json.dumps(shown))
     else:
         _console(stderr=False).print(plan_table(made))
     return COMPLETE
@@ -245,6 +253,7 @@ def _quiet_libraries() -> Iterator[None]:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     logging.captureWarnings(True)
     for name in (

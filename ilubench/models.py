@@ -16,23 +16,31 @@ from ilubench.interfaces import Batch
 from ilubench.specs import ModelSource
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "Answers",
     "answer_logits",
     "apply_changes",
+    "architecture",
     "find_folder",
     "folder_sha256",
     "initialise",
+    "load_config",
     "load_model",
     "load_tokenizer",
+    "quiet",
+    "recipe_config",
     "save_changes",
     "save_model",
+    "tensor_shapes",
     "weight_files",
 ]
 
 _CHANGES = "changes.safetensors"
+
+_COMPUTED = "rotary_emb.inv_freq"
+"""A computed buffer that old checkpoints carry."""
 
 
 def find_folder(source: ModelSource) -> Path:
@@ -136,8 +144,76 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 
+def load_config(folder: Path) -> "PretrainedConfig":
+    """Return a checkpoint's configuration.
+
+    Raises:
+        ModelError: there is none, or transformers does not know it.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        return cast("PretrainedConfig", AutoConfig.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        problem = str(error).split("\n", 1)[0]
+        raise ModelError(f"{folder}: its configuration cannot be read: {problem}") from error
+
+
+def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
+    """Return the configuration that a recipe spells out.
+
+    Raises:
+        ModelError: transformers does not accept it.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    given: dict[str, Any] = dict(settings)
+    model_type = str(given.pop("model_type", ""))
+    if model_type not in CONFIG_MAPPING:
+        remedy = did_you_mean(model_type, CONFIG_MAPPING)
+        raise ModelError(f"recipe.config: unknown model_type {model_type!r}; {remedy}")
+    try:
+        return AutoConfig.for_model(model_type, **given)
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        problem = " ".join(str(error).split())
+        raise ModelError(f"recipe.config: {problem}") from error
+
+
+def architecture(config: "PretrainedConfig") -> str:
+    """Return the name of the class that a configuration's causal language model has."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    named = config.architectures or [
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, config.model_type)
+    ]
+    return str(named[0])
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return tensor name -> shape of a checkpoint's safetensors; no tensor is read.
+
+    Raises:
+        ModelError: there are none, or a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as handle:
+                for name in handle.keys():  # noqa: SIM118
+                    if not name.endswith(_COMPUTED):
+                        shapes[name] = tuple(handle.get_slice(name).get_shape())
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path} is damaged: {error}") from error
+    return shapes
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and warnings away."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -165,7 +241,7 @@ def load_model(folder: Path, device: str, dtype: torch.dtype = torch.float32) ->
     weight_files(folder)
     refusals = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -189,20 +265,14 @@ def initialise(config: Mapping[str, JsonValue], vocabulary: int, seed: int) -> "
     Raises:
         ModelError: transformers does not accept the configuration.
     """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    settings = dict(config)
-    model_type = str(settings.pop("model_type", ""))
-    if model_type not in CONFIG_MAPPING:
-        remedy = did_you_mean(model_type, CONFIG_MAPPING)
-        raise ModelError(f"recipe.config: unknown model_type {model_type!r}; {remedy}")
+    made = recipe_config({**config, "vocab_size": vocabulary})
     try:
-        made = AutoConfig.for_model(model_type, vocab_size=vocabulary, **settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         problem = " ".join(str(error).split())
         raise ModelError(f"recipe.config: {problem}") from error
     return cast("PreTrainedModel", model)
@@ -212,7 +282,7 @@ def save_model(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, dtype: str
 ) -> None:
     """Write a whole checkpoint in ``dtype`` (`float32`, `bfloat16`)."""
-    with _quiet():
+    with quiet():
         kept = model.dtype
         module: torch.nn.Module = model
         module.to(getattr(torch, dtype))
@@ -247,7 +317,7 @@ def save_changes(model: "PreTrainedModel", base: Path, folder: Path) -> tuple[st
     changed: dict[str, torch.Tensor] = {}
     seen: set[str] = set()
     for name, before in _stored(base):
-        if name.endswith("rotary_emb.inv_freq"):  # a computed buffer that old checkpoints carry
+        if name.endswith(_COMPUTED):
             continue
         if name not in current or current[name].shape != before.shape:
             raise ModelError(f"tensor {name!r} of {base} is not in the model that came out")

@@ -74,7 +74,7 @@ def run_record(
         method_version=type(experiment.method).version,
         seeds=experiment.seeds,
         attacks=tuple(attack.name for attack in experiment.attacks),
-        engine=plan.bench.engine_name,
+        engine=plan.bench.engine_choice.name,
         dtype=experiment.suite.dtype,
         seen=experiment.seen,
         scores=tuple(

@@ -96,6 +96,8 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
         if fresh and not any(outcome.state == "done" for outcome in outcomes):
             shutil.rmtree(plan.folder)  # nothing was measured
         raise
+    finally:
+        plan.bench.close()
     samples = gather(plan)
     try:
         rows = robustness_rows(experiment, samples)

@@ -105,7 +105,11 @@ def make_plan(experiment: Experiment) -> Plan:
 
 
 def check_inputs(plan: Plan) -> None:
-    """Tokenise and bind what the open jobs read, so that a wrong item shows before any training."""
+    """Tokenise, bind and dry-run what the open jobs read: a wrong item shows before any training.
+
+    Raises:
+        DataError: data are missing, empty, or an item does not fit the model.
+    """
     bench, suite = plan.bench, plan.bench.suite
     open_jobs = [job for job in plan.jobs if not plan.is_done(job)]
     for job in open_jobs:
@@ -118,6 +122,8 @@ def check_inputs(plan: Plan) -> None:
         elif job.attack is not None:
             for name in job.attack.plugin.roles():
                 bench.examples((job.attack.role(name, suite),), plan.target)
-            bench.attack_scorers(job.attack, plan.target)
+    attacks = {job.attack.name: job.attack for job in open_jobs if job.attack is not None}
+    for attack in attacks.values():
+        bench.check_items(bench.attack_scorers(attack, plan.target), plan.target)
     if any(job.stage in ("score", "attack") for job in open_jobs):
-        bench.suite_scorers(plan.target)
+        bench.check_items(bench.suite_scorers(plan.target), plan.target)

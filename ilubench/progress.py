@@ -58,9 +58,9 @@ def plan_table(plan: Plan) -> Table:
     """Return the plan as a table: one line a job, cached or to do."""
     experiment = plan.bench.experiment
     title = f"suite {experiment.suite.name} v{experiment.suite.version}, {plan.bench.device}"
-    table = Table(
-        title=f"Plan: {experiment.method_name} on {title}, engine hf", title_justify="left"
-    )
+    engine = plan.bench.engine_choice
+    title = f"Plan: {experiment.method_name} on {title}, engine {engine.name} ({engine.reason})"
+    table = Table(title=title, title_justify="left")
     for name in ("job", "state", "key"):
         table.add_column(name)
     estimate = _Estimate(plan)
@@ -81,10 +81,11 @@ def _headline(plan: Plan) -> str:
     shown = ", ".join(f"{key}={_short(value)}" for key, value in settings.items())
     seeds = ",".join(str(seed) for seed in experiment.seeds)
     attacks = ",".join(attack.name for attack in experiment.attacks) or "none"
+    place = f"engine {plan.bench.engine_choice.name} on {plan.bench.device}"
     lines = [
         f"suite    {experiment.suite.name} v{experiment.suite.version}: {experiment.suite.title}",
         f"method   {experiment.method_name}" + (f" ({shown})" if shown else ""),
-        f"attacks  {attacks}; seeds {seeds}; engine hf on {plan.bench.device}",
+        f"attacks  {attacks}; seeds {seeds}; {place}",
         f"jobs     {len(plan.jobs)}, of which {len(todo)} to do",
         f"folder   {plan.folder}",
     ]

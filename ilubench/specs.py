@@ -326,7 +326,7 @@ class RunSpec(Spec):
     method: PluginRef = PluginRef(use="ilu")
     attacks: tuple[str, ...] | None = Field(default=None, description="all of the suite's")
     seeds: tuple[int, ...] | None = Field(default=None, description="the suite's")
-    engine: Literal["auto", "hf"] = "auto"
+    engine: Literal["auto", "hf", "vllm"] = "auto"
     device: str = "auto"
     keep: tuple[Literal["attacked"], ...] = ()
     out: str = Field(default="runs", description="folder of results and cache")

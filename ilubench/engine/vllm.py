@@ -1,0 +1,506 @@
+"""The vLLM engine: one loaded model whose weights are replaced, never its process.
+
+vLLM runs in this process (``VLLM_ENABLE_V1_MULTIPROCESSING=0``), so that nothing is left behind
+when a run is killed. This is the only file that imports it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import math
+import os
+import random
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from ilubench.engine.batching import check_prompts
+from ilubench.engine.text import cut, eos_ids, has_stopped, plain, sample_seed
+from ilubench.errors import (
+    DataError,
+    DivergedError,
+    IlubenchError,
+    ItemError,
+    JobError,
+    ModelError,
+)
+from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
+from ilubench.models import load_config, quiet, tensor_shapes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["OPTIONS", "VllmEngine", "WeightSwap"]
+
+OPTIONS = 64
+"""Token ids that one request may ask the log-probabilities of."""
+
+_SEQUENCES = 256
+"""Sequences that are decoded at once."""
+
+_TOKENS = 1024
+"""Tokens of key-value cache for each of ``batch_size`` sequences, at least."""
+
+T = TypeVar("T")
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class WeightSwap:
+    """Mixed into vLLM's worker (``worker_extension_cls``): loads other weights into its model."""
+
+    def swap_weights(self, folder: str) -> None:
+        """Replace every tensor by the checkpoint's; names and shapes were compared before."""
+        worker: Any = self
+        worker.reload_weights(weights_path=folder)
+        tied = worker.model_config.hf_text_config.tie_word_embeddings
+        if tied and worker.device.type == "cpu":
+            # a head that shares the embedding's tensor keeps a packed copy of the old one
+            from vllm.model_executor.layers import utils
+
+            head = worker.get_model().lm_head
+            utils.dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+
+
+class VllmEngine:
+    """Scores and generates with vLLM; same interface and, in float32, same results as HFEngine.
+
+    The first :meth:`load` starts vLLM; later ones hand the tensors over as safetensors on a memory
+    file system and reset the prefix cache. A call that fails inside vLLM is tried once more with a
+    fresh engine on the same weights; the second failure is a JobError. Samples (``temperature``
+    above 0) depend on seed, prompt and number, but are not those of HFEngine.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        """Prepare; vLLM starts with the first weights.
+
+        Args:
+            tokenizer: decodes what is generated and names the end-of-sequence token.
+            batch_size: sequences that the key-value cache has room for (in vLLM more run at once).
+            max_length: tokens that a sequence may have; by default what the model takes.
+            dtype: of the weights inside vLLM; live models must have it.
+            device: `cpu` or `cuda`.
+        """
+        self.tokenizer = tokenizer
+        self.max_length = max_length or int(tokenizer.model_max_length)
+        self._given_length = max_length
+        self._batch_size = batch_size
+        self._dtype, self._device = dtype, device
+        self._llm: Any = None
+        self._config: Any = None
+        self._shapes: Shapes = {}
+        self._weights: Path | None = None
+        self._scratch = tempfile.TemporaryDirectory(prefix="ilubench-vllm-")
+        self._spool: tempfile.TemporaryDirectory[str] | None = None
+        tokenizer.save_pretrained(self._scratch.name)
+
+    # ------------------------------------------------------------------ weights
+
+    def load(self, weights: PreTrainedModel | Path) -> None:
+        """Replace the weights: a live model of the same architecture, or a checkpoint's folder.
+
+        Raises:
+            ModelError: no safetensors; tensors or shapes are not those of the model in the engine;
+                a live model has another dtype; vLLM cannot run the model.
+            DivergedError: the weights give logits that are not numbers.
+            JobError: vLLM failed twice.
+        """
+        spool, folder = None, Path(weights) if isinstance(weights, str | Path) else None
+        if folder is None:
+            assert not isinstance(weights, str | Path)
+            spool = self._written(weights)
+            folder = Path(spool.name)
+        config, shapes = load_config(folder), tensor_shapes(folder)
+        fits = self._llm is not None and config.to_diff_dict() == self._config.to_diff_dict()
+        if fits:
+            _compare(self._shapes, shapes, folder)
+        before, self._spool = self._spool, spool
+        self._weights, self._config, self._shapes = folder, config, shapes
+        takes = getattr(config.get_text_config(), "max_position_embeddings", None)
+        self.max_length = self._given_length or int(takes or self.tokenizer.model_max_length)
+        if fits:
+            self._again(lambda: self._swap(folder))
+        else:
+            self._restart()
+        if before is not None:
+            before.cleanup()
+        first = self.tokenizer.bos_token_id
+        self.choices([[0 if first is None else first]], [0])
+
+    def _written(self, model: PreTrainedModel) -> tempfile.TemporaryDirectory[str]:
+        """Write a live model's tensors as a checkpoint, to memory where there is room."""
+        if str(model.dtype) != f"torch.{self._dtype}":
+            problem = f"a live model of {str(model.dtype)[6:]} cannot be scored in {self._dtype}"
+            raise ModelError(f"{problem}; a row never mixes dtypes")
+        size = sum(p.numel() * p.element_size() for p in model.parameters())
+        spool = tempfile.TemporaryDirectory(prefix="ilubench-weights-", dir=_memory(size))
+        with _as_before(), quiet():
+            model.save_pretrained(spool.name, max_shard_size="1TB")
+        return spool
+
+    def _swap(self, folder: Path) -> None:
+        self._llm.collective_rpc("swap_weights", args=(str(folder),))
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("the prefix cache could not be reset")
+
+    def _restart(self) -> None:
+        """Start vLLM on the current weights, in place of the one that is there."""
+        self._stop()
+        self._config.save_pretrained(self._scratch.name)  # looked for beside the tokenizer
+        try:
+            with _as_before():
+                self._llm = _start(self._arguments(), self._device)
+        except Exception as error:
+            self._stop()
+            problem = _first_line(error)
+            if "memory" in problem.lower():
+                raise JobError(
+                    f"out of memory: vLLM cannot start ({problem}); lower suite.score_batch, "
+                    "or use engine=hf"
+                ) from error
+            name = (self._config.architectures or [self._config.model_type])[0]
+            raise ModelError(f"vLLM cannot run {name}: {problem}; use engine=hf") from error
+
+    def _arguments(self) -> dict[str, Any]:
+        text = self._config.get_text_config()
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        size = getattr(torch, self._dtype).itemsize
+        token = 2 * text.num_hidden_layers * heads * width * size
+        tokens = max(self.max_length + 1, self._batch_size * _TOKENS)
+        shared = {
+            "model": str(self._weights),
+            "tokenizer": self._scratch.name,
+            "dtype": self._dtype,
+            # one more than fits: the last token of a continuation is scored but never fed
+            "max_model_len": self.max_length + 1,
+            "max_num_seqs": _SEQUENCES,
+            "max_logprobs": OPTIONS,
+            "kv_cache_memory_bytes": max(64 << 20, token * tokens),
+            "enable_prefix_caching": True,
+            "generation_config": "vllm",  # never the checkpoint's own sampling settings
+            "trust_remote_code": False,
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+            "seed": 0,
+            "worker_extension_cls": f"{WeightSwap.__module__}.{WeightSwap.__qualname__}",
+        }
+        return shared | ({"enforce_eager": True, "block_size": 32} if self._device == "cpu" else {})
+
+    def _stop(self) -> None:
+        if self._llm is None:
+            return
+        stopped, self._llm = weakref.ref(self._llm), None
+        with _as_before():
+            _clean()
+        if stopped() is not None:
+            gc.collect()
+
+    def close(self) -> None:
+        """Stop vLLM and remove what was written for it."""
+        self._stop()
+        self._weights = None
+        for folder in (self._spool, self._scratch):
+            if folder is not None:
+                folder.cleanup()
+        self._spool = None
+
+    # ------------------------------------------------------------------ the three calls
+
+    def choices(self, prompts: Sequence[Ids], options: Sequence[int]) -> list[tuple[float, ...]]:
+        """Return next-token log-probabilities (nats) of the ``options`` tokens, one row a prompt.
+
+        Raises:
+            ItemError: an empty or too long prompt.
+            DataError: an option outside the vocabulary, or more than OPTIONS of them.
+            DivergedError: a log-probability is not a number.
+        """
+        self._check(prompts)
+        vocabulary = self._vocabulary()
+        if not options or max(options) >= vocabulary or min(options) < 0:
+            raise DataError(f"the options {list(options)} are not ids of the vocabulary")
+        if len(set(options)) > OPTIONS:
+            raise DataError(f"{len(set(options))} options at once; vLLM takes {OPTIONS}")
+        asked = {"max_tokens": 1, "logprob_token_ids": sorted(set(options))}
+        rows = []
+        for found in self._run(prompts, [asked] * len(prompts)):
+            known = found.outputs[0].logprobs[0]
+            rows.append(tuple(known[option].logprob for option in options))
+        _numbers(value for row in rows for value in row)
+        return rows
+
+    def logprobs(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[TokenLogprobs]:
+        """Return log-probabilities (nats) and argmax flags of each continuation's tokens.
+
+        The last token is read off the next-token row, the others are prompt log-probabilities.
+        vLLM leaves those at positions that it took from its prefix cache undefined: a request whose
+        cached part reaches into the continuation is run again without the cache.
+
+        Raises:
+            ItemError: an empty context or continuation, or a pair that does not fit.
+            DivergedError: a log-probability is not a number.
+        """
+        for position, (_, continuation) in enumerate(pairs):
+            if not continuation:
+                raise ItemError(position, "the continuation is empty")
+        prompts = [[*context, *rest[:-1]] if context else [] for context, rest in pairs]
+        self._check(prompts)
+        self._check([rest[-1:] for _, rest in pairs])
+        asked: list[dict[str, Any]] = [
+            {
+                "max_tokens": 1,
+                "logprob_token_ids": [rest[-1]],
+                "prompt_logprobs": 0 if len(rest) > 1 else None,
+                "skip_reading_prefix_cache": False,
+            }
+            for _, rest in pairs
+        ]
+        found = self._run(prompts, asked)
+        again = [
+            position
+            for position, (context, rest) in enumerate(pairs)
+            if len(rest) > 1 and (found[position].num_cached_tokens or 0) >= len(context)
+        ]
+        fresh = [{**asked[position], "skip_reading_prefix_cache": True} for position in again]
+        for position, answer in zip(
+            again, self._run([prompts[position] for position in again], fresh), strict=True
+        ):
+            found[position] = answer
+        scored = [_scored(answer, *pair) for answer, pair in zip(found, pairs, strict=True)]
+        _numbers(value for one in scored for value in one.values)
+        return scored
+
+    def generate(self, prompts: Sequence[Ids], sampling: SamplingSpec) -> list[list[Generation]]:
+        """Return ``sampling.n`` continuations a prompt, without the end-of-sequence token.
+
+        Text ends before the first stop string; ``ids`` may reach past its start.
+
+        Raises:
+            ItemError: an empty prompt, or one that does not fit together with ``max_tokens``.
+        """
+        self._check(prompts, extra=sampling.max_tokens)
+        copies = sampling.n if sampling.temperature > 0 else 1
+        ends = eos_ids(self.tokenizer, self._config)
+        shared = {
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "stop_token_ids": sorted(ends),
+        }
+        wanted = [(prompt, number) for prompt in prompts for number in range(copies)]
+        asked: list[dict[str, Any]] = [
+            {**shared, "seed": sample_seed(sampling, *one)} if sampling.temperature > 0 else shared
+            for one in wanted
+        ]
+        written = []
+        for found in self._write([prompt for prompt, _ in wanted], asked, sampling.stop):
+            ids = found[:-1] if found and found[-1] in ends else found
+            text = cut(plain(self.tokenizer, ids), sampling.stop)
+            written.append(Generation(ids, text))
+        several = [written[at : at + copies] for at in range(0, len(written), copies)]
+        return [mine if copies == sampling.n else mine * sampling.n for mine in several]
+
+    # ------------------------------------------------------------------ inside
+
+    def _vocabulary(self) -> int:
+        return int(self._config.get_text_config().vocab_size)
+
+    def _check(self, prompts: Sequence[Ids], *, extra: int = 0) -> None:
+        if self._weights is None:
+            raise ModelError("no weights are loaded; call load()")
+        check_prompts(
+            prompts, extra=extra, max_length=self.max_length, vocabulary=self._vocabulary()
+        )
+
+    def _requests(
+        self, prompts: Sequence[Ids], asked: Sequence[Mapping[str, Any]]
+    ) -> list[tuple[dict[str, Any], Any]]:
+        """Return vLLM's prompts and settings (greedy and without text unless asked)."""
+        vllm = _library(self._device)
+        usual = {"temperature": 0.0, "detokenize": False}
+        return [
+            ({"prompt_token_ids": list(prompt)}, vllm.SamplingParams(**{**usual, **one}))
+            for prompt, one in zip(prompts, asked, strict=True)
+        ]
+
+    def _run(self, prompts: Sequence[Ids], asked: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Run requests; answers in their order."""
+        if not prompts:
+            return []
+        given, settings = zip(*self._requests(prompts, asked), strict=True)
+        return self._again(
+            lambda: list(self._llm.generate(list(given), list(settings), use_tqdm=False))
+        )
+
+    def _write(
+        self, prompts: Sequence[Ids], asked: Sequence[Mapping[str, Any]], stop: Sequence[str]
+    ) -> list[tuple[int, ...]]:
+        """Generate; a request ends after the token with which its text holds a stop string.
+
+        vLLM's own search for stop strings decodes the prompt's end along and waits for whole
+        characters, so that broken text ends elsewhere than in the transformers engine.
+        """
+        if not stop:
+            return [tuple(one.outputs[0].token_ids) for one in self._run(prompts, asked)]
+        requests = self._requests(prompts, asked)
+
+        def steps() -> list[tuple[int, ...]]:
+            engine = self._llm.llm_engine
+            written: dict[str, tuple[int, ...]] = {}
+            for number, request in enumerate(requests):
+                engine.add_request(str(number), *request)
+            while engine.has_unfinished_requests():
+                for one in engine.step():
+                    if one.request_id in written:
+                        continue
+                    ids = tuple(one.outputs[0].token_ids)
+                    if has_stopped(self.tokenizer, ids, stop):
+                        engine.abort_request([one.request_id])
+                        written[one.request_id] = ids
+                    elif one.finished:
+                        written[one.request_id] = ids
+            return [written[str(number)] for number in range(len(requests))]
+
+        return self._again(steps)
+
+    def _again(self, call: Callable[[], T]) -> T:
+        """Call; after a failure inside vLLM, once more with a fresh engine on the same weights."""
+        try:
+            with _as_before():
+                return call()
+        except IlubenchError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a dead engine raises
+            self._restart()
+        try:
+            with _as_before():
+                return call()
+        except Exception as error:
+            self._stop()
+            raise JobError(f"vLLM failed twice: {_first_line(error)}") from error
+
+
+def _scored(answer: Any, context: Ids, rest: Ids) -> TokenLogprobs:  # noqa: ANN401
+    """Return the continuation's log-probabilities from one request's answer."""
+    values, greedy = [], []
+    for place, token in enumerate(rest[:-1], start=len(context)):
+        entry = answer.prompt_logprobs[place][token]
+        values.append(float(entry.logprob))
+        greedy.append(entry.rank == 1)
+    output = answer.outputs[0]
+    values.append(float(output.logprobs[0][rest[-1]].logprob))
+    greedy.append(output.token_ids[0] == rest[-1])
+    return TokenLogprobs(tuple(values), tuple(greedy))
+
+
+def _numbers(values: Iterator[float]) -> None:
+    if any(math.isnan(value) for value in values):
+        raise DivergedError("the model's logits are not numbers; its weights diverged")
+
+
+def _compare(expected: Shapes, found: Shapes, folder: Path) -> None:
+    """Raise unless a checkpoint has exactly the tensors of the engine's model.
+
+    vLLM itself says nothing of a missing tensor (the old one stays), and a wrong shape leaves it
+    half loaded.
+    """
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or extra:
+        problem = f"lacks {missing[0]!r}" if missing else f"has a tensor {extra[0]!r} too many"
+        raise ModelError(f"{folder}: {problem}; the engine's model was another one")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ModelError(
+                f"{folder}: {name!r} has shape {list(found[name])}, not {list(shape)}; "
+                "the engine's model was another one"
+            )
+
+
+def _memory(size: int) -> str | None:
+    """Return a memory file system with room for ``size`` bytes; None: the temporary folder."""
+    shared = Path("/dev/shm")
+    if shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 2 * size:
+        return str(shared)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "") or (
+        type(error).__name__
+    )
+
+
+# ------------------------------------------------------------------ vLLM's side
+
+
+def _library(device: str) -> Any:  # noqa: ANN401
+    """Import vLLM, in this process and without compilation on a CPU."""
+    settings = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+    if device == "cpu":
+        settings["TORCHDYNAMO_DISABLE"] = "1"  # else the first log-probabilities start a compiler
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    return importlib.import_module("vllm")
+
+
+def _start(arguments: Mapping[str, Any], device: str) -> Any:  # noqa: ANN401
+    return _library(device).LLM(**arguments)
+
+
+def _clean() -> None:
+    """Take down vLLM's process group, so that another engine can start in this process."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Put back what vLLM changes in a process that also trains.
+
+    It seeds every generator, replaces `torch.set_num_threads`, may set the number of threads, and
+    leaves variables such as LD_PRELOAD to child processes.
+    """
+    import numpy as np
+
+    python, numpy = random.getstate(), np.random.get_state()
+    threads, setter = torch.get_num_threads(), torch.set_num_threads
+    environment = dict(os.environ)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_num_threads = setter
+            if torch.get_num_threads() != threads:
+                setter(threads)
+            for name in set(os.environ) - set(environment):
+                if not name.startswith("VLLM_"):
+                    del os.environ[name]
+            os.environ.update(environment)
