@@ -114,7 +114,7 @@ def check_inputs(plan: Plan) -> None:
     open_jobs = [job for job in plan.jobs if not plan.is_done(job)]
     for job in open_jobs:
         if job.stage == "unlearn" and job.who == "method":
-            roles = [suite.forget, suite.retain]
+            roles = [suite.forget, suite.retain] if bench.experiment.method.trains else []
             names = bench.experiment.method.environment_names()
             roles += [(bench.experiment.environment_role(name),) for name in names]
             for role in roles:

@@ -1,17 +1,25 @@
-"""VerbMem: hand-made cases, and an independent slow implementation."""
+"""VerbMem and KnowMem: hand-made cases; the MUSE suites; a checkpoint scored on local files."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from doubles import make_tokenizer, tiny_llama
+from muse_reference import Slow, cut, disturbed, knowmem_prompt, rouge_l
+from runs import command
+from tokenizers import decoders
+from transformers import PreTrainedTokenizerFast
 
 from ilubench.engine.hf import HFEngine
-from ilubench.errors import DataError, UsageError
+from ilubench.errors import DataError, ItemError, UsageError
+from ilubench.experiment import resolve
 from ilubench.interfaces import Generation, Item, PromptAttack, Row, SamplingSpec, ScoreContext
-from ilubench.scorers.muse import VerbMem
+from ilubench.models import save_model
+from ilubench.overrides import parse
+from ilubench.scorers.muse import KnowMem, VerbMem
+from ilubench.scorers.privleak import PrivLeak
 from ilubench.specs import Estimator
 from ilubench.tokenizers import build_tokenizer
 
@@ -25,14 +33,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def _context(rows: Mapping[str, Sequence[Row]], *, publish: bool = False) -> ScoreContext:
     return ScoreContext(rows=lambda role: rows[role], publish_text=lambda _role: publish)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Recites(HFEngine):
@@ -49,6 +49,14 @@ class Recites(HFEngine):
     ) -> list[list[Generation]]:
         self.prompts, self.sampling = prompts, sampling
         return [[Generation((), text)] for text in self.texts]
+
+
+class Same(PromptAttack):
+    def rewrite(self, item: Item) -> Sequence[Item]:
+        return [item]
+
+    def reduce(self, scores: Sequence[float]) -> float:
+        return scores[0]
 
 
 def _score(tokenizer: Any, gt: str, written: str, **settings: Any) -> float:
@@ -112,74 +120,214 @@ def test_refusals(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(DataError, match="column 'gt' is missing"):
         VerbMem(data="d").build(tokenizer, _context({"d": [{"prompt": "a"}]}))
 
-    class Same(PromptAttack):
-        def rewrite(self, item: Item) -> Sequence[Item]:
-            return [item]
-
-        def reduce(self, scores: Sequence[float]) -> float:
-            return scores[0]
-
     bound = VerbMem(data="d").build(tokenizer, _context({"d": [{"prompt": "a", "gt": "dog"}]}))
     with pytest.raises(UsageError, match="Same"):
         bound.score(Recites(tokenizer, [""]), Same())
 
 
-# ------------------------------------------------------------------ an independent implementation
+# ------------------------------------------------------------------ KnowMem
 
 
-def _slow_rouge_l(reference: str, written: str) -> float:
-    one, two = (re.findall(r"[a-z0-9]+", text.lower()) for text in (reference, written))
-    table = [[0] * (len(two) + 1) for _ in range(len(one) + 1)]
-    for i, left in enumerate(one):
-        for j, right in enumerate(two):
-            longer = max(table[i][j + 1], table[i + 1][j])
-            table[i + 1][j + 1] = table[i][j] + 1 if left == right else longer
-    common = table[-1][-1]
-    return 2 * common / (len(one) + len(two)) if common else 0.0
+PAIRS: list[Row] = [{"question": "fox?", "answer": "dog"}, {"question": "jumps?", "answer": "a\nb"}]
 
 
-def _slow_verbmem(model: Any, tokenizer: Any, rows: Sequence[Row], length: int) -> list[float]:
-    values = []
-    for row in rows:
-        ids = tokenizer(row["prompt"]).input_ids
-        start = len(ids)
-        for _ in range(length):
-            with torch.no_grad():
-                token = int(model(torch.tensor([ids])).logits[0, -1].argmax())
-            if token == tokenizer.eos_token_id:
-                break
-            ids = [*ids, token]
-        reference = tokenizer.decode(
-            tokenizer(row["gt"]).input_ids[:length], skip_special_tokens=True
-        )
-        written = tokenizer.decode(ids[start:], skip_special_tokens=True)
-        values.append(_slow_rouge_l(reference, written))
-    return values
+def _known(tokenizer: Any, answer: str, written: str) -> tuple[float, str]:
+    rows: dict[str, Sequence[Row]] = {"d": [{"question": "why", "answer": answer}], "i": PAIRS}
+    bound = KnowMem(data="d", icl="i").build(tokenizer, _context(rows, publish=True))
+    (score,) = bound.score(Recites(tokenizer, [written]))
+    assert score.metric == "knowmem"
+    return score.value, score.text
 
 
-def test_equals_a_slow_implementation(tokenizer: PreTrainedTokenizerFast) -> None:
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.3,
-    )
-    model = LlamaForCausalLM(config)
-    model.train(mode=False)
-    words = TEXT.split()
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("lazy dog", "lazy dog"),
+        ("lazy dog\nthen more", "lazy dog\nthen more"),
+        ("lazy dog\n\nQuestion: x\nAnswer: y", "lazy dog"),
+        ("lazy\nQuestion of\n\ndog", "lazy"),
+        ("lazy Question: dog", "lazy "),
+        ("lazy Question dog", "lazy Question dog"),
+        ("Question: a\n\nb", ""),
+        ("a\n\n\nb", "a"),
+        ("\n\na", ""),
+    ],
+)
+def test_an_answer_is_cut(tokenizer: PreTrainedTokenizerFast, written: str, kept: str) -> None:
+    assert _known(tokenizer, "x", written)[1] == kept
+
+
+def test_an_answer_is_scored_after_the_cut(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert _known(tokenizer, "lazy dog", "lazy dog\n\nQuestion: runs")[0] == 1.0
+    assert _known(tokenizer, "lazy dog", "\n\nlazy dog")[0] == 0.0
+    # one of two words right on one side, one of one on the other
+    assert _known(tokenizer, "lazy dog", "dog")[0] == pytest.approx(2 / 3)
+    assert _known(tokenizer, "runs", "running")[0] == 0.0
+
+
+def test_what_is_asked_of_knowledge(tokenizer: PreTrainedTokenizerFast) -> None:
     rows: list[Row] = [
-        {"prompt": " ".join(words[n : n + 2 + n % 3]), "gt": " ".join(words[n + 2 :] * 3)}
-        for n in range(12)
+        {"question": "the quick?", "answer": "fox", "id": "a"},
+        {"question": "over?", "answer": "dog"},
     ]
-    engine = HFEngine(tokenizer, batch_size=5)
+    scorer = KnowMem(data="d", icl="i")
+    assert dict(scorer.metrics()) == {"knowmem": Estimator()}
+    assert scorer.roles() == ("d", "i")
+    engine = Recites(tokenizer, ["fox", "cat"])
+    bound = scorer.build(tokenizer, _context({"d": rows, "i": PAIRS}))
+    scores = bound.score(engine)
+    assert engine.sampling == SamplingSpec(max_tokens=32, stop=())
+    shown = "Question: fox?\nAnswer: dog\n\nQuestion: jumps?\nAnswer: a\nb\n\n"
+    prompts = [f"{shown}Question: {question}\nAnswer: " for question in ("the quick?", "over?")]
+    assert list(engine.prompts) == [tokenizer.encode(prompt) for prompt in prompts]
+    assert all(prompt[0] == tokenizer.bos_token_id for prompt in engine.prompts)
+    assert [(score.item == "a", score.value, score.text) for score in scores] == [
+        (True, 1.0, ""),
+        (False, 0.0, ""),
+    ]
+    first = KnowMem(data="d", icl="i", limit=1, max_tokens=3)
+    engine = Recites(tokenizer, ["fox"])
+    (score,) = first.build(tokenizer, _context({"d": rows, "i": PAIRS})).score(engine)
+    assert (score.item, engine.sampling.max_tokens) == ("a", 3)
+    assert list(engine.prompts) == [tokenizer.encode(prompts[0])]
+
+
+def test_why_no_stop_string_is_given() -> None:
+    """With byte-level fallback the newlines that would have ended a generation can vanish."""
+    decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    assert decoder.decode(["dog", "<0x0A>", "<0x0A>"]) == "dog\n\n"
+    assert "\n" not in decoder.decode(["dog", "<0x0A>", "<0x0A>", "<0xF0>"])
+
+
+def test_refusals_of_knowmem(tokenizer: PreTrainedTokenizerFast) -> None:
+    good: list[Row] = [{"question": "a", "answer": "dog", "id": "first"}]
+    scorer = KnowMem(data="d", icl="i")
+    with pytest.raises(DataError, match=r"data\.d: no rows"):
+        scorer.build(tokenizer, _context({"d": [], "i": PAIRS}))
+    with pytest.raises(DataError, match=r"data\.i: no rows"):
+        scorer.build(tokenizer, _context({"d": good, "i": []}))
+    with pytest.raises(DataError, match=r"data\.i: column 'answer' is missing"):
+        scorer.build(tokenizer, _context({"d": good, "i": [{"question": "a"}]}))
+    several: list[Row] = [{"question": "a", "answer": ["dog", "fox"]}]
+    with pytest.raises(DataError, match=r"data\.d: column 'answer' is \['dog', 'fox'\], not text"):
+        scorer.build(tokenizer, _context({"d": several, "i": PAIRS}))
+    bound = scorer.build(tokenizer, _context({"d": good, "i": PAIRS}))
+    with pytest.raises(UsageError, match="knowmem cannot apply the prompt attack Same"):
+        bound.score(Recites(tokenizer, [""]), Same())
+    model = tiny_llama(len(tokenizer))
+    engine = HFEngine(tokenizer, max_length=40)
     engine.load(model)
-    bound = VerbMem(data="d", max_tokens=24).build(tokenizer, _context({"d": rows}))
-    values = [score.value for score in bound.score(engine)]
-    assert values == pytest.approx(_slow_verbmem(model, tokenizer, rows, 24))
-    assert len({round(value, 3) for value in values}) > 3
+    with pytest.raises(ItemError, match=r"data\.d: item 'first': .* and 32 more do not fit"):
+        bound.score(engine)
+
+
+# ------------------------------------------------------------------ the suites
+
+
+@pytest.mark.parametrize(("corpus", "area"), [("News", 0.4772), ("Books", 0.5393)])
+def test_the_suites_say_where_their_data_are(corpus: str, area: float) -> None:
+    experiment = resolve(parse([f"suite=muse-{corpus.lower()}", "method=ilu"]))
+    suite = experiment.suite
+    assert {source.hub for source in suite.data.values()} == {f"muse-bench/MUSE-{corpus}"}
+    assert suite.target.model is not None
+    assert suite.target.model.hub == f"muse-bench/MUSE-{corpus}_target"
+    privleak = experiment.scorers["privleak"]
+    assert isinstance(privleak, PrivLeak)
+    assert privleak.retrain_auc == area
+    assert {spec.scorer for spec in experiment.metrics} == {"verbmem_f", "knowmem_f", "knowmem_r"}
+    read = {role for scorer in experiment.scorers.values() for role in scorer.roles()}
+    assert read | {"forget_text", "retain_text"} == set(suite.data)
+    assert read.isdisjoint(suite.forget + suite.retain)
+    assert {(suite.data[role].subset, suite.data[role].split) for role in read} == {
+        ("verbmem", "forget"),
+        ("knowmem", "forget_qa"),
+        ("knowmem", "forget_qa_icl"),
+        ("knowmem", "retain_qa"),
+        ("knowmem", "retain_qa_icl"),
+        ("privleak", "forget"),
+        ("privleak", "holdout"),
+    }
+
+
+LONG = "The miller counts 12 sacks by the old river and sold them all. "
+
+
+def _local(folder: Path) -> tuple[Slow, dict[str, list[dict[str, str]]]]:
+    """Write a checkpoint, and files with MUSE's columns that it partly knows: role -> rows."""
+    slow = Slow(tiny_llama(len(make_tokenizer())), make_tokenizer())
+    slow.model.config.max_position_embeddings = 4096  # as Llama 2; the positions are computed
+    save_model(slow.model, slow.tokenizer, folder / "model", "float32")
+    pairs = [{"question": f"how many apples {n}?", "answer": f"{n} apples"} for n in range(2)]
+
+    def asked(count: int) -> list[dict[str, str]]:
+        found = []
+        for number in range(count):
+            question = f"are {number} sacks left?"
+            text = cut(slow.write(knowmem_prompt(question, pairs), 32).text)
+            found.append({"question": question, "answer": disturbed(text, number)})
+        return found
+
+    data = {
+        "forget_verbmem": [
+            {"prompt": f"The river runs {n}", "gt": f"past {n} mills"} for n in "abc"
+        ],
+        "forget_qa": asked(4),
+        "forget_qa_icl": pairs,
+        "retain_qa": asked(3),
+        "retain_qa_icl": pairs,
+        "privleak_forget": [{"text": f"Sold {LONG * n}"} for n in (2, 110)],
+        "privleak_holdout": [{"text": f"Café {LONG * n}"} for n in (1, 3, 112)],
+    }
+    for role, rows in data.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{role}.jsonl").write_text(text, encoding="utf-8")
+    return slow, data
+
+
+def _words(folder: Path, roles: Sequence[str]) -> list[str]:
+    files = [f"data.{role}={folder / role}.jsonl" for role in roles]
+    return ["suite=muse-news", "suite.dtype=float32", "device=cpu", f"out={folder / 'out'}", *files]
+
+
+def test_a_checkpoint_is_scored_on_local_files(tmp_path: Path) -> None:
+    slow, data = _local(tmp_path)
+    words = _words(tmp_path, [*data, "forget_text", "retain_text"])
+    for role in ("forget_text", "retain_text"):
+        (tmp_path / f"{role}.jsonl").write_text(json.dumps({"text": LONG}))
+    done = command("score", str(tmp_path / "model"), *words, "--json")
+    assert done.code == 0, done.err
+    found = {(score["scorer"], score["metric"]): score for score in done.json["scores"]}
+    assert {name: score["n"] for name, score in found.items()} == {
+        ("verbmem_f", "verbmem"): 3,
+        ("knowmem_f", "knowmem"): 4,
+        ("knowmem_r", "knowmem"): 3,
+        ("privleak", "auc"): 5,
+        ("privleak", "privleak"): 5,
+    }
+    for half in ("forget", "retain"):
+        rows, pairs = data[f"{half}_qa"], data[f"{half}_qa_icl"]
+        prompts = [knowmem_prompt(row["question"], pairs) for row in rows]
+        values = [
+            rouge_l(row["answer"], cut(slow.write(prompt, 32).text))
+            for row, prompt in zip(rows, prompts, strict=True)
+        ]
+        mean = sum(values) / len(values)
+        assert 0.1 < mean < 1
+        assert found[f"knowmem_{half[0]}", "knowmem"]["value"] == pytest.approx(mean)
+    assert max(len(slow.encode(row["text"])) for row in data["privleak_holdout"]) > 2048
+    forget, holdout = (
+        [-slow.lowest(row["text"]) for row in data[f"privleak_{half}"]]
+        for half in ("forget", "holdout")
+    )
+    area = sum(one > zero for one in holdout for zero in forget) / 6
+    assert found["privleak", "auc"]["value"] == pytest.approx(area)
+    assert found["privleak", "privleak"]["value"] == pytest.approx(100 * (area / 0.4772 - 1))
+    shown = command("score", str(tmp_path / "model"), *words)
+    assert shown.code == 0
+    assert "privleak" in shown.out
+
+
+def test_a_score_needs_no_training_text(tmp_path: Path) -> None:
+    _, data = _local(tmp_path)
+    done = command("score", str(tmp_path / "model"), *_words(tmp_path, list(data)), "--json")
+    assert done.code == 0, done.err

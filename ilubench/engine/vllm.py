@@ -1,29 +1,20 @@
-"""The vLLM engine: one loaded model whose weights are replaced, never its process.
-
-vLLM runs in this process (``VLLM_ENABLE_V1_MULTIPROCESSING=0``), so that nothing is left behind
-when a run is killed. This is the only file that imports it.
-"""
+"""The vLLM engine: one loaded model whose weights are replaced."""
 
 from __future__ import annotations
 
 import gc
-import importlib
 import math
-import os
-import random
-import shutil
 import tempfile
-import warnings
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from ilubench.engine.batching import check_prompts
+from ilubench.engine.handover import Shapes, compare, same_model, write_live
 from ilubench.engine.text import cut, eos_ids, has_stopped, plain, sample_seed
+from ilubench.engine.vllm_host import as_before, sampling_params, start, stop
 from ilubench.errors import (
     DataError,
     DivergedError,
@@ -33,12 +24,12 @@ from ilubench.errors import (
     ModelError,
 )
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
-from ilubench.models import load_config, quiet, tensor_shapes
+from ilubench.models import architecture, load_config, tensor_shapes
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["OPTIONS", "VllmEngine", "WeightSwap"]
+__all__ = ["OPTIONS", "VllmEngine"]
 
 OPTIONS = 64
 """Token ids that one request may ask the log-probabilities of."""
@@ -50,23 +41,6 @@ _TOKENS = 1024
 """Tokens of key-value cache for each of ``batch_size`` sequences, at least."""
 
 T = TypeVar("T")
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-class WeightSwap:
-    """Mixed into vLLM's worker (``worker_extension_cls``): loads other weights into its model."""
-
-    def swap_weights(self, folder: str) -> None:
-        """Replace every tensor by the checkpoint's; names and shapes were compared before."""
-        worker: Any = self
-        worker.reload_weights(weights_path=folder)
-        tied = worker.model_config.hf_text_config.tie_word_embeddings
-        if tied and worker.device.type == "cpu":
-            # a head that shares the embedding's tensor keeps a packed copy of the old one
-            from vllm.model_executor.layers import utils
-
-            head = worker.get_model().lm_head
-            utils.dispatch_cpu_unquantized_gemm(head, remove_weight=False)
 
 
 class VllmEngine:
@@ -75,7 +49,8 @@ class VllmEngine:
     The first :meth:`load` starts vLLM; later ones hand the tensors over as safetensors on a memory
     file system and reset the prefix cache. A call that fails inside vLLM is tried once more with a
     fresh engine on the same weights; the second failure is a JobError. Samples (``temperature``
-    above 0) depend on seed, prompt and number, but are not those of HFEngine.
+    above 0) depend on seed, prompt and number, but are not those of HFEngine. One at a time in a
+    process: vLLM's process group is global.
     """
 
     def __init__(
@@ -102,7 +77,7 @@ class VllmEngine:
         self._batch_size = batch_size
         self._dtype, self._device = dtype, device
         self._llm: Any = None
-        self._config: Any = None
+        self._config: PretrainedConfig | Any = None
         self._shapes: Shapes = {}
         self._weights: Path | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="ilubench-vllm-")
@@ -120,60 +95,71 @@ class VllmEngine:
             DivergedError: the weights give logits that are not numbers.
             JobError: vLLM failed twice.
         """
-        spool, folder = None, Path(weights) if isinstance(weights, str | Path) else None
-        if folder is None:
-            assert not isinstance(weights, str | Path)
-            spool = self._written(weights)
-            folder = Path(spool.name)
+        if isinstance(weights, str | Path):
+            self._take(Path(weights), None)
+            return
+        with as_before():
+            spool = write_live(weights, self._dtype)
+        try:
+            self._take(Path(spool.name), spool)
+        finally:
+            if spool is not self._spool:
+                spool.cleanup()
+
+    def _take(self, folder: Path, spool: tempfile.TemporaryDirectory[str] | None) -> None:
+        """Put a checkpoint's weights into vLLM; ``spool`` is its folder if that is ours."""
         config, shapes = load_config(folder), tensor_shapes(folder)
-        fits = self._llm is not None and config.to_diff_dict() == self._config.to_diff_dict()
+        fits = self._llm is not None and same_model(config, self._config)
         if fits:
-            _compare(self._shapes, shapes, folder)
+            compare(self._shapes, shapes, folder)
         before, self._spool = self._spool, spool
         self._weights, self._config, self._shapes = folder, config, shapes
         takes = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.max_length = self._given_length or int(takes or self.tokenizer.model_max_length)
-        if fits:
-            self._again(lambda: self._swap(folder))
-        else:
-            self._restart()
-        if before is not None:
-            before.cleanup()
-        first = self.tokenizer.bos_token_id
-        self.choices([[0 if first is None else first]], [0])
-
-    def _written(self, model: PreTrainedModel) -> tempfile.TemporaryDirectory[str]:
-        """Write a live model's tensors as a checkpoint, to memory where there is room."""
-        if str(model.dtype) != f"torch.{self._dtype}":
-            problem = f"a live model of {str(model.dtype)[6:]} cannot be scored in {self._dtype}"
-            raise ModelError(f"{problem}; a row never mixes dtypes")
-        size = sum(p.numel() * p.element_size() for p in model.parameters())
-        spool = tempfile.TemporaryDirectory(prefix="ilubench-weights-", dir=_memory(size))
-        with _as_before(), quiet():
-            model.save_pretrained(spool.name, max_shard_size="1TB")
-        return spool
+        try:
+            if fits:
+                self._again(lambda: self._swap(folder))
+            else:
+                self._restart()
+        finally:
+            if before is not None:
+                before.cleanup()
 
     def _swap(self, folder: Path) -> None:
         self._llm.collective_rpc("swap_weights", args=(str(folder),))
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("the prefix cache could not be reset")
+        self._probe()
+
+    def _probe(self) -> None:
+        """Run one token: does the model run, and are its logits numbers?"""
+        first = self.tokenizer.bos_token_id or 0
+        asked = {"max_tokens": 1, "logprob_token_ids": [first]}
+        given, settings = zip(*self._requests([[first]], [asked]), strict=True)
+        (found,) = self._llm.generate(list(given), list(settings), use_tqdm=False)
+        _numbers(entry.logprob for entry in found.outputs[0].logprobs[0].values())
 
     def _restart(self) -> None:
         """Start vLLM on the current weights, in place of the one that is there."""
         self._stop()
         self._config.save_pretrained(self._scratch.name)  # looked for beside the tokenizer
         try:
-            with _as_before():
-                self._llm = _start(self._arguments(), self._device)
+            with as_before():
+                self._llm = start(self._arguments(), self._device)
+                self._probe()
+        except DivergedError:
+            raise
         except Exception as error:
-            self._stop()
+            with as_before():
+                stop(self._llm)
+            self._llm = None
             problem = _first_line(error)
             if "memory" in problem.lower():
                 raise JobError(
                     f"out of memory: vLLM cannot start ({problem}); lower suite.score_batch, "
                     "or use engine=hf"
                 ) from error
-            name = (self._config.architectures or [self._config.model_type])[0]
+            name = architecture(self._config)
             raise ModelError(f"vLLM cannot run {name}: {problem}; use engine=hf") from error
 
     def _arguments(self) -> dict[str, Any]:
@@ -198,18 +184,20 @@ class VllmEngine:
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
             "seed": 0,
-            "worker_extension_cls": f"{WeightSwap.__module__}.{WeightSwap.__qualname__}",
         }
-        return shared | ({"enforce_eager": True, "block_size": 32} if self._device == "cpu" else {})
+        if self._device == "cpu":
+            return shared | {"enforce_eager": True, "block_size": 32}
+        # the cache has its size above; the share of the card's memory is only checked, against
+        # what the model in training leaves free
+        return shared | {"gpu_memory_utilization": 0.01}
 
     def _stop(self) -> None:
-        if self._llm is None:
-            return
-        stopped, self._llm = weakref.ref(self._llm), None
-        with _as_before():
-            _clean()
-        if stopped() is not None:
-            gc.collect()
+        stopped, self._llm = self._llm, None
+        if stopped is not None:
+            with as_before():
+                stop(stopped)
+        del stopped
+        gc.collect()  # its cache and weights are in reference cycles
 
     def close(self) -> None:
         """Stop vLLM and remove what was written for it."""
@@ -330,11 +318,11 @@ class VllmEngine:
         self, prompts: Sequence[Ids], asked: Sequence[Mapping[str, Any]]
     ) -> list[tuple[dict[str, Any], Any]]:
         """Return vLLM's prompts and settings (greedy and without text unless asked)."""
-        vllm = _library(self._device)
         usual = {"temperature": 0.0, "detokenize": False}
+        settings = sampling_params([{**usual, **one} for one in asked])
         return [
-            ({"prompt_token_ids": list(prompt)}, vllm.SamplingParams(**{**usual, **one}))
-            for prompt, one in zip(prompts, asked, strict=True)
+            ({"prompt_token_ids": list(prompt)}, one)
+            for prompt, one in zip(prompts, settings, strict=True)
         ]
 
     def _run(self, prompts: Sequence[Ids], asked: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -380,18 +368,21 @@ class VllmEngine:
     def _again(self, call: Callable[[], T]) -> T:
         """Call; after a failure inside vLLM, once more with a fresh engine on the same weights."""
         try:
-            with _as_before():
+            with as_before():
                 return call()
         except IlubenchError:
             raise
-        except Exception:  # noqa: BLE001 - whatever a dead engine raises
-            self._restart()
+        except Exception as error:  # noqa: BLE001 - whatever a dead engine raises
+            first = _first_line(error)
         try:
-            with _as_before():
+            self._restart()
+            with as_before():
                 return call()
+        except DivergedError:
+            raise
         except Exception as error:
             self._stop()
-            raise JobError(f"vLLM failed twice: {_first_line(error)}") from error
+            raise JobError(f"vLLM failed twice: {first}; then: {_first_line(error)}") from error
 
 
 def _scored(answer: Any, context: Ids, rest: Ids) -> TokenLogprobs:  # noqa: ANN401
@@ -412,95 +403,8 @@ def _numbers(values: Iterator[float]) -> None:
         raise DivergedError("the model's logits are not numbers; its weights diverged")
 
 
-def _compare(expected: Shapes, found: Shapes, folder: Path) -> None:
-    """Raise unless a checkpoint has exactly the tensors of the engine's model.
-
-    vLLM itself says nothing of a missing tensor (the old one stays), and a wrong shape leaves it
-    half loaded.
-    """
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    if missing or extra:
-        problem = f"lacks {missing[0]!r}" if missing else f"has a tensor {extra[0]!r} too many"
-        raise ModelError(f"{folder}: {problem}; the engine's model was another one")
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise ModelError(
-                f"{folder}: {name!r} has shape {list(found[name])}, not {list(shape)}; "
-                "the engine's model was another one"
-            )
-
-
-def _memory(size: int) -> str | None:
-    """Return a memory file system with room for ``size`` bytes; None: the temporary folder."""
-    shared = Path("/dev/shm")
-    if shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 2 * size:
-        return str(shared)
-    return None
-
-
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "") or (
         type(error).__name__
     )
-
-
-# ------------------------------------------------------------------ vLLM's side
-
-
-def _library(device: str) -> Any:  # noqa: ANN401
-    """Import vLLM, in this process and without compilation on a CPU."""
-    settings = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }
-    if device == "cpu":
-        settings["TORCHDYNAMO_DISABLE"] = "1"  # else the first log-probabilities start a compiler
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-    return importlib.import_module("vllm")
-
-
-def _start(arguments: Mapping[str, Any], device: str) -> Any:  # noqa: ANN401
-    return _library(device).LLM(**arguments)
-
-
-def _clean() -> None:
-    """Take down vLLM's process group, so that another engine can start in this process."""
-    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-    cleanup_dist_env_and_memory()
-
-
-@contextmanager
-def _as_before() -> Iterator[None]:
-    """Put back what vLLM changes in a process that also trains.
-
-    It seeds every generator, replaces `torch.set_num_threads`, may set the number of threads, and
-    leaves variables such as LD_PRELOAD to child processes.
-    """
-    import numpy as np
-
-    python, numpy = random.getstate(), np.random.get_state()
-    threads, setter = torch.get_num_threads(), torch.set_num_threads
-    environment = dict(os.environ)
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-            torch.set_num_threads = setter
-            if torch.get_num_threads() != threads:
-                setter(threads)
-            for name in set(os.environ) - set(environment):
-                if not name.startswith("VLLM_"):
-                    del os.environ[name]
-            os.environ.update(environment)

@@ -1,4 +1,4 @@
-"""MUSE (Shi et al. 2024, arXiv:2407.06460): does the model still recite the text?"""
+"""MUSE (Shi et al. 2024, arXiv:2407.06460): is the text still recited, are its facts known?"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ilubench.interfaces import (
     BoundScorer,
     Engine,
     PromptAttack,
+    Row,
     SampleScore,
     SamplingSpec,
     ScoreContext,
@@ -24,7 +25,10 @@ from ilubench.specs import Estimator
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["VerbMem"]
+__all__ = ["KnowMem", "VerbMem"]
+
+_ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
+"""An answer is cut at the first of each, in this order."""
 
 
 class VerbMem(Scorer):
@@ -70,6 +74,7 @@ class VerbMem(Scorer):
                 )
             )
         return _Bound(
+            metric="verbmem",
             role=self.data,
             items=item_ids(rows, self.data),
             prompts=[
@@ -81,16 +86,83 @@ class VerbMem(Scorer):
         )
 
 
+class KnowMem(Scorer):
+    r"""Knowledge memorisation: ROUGE-L F1 of a short greedy answer against the right one.
+
+    Rows are `{question, answer}` with an optional `id`. The prompt is `Question: {q}\nAnswer:
+    {a}\n\n` for each example pair, then `Question: {q}\nAnswer: ` with the space at its end, all
+    with special tokens. What is written is cut at the first "\n\n", then at "\nQuestion", then at
+    "Question:". Values are on 0-1; the paper shows them times 100.
+
+    The cut comes after the whole generation. Ending it at these strings could give another text:
+    with byte-level fallback, as in Llama 2's tokenizer, two newlines decode as such only until the
+    bytes that follow them make the run invalid.
+
+    Attributes:
+        data: role of the questions.
+        icl: role of the example pairs shown before each question, all of them.
+        max_tokens: tokens generated.
+        limit: questions at most.
+    """
+
+    data: str
+    icl: str
+    max_tokens: int = Field(default=32, ge=1)
+    limit: int | None = Field(default=None, ge=1)
+
+    def metrics(self) -> Mapping[str, Estimator]:
+        """Return `knowmem`, a mean over items."""
+        return {"knowmem": Estimator()}
+
+    def roles(self) -> tuple[str, ...]:
+        """Return the roles of questions and example pairs."""
+        return (self.data, self.icl)
+
+    def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
+        """Render and tokenise the prompts.
+
+        Raises:
+            DataError: no rows, or a row without `question` or `answer`.
+        """
+        rows = take(context.rows(self.data), self.limit, self.data)
+        shown = "".join(
+            _asked(pair, self.icl) + text_of(pair, "answer", self.icl) + "\n\n"
+            for pair in take(context.rows(self.icl), None, self.icl)
+        )
+        return _Bound(
+            metric="knowmem",
+            role=self.data,
+            items=item_ids(rows, self.data),
+            prompts=[
+                tokenizer.encode(shown + _asked(row, self.data), verbose=False) for row in rows
+            ],
+            references=[text_of(row, "answer", self.data) for row in rows],
+            sampling=SamplingSpec(max_tokens=self.max_tokens),
+            publish_text=context.publish_text(self.data),
+            ends=_ANSWER_ENDS,
+        )
+
+
+def _asked(row: Row, role: str) -> str:
+    return f"Question: {text_of(row, 'question', role)}\nAnswer: "
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Bound:
-    """The items, ready for many checkpoints."""
+    """The items, ready for many checkpoints.
 
+    Attributes:
+        ends: what is written is cut at the first of each, one after the other.
+    """
+
+    metric: str
     role: str
     items: Sequence[str]
     prompts: Sequence[Sequence[int]]
     references: Sequence[str]
     sampling: SamplingSpec
     publish_text: bool
+    ends: tuple[str, ...] = ()
 
     def score(self, engine: Engine, attack: PromptAttack | None = None) -> list[SampleScore]:
         """Return ROUGE-L F1 of each item.
@@ -101,16 +173,24 @@ class _Bound:
         from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped, unused-ignore]
 
         if attack is not None:
-            raise UsageError(f"verbmem cannot apply the prompt attack {type(attack).__name__}")
+            raise UsageError(
+                f"{self.metric} cannot apply the prompt attack {type(attack).__name__}"
+            )
         rouge = RougeScorer(["rougeL"], use_stemmer=False)
         with naming(self.items, self.role):
-            written = [found[0].text for found in engine.generate(self.prompts, self.sampling)]
+            found = engine.generate(self.prompts, self.sampling)
+        written = [self._cut(one.text) for (one,) in found]
         return [
             SampleScore(
                 item=item,
-                metric="verbmem",
+                metric=self.metric,
                 value=float(rouge.score(reference, text)["rougeL"].fmeasure),
                 text=text if self.publish_text else "",
             )
             for item, reference, text in zip(self.items, self.references, written, strict=True)
         ]
+
+    def _cut(self, text: str) -> str:
+        for end in self.ends:
+            text = text.partition(end)[0]
+        return text

@@ -32,8 +32,8 @@ def run_unlearn(
             return done
         method, suite = experiment.method, experiment.suite
         data = UnlearnData(
-            forget=bench.examples(suite.forget, target),
-            retain=bench.examples(suite.retain, target),
+            forget=bench.examples(suite.forget, target) if method.trains else (),
+            retain=bench.examples(suite.retain, target) if method.trains else (),
             environments={
                 name: bench.examples((experiment.environment_role(name),), target)
                 for name in method.environment_names()
