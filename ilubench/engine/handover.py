@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,14 +18,54 @@ from ilubench.models import quiet
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Shapes", "compare", "same_model", "write_live"]
+__all__ = ["Shapes", "Spool", "compare", "same_model", "write_live"]
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Tensor name -> shape."""
 
 
-def write_live(model: PreTrainedModel, dtype: str) -> tempfile.TemporaryDirectory[str]:
-    """Write a live model as a checkpoint, to a memory file system where there is room.
+_PREFIX = "ilubench-weights-"
+_LOCK = "owner.lock"
+
+
+class Spool:
+    """A folder of its own for one checkpoint on its way; freed here, or by the next one made.
+
+    A killed process cannot clean up, and on a memory file system its weights would stay in memory.
+    Each folder holds a locked file; one whose lock is free has no owner any more.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Make a folder with room for ``size`` bytes, in memory if it fits there."""
+        shared = Path("/dev/shm")
+        parent = Path(tempfile.gettempdir())
+        if shared.is_dir() and os.access(shared, os.W_OK):
+            _free_orphans(shared)
+            if shutil.disk_usage(shared).free > 2 * size:
+                parent = shared
+        _free_orphans(parent)
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        self._lock = (self.folder / _LOCK).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def free(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+
+def _free_orphans(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # another user's, or removed at this moment
+            if time.time() - folder.stat().st_mtime < 5:
+                continue  # perhaps just made, and not locked yet
+            with (folder / _LOCK).open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+
+
+def write_live(model: PreTrainedModel, dtype: str) -> Spool:
+    """Write a live model as a checkpoint.
 
     Raises:
         ModelError: the model has another dtype.
@@ -30,19 +73,14 @@ def write_live(model: PreTrainedModel, dtype: str) -> tempfile.TemporaryDirector
     if str(model.dtype) != f"torch.{dtype}":
         problem = f"a live model of {str(model.dtype)[6:]} cannot be scored in {dtype}"
         raise ModelError(f"{problem}; a row never mixes dtypes")
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    folder = tempfile.TemporaryDirectory(prefix="ilubench-weights-", dir=_memory(size))
-    with quiet():
-        model.save_pretrained(folder.name, max_shard_size="1TB")
-    return folder
-
-
-def _memory(size: int) -> str | None:
-    """Return a memory file system with room for ``size`` bytes; None: the temporary folder."""
-    shared = Path("/dev/shm")
-    if shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 2 * size:
-        return str(shared)
-    return None
+    spool = Spool(sum(p.numel() * p.element_size() for p in model.parameters()))
+    try:
+        with quiet():
+            model.save_pretrained(spool.folder, max_shard_size="1TB")
+    except BaseException:
+        spool.free()
+        raise
+    return spool
 
 
 def same_model(one: PretrainedConfig, other: PretrainedConfig) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ilubench.engine.batching import check_prompts
-from ilubench.engine.handover import Shapes, compare, same_model, write_live
+from ilubench.engine.handover import Shapes, Spool, compare, same_model, write_live
 from ilubench.engine.text import cut, eos_ids, has_stopped, plain, sample_seed
 from ilubench.engine.vllm_host import as_before, sampling_params, start, stop
 from ilubench.errors import (
@@ -81,7 +81,7 @@ class VllmEngine:
         self._shapes: Shapes = {}
         self._weights: Path | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="ilubench-vllm-")
-        self._spool: tempfile.TemporaryDirectory[str] | None = None
+        self._spool: Spool | None = None
         tokenizer.save_pretrained(self._scratch.name)
 
     # ------------------------------------------------------------------ weights
@@ -101,12 +101,12 @@ class VllmEngine:
         with as_before():
             spool = write_live(weights, self._dtype)
         try:
-            self._take(Path(spool.name), spool)
+            self._take(spool.folder, spool)
         finally:
             if spool is not self._spool:
-                spool.cleanup()
+                spool.free()
 
-    def _take(self, folder: Path, spool: tempfile.TemporaryDirectory[str] | None) -> None:
+    def _take(self, folder: Path, spool: Spool | None) -> None:
         """Put a checkpoint's weights into vLLM; ``spool`` is its folder if that is ours."""
         config, shapes = load_config(folder), tensor_shapes(folder)
         fits = self._llm is not None and same_model(config, self._config)
@@ -123,7 +123,7 @@ class VllmEngine:
                 self._restart()
         finally:
             if before is not None:
-                before.cleanup()
+                before.free()
 
     def _swap(self, folder: Path) -> None:
         self._llm.collective_rpc("swap_weights", args=(str(folder),))
@@ -203,10 +203,10 @@ class VllmEngine:
         """Stop vLLM and remove what was written for it."""
         self._stop()
         self._weights = None
-        for folder in (self._spool, self._scratch):
-            if folder is not None:
-                folder.cleanup()
-        self._spool = None
+        self._scratch.cleanup()
+        if self._spool is not None:
+            self._spool.free()
+            self._spool = None
 
     # ------------------------------------------------------------------ the three calls
 
