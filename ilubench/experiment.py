@@ -139,17 +139,29 @@ def _take(
     return mine, rest
 
 
+def _sources(raw: Mapping[str, JsonValue]) -> dict[str, dict[str, Any]]:
+    """Return `data.<place>` -> raw source: roles, those of attacks, the inputs of generators.
+
+    An attack whose role is generated may have a generator of its own name; then its input, which
+    has the rows of the hub, is what a local file stands for.
+    """
+    suite = cast("dict[str, Any]", raw)
+    places = dict(suite.get("data") or {})
+    attacks = {name: attack or {} for name, attack in (suite.get("attacks") or {}).items()}
+    for owner, attack in attacks.items():
+        places |= {f"{owner}.{name}": s for name, s in (attack.get("data") or {}).items()}
+    groups = [suite.get("generators"), *(attack.get("generators") for attack in attacks.values())]
+    for group in groups:
+        for owner, values in (group or {}).items():
+            places |= {f"{owner}.{name}": s for name, s in (values.get("inputs") or {}).items()}
+    return places
+
+
 def _data_overrides(
     raw: dict[str, JsonValue], overrides: Sequence[Override]
 ) -> dict[str, JsonValue]:
     """Point roles at local files, or set fields of their sources."""
-    places: dict[str, dict[str, Any]] = {}
-    for name, source in cast("dict[str, Any]", raw.get("data") or {}).items():
-        places[name] = source
-    for group, field in (("attacks", "data"), ("generators", "inputs")):
-        for owner, values in cast("dict[str, Any]", raw.get(group) or {}).items():
-            for name, source in ((values or {}).get(field) or {}).items():
-                places[f"{owner}.{name}"] = source
+    places = _sources(raw)
     for override in overrides:
         heads = (".".join(override.path[:length]) for length in range(len(override.path), 0, -1))
         role = next((head for head in heads if head in places), None)
@@ -287,7 +299,7 @@ def _tables(suite: SuiteSpec) -> Tables:
     sources = dict(suite.data)
     for name, attack in suite.attacks.items():
         sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
-    return Tables(sources, suite.generators, _generator)
+    return Tables(sources, suite.all_generators(), _generator)
 
 
 def resolve(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "MAX_OPTIONS",
     "Batch",
     "BoundScorer",
     "Checkpoint",
@@ -317,6 +318,10 @@ class TokenLogprobs:
     def total(self) -> float:
         """Sum over the tokens, in nats."""
         return sum(self.values)
+
+
+MAX_OPTIONS = 64
+"""Distinct option tokens that every engine can answer in one call of ``choices``."""
 
 
 class Engine(Protocol):

@@ -256,13 +256,14 @@ class FineTuningAccuracySpec(Spec):
 
 
 class AttackSpec(Spec):
-    """One attack: a plugin, its settings, its own data, and its FA task."""
+    """One attack: a plugin, its settings, its own data and their generators, and its FA task."""
 
     version: int = Field(default=1, ge=1)
     title: str = ""
     use: str = "finetune"
     settings: Settings = Field(default_factory=dict)
     data: dict[Name, DataSource] = Field(default_factory=dict)
+    generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     fa: FineTuningAccuracySpec | None = None
 
 
@@ -292,6 +293,13 @@ class SuiteSpec(Spec):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     tuning_seeds: tuple[int, ...] = (1000, 1001)
 
+    def all_generators(self) -> dict[str, GeneratorSpec]:
+        """Return the suite's generators and those of its attacks."""
+        found: dict[str, GeneratorSpec] = {}
+        for spec in self.attacks.values():
+            found.update(spec.generators)
+        return found | self.generators
+
     @model_validator(mode="after")
     def _references(self) -> Self:
         def known(kind: str, names: tuple[str, ...], have: Mapping[str, object]) -> None:
@@ -313,9 +321,14 @@ class SuiteSpec(Spec):
         for name, attack in self.attacks.items():
             sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
         known("data role", tuple(self.environments.values()), sources)
+        generators = self.all_generators()
+        for owner, attack in self.attacks.items():
+            for name, spec in attack.generators.items():
+                if generators[name] != spec:
+                    raise ValueError(f"attack {owner!r} declares another generator {name!r}")
         for source in sources.values():
             if source.generated:
-                known("generator", (source.generated.split(".")[0],), self.generators)
+                known("generator", (source.generated.split(".")[0],), generators)
         return self
 
 

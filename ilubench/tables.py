@@ -238,9 +238,9 @@ class Tables:
     def _generate(self, name: str) -> Mapping[str, Sequence[Row]]:
         if name not in self._tables:
             spec = self._generators[name]
-            inputs = {
-                key: _select(self._read(source, key), source, key)
-                for key, source in spec.inputs.items()
-            }
+            inputs = {}
+            for key, source in spec.inputs.items():
+                place = f"{name}.{key}"  # what `data.<generator>.<input>=FILE` sets
+                inputs[key] = _select(self._read(source, place), source, place)
             self._tables[name] = self._create(spec).tables(inputs)
         return self._tables[name]

@@ -27,12 +27,12 @@ from transformers import (
 
 from ilubench.engine.hf import HFEngine
 from ilubench.errors import DataError, DivergedError, ItemError, JobError, ModelError
-from ilubench.interfaces import Ids, SamplingSpec
+from ilubench.interfaces import MAX_OPTIONS, Ids, SamplingSpec
 
 if not VLLM:
     pytest.skip("vLLM is not installed here", allow_module_level=True)
 
-from ilubench.engine.vllm import OPTIONS, VllmEngine
+from ilubench.engine.vllm import VllmEngine
 
 PREFIX = 40
 
@@ -345,8 +345,8 @@ def test_bad_input(vllm: VllmEngine, tokenizer: PreTrainedTokenizerBase) -> None
         vllm.choices([[size]], [7])
     with pytest.raises(DataError, match="not ids of the vocabulary"):
         vllm.choices([[4]], [size])
-    with pytest.raises(DataError, match=f"vLLM takes {OPTIONS}"):
-        vllm.choices([[4]], range(OPTIONS + 1))
+    with pytest.raises(DataError, match=f"vLLM takes {MAX_OPTIONS}"):
+        vllm.choices([[4]], range(MAX_OPTIONS + 1))
     assert vllm.choices([], [7]) == []
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))

@@ -222,7 +222,11 @@ def test_attacks_are_chosen_once_each_in_the_order_asked(suite: Path) -> None:
         ("method.base=none", SpecError, "base: NoUnlearning is not a LossMethod"),
         ("method.base=npoo", PluginError, "unknown method 'npoo'"),
         ("method.environments=gsm", SpecError, "has no environment 'gsm'; did you mean 'gsm8k'"),
-        ("method.penalty=ce", SpecError, r"method\.penalty: .*choose from: cross_entropy, irm"),
+        (
+            "method.penalty=ce",
+            SpecError,
+            r"method\.penalty: .*choose from: cross_entropy, grad_norm, irm",
+        ),
         ("seeds=", SpecError, r"no seed is given; write seeds=0\.\.4"),
         ("seeds=a", SpecError, "seeds: .*valid integer"),
         ("sweets=1", SpecError, "unknown setting 'sweets'; did you mean 'seeds'|choose from"),

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from ilubench.errors import DataError
-from ilubench.news import Row, cut_item, item_rows, merge_spans, span_tables
+from ilubench.generators.news import Row, cut_item, item_rows, merge_spans, span_tables
 
 LONGEST_WORD = 12
 

@@ -23,16 +23,13 @@ from ilubench.errors import (
     JobError,
     ModelError,
 )
-from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
+from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.models import architecture, load_config, tensor_shapes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["OPTIONS", "VllmEngine"]
-
-OPTIONS = 64
-"""Token ids that one request may ask the log-probabilities of."""
+__all__ = ["VllmEngine"]
 
 _SEQUENCES = 256
 """Sequences that are decoded at once."""
@@ -176,7 +173,7 @@ class VllmEngine:
             # one more than fits: the last token of a continuation is scored but never fed
             "max_model_len": self.max_length + 1,
             "max_num_seqs": _SEQUENCES,
-            "max_logprobs": OPTIONS,
+            "max_logprobs": MAX_OPTIONS,
             "kv_cache_memory_bytes": max(64 << 20, token * tokens),
             "enable_prefix_caching": True,
             "generation_config": "vllm",  # never the checkpoint's own sampling settings
@@ -215,15 +212,15 @@ class VllmEngine:
 
         Raises:
             ItemError: an empty or too long prompt.
-            DataError: an option outside the vocabulary, or more than OPTIONS of them.
+            DataError: an option outside the vocabulary, or more than MAX_OPTIONS of them.
             DivergedError: a log-probability is not a number.
         """
         self._check(prompts)
         vocabulary = self._vocabulary()
         if not options or max(options) >= vocabulary or min(options) < 0:
             raise DataError(f"the options {list(options)} are not ids of the vocabulary")
-        if len(set(options)) > OPTIONS:
-            raise DataError(f"{len(set(options))} options at once; vLLM takes {OPTIONS}")
+        if len(set(options)) > MAX_OPTIONS:
+            raise DataError(f"{len(set(options))} options at once; vLLM takes {MAX_OPTIONS}")
         asked = {"max_tokens": 1, "logprob_token_ids": sorted(set(options))}
         rows = []
         for found in self._run(prompts, [asked] * len(prompts)):

@@ -8,28 +8,37 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field
 
-from ilubench.errors import AccessError, DataError, SpecError, UsageError
+from ilubench.errors import (
+    AccessError,
+    DataError,
+    ItemError,
+    ModelError,
+    SpecError,
+    UsageError,
+    did_you_mean,
+)
 from ilubench.interfaces import (
     BoundScorer,
     Engine,
     PromptAttack,
-    Row,
     SampleScore,
     SamplingSpec,
     ScoreContext,
     Scorer,
 )
-from ilubench.scorers.rows import item_ids
-from ilubench.scorers.task_files import TaskFacts, task_facts
+from ilubench.scorers.answers import loglikelihoods
+from ilubench.scorers.logged import check_items, naming_requests, sample_scores
+from ilubench.scorers.task_files import Member, TaskFacts, task_facts
+from ilubench.scorers.task_rows import OwnData, Roles, own_data
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
@@ -43,12 +52,9 @@ _FEWSHOT_SEED = 1234
 _MAX_NEW = 256
 """lm-eval's own default of tokens to generate."""
 
-_OPTIONS = 64
-"""More distinct answer tokens than this are no longer read off one next-token row."""
-
 
 class LmEval(Scorer):
-    """A task in lm-eval's format: our own files, or one that lm-eval brings.
+    """A task or group of tasks in lm-eval's format: our own files, or what lm-eval brings.
 
     Attributes:
         task: a file's name in `tasks/evals`, a path ending in `.yaml`, or a task of lm-eval.
@@ -56,6 +62,8 @@ class LmEval(Scorer):
         fewshot: role of the few-shot examples, for tasks that show any.
         limit: items at most (of each task of a group).
         num_fewshot: examples in the prompt; by default what the task says.
+        split_by: column that divides a role's rows among a group's tasks, by their `dataset_name`.
+        subjects: `dataset_name` of the group's tasks to ask; by default all, and each needs rows.
     """
 
     task: str
@@ -63,108 +71,120 @@ class LmEval(Scorer):
     fewshot: str | None = None
     limit: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
+    split_by: str = "subject"
+    subjects: tuple[str, ...] = ()
 
     def metrics(self) -> Mapping[str, Estimator]:
-        """Return the task's metrics; each is a mean over items."""
-        return dict.fromkeys(task_facts(self.task).names.values(), Estimator())
+        """Return the task's metrics: a mean over items, or over the tasks of a group's means."""
+        return task_facts(self.task).estimators
 
     def roles(self) -> tuple[str, ...]:
         """Return the roles of items and few-shot examples."""
         return tuple(role for role in (self.data, self.fewshot) if role)
 
     def files(self) -> tuple[Path, ...]:
-        """Return the task's YAML files."""
+        """Return the task's files: YAML, and the Python code that they name."""
         return task_facts(self.task).files
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Build the task over the roles' rows.
 
         Raises:
-            DataError: no rows, or rows that are not a table.
+            DataError: no rows, rows that are not a table, or that do not fit the group's tasks.
             AccessError: the task's own data set is not in the local cache.
-            SpecError: few-shot examples are asked for and no role has them.
+            SpecError: few-shot examples are asked for and no role has them; an unknown subject.
+            ModelError: the tokenizer has no token to begin a text with.
         """
+        if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+            name = tokenizer.name_or_path or "the model"
+            raise ModelError(
+                f"the tokenizer of {name} has neither an end-of-sequence nor a beginning-of-"
+                "sequence token; set eos_token or bos_token in its tokenizer_config.json"
+            )
         facts = task_facts(self.task)
+        members = self._members(facts)
+        data: OwnData = {}
+        if self.data is not None:
+            roles = Roles(self.data, self.fewshot, self.num_fewshot, self.split_by)
+            data = own_data(facts, members, roles, context)
         changes: dict[str, Any] = {}
         if self.num_fewshot is not None:
             changes["num_fewshot"] = self.num_fewshot
-        if self.data is not None:
-            changes |= self._own_data(facts, context, self.data)
+        numbers = {name: tuple(rows) for name, (rows, _) in data.items()}
         with _quiet():
-            tasks = _load_tasks(facts, changes)
+            if facts.is_group and not data and not self.subjects:
+                tasks = _load_group(facts, changes)
+            else:
+                tasks = _load_members(facts, members, changes, data)
+            for name, task in tasks.items():
+                check_items(name, task, numbers.get(name, ()), self.limit)
         publish = self.data is not None and context.publish_text(self.data)
-        return _Bound(tasks, facts.names, tokenizer, self.limit, publish_text=publish)
+        return _Bound(tasks, facts, tokenizer, self.limit, numbers=numbers, publish_text=publish)
 
-    def _own_data(self, facts: TaskFacts, context: ScoreContext, data: str) -> dict[str, Any]:
-        """Return the task's settings that put the roles' rows in place of its data set."""
-        if facts.is_group:
-            remedy = "name one task, or leave out data"
-            raise SpecError(f"{self.task} is a group of tasks", field="data", remedy=remedy)
-        splits = {"test": list(context.rows(data))}
-        if not splits["test"]:
-            raise DataError(f"data.{data}: no rows; an empty set measures nothing")
-        shots = facts.num_fewshot if self.num_fewshot is None else self.num_fewshot
-        if self.fewshot is not None:
-            splits["fewshot"] = list(context.rows(self.fewshot))
-        elif shots and not facts.own_examples:
+    def _members(self, facts: TaskFacts) -> tuple[Member, ...]:
+        if self.subjects and not facts.is_group:
+            remedy = "leave subjects out"
             raise SpecError(
-                f"{self.task} shows {shots} examples and no role has them",
-                field="fewshot",
-                remedy="set fewshot to a role of data, or num_fewshot to 0",
+                f"{self.task} is one task, not a group", field="subjects", remedy=remedy
             )
-        return {
-            "custom_dataset": _tables(splits),
-            "dataset_path": None,
-            "dataset_name": None,
-            "dataset_kwargs": None,
-            "training_split": None,
-            "validation_split": None,
-            "test_split": "test",
-            "fewshot_split": "fewshot" if self.fewshot else None,
-        }
+        known = [member.subset for member in facts.members]
+        for subject in self.subjects:
+            if subject not in known:
+                remedy = did_you_mean(subject, known)
+                problem = f"{self.task} has no task of {subject!r}"
+                raise SpecError(problem, field="subjects", remedy=remedy)
+        chosen = self.subjects or known
+        return tuple(member for member in facts.members if member.subset in chosen)
 
 
-def _tables(splits: Mapping[str, Sequence[Row]]) -> Callable[..., Mapping[str, Any]]:
-    """Return what lm-eval calls for a data set: the rows in memory, nothing cached on disk."""
-
-    def custom_dataset(**_: object) -> Mapping[str, Any]:
-        import datasets  # type: ignore[import-untyped, unused-ignore]
-
-        return {
-            name: datasets.Dataset.from_list([dict(row) for row in rows])
-            for name, rows in splits.items()
-        }
-
-    return custom_dataset
+def _load_group(facts: TaskFacts, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return task name -> lm-eval task object, over the hub's cached copies."""
+    tasks = _load(facts, facts.name, {})
+    for task in tasks.values():
+        for key, value in changes.items():
+            task.set_config(key=key, value=value)
+    return tasks
 
 
-def _load_tasks(facts: TaskFacts, changes: dict[str, Any]) -> dict[str, Any]:
-    """Return task name -> lm-eval task object, more than one for a group."""
+def _load_members(
+    facts: TaskFacts, members: Sequence[Member], changes: Mapping[str, Any], data: OwnData
+) -> dict[str, Any]:
+    """Return task name -> lm-eval task object, each with its changes laid over."""
+    for member in members:
+        if member.code_laid_over:
+            problem = f"{facts.name} lays the code {member.code_laid_over[0]} over {member.name}"
+            raise SpecError(problem, field="task", remedy="name its tasks one by one")
+    listed = [
+        {"task": m.name, **m.changes, **changes, **(data[m.name][1] if data else {})}
+        for m in members
+    ]
+    # members of a made-up group, since only there lm-eval lays changes over a registered task
+    return _load(facts, {"group": "ilubench", "task": listed}, data)
+
+
+def _load(facts: TaskFacts, asked: object, data: Mapping[str, object]) -> dict[str, Any]:
     import jinja2
     import pyarrow  # type: ignore[import-untyped, unused-ignore]
     from lm_eval.tasks import TaskManager  # type: ignore[import-untyped, unused-ignore]
 
-    manager = TaskManager(include_path=str(facts.file.parent), include_defaults=False)
-    # a member of a made-up group, since only there lm-eval lays changes over a registered task
-    member = {"group": "ilubench", "task": [{"task": facts.name, **changes}]}
+    folders = dict.fromkeys([facts.files[0].parent, *(m.folder for m in facts.members)])
+    manager = TaskManager(include_path=[str(f) for f in folders], include_defaults=False)
     try:
-        loaded = manager.load(facts.name if facts.is_group else member)
+        return dict(manager.load(asked)["tasks"])
     except pyarrow.ArrowException as error:
         raise DataError(f"{facts.name}: the rows do not form one table: {error}") from error
     except jinja2.TemplateError as error:
         raise DataError(f"{facts.name}: its template does not fit the rows: {error}") from error
-    except (OSError, ValueError) as error:
-        if "custom_dataset" in changes:
-            raise DataError(f"{facts.name}: {error}") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if data:  # lm-eval tries the first row
+            problem = f"{type(error).__name__}: {error}"
+            raise DataError(f"{facts.name} does not fit the rows ({problem})") from error
+        if not isinstance(error, OSError | ValueError):
+            raise
         raise AccessError(
             f"{facts.name}: its data set is not in the local cache ({error}); fetch it while "
             "online, or give its rows as a role: data=<role>"
         ) from error
-    tasks: dict[str, Any] = dict(loaded["tasks"])
-    if facts.is_group and "num_fewshot" in changes:
-        for task in tasks.values():
-            task.set_config(key="num_fewshot", value=changes["num_fewshot"])
-    return tasks
 
 
 @contextmanager
@@ -212,9 +232,10 @@ class _Bound:
     """Tasks that are built, ready for many checkpoints."""
 
     tasks: Mapping[str, Any]
-    names: Mapping[tuple[str, str], str]
+    facts: TaskFacts
     tokenizer: PreTrainedTokenizerBase
     limit: int | None
+    numbers: Mapping[str, Sequence[int]] = field(kw_only=True)
     publish_text: bool = field(kw_only=True)
     encoded: dict[tuple[str, bool | None], list[int]] = field(default_factory=dict)
 
@@ -223,7 +244,8 @@ class _Bound:
 
         Raises:
             UsageError: a prompt attack was given.
-            DataError: no items, or one that the engine cannot take.
+            DataError: no items.
+            ItemError: an item that the engine cannot take; nothing is truncated.
         """
         if attack is not None:
             name = type(attack).__name__
@@ -241,49 +263,18 @@ class _Bound:
                     bootstrap_iters=0,
                     log_samples=True,
                 )
+            except ItemError:
+                raise  # it names its item already
             except DataError as error:
-                raise DataError(f"{', '.join(self.tasks)}: {error}") from error
+                raise DataError(f"{self.facts.name}: {error}") from error
         scores = [
-            score
+            score if self.publish_text else replace(score, text="")
             for name, task in self.tasks.items()
-            for score in self._samples(name, task.OUTPUT_TYPE, results["samples"][name])
+            for score in sample_scores(name, task.OUTPUT_TYPE, results["samples"][name], self.facts)
         ]
         if not scores:
-            raise DataError(f"{', '.join(self.tasks)}: no items were scored")
+            raise DataError(f"{self.facts.name}: no items were scored")
         return scores
-
-    def _samples(
-        self,
-        name: str,
-        kind: str,
-        logged: Sequence[Mapping[str, Any]],
-    ) -> Iterator[SampleScore]:
-        several = len(self.tasks) > 1
-        docs = {sample["doc_id"]: sample["doc"] for sample in logged}
-        ids = dict(zip(docs, item_ids(list(docs.values()), name), strict=True))
-        for sample in sorted(logged, key=lambda sample: sample["doc_id"]):
-            choices, text = _answers(sample, kind)
-            for metric in sample["metrics"]:
-                public = self.names.get((metric, sample["filter"]))
-                if public is None:
-                    continue
-                item = ids[sample["doc_id"]]
-                yield SampleScore(
-                    item=f"{name}/{item}" if several else item,
-                    metric=public,
-                    value=float(sample[metric]),
-                    group=name if several else "",
-                    choices=choices,
-                    text=text if self.publish_text else "",
-                )
-
-
-def _answers(sample: Mapping[str, Any], kind: str) -> tuple[tuple[float, ...], str]:
-    """Return the options' log-probabilities, or the generated text, of a logged sample."""
-    first = [answers[0] for answers in sample["resps"]]
-    if kind == "multiple_choice":
-        return tuple(float(answer[0]) for answer in first), ""
-    return (), str(first[0]) if kind == "generate_until" else ""
 
 
 # ------------------------------------------------------------------ lm-eval's side
@@ -303,13 +294,13 @@ def _adapter_class() -> type[Any]:
             self.engine, self.bound, self.tokenizer = engine, bound, bound.tokenizer
 
         @property
-        def eot_token_id(self) -> int:
-            return int(self.tokenizer.eos_token_id)
+        def eot_token_id(self) -> int | None:
+            return cast("int | None", self.tokenizer.eos_token_id)
 
         @property
         def prefix_token_id(self) -> int:
             bos = self.tokenizer.bos_token_id
-            return self.eot_token_id if bos is None else int(bos)
+            return int(self.tokenizer.eos_token_id if bos is None else bos)
 
         def tok_encode(
             self, string: str, add_special_tokens: bool | None = None, **_: object
@@ -325,22 +316,33 @@ def _adapter_class() -> type[Any]:
                 self.bound.encoded[string, add_special_tokens] = known
             return known
 
-        def loglikelihood(
-            self, requests: list[Any], disable_tqdm: bool = True
-        ) -> list[tuple[float, bool]]:
-            return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
+        def loglikelihood(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
+            with naming_requests(requests, self.bound.numbers):
+                pairs = []
+                for position, request in enumerate(requests):
+                    context, continuation = request.args
+                    if not continuation:
+                        raise ItemError(position, "an answer is empty; nothing to score")
+                    pairs.append(self._encode(context, continuation))
+                return loglikelihoods(self.engine, pairs, flags=_needs_flags(self.bound.tasks))
 
-        def _loglikelihood_tokens(
-            self, requests: list[tuple[Any, list[int], list[int]]], **_: object
-        ) -> list[tuple[float, bool]]:
-            pairs = [(context, continuation) for _, context, continuation in requests]
-            return _loglikelihoods(self.engine, pairs, flags=_needs_flags(self.bound.tasks))
+        def _encode(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            """Return the ids of both; an empty context is the token that begins a text."""
+            if context:
+                whole: tuple[list[int], list[int]] = self._encode_pair(context, continuation)
+                return whole
+            ids = self.tok_encode(continuation, add_special_tokens=False)
+            begin = self.prefix_token_id
+            return (ids[:1], ids[1:]) if ids and ids[0] == begin else ([begin], ids)
+
+        def _loglikelihood_tokens(self, *_: object, **__: object) -> list[tuple[float, bool]]:
+            raise NotImplementedError("loglikelihood does the whole of it")
 
         def loglikelihood_rolling(self, requests: list[Any], **_: object) -> list[float]:
             raise UsageError(f"rolling log-likelihoods are not supported ({len(requests)} asked)")
 
         def generate_until(self, requests: list[Any], **_: object) -> list[str]:
-            return _generate(self, [request.args for request in requests])
+            return _generate(self, requests)
 
     return _Adapter
 
@@ -353,27 +355,7 @@ def _needs_flags(tasks: Mapping[str, Any]) -> bool:
     )
 
 
-def _loglikelihoods(
-    engine: Engine, pairs: Sequence[tuple[list[int], list[int]]], *, flags: bool
-) -> list[tuple[float, bool]]:
-    """Return (log-likelihood, is the argmax) of each continuation.
-
-    Where all are single tokens and nobody asks for the flags, each context's next-token row gives
-    the answer to all its options.
-    """
-    options = sorted({continuation[0] for _, continuation in pairs if continuation})
-    single = all(len(continuation) == 1 for _, continuation in pairs)
-    if single and not flags and len(options) <= _OPTIONS:
-        places: dict[tuple[int, ...], int] = {}
-        for context, _ in pairs:
-            places.setdefault(tuple(context), len(places))
-        rows = engine.choices(list(places), options)
-        column = {option: place for place, option in enumerate(options)}
-        return [(rows[places[tuple(c)]][column[answer[0]]], False) for c, answer in pairs]
-    return [(scored.total, all(scored.greedy)) for scored in engine.logprobs(pairs)]
-
-
-def _generate(adapter: Any, requests: Sequence[tuple[str, Any]]) -> list[str]:  # noqa: ANN401
+def _generate(adapter: Any, requests: Sequence[Any]) -> list[str]:  # noqa: ANN401
     """Return lm-eval's generations: greedy, cut at the stop strings, in the requests' order."""
     from lm_eval.models.utils import (  # type: ignore[import-untyped, unused-ignore]
         handle_stop_sequences,
@@ -382,10 +364,11 @@ def _generate(adapter: Any, requests: Sequence[tuple[str, Any]]) -> list[str]:  
     )
 
     tokenizer = adapter.tokenizer
-    end = tokenizer.decode([adapter.eot_token_id], skip_special_tokens=False)
+    end_id = adapter.eot_token_id
+    end = None if end_id is None else tokenizer.decode([end_id], skip_special_tokens=False)
     alike: dict[tuple[tuple[str, ...], int], list[int]] = {}
-    for position, (_, settings) in enumerate(requests):
-        wanted: Any = normalize_gen_kwargs(settings, _MAX_NEW)
+    for position, request in enumerate(requests):
+        wanted: Any = normalize_gen_kwargs(request.args[1], _MAX_NEW)
         if wanted["do_sample"] or wanted.get("num_beams", 1) != 1:
             raise UsageError("only greedy generation is supported for lm-eval tasks")
         stop = tuple(handle_stop_sequences(wanted["until"], eos=end))
@@ -393,10 +376,10 @@ def _generate(adapter: Any, requests: Sequence[tuple[str, Any]]) -> list[str]:  
     texts = [""] * len(requests)
     for (stop, most), positions in alike.items():
         sampling = SamplingSpec(max_tokens=most, stop=tuple(filter(None, stop)))
-        prompts = [adapter.tok_encode(requests[position][0]) for position in positions]
-        for position, found in zip(
-            positions, adapter.engine.generate(prompts, sampling), strict=True
-        ):
+        prompts = [adapter.tok_encode(requests[position].args[0]) for position in positions]
+        with naming_requests([requests[place] for place in positions], adapter.bound.numbers):
+            written = adapter.engine.generate(prompts, sampling)
+        for position, found in zip(positions, written, strict=True):
             text = tokenizer.decode(list(found[0].ids), skip_special_tokens=True)
             texts[position] = postprocess_generated_text(text, list(stop), None)
     return texts

@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,8 +13,9 @@ from pydantic import JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
 from ilubench.loading import task_file, task_names
+from ilubench.specs import Estimator
 
-__all__ = ["TaskFacts", "task_facts"]
+__all__ = ["Member", "Reference", "TaskFacts", "task_facts"]
 
 Config: TypeAlias = dict[str, JsonValue]
 
@@ -26,6 +27,56 @@ _DEFAULT_METRICS = {
 _MEANS = frozenset({"acc", "acc_norm", "acc_mutual_info", "exact_match", "brier_score"})
 """Metrics that lm-eval averages where a task does not name an aggregation."""
 
+_GROUP_FIELDS = frozenset(
+    {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
+)
+"""What a group's file says about the group; the rest it lays over its tasks."""
+
+
+class Reference(str):
+    """A `!function` of a task file: the name of Python code, not a value."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Member:
+    """One task: of a group, or the task itself.
+
+    Attributes:
+        name: the task's name inside lm-eval.
+        folder: of the file that defines it.
+        changes: fields that the groups above lay over its own.
+        config: its fields, included and laid over ones among them.
+    """
+
+    name: str
+    folder: Path
+    changes: Config
+    config: Config
+
+    @property
+    def subset(self) -> str:
+        """Its `dataset_name` (an MMLU subject); its name where it has none."""
+        return str(self.config.get("dataset_name") or self.name)
+
+    @property
+    def num_fewshot(self) -> int:
+        """Examples in the prompt."""
+        shots = self.config.get("num_fewshot")
+        return shots if isinstance(shots, int) else 0
+
+    @property
+    def own_examples(self) -> bool:
+        """Whether the file brings its few-shot examples along."""
+        examples = self.config.get("fewshot_config")
+        return isinstance(examples, dict) and "samples" in examples
+
+    @property
+    def code_laid_over(self) -> tuple[str, ...]:
+        """Python code that the groups above lay over the task's fields."""
+        return tuple(_references(self.changes))
+
 
 @dataclass(frozen=True)
 class TaskFacts:
@@ -34,31 +85,50 @@ class TaskFacts:
     Attributes:
         name: the task's or group's name inside lm-eval.
         is_group: it stands for several tasks.
-        file: where the task or group is defined.
-        files: that file and those it includes.
+        members: those tasks; the one task itself where it is no group.
+        files: all that determine the scores: the task's file, those of a group's members, what
+            they include, and the Python files beside them that a `!function` names.
         names: (lm-eval's metric, its filter) -> the name of the scorer's metric.
-        num_fewshot: examples in the prompt.
-        own_examples: the file brings its few-shot examples along.
+        estimators: the scorer's metric -> how its samples become one number.
     """
 
     name: str
     is_group: bool
-    file: Path
+    members: tuple[Member, ...]
     files: tuple[Path, ...]
     names: Mapping[tuple[str, str], str]
-    num_fewshot: int
-    own_examples: bool
+    estimators: Mapping[str, Estimator]
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads lm-eval's files; `!function` references become None."""
+    """Reads lm-eval's files; a `!function` becomes a Reference."""
 
 
-_Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
+_Loader.add_multi_constructor(
+    "!", lambda loader, _suffix, node: Reference(loader.construct_scalar(node))
+)
 
 
-def _read(path: Path) -> tuple[Config, tuple[Path, ...]]:
-    """Return a task file's fields, with those it includes below, and the files read."""
+def _references(value: object) -> Iterator[Reference]:
+    if isinstance(value, Reference):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _references(inner)
+
+
+def _code(reference: Reference, folder: Path) -> Iterator[Path]:
+    """Yield the Python file beside the task file, as lm-eval looks for it; none for a package's."""
+    module = reference.rpartition(".")[0]
+    path = folder / f"{module.replace('.', '/')}.py"
+    if module and path.is_file():
+        yield path
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> tuple[Config, tuple[Path, ...]]:
+    """Return a task file's fields, with those it includes below, and the files behind them."""
+    if path in above:
+        raise SpecError("includes itself", where=str(path), field="include")
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -66,10 +136,11 @@ def _read(path: Path) -> tuple[Config, tuple[Path, ...]]:
     if not isinstance(config, dict):
         raise SpecError("the top level must be a mapping of fields", where=str(path))
     merged: Config = {}
-    files: tuple[Path, ...] = (path,)
+    named = (_code(reference, path.parent) for reference in _references(config))
+    files: tuple[Path, ...] = (path, *(file for found in named for file in found))
     included = config.pop("include", None)
     for name in included if isinstance(included, list) else [included] if included else []:
-        below, more = _read(path.parent / name)
+        below, more = _read(path.parent / name, (*above, path))
         merged |= below
         files += more
     return merged | config, files
@@ -88,12 +159,18 @@ def _defining(name: str, files: Sequence[Path]) -> Path | None:
 
 
 @cache
-def _builtin(name: str) -> Path | None:
-    """Return the file that defines one of lm-eval's own tasks, groups or tags."""
+def _builtin_files() -> tuple[Path, ...]:
+    """Return the files of lm-eval's own tasks; none when it is not installed."""
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or spec.origin is None:
-        return None
-    return _defining(name, sorted((Path(spec.origin).parent / "tasks").rglob("*.yaml")))
+        return ()
+    return tuple(sorted((Path(spec.origin).parent / "tasks").rglob("*.yaml")))
+
+
+@cache
+def _builtin(name: str) -> Path | None:
+    """Return the file that defines one of lm-eval's own tasks, groups or tags."""
+    return _defining(name, _builtin_files())
 
 
 def _locate(name: str, beside: Path | None = None) -> Path:
@@ -107,19 +184,76 @@ def _locate(name: str, beside: Path | None = None) -> Path:
     return found
 
 
-def _first_task(config: Config, folder: Path) -> Config:
-    """Return the configuration of a group's first task; a task's own as it is."""
-    members = config.get("task")
-    if not isinstance(members, list) or not members:
-        return config
-    first = members[0]
-    if isinstance(first, dict) and isinstance(first.get("task"), list):
-        return _first_task(first, folder)
-    changes = dict(first) if isinstance(first, dict) else {}
-    file = _locate(str(changes.get("task") or changes.get("group") or first), folder)
-    return _first_task(_read(file)[0], file.parent) | {
-        key: value for key, value in changes.items() if key not in {"task", "group"}
-    }
+def _tags(config: Config) -> tuple[JsonValue, ...]:
+    given = config.get("tag")
+    return tuple(given) if isinstance(given, list) else (given,)
+
+
+def _tagged(tag: str, folder: Path) -> list[tuple[str, Path]]:
+    """Return the tasks with a tag, by name: those in the folder, else lm-eval's own."""
+    marked = tag.encode()
+    likely = [path for path in _builtin_files() if path.parent != folder]
+    for files in (sorted(folder.glob("*.yaml")), likely):
+        found = [
+            (str(config["task"]), path)
+            for path in files
+            if marked in path.read_bytes()
+            for config in [_read(path)[0]]
+            if tag in _tags(config) and isinstance(config.get("task"), str)
+        ]
+        if found:
+            return sorted(found)
+    return []
+
+
+def _resolve(
+    name: str, file: Path, over: Config, above: tuple[str, ...] = ()
+) -> tuple[list[Member], tuple[Path, ...]]:
+    """Return the tasks that a task, group or tag stands for, and the files that say so.
+
+    Args:
+        name: of the task, group or tag; empty for whatever the file defines.
+        file: where it is defined.
+        over: fields that are laid over the tasks' own.
+        above: names of the groups that it is in.
+    """
+    if name and name in above:
+        raise SpecError(f"{name!r} contains itself", where=str(file), field="task")
+    config, files = _read(file)
+    listed, folder = config.get("task"), file.parent
+    if isinstance(listed, list):
+        below = {key: value for key, value in config.items() if key not in _GROUP_FIELDS}
+        members, more = _listed(listed, folder, below | over, (*above, name))
+        return members, files + more
+    if name and config.get("task") != name:
+        tasks = _tagged(name, folder)
+        parts = [_resolve(task, path, over, (*above, name)) for task, path in tasks]
+        return _joined(parts)
+    return [Member(str(config.get("task")), folder, over, config | over)], files
+
+
+def _listed(
+    entries: Sequence[JsonValue], folder: Path, over: Config, above: tuple[str, ...]
+) -> tuple[list[Member], tuple[Path, ...]]:
+    """Return the tasks that a group lists, and their files; an entry's own changes win."""
+    parts = []
+    for entry in entries:
+        given = dict(entry) if isinstance(entry, dict) else {"task": entry}
+        inner = given.get("task")
+        changes = {key: value for key, value in given.items() if key not in _GROUP_FIELDS}
+        if isinstance(inner, list):  # a group written inside the group
+            parts.append(_listed(inner, folder, changes | over, above))
+            continue
+        name = str(given.get("group") or inner)
+        parts.append(_resolve(name, _locate(name, folder), over | changes, above))
+    return _joined(parts)
+
+
+def _joined(
+    parts: Sequence[tuple[list[Member], tuple[Path, ...]]],
+) -> tuple[list[Member], tuple[Path, ...]]:
+    members = [member for found, _ in parts for member in found]
+    return members, tuple(file for _, files in parts for file in files)
 
 
 def _names(config: Config) -> dict[tuple[str, str], str]:
@@ -130,6 +264,7 @@ def _names(config: Config) -> dict[tuple[str, str], str]:
             for entry in listed
             if isinstance(entry, dict)
             and entry.get("metric")
+            and not isinstance(entry["metric"], Reference)
             and entry.get("aggregation", "mean" if entry["metric"] in _MEANS else "") == "mean"
         ]
     else:
@@ -145,6 +280,33 @@ def _names(config: Config) -> dict[tuple[str, str], str]:
     }
 
 
+def _estimators(config: Config, names: Mapping[tuple[str, str], str]) -> dict[str, Estimator]:
+    """Return a mean over items for each metric, or what else the group's file asks for.
+
+    lm-eval averages over the group's tasks, not its groups: by size (hence over items), or each
+    task alike where `weight_by_size` is false.
+    """
+    listed = config.get("aggregate_metric_list")
+    entries = listed if isinstance(listed, list) else [listed]
+    alike = {
+        (entry.get("metric"), name)
+        for entry in entries
+        if isinstance(entry, dict) and entry.get("weight_by_size") is False
+        for name in _filters(entry, names)
+    }
+    return {
+        public: Estimator(kind="group_mean" if key in alike else "mean")
+        for key, public in names.items()
+    }
+
+
+def _filters(entry: Config, names: Mapping[tuple[str, str], str]) -> list[JsonValue]:
+    given = entry.get("filter_list")
+    if given is None:
+        return [name for _, name in names]
+    return given if isinstance(given, list) else [given]
+
+
 @cache
 def task_facts(name: str) -> TaskFacts:
     """Find a task: in `tasks/evals`, at a path that ends in `.yaml`, or among lm-eval's own.
@@ -157,19 +319,19 @@ def task_facts(name: str) -> TaskFacts:
     """
     file = _locate(name)
     config, files = _read(file)
-    leaf = _first_task(config, file.parent)
-    names = _names(leaf)
-    if not names:
-        raise SpecError("no metric is a mean over items", where=str(file), field="metric_list")
-    shots, examples = leaf.get("num_fewshot"), leaf.get("fewshot_config")
     own = str(config.get("group") or config.get("task"))
     is_path = name.endswith((".yaml", ".yml"))
+    members, more = _resolve("" if is_path else name, file, {})
+    if not members:
+        raise SpecError("the group has no tasks", where=str(file), field="task")
+    names = _names(members[0].config)
+    if not names:
+        raise SpecError("no metric is a mean over items", where=str(file), field="metric_list")
     return TaskFacts(
         name=own if is_path else name,
         is_group=isinstance(config.get("task"), list) or not (is_path or own == name),
-        file=file,
-        files=files,
+        members=tuple(members),
+        files=tuple(dict.fromkeys(files + more)),
         names=names,
-        num_fewshot=shots if isinstance(shots, int) else 0,
-        own_examples=isinstance(examples, dict) and "samples" in examples,
+        estimators=_estimators(config, names),
     )

@@ -1,0 +1,1 @@
+"""Plugins that make tables of text, from other tables or from nothing."""

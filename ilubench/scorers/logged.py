@@ -1,0 +1,115 @@
+"""lm-eval's items: checked before they are asked, named in errors, turned into our samples."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ilubench.errors import DataError, ItemError
+from ilubench.interfaces import SampleScore
+from ilubench.scorers.rows import item_ids
+from ilubench.scorers.task_files import TaskFacts
+
+__all__ = ["check_items", "naming_requests", "sample_scores"]
+
+
+def _item(name: str, place: int, doc: Mapping[str, Any], rows: Sequence[int]) -> str:
+    if doc.get("id") is not None:
+        return f"{name}: item {doc['id']!r}"
+    return f"{name}: row {(rows[place] if place < len(rows) else place) + 1}"
+
+
+@contextmanager
+def naming_requests(
+    requests: Sequence[Any], numbers: Mapping[str, Sequence[int]]
+) -> Iterator[None]:
+    """Name task and item in an error that knows the position of a request only.
+
+    Args:
+        requests: lm-eval's, in the order that the error's position counts in.
+        numbers: task name -> positions of its items in the rows of their role.
+    """
+    try:
+        yield
+    except ItemError as error:
+        asked = requests[error.position]
+        task = str(asked.task_name)
+        name = _item(task, int(asked.doc_id), asked.doc, numbers.get(task, ()))
+        raise ItemError(error.position, error.problem, name=name) from error
+
+
+def check_items(name: str, task: Any, rows: Sequence[int], limit: int | None) -> None:  # noqa: ANN401
+    """Raise unless the task's templates fit every item and its answer is one of the options.
+
+    lm-eval counts an item whose answer is no option (an unlabelled -1) as answered wrongly.
+
+    Args:
+        name: of the task.
+        task: lm-eval's object.
+        rows: positions of its items in the rows of their role.
+        limit: items to look at.
+
+    Raises:
+        DataError: names the first item that does not fit.
+    """
+    import jinja2
+
+    for place, doc in enumerate(task.eval_docs):
+        if limit is not None and place >= limit:
+            break
+        where = _item(name, place, doc, rows)
+        try:
+            text, target = task.doc_to_text(doc), task.doc_to_target(doc)
+            chosen = task.OUTPUT_TYPE == "multiple_choice"
+            options = list(task.doc_to_choice(doc)) if chosen else []
+        except (jinja2.TemplateError, LookupError, ValueError, TypeError, AttributeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise DataError(f"{where} does not fit the task's template ({problem})") from error
+        given = text if task.multiple_input else target
+        for answer in given if isinstance(given, list) else [given]:
+            fits = answer in (range(len(options)) if isinstance(answer, int) else options)
+            if chosen and not fits:
+                count = len(options)
+                raise DataError(f"{where}: the answer {answer!r} is none of its {count} options")
+
+
+def sample_scores(
+    name: str, kind: str, logged: Sequence[Mapping[str, Any]], facts: TaskFacts
+) -> Iterator[SampleScore]:
+    """Yield the scores of one task's items, text included, in the items' order.
+
+    Args:
+        name: of the task; in a group, it is the samples' group and part of the items' names.
+        kind: its `output_type`.
+        logged: lm-eval's samples of the task: one an item and filter.
+        facts: of the task or group.
+
+    Raises:
+        DataError: two items have the same `id`.
+    """
+    docs = {sample["doc_id"]: sample["doc"] for sample in logged}
+    ids = dict(zip(docs, item_ids(list(docs.values()), name), strict=True))
+    for sample in sorted(logged, key=lambda sample: sample["doc_id"]):
+        choices, text = _answers(sample, kind)
+        for metric in sample["metrics"]:
+            public = facts.names.get((metric, sample["filter"]))
+            if public is None:
+                continue
+            item = ids[sample["doc_id"]]
+            yield SampleScore(
+                item=f"{name}/{item}" if facts.is_group else item,
+                metric=public,
+                value=float(sample[metric]),
+                group=name if facts.is_group else "",
+                choices=choices,
+                text=text,
+            )
+
+
+def _answers(sample: Mapping[str, Any], kind: str) -> tuple[tuple[float, ...], str]:
+    """Return the options' log-probabilities, or the generated text, of a logged sample."""
+    first = [answers[0] for answers in sample["resps"]]
+    if kind == "multiple_choice":
+        # behind the options themselves come the same without their prompts, for this one metric
+        options = len(first) // 2 if "acc_mutual_info" in sample["metrics"] else len(first)
+        return tuple(float(answer[0]) for answer in first[:options]), ""
+    return (), str(first[0]) if kind == "generate_until" else ""
