@@ -1,4 +1,4 @@
-"""Losses as pure functions of logits: NLL, NPO, KL-free retain terms, the invariance penalty.
+"""Losses as pure functions: NLL, NPO and its kin, KL, activation errors, the invariance penalty.
 
 A *partial* loss is a micro-batch's share of the global batch's loss: partial losses add up.
 """
@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-__all__ = ["invariance_gradient", "npo", "sequence_sums", "token_nll"]
+__all__ = [
+    "activation_error",
+    "dpo",
+    "invariance_gradient",
+    "kl_divergence",
+    "npo",
+    "sequence_sums",
+    "simnpo",
+    "token_nll",
+]
 
 
 def token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -53,6 +62,71 @@ def npo(nll: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor
         [B].
     """
     return -(2.0 / beta) * functional.logsigmoid(beta * (nll - reference))
+
+
+def simnpo(nll: torch.Tensor, beta: float, margin: float) -> torch.Tensor:
+    """Simple negative preference optimisation, per sequence; no reference model.
+
+    -(2 / beta) log sigmoid(beta NLL / |y| - margin); Fan et al. 2024, arXiv 2410.07163.
+
+    Args:
+        nll: [B], sequence NLL averaged over its tokens.
+        beta: inverse temperature.
+        margin: reward margin.
+
+    Returns:
+        [B].
+    """
+    return -(2.0 / beta) * functional.logsigmoid(beta * nll - margin)
+
+
+def dpo(better: torch.Tensor, worse: torch.Tensor, beta: float) -> torch.Tensor:
+    """Direct preference optimisation, per pair of answers.
+
+    -(2 / beta) log sigmoid(beta (worse - better)); Rafailov et al. 2023, arXiv 2305.18290, eq. 7,
+    times 2 / beta, so that it is NPO where ``better`` is zero.
+
+    Args:
+        better: [B], NLL - NLL_ref of the preferred answer.
+        worse: [B], NLL - NLL_ref of the other one.
+        beta: inverse temperature.
+
+    Returns:
+        [B].
+    """
+    return -(2.0 / beta) * functional.logsigmoid(beta * (worse - better))
+
+
+def kl_divergence(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Return KL(reference || model) of each token's prediction, in nats.
+
+    Args:
+        logits: [N, V] of the model, any float type; computed in float32.
+        reference: [N, V] of the reference.
+
+    Returns:
+        float32 [N].
+    """
+    ours = functional.log_softmax(logits.float(), dim=-1)
+    theirs = functional.log_softmax(reference.float(), dim=-1)
+    return functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+
+
+def activation_error(
+    hidden: torch.Tensor, target: torch.Tensor, chosen: torch.Tensor
+) -> torch.Tensor:
+    """Return each sequence's squared error: mean over coordinates, then over chosen tokens.
+
+    Args:
+        hidden: [B, T, H], any float type; computed in float32.
+        target: what can be broadcast to it.
+        chosen: bool [B, T]; at least one token a sequence.
+
+    Returns:
+        float32 [B].
+    """
+    errors = (hidden.float() - target.float()).pow(2).mean(-1)
+    return (errors * chosen).sum(1) / chosen.sum(1)
 
 
 class _InvarianceGradient(torch.autograd.Function):

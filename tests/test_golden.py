@@ -56,6 +56,69 @@ GOLDEN: dict[str, tuple[PluginRef, int, tuple[float, ...]]] = {
         1,
         (26.1906434, 26.0325242, 20.5038351, 16.8980311, 17.1563720),
     ),
+    "npo, batch_mean, kl": (
+        PluginRef(use="npo", settings={"train": TRAIN, "reduction": "batch_mean", "retain": "kl"}),
+        1,
+        (13.8629432, 13.8602151, 12.9625158, 12.3030625, 11.6251176),
+    ),
+    "ilu, elementwise": (
+        PluginRef(use="ilu", settings={**ILU, "predictor": "elementwise"}),
+        1,
+        (19.8576330, 20.0583726, 14.5822619, 10.6069245, 11.6305020),
+    ),
+    "ilu, params, split": (
+        PluginRef(use="ilu", settings={**ILU, "predictor": "params", "estimator": "split"}),
+        1,
+        (21.9317767, 20.7404350, 18.8401924, 19.3462005, 13.9305482),
+    ),
+    "ilu, grad_norm": (
+        PluginRef(use="ilu", settings={**ILU, "penalty": "grad_norm", "weight": 0.01}),
+        1,
+        (21.2344879, 21.7566642, 16.2268954, 12.7781279, 12.6902033),
+    ),
+    "graddiff": (
+        PluginRef(use="graddiff", settings={"train": TRAIN}),
+        1,
+        (0.0381701, -0.1917022, -1.5772600, -2.3172541, -3.6455321),
+    ),
+    "simnpo": (
+        PluginRef(use="simnpo", settings={"train": TRAIN}),
+        1,
+        (14.8119535, 14.5826602, 13.3252726, 13.0405436, 11.4002261),
+    ),
+    "rmu": (
+        PluginRef(use="rmu", settings={"train": TRAIN, "layer": 1}),
+        1,
+        (2.0612558, 2.0828218, 2.2836736, 6.4488056, 6.5000043),
+    ),
+    "rmu, relative": (
+        PluginRef(use="rmu", settings={"train": TRAIN, "layer": 1, "scale": "relative"}),
+        1,
+        (67.0241966, 66.4183006, 66.1460838, 68.5534554, 70.2714424),
+    ),
+    "dpo": (
+        PluginRef(use="dpo", settings={"train": TRAIN, "refusals": ["x y z"]}),
+        1,
+        (12.8651452, 12.3190131, 8.8776805, 7.1682336, 6.3675346),
+    ),
+    "idk": (
+        PluginRef(use="idk", settings={"train": TRAIN, "refusals": ["x y z"]}),
+        1,
+        (9.2448959, 9.0532634, 7.4000483, 7.3322361, 8.1515486),
+    ),
+    "sam": (
+        PluginRef(
+            use="sam",
+            settings={"base": {"use": "npo", "settings": {"train": {**TRAIN}}}, "rho": 0.1},
+        ),
+        1,
+        (26.4551365, 25.5536842, 19.4395871, 14.0246117, 14.5793480),
+    ),
+    "task_vector": (
+        PluginRef(use="task_vector", settings={"train": TRAIN}),
+        1,
+        (6.2608559, 5.8907237, 5.0228329, 4.3086272, 4.2080516),
+    ),
 }
 
 

@@ -1,14 +1,20 @@
 """Negative preference optimisation."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
 
-from ilubench.interfaces import Batch, Context, UnlearnBatch, UnlearnData
-from ilubench.losses import npo, sequence_sums, token_nll
+from ilubench.errors import IlubenchError
+from ilubench.interfaces import Batch, Context, Metrics, StepBatch, UnlearnData
+from ilubench.losses import kl_divergence, npo
+from ilubench.methods.gradients import scale_gradients, take_gradients
+from ilubench.methods.original import Original
+from ilubench.methods.terms import ForgetRetain, mean_nll, summed_nll
 from ilubench.models import answer_logits
-from ilubench.training import LossMethod, sequence_nll
+from ilubench.training import sequence_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -16,45 +22,101 @@ if TYPE_CHECKING:
 __all__ = ["NPO"]
 
 
-class NPO(LossMethod):
+@dataclass(frozen=True)
+class _Prepared:
+    reference: torch.Tensor
+    original: Original | None
+
+
+class NPO(ForgetRetain):
     """Negative preference optimisation (Zhang et al. 2024, arXiv 2404.05868).
 
     l = mean over forget sequences of -(2/beta) log sigmoid(beta (NLL - NLL_ref))
       + gamma * mean NLL of the retain tokens. NLL_ref is the original model's, computed once.
 
+    Published settings: WMDP beta 0.0225, gamma 1, lr 5e-6, 125 steps, batch 4
+    (`reduction=batch_mean`); MUSE beta 0.1, gamma 1, lr 1e-5, 10 epochs, constant schedule.
+
     Attributes:
         beta: inverse temperature.
         gamma: weight of the retain term.
         reduction: a sequence's NLL is the `mean` or the `sum` over its target tokens. Public
-            implementations disagree; the paper's equation is the sum.
+            implementations disagree; the paper's equation is the sum. `batch_mean`: one sigmoid a
+            step, of the mean NLL of all the batch's forget tokens, as in public code for WMDP.
+        retain: the retain term is the retain tokens' mean NLL (`nll`) or their mean
+            KL(original || model) (`kl`), which keeps a copy of the trained weights.
     """
 
     beta: float = Field(default=0.1, gt=0)
     gamma: float = Field(default=1.0, ge=0)
-    reduction: Literal["mean", "sum"] = "sum"
+    reduction: Literal["mean", "sum", "batch_mean"] = "sum"
+    retain: Literal["nll", "kl"] = "nll"
 
-    def prepare(
-        self, model: "PreTrainedModel", data: UnlearnData, context: Context
-    ) -> torch.Tensor:
-        """Return the original model's NLL of each forget example: float32 [n]."""
+    def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> _Prepared:
+        """Return the original model's NLL of each forget example, float32 [n], and its weights."""
         mean = self.reduction == "mean"
-        return sequence_nll(model, data.forget, context, self.train, mean=mean)
+        reference = sequence_nll(model, data.forget, context, self.train, mean=mean)
+        kept = Original(model, self.trainable) if self.retain == "kl" and self.gamma else None
+        return _Prepared(reference, kept)
 
-    def loss(
-        self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: torch.Tensor
+    def forget_term(
+        self, model: "PreTrainedModel", batch: Batch, prepared: _Prepared
     ) -> torch.Tensor:
-        """Return the micro-batch's part of the loss, a scalar."""
-        reference = prepared[batch.forget.index].to(batch.forget.input_ids.device)
-        nll = self._sequence_nll(model, batch.forget)
-        forget = npo(nll, reference, self.beta).sum() / batch.forget.sequences
-        if self.gamma == 0:
-            return forget
-        answers = answer_logits(model, batch.retain)
-        retain = token_nll(answers.logits, answers.targets).sum() / batch.retain.tokens
-        return forget + self.gamma * retain
+        """Return the micro-batch's part of the forget term.
 
-    def _sequence_nll(self, model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
-        answers = answer_logits(model, batch)
-        nll = token_nll(answers.logits, answers.targets)
-        sums = sequence_sums(nll, answers.sequence, answers.count)
-        return sums / batch.loss_mask.sum(1) if self.reduction == "mean" else sums
+        Raises:
+            IlubenchError: `batch_mean`, and the micro-batch is not the whole batch: the sigmoid of
+                a mean is no sum over micro-batches; `backward` takes care of it.
+        """
+        reference = prepared.reference[batch.index].to(batch.input_ids.device)
+        nll = summed_nll(model, batch)
+        if self.reduction == "batch_mean":
+            if len(nll) != batch.sequences:
+                raise IlubenchError("NPO: batch_mean has no partial loss; call backward")
+            ratio = (nll.sum() - reference.sum()) / batch.tokens
+            return npo(ratio, torch.zeros_like(ratio), self.beta)
+        if self.reduction == "mean":
+            nll = nll / batch.loss_mask.sum(1)
+        return npo(nll, reference, self.beta).sum() / batch.sequences
+
+    def retain_term(
+        self, model: "PreTrainedModel", batch: Batch, prepared: _Prepared
+    ) -> torch.Tensor:
+        """Return the micro-batch's part of the retain term, unweighted."""
+        if prepared.original is None:
+            return mean_nll(model, batch)
+        with prepared.original.weights(model):
+            before = answer_logits(model, batch).logits
+        return kl_divergence(answer_logits(model, batch).logits, before).sum() / batch.tokens
+
+    def forget_backward(
+        self, model: "PreTrainedModel", batches: Sequence[Batch], prepared: _Prepared
+    ) -> float:
+        """Add the forget term's gradients into ``.grad``; return its value.
+
+        `batch_mean`: f(m)' = f'(m) m', and the mean m is known after the last micro-batch only. So
+        they accumulate m', which is then scaled.
+        """
+        if self.reduction != "batch_mean":
+            return super().forget_backward(model, batches, prepared)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        held = take_gradients(parameters)
+        ratio = 0.0
+        for batch in batches:
+            part = mean_nll(model, batch)
+            part.backward()
+            reference = float(prepared.reference[batch.index].sum()) / batch.tokens
+            ratio += float(part.detach()) - reference
+        mean = torch.tensor(ratio, dtype=torch.float64, requires_grad=True)
+        value = npo(mean, torch.zeros_like(mean), self.beta)
+        (slope,) = torch.autograd.grad(value, mean)
+        scale_gradients(parameters, float(slope), held)
+        return float(value.detach())
+
+    def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: _Prepared) -> Metrics:
+        """Add the step's gradients into ``.grad``; return metrics, `loss` among them."""
+        if self.reduction != "batch_mean":
+            return super().backward(model, step, prepared)
+        forget = self.forget_backward(model, [micro.forget for micro in step.micro], prepared)
+        retain = self.retain_backward(model, [micro.retain for micro in step.micro], prepared)
+        return {"loss": forget + retain}

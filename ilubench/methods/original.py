@@ -1,0 +1,46 @@
+"""The original model beside the one that is trained, at the price of the trained tensors."""
+
+import contextlib
+import fnmatch
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ilubench.methods.gradients import swapped
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Original"]
+
+
+class Original:
+    """The original values of the parameters that change; the others need no copy.
+
+    Three matrices are kept when three are trained, a whole second set of weights when all are.
+
+    Args:
+        model: the original model, before any step.
+        patterns: of the trained parameters' names, as `trainable` has them; none means all.
+    """
+
+    def __init__(self, model: "PreTrainedModel", patterns: Sequence[str]) -> None:
+        """Copy the tensors."""
+        self._kept = {
+            name: parameter.detach().clone()
+            for name, parameter in model.named_parameters()
+            if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        }
+
+    @contextlib.contextmanager
+    def weights(self, model: "PreTrainedModel") -> Iterator[None]:
+        """Make ``model`` the original one, in eval mode and without gradients, for a while."""
+        named = dict(model.named_parameters())
+        training = model.training
+        with torch.no_grad(), swapped([named[name] for name in self._kept], [*self._kept.values()]):
+            model.eval()
+            try:
+                yield
+            finally:
+                model.train(training)

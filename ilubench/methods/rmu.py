@@ -1,0 +1,128 @@
+"""Representation misdirection."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from ilubench.data import collate, to_device
+from ilubench.identity import seed_for
+from ilubench.interfaces import Batch, Context, Dataset, UnlearnData
+from ilubench.losses import activation_error
+from ilubench.methods.activations import hidden_state, layer_of
+from ilubench.methods.original import Original
+from ilubench.methods.terms import ForgetRetain
+from ilubench.training import pad_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["RMU"]
+
+_LAYER = 7
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    target: torch.Tensor
+    original: Original
+
+
+class RMU(ForgetRetain):
+    """Representation misdirection for unlearning (Li et al. 2024, arXiv 2403.03218, section 4).
+
+    l = mean |h(x_f) - c u|^2 + gamma * mean |h(x_r) - h_original(x_r)|^2, h the output of layer
+    `layer`. u has a uniform [0, 1) number per coordinate, drawn once from the job's seed, and
+    length 1. |.|^2 is a mean over coordinates; it is averaged over a sequence's tokens, then over
+    sequences. Layers above `layer` are not computed; h_original needs a copy of the trained
+    matrices only.
+
+    Published settings (Zephyr-7B-beta, WMDP): layer 7, c 6.5, gamma (the paper's alpha) 1200,
+    lr 5e-5, batch 4, 150 batches, only the MLP's down_proj of layers 5-7 trained.
+
+    Attributes:
+        gamma: weight of the retain term.
+        layer: index of the layer, from 0.
+        coefficient: c.
+        scale: c is `absolute`, or `relative`: a multiple of the mean length of the original
+            model's activations on the forget set (after Huu-Tien et al. 2024, arXiv 2408.06223).
+        tokens: which tokens count, in the forget and in the retain term: `content`, all but
+            padding and the first (its activation does not depend on the text, so that the two
+            terms would contradict each other on it); or `targets`, those with a loss, which
+            leaves questions out.
+        trainable: by default the down_proj of layers `layer` - 2 to `layer`.
+    """
+
+    gamma: float = Field(default=1200.0, ge=0)
+    layer: int = Field(default=_LAYER, ge=0)
+    coefficient: float = Field(default=6.5, gt=0)
+    scale: Literal["absolute", "relative"] = "absolute"
+    tokens: Literal["content", "targets"] = "content"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _three_matrices(cls, values: Any) -> Any:  # noqa: ANN401
+        if not isinstance(values, Mapping) or values.get("trainable"):
+            return values
+        layer = values.get("layer", _LAYER)
+        if not isinstance(layer, int):
+            return values
+        layers = range(max(0, layer - 2), layer + 1)
+        patterns = tuple(f"*layers.{index}.mlp.down_proj.weight" for index in layers)
+        return {**values, "trainable": patterns}
+
+    def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> _Prepared:
+        """Return c u, float32 [H], and the original values of the trained matrices.
+
+        Raises:
+            SpecError: the model has no such layer.
+        """
+        layer_of(model, self.layer)
+        generator = torch.Generator().manual_seed(seed_for(context.seed, "rmu"))
+        length = self._mean_length(model, data.forget, context) if self.scale == "relative" else 1.0
+        direction = torch.rand(model.config.hidden_size, generator=generator)
+        target = self.coefficient * length * direction / direction.norm()
+        return _Prepared(target.to(context.device), Original(model, self.trainable))
+
+    def forget_term(
+        self, model: "PreTrainedModel", batch: Batch, prepared: _Prepared
+    ) -> torch.Tensor:
+        """Return the micro-batch's part of the distance to c u."""
+        hidden = hidden_state(model, batch, self.layer)
+        errors = activation_error(hidden, prepared.target, self._chosen(batch))
+        return errors.sum() / batch.sequences
+
+    def retain_term(
+        self, model: "PreTrainedModel", batch: Batch, prepared: _Prepared
+    ) -> torch.Tensor:
+        """Return the micro-batch's part of the distance to the original activations."""
+        with prepared.original.weights(model):
+            before = hidden_state(model, batch, self.layer)
+        hidden = hidden_state(model, batch, self.layer)
+        return activation_error(hidden, before, self._chosen(batch)).sum() / batch.sequences
+
+    def _chosen(self, batch: Batch) -> torch.Tensor:
+        """Return the tokens that count: bool [B, T]."""
+        if self.tokens == "targets":
+            return batch.loss_mask
+        chosen = batch.attention_mask.bool()
+        chosen[:, 0] = False
+        return chosen
+
+    def _mean_length(self, model: "PreTrainedModel", dataset: Dataset, context: Context) -> float:
+        total, tokens = 0.0, 0
+        size = self.train.micro_batch or self.train.batch_size
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            for batch in collate(
+                dataset, range(len(dataset)), pad_id(context.tokenizer), micro=size
+            ):
+                moved = to_device(batch, context.device)
+                hidden = hidden_state(model, moved, self.layer)[self._chosen(moved)]
+                total += float(hidden.float().norm(dim=-1).sum())
+                tokens += len(hidden)
+        model.train(training)
+        return total / tokens

@@ -1,0 +1,87 @@
+"""Losses of two terms: one that forgets, one that retains."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+
+from ilubench.interfaces import Batch, UnlearnBatch
+from ilubench.losses import sequence_sums, token_nll
+from ilubench.models import answer_logits
+from ilubench.training import LossMethod
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["ForgetRetain", "mean_nll", "summed_nll"]
+
+
+def mean_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
+    """Return the micro-batch's part of the mean NLL of the global batch's target tokens."""
+    answers = answer_logits(model, batch)
+    return token_nll(answers.logits, answers.targets).sum() / batch.tokens
+
+
+def summed_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
+    """Return each sequence's NLL, summed over its target tokens: float32 [B]."""
+    answers = answer_logits(model, batch)
+    nll = token_nll(answers.logits, answers.targets)
+    return sequence_sums(nll, answers.sequence, answers.count)
+
+
+class ForgetRetain(LossMethod):
+    """A loss of the common form l = forget term + gamma * retain term.
+
+    Define `forget_term`. The terms are apart so that a wrapper can treat one of them otherwise
+    (see `ilubench.methods.sam`).
+
+    Attributes:
+        gamma: weight of the retain term.
+    """
+
+    gamma: float = Field(default=1.0, ge=0)
+
+    @abstractmethod
+    def forget_term(self, model: "PreTrainedModel", batch: Batch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
+        """Return the forget micro-batch's partial loss, a scalar."""
+
+    def retain_term(self, model: "PreTrainedModel", batch: Batch, prepared: Any) -> torch.Tensor:  # noqa: ANN401, ARG002
+        """Return the retain micro-batch's partial loss, unweighted: the mean NLL of its tokens."""
+        return mean_nll(model, batch)
+
+    def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
+        """Return the micro-batch's part of the loss, a scalar."""
+        forget = self.forget_term(model, batch.forget, prepared)
+        if self.gamma == 0:
+            return forget
+        return forget + self.gamma * self.retain_term(model, batch.retain, prepared)
+
+    def forget_backward(
+        self,
+        model: "PreTrainedModel",
+        batches: Sequence[Batch],
+        prepared: Any,  # noqa: ANN401
+    ) -> float:
+        """Add the forget term's gradients into ``.grad``; return its value."""
+        value = 0.0
+        for batch in batches:
+            part = self.forget_term(model, batch, prepared)
+            part.backward()
+            value += float(part.detach())
+        return value
+
+    def retain_backward(
+        self,
+        model: "PreTrainedModel",
+        batches: Sequence[Batch],
+        prepared: Any,  # noqa: ANN401
+    ) -> float:
+        """Add the weighted retain term's gradients into ``.grad``; return its weighted value."""
+        value = 0.0
+        for batch in batches if self.gamma else ():
+            part = self.gamma * self.retain_term(model, batch, prepared)
+            part.backward()
+            value += float(part.detach())
+        return value

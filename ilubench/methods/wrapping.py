@@ -1,0 +1,48 @@
+"""Methods around another one: its training settings are theirs unless they are given their own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ilubench.loading import merge
+from ilubench.plugins import create
+from ilubench.specs import PluginRef, TrainSpec
+from ilubench.training import LossMethod
+
+__all__ = ["train_as_the_base"]
+
+
+def train_as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401
+    """Return a wrapper's raw fields with `base`, `train` and `trainable` filled in and agreeing.
+
+    Args:
+        values: raw fields; `base` is a name, `{use, settings}` or an object.
+        default: name of the base when none is given.
+
+    Raises:
+        ValueError: the base is no LossMethod.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    base = values.get("base", default)
+    if isinstance(base, str | Mapping):
+        base = create("methods", PluginRef.model_validate(base))
+    if not isinstance(base, LossMethod):
+        problem = f"base: {type(base).__name__} is not a LossMethod"
+        raise ValueError(problem)  # noqa: TRY004 - pydantic reports no TypeError
+    train = values.get("train") or {}
+    if isinstance(train, Mapping):
+        below = base.train.model_dump(mode="json")
+        if "steps" in train or "epochs" in train:
+            below.update(steps=None, epochs=None)
+        train = TrainSpec.model_validate(merge(below, train))
+    trainable = tuple(values.get("trainable") or base.trainable)
+    base = _trained_as(base, train, trainable)
+    return {**values, "base": base, "train": train, "trainable": trainable}
+
+
+def _trained_as(base: LossMethod, train: TrainSpec, trainable: tuple[str, ...]) -> LossMethod:
+    changes: dict[str, Any] = {"train": train, "trainable": trainable}
+    inner = getattr(base, "base", None)
+    if isinstance(inner, LossMethod):  # a wrapper in a wrapper: its base prepares with these too
+        changes["base"] = _trained_as(inner, train, trainable)
+    return base.model_copy(update=changes)
