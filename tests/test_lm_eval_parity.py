@@ -1,7 +1,7 @@
 """The adapter against lm-eval's own transformers backend: the same items, numbers and texts."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -17,6 +17,7 @@ from ilubench.interfaces import Engine, Ids, Row, SampleScore, ScoreContext
 from ilubench.mini.world import build_tables
 from ilubench.models import load_model, load_tokenizer
 from ilubench.scorers.lm_eval import LmEval
+from ilubench.tokenizers import build_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,8 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 MINI = Path(ilubench.__file__).parent / "mini" / "target"
 
-CHOICE = ("topics", "facts", "shown", "first", "bare", "blank")
-"""Single tokens; strings; with drawn examples; with the first examples; no prompt; two prompts."""
+CHOICE = ("letters", "topics", "facts", "shown", "first", "bare", "blank")
+"""Letters; words; strings; with drawn and with the first examples; no prompt; two prompts."""
 
 _COMMON = "output_type: multiple_choice\ntest_split: test\nmetric_list: [{metric: acc}]\n"
 _FACTS = (
@@ -38,7 +39,13 @@ _TOPICS = (
     "doc_to_choice: [World, Sports, Business, Technology]\n"
 )
 _HALF = _TOPICS.replace("[{metric: acc}]", "[{metric: acc}, {metric: acc_norm}]")
+_LETTERS = (
+    f'{_COMMON}doc_to_text: "{{{{question}}}}\\nA. {{{{choices[0]}}}}\\nB. {{{{choices[1]}}}}\\n'
+    'C. {{choices[2]}}\\nD. {{choices[3]}}\\nAnswer:"\n'
+    "doc_to_choice: [A, B, C, D]\ndoc_to_target: answer\n"
+)
 TASKS = {
+    "letters": _LETTERS,
     "topics": _TOPICS,
     "facts": _FACTS,
     "shown": f"{_FACTS}num_fewshot: 2\nfewshot_split: more\n",
@@ -105,15 +112,22 @@ def _random(name: str, vocabulary: int) -> "PreTrainedModel":
 @cache
 def case(name: str) -> Case:
     """Word-level tokens with a beginning token, or byte pairs without one."""
-    words, pieces = load_tokenizer(MINI), make_tokenizer()
     if name == "mini":
-        return Case(words, load_model(MINI, "cpu", torch.float32))
-    tokenizer = pieces if name in ("llama-tied", "neox") else words
+        return Case(load_tokenizer(MINI), load_model(MINI, "cpu", torch.float32))
+    tokenizer: PreTrainedTokenizerBase = make_tokenizer()
+    if name in ("llama", "qwen2"):  # mini's words, and letters
+        text = [str(row["text"]) for row in build_tables(0)["vocabulary"]]
+        tokenizer = build_tokenizer([*text, "A. B. C. D. A B C D", "question Question"])
     if name in ("qwen2", "neox"):
         return Case(tokenizer, _random(name, len(tokenizer)))
     model = tiny_llama(len(tokenizer), tied=name == "llama-tied", seed=5)
     model.config.max_position_embeddings = 512  # rotary positions know no end
     return Case(tokenizer, model)
+
+
+def choice_tasks(name: str) -> tuple[str, ...]:
+    """All of CHOICE; letters are words that mini's vocabulary has not."""
+    return CHOICE[1:] if name == "mini" else CHOICE
 
 
 MODELS = ("mini", "llama", "llama-tied", "qwen2", "neox")
@@ -185,7 +199,7 @@ def reference(request: pytest.FixtureRequest, folder: Path) -> tuple[str, Mappin
             model=HFLM(
                 pretrained=found.model, tokenizer=found.tokenizer, batch_size=32, max_length=512
             ),
-            tasks=[*CHOICE, "sums", "halves"],
+            tasks=[*choice_tasks(name), "sums", "halves"],
             task_manager=TaskManager(include_path=str(folder), include_defaults=False),
             bootstrap_iters=0,
         )
@@ -229,33 +243,42 @@ def _mean(scores: Sequence[SampleScore]) -> float:
     return sum(score.value for score in scores) / len(scores)
 
 
-def _same_choices(scores: Sequence[SampleScore], samples: Sequence[Mapping[str, Any]]) -> None:
+def _same_choices(scores: Sequence[SampleScore], samples: Sequence[Mapping[str, Any]]) -> float:
+    """Return the largest difference of two log-likelihoods."""
+    largest = 0.0
     expected = {sample["doc"]["id"]: sample for sample in samples}
     assert len(scores) == len(expected)
     for score in scores:
         sample = expected[score.item.rpartition("/")[2]]
         theirs = [answers[0][0] for answers in sample["resps"]]
         assert score.choices == pytest.approx(theirs, abs=1e-4)
+        largest = max(largest, *(abs(a - b) for a, b in zip(score.choices, theirs, strict=True)))
         first, second = sorted(theirs, reverse=True)[:2]
         assert first - second > 1e-5, f"{score.item}: a tie that rounding decides; other seeds"
         assert score.value == sample["acc"]
+    return largest
 
 
 @pytest.mark.parametrize("engine_name", ENGINES)
 def test_every_task_equals_lm_eval(
-    engine_name: str, reference: tuple[str, Mapping[str, Any]], folder: Path
+    engine_name: str,
+    reference: tuple[str, Mapping[str, Any]],
+    folder: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     name, theirs = reference
     found = case(name)
     engine = Watched(make_engine(engine_name, found.tokenizer, found.model))
-    for task in CHOICE:
+    for task in choice_tasks(name):
         engine.calls.clear()
         scores = _scores(task, found, engine, folder)
         assert len(scores) >= 100
-        one = [len(found.tokenizer.encode(f" {w}", add_special_tokens=False)) == 1 for w in WORDS]
-        single = task in ("topics", "first") and all(one)
+        options = OPTIONS.get(task, "")
+        one = [len(found.tokenizer.encode(f" {o}", add_special_tokens=False)) == 1 for o in options]
+        single = bool(options) and all(one)
         assert engine.calls == ["choices" if single else "logprobs"], task
-        _same_choices(scores, theirs["samples"][task])
+        largest = _same_choices(scores, theirs["samples"][task])
+        record_property(task, f"{len(scores)} items, log-likelihoods within {largest:.1e}")
         assert _mean(scores) == theirs["results"][task]["acc,none"], task
 
     written = {score.item: score.text for score in _scores("sums", found, engine, folder)}
@@ -279,6 +302,7 @@ def test_every_task_equals_lm_eval(
 
 KINDS = {"acc": "mean", "acc_norm": "group_mean"}
 WORDS = ("World", "Sports", "Business", "Technology")
+OPTIONS: Mapping[str, Sequence[str]] = {"letters": "ABCD", "topics": WORDS, "first": WORDS}
 
 
 def test_the_cases_differ() -> None:

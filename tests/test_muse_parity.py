@@ -1,6 +1,6 @@
 """VerbMem, KnowMem and PrivLeak of each engine against the slow implementation, in float32."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -86,8 +86,12 @@ def compare(
     expected: Sequence[Expected],
     scores: Sequence[SampleScore],
     new: int,
-) -> None:
-    """Strings and scores are identical but where two tokens are all but equally likely."""
+) -> int:
+    """Check that strings and scores are identical, but where two tokens are all but equally likely.
+
+    Returns:
+        the number of such near ties.
+    """
     assert [score.item for score in scores] == [item.row["id"] for item in expected]
     near = {at for at, item in enumerate(expected) if item.written.gap < TIE}
     assert len(near) <= max(1, len(expected) // 20)
@@ -100,39 +104,56 @@ def compare(
         again = engine.generate(prompts, SamplingSpec(max_tokens=new))
         for at in near:
             assert model.shortfall(expected[at].prompt, again[at][0].ids) < 2 * TIE
+    return len(near)
 
 
-def engine_of(engine: str, name: str, *, sharp: bool = True) -> tuple[Slow, Engine]:
-    model = slow(name, sharp=sharp)
-    return model, make_engine(engine, model.tokenizer, model.model)
+@dataclass(frozen=True)
+class Pair:
+    """An engine of a model's shape, for all tests of that model, and the model's name."""
+
+    engine: Engine
+    name: str
+
+    def load(self, *, sharp: bool = True) -> tuple[Slow, Engine]:
+        model = slow(self.name, sharp=sharp)
+        self.engine.load(model.model)
+        return model, self.engine
 
 
-every = pytest.mark.parametrize(("engine", "name"), list(product(ENGINES, MODELS)))
+@pytest.fixture(scope="module", params=list(product(ENGINES, MODELS)), ids="-".join)
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    engine, name = request.param
+    model = slow(name)
+    made = Pair(make_engine(engine, model.tokenizer, model.model), name)
+    yield made
+    made.engine.close()
 
 
-@every
+Record = Callable[[str, object], None]
+
+
 @pytest.mark.parametrize(("count", "length"), [(ITEMS, SHORT), (3, 128)])
-def test_verbmem(engine: str, name: str, count: int, length: int) -> None:
-    model, made = engine_of(engine, name)
-    expected = verbmem(name, count, length)
+def test_verbmem(pair: Pair, count: int, length: int, record_property: Record) -> None:
+    model, engine = pair.load()
+    expected = verbmem(pair.name, count, length)
     scorer = VerbMem(data="d", max_tokens=length)
     assert scorer == VerbMem(data="d") or length != 128
-    scores = scored(scorer, made, d=[item.row for item in expected])
-    compare(model, made, expected, scores, length)
-    made.close()
+    scores = scored(scorer, engine, d=[item.row for item in expected])
+    near = compare(model, engine, expected, scores, length)
+    record_property("items", f"{count} of {length} tokens, {near} near ties")
     assert len({round(score.value, 3) for score in scores}) > count // 10
 
 
-@every
 @pytest.mark.parametrize(("count", "length"), [(ITEMS, 12), (3, 32)])
-def test_knowmem(engine: str, name: str, count: int, length: int) -> None:
-    model, made = engine_of(engine, name)
-    expected = knowmem(name, count, length)
+def test_knowmem(pair: Pair, count: int, length: int, record_property: Record) -> None:
+    model, engine = pair.load()
+    expected = knowmem(pair.name, count, length)
     scorer = KnowMem(data="d", icl="icl", max_tokens=length)
     assert scorer == KnowMem(data="d", icl="icl") or length != 32
-    scores = scored(scorer, made, d=[item.row for item in expected], icl=icl_pairs(name))
-    compare(model, made, expected, scores, length)
-    made.close()
+    rows = [item.row for item in expected]
+    scores = scored(scorer, engine, d=rows, icl=icl_pairs(pair.name))
+    near = compare(model, engine, expected, scores, length)
+    record_property("items", f"{count} of {length} tokens, {near} near ties")
     assert len({round(score.value, 3) for score in scores}) > count // 30
     if count == ITEMS:
         assert sum(item.text != item.written.text for item in expected) > 10
@@ -147,23 +168,22 @@ def areas(scorer: Scorer, scores: Sequence[SampleScore]) -> dict[str, float]:
     return found
 
 
-@every
-def test_privleak(engine: str, name: str) -> None:
-    model, made = engine_of(engine, name, sharp=False)  # of a size that 1e-5 suits
-    rows = texts(name, ITEMS)
+def test_privleak(pair: Pair, record_property: Record) -> None:
+    model, engine = pair.load(sharp=False)  # of a size that 1e-5 suits
+    rows = texts(pair.name, ITEMS)
     forget, holdout = rows[:45], rows[45:]
     scorer = PrivLeak(forget="f", holdout="h", retrain_auc=0.4772)
-    scores = scored(scorer, made, f=forget, h=holdout)
-    made.close()
+    scores = scored(scorer, engine, f=forget, h=holdout)
     slowly = {
         half: [model.lowest(str(row["text"])) for row in part]
         for half, part in (("f", forget), ("h", holdout))
     }
     for metric in ("auc", "privleak"):
         mine: list[Any] = [score for score in scores if score.metric == metric]
-        assert [-score.value for score in mine] == pytest.approx(
-            slowly["f"] + slowly["h"], abs=1e-5
-        )
+        both = slowly["f"] + slowly["h"]
+        assert [-score.value for score in mine] == pytest.approx(both, abs=1e-5)
+        largest = max(abs(-score.value - one) for score, one in zip(mine, both, strict=True))
+        record_property(metric, f"{len(mine)} texts, scores within {largest:.1e}")
     pairs = list(product(slowly["h"], slowly["f"]))
     area = sum((-one > -zero) + (one == zero) / 2 for one, zero in pairs) / len(pairs)
     found = areas(scorer, scores)
