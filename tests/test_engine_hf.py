@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
-from ilubench.engine.batching import check_prompts, common_prefix, plan
+from ilubench.engine.batching import check_prompts, common_prefix, packs, plan
 from ilubench.engine.hf import HFEngine
 from ilubench.errors import DataError, DivergedError, ModelError
 from ilubench.interfaces import SamplingSpec
@@ -261,6 +265,64 @@ def test_sliding_windows(tokenizer: PreTrainedTokenizerFast) -> None:
         assert scored.values == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_layers_with_and_without_a_window(
+    tokenizer: PreTrainedTokenizerFast, attention: str
+) -> None:
+    torch.manual_seed(3)
+    config = Qwen2Config(
+        **_settings(tokenizer), use_sliding_window=True, sliding_window=8, max_window_layers=1
+    )
+    assert config.layer_types == ["full_attention", "sliding_attention"]
+    model = Qwen2ForCausalLM(config)
+    model.set_attn_implementation(attention)
+    model.train(mode=False)
+    engine = HFEngine(tokenizer, batch_size=4)
+    engine.load(model)
+    pairs = [(prompt, [7, 9, 30]) for prompt in _prompts(6)]
+    for (context, rest), scored in zip(pairs, engine.logprobs(pairs), strict=True):
+        rows = _rows(model, context, rest)
+        expected = [rows[n, token].item() for n, token in enumerate(rest)]
+        assert scored.values == pytest.approx(expected, abs=1e-4)
+    for (context, _), (written,) in zip(
+        pairs, engine.generate([c for c, _ in pairs], SamplingSpec(max_tokens=12)), strict=True
+    ):
+        rows = _rows(model, context, list(written.ids))
+        assert list(written.ids) == rows[: len(written.ids)].argmax(-1).tolist()
+
+
+def test_a_model_that_takes_no_masks_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = _ready(LlamaForCausalLM(LlamaConfig(**_settings(tokenizer))))
+    engine = HFEngine(tokenizer)
+    engine.load(model)
+    model.config._attn_implementation = "flex_attention"
+    with pytest.raises(ModelError, match="attention 'flex_attention'"):
+        engine.choices(_prompts(3), [4])
+    model.config._attn_implementation = "sdpa"
+    model.config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(ModelError, match="layers of kind 'linear_attention'"):
+        engine.choices(_prompts(3), [4])
+
+
+def test_prefixes_of_several_subjects(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    prompts = [
+        [1, 5, 6, *subject[5:], *own]
+        for seed in range(3)
+        for subject in _prompts(1, shared=60, seed=seed)
+        for own in _prompts(5, shared=0, seed=seed + 10)
+    ]
+    assert len({group.prefix for group in plan(prompts)}) == 3
+    engine = HFEngine(tokenizer, batch_size=7)
+    engine.load(model)
+    found = engine.generate(prompts, SamplingSpec(max_tokens=9))
+    for prompt, row, (written,) in zip(prompts, engine.choices(prompts, [9]), found, strict=True):
+        rows = _rows(model, prompt, list(written.ids))
+        assert row == pytest.approx(rows[0, [9]].tolist(), abs=1e-4)
+        assert list(written.ids) == rows[: len(written.ids)].argmax(-1).tolist()
+
+
 def test_bfloat16(tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM) -> None:
     half: Any = LlamaForCausalLM(model.config)
     half.to(torch.bfloat16)
@@ -409,14 +471,56 @@ def test_common_prefix() -> None:
 def test_plan() -> None:
     one, two = list(range(20)), list(range(50, 70))
     prompts = [*([*one, n] for n in range(5)), *(two + [n] * (n + 1) for n in range(5)), [3], [4]]
-    groups = plan(prompts, 4)
-    assert [len(group.prefix) for group in groups] == [20, 20, 0]
-    assert groups[1].batches == ((9, 8, 7, 6), (5,))
-    seen = sorted(index for group in groups for batch in group.batches for index in batch)
-    assert seen == list(range(12))
-    assert [group.prefix for group in plan(prompts, 4, share_prefix=False)] == [()]
-    # two of forty that start alike do not get batches of their own
+    prompts = [[1, *prompt] for prompt in prompts]  # all share a token, which saves nothing
+    groups = plan(prompts)
+    assert [len(group.prefix) for group in groups] == [21, 21, 0]
+    assert groups[1].members == (9, 8, 7, 6, 5)
+    assert sorted(index for group in groups for index in group.members) == list(range(12))
+    assert [group.prefix for group in plan(prompts, share_prefix=False)] == [()]
+    # two that start alike: worth a pass only where they share much
     strangers = [[n] * 20 for n in range(100, 138)]
-    assert len(plan([*strangers, [*one, 1], [*one, 2]], 32)) == 1
-    assert plan([], 4) == []
+    assert len(plan([*strangers, [*one, 1], [*one, 2]])) == 1
+    assert len(plan([*strangers, [*one * 5, 1], [*one * 5, 2]])) == 2
+    # each is the start of the next: no deeper recursion than is worth it
+    assert plan([[7] * n for n in range(1, 1500)])
+    assert plan([]) == []
     assert check_prompts([], extra=0, max_length=1, vocabulary=1) is None  # type: ignore[func-returns-value]
+
+
+def test_packs() -> None:
+    assert list(packs([5, 5, 5, 20, 1, 1], 10, 9)) == [(0, 1), (2,), (3,), (4, 5)]
+    assert list(packs([1, 1, 1], 10, 2)) == [(0, 1), (2,)]
+    assert list(packs([], 10, 2)) == []
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mpt", "gpt2", "gemma3", "mamba"])
+def test_a_model_that_reads_packed_prompts_otherwise_is_refused(
+    kind: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Positions by ALiBi are not those that the engine gives; a state is no cache of keys."""
+    shape: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": 64}
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    more: dict[str, dict[str, Any]] = {
+        "bloom": {"n_layer": 2, "n_head": 2},
+        "mpt": {"d_model": 64, "n_layers": 2, "n_heads": 2, "max_seq_len": 64},
+        "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 64},
+        "gemma3_text": {**sizes, "head_dim": 32, "num_key_value_heads": 1, "sliding_window": 16},
+        "mamba": {"num_hidden_layers": 2},
+    }
+    name = "gemma3_text" if kind == "gemma3" else kind
+    if kind in ("mpt", "gpt2"):
+        shape.pop("hidden_size")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(name, **shape, **more[name], initializer_range=0.5)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    engine = HFEngine(tokenizer)
+    if kind in ("gpt2", "gemma3"):
+        engine.load(model)
+        prompt = [5, 9, 12, 40, 7, 9]
+        whole = model(input_ids=torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
+        found = engine.choices([prompt, prompt[:4]], [3, 4, 5])[0]
+        assert found == pytest.approx(whole[[3, 4, 5]].tolist(), abs=1e-4)
+        return
+    with pytest.raises(ModelError, match=r"engine cannot score .*; try engine=vllm"):
+        engine.load(model)

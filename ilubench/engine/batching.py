@@ -1,15 +1,18 @@
-"""Which prompts run together: by length, and by the prefix that they share."""
+"""Which prompts run together: by the prefix that they share, and by how much is read at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ilubench.errors import ItemError
 from ilubench.interfaces import Ids
 
-__all__ = ["Group", "check_prompts", "common_prefix", "plan"]
+__all__ = ["Group", "check_prompts", "common_prefix", "packs", "plan"]
 
-MIN_PREFIX = 16
-"""Shorter prefixes are not worth a pass of their own."""
+_PASS = 64
+"""A pass of its own must save more tokens than this: what its overhead is worth, roughly."""
+
+_DEPTH = 50
+"""Prefixes within prefixes that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +21,11 @@ class Group:
 
     Attributes:
         prefix: tokens that all of them start with; empty when nothing is shared.
-        batches: positions of the prompts in the list that was planned, batch by batch.
+        members: positions of the prompts in the list that was planned, longest first.
     """
 
     prefix: tuple[int, ...]
-    batches: tuple[tuple[int, ...], ...]
+    members: tuple[int, ...]
 
 
 def common_prefix(prompts: Sequence[Ids]) -> tuple[int, ...]:
@@ -35,41 +38,67 @@ def common_prefix(prompts: Sequence[Ids]) -> tuple[int, ...]:
     return first[:shared]
 
 
-def _batches(
-    prompts: Sequence[Ids], members: Sequence[int], size: int
-) -> tuple[tuple[int, ...], ...]:
-    longest_first = sorted(members, key=lambda index: (-len(prompts[index]), index))
-    return tuple(
-        tuple(longest_first[start : start + size]) for start in range(0, len(members), size)
-    )
+def plan(prompts: Sequence[Ids], *, share_prefix: bool = True) -> list[Group]:
+    """Divide prompts into groups with a shared prefix, so that few tokens are run more than once.
 
-
-def plan(prompts: Sequence[Ids], batch_size: int, *, share_prefix: bool = True) -> list[Group]:
-    """Divide prompts into groups with a shared prefix, and these into batches by length.
-
-    A group of its own must fill half a batch (or be half of all prompts), so that many small groups
-    do not become many small batches.
+    A group that shares little is divided further where its parts share more: few-shot prompts of
+    many subjects all begin with one instruction, but each subject has its own examples.
 
     Args:
         prompts: non-empty prompts.
-        batch_size: prompts a batch at most.
         share_prefix: False puts all prompts into one group without a prefix.
     """
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for index, prompt in enumerate(prompts):
-        key = tuple(prompt[:MIN_PREFIX]) if share_prefix and len(prompt) > MIN_PREFIX else ()
-        alike.setdefault(key, []).append(index)
-    enough = max(2, min(batch_size, len(prompts)) / 2)
-    groups, rest = [], list(alike.pop((), ()))
-    for members in alike.values():
-        if len(members) < enough:
-            rest.extend(members)
-            continue
-        prefix = common_prefix([prompts[index] for index in members])
-        groups.append(Group(prefix, _batches(prompts, members, batch_size)))
-    if rest:
-        groups.append(Group((), _batches(prompts, rest, batch_size)))
-    return groups
+    everyone = tuple(range(len(prompts)))
+    _, found = _divided(prompts, everyone, 0) if share_prefix else (0, [])
+    alone = set(everyone).difference(*(group.members for group in found))
+    groups = [*found, Group((), tuple(sorted(alone)))] if alone else found
+    return [Group(g.prefix, _longest_first(prompts, g.members)) for g in groups]
+
+
+def _longest_first(prompts: Sequence[Ids], members: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(members, key=lambda index: (-len(prompts[index]), index)))
+
+
+def _divided(
+    prompts: Sequence[Ids], members: tuple[int, ...], depth: int
+) -> tuple[int, list[Group]]:
+    """Return the groups among some prompts that save the most tokens, and how many they save."""
+    if len(members) < 2 or depth > _DEPTH:
+        return 0, []
+    prefix = common_prefix([prompts[index] for index in members])
+    whole = (len(members) - 1) * len(prefix) - _PASS
+    nexts: dict[int, list[int]] = {}
+    for index in members:
+        nexts.setdefault(prompts[index][len(prefix)], []).append(index)
+    parts = []
+    if len(nexts) > 1:
+        parts = [_divided(prompts, tuple(part), depth + 1) for part in nexts.values()]
+    apart = sum(saved for saved, _ in parts)
+    if max(whole, apart) <= 0:
+        return 0, []
+    if whole >= apart:
+        return whole, [Group(prefix, members)]
+    return apart, [group for _, groups in parts for group in groups]
+
+
+def packs(sizes: Sequence[int], tokens: int, most: int) -> Iterator[tuple[int, ...]]:
+    """Yield runs of neighbours that are read at once: (their positions).
+
+    Args:
+        sizes: tokens of each item.
+        tokens: of all items of a pack together, unless it has only one.
+        most: items of a pack.
+    """
+    pack: list[int] = []
+    total = 0
+    for position, size in enumerate(sizes):
+        if pack and (total + size > tokens or len(pack) == most):
+            yield tuple(pack)
+            pack, total = [], 0
+        pack.append(position)
+        total += size
+    if pack:
+        yield tuple(pack)
 
 
 def check_prompts(prompts: Sequence[Ids], *, extra: int, max_length: int, vocabulary: int) -> None:

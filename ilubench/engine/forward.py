@@ -1,40 +1,80 @@
-"""Forward passes over a key-value cache: a shared prefix, prompts after it, tokens after these."""
+"""Forward passes: many prompts in one row after a shared prefix; then token by token, a row each.
+
+Prompts that are read together stand one after the other in a single row, without padding, and a
+mask keeps them apart. So a shared prefix's keys and values are neither computed nor copied for each
+of them. What they have read is laid out as one row each only where they go on.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
-from ilubench.errors import ModelError
+from ilubench.errors import DivergedError, ModelError
 from ilubench.interfaces import Ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["State", "embedding", "extend", "prefill", "run_prefix", "select"]
+__all__ = [
+    "Reading",
+    "State",
+    "Tree",
+    "check_packing",
+    "embedding",
+    "lay_out",
+    "read",
+    "select",
+    "step",
+]
+
+Mask: TypeAlias = torch.Tensor | Mapping[str, torch.Tensor] | None
 
 
-@dataclass
-class State:
-    """A batch of sequences that the model has read.
+class _Room(DynamicLayer):
+    """One layer's keys and values, with room for more: a token is written, the rest stays."""
 
-    Attributes:
-        cache: keys and values, one row a sequence.
-        mask: int64 [B, T], 1 where the cache holds a token and not padding.
-        lengths: int64 [B], tokens read: the next token's position.
-        logits: float32 [B, V], of the next token.
-    """
+    def __init__(self, room: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.room, self.used = room, 0
+        self.all_keys, self.all_values = torch.empty(0), torch.empty(0)
 
-    cache: DynamicCache
-    mask: torch.Tensor
-    lengths: torch.Tensor
-    logits: torch.Tensor
+    def fill(self, keys: torch.Tensor, values: torch.Tensor, used: int) -> None:
+        """Take tensors [B, heads, room, width] of which ``used`` columns are read."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        self.all_keys, self.all_values = keys, values
+        self.cut(used)
+
+    def cut(self, used: int) -> None:
+        """Forget what comes after the first ``used`` columns."""
+        self.used = used
+        self.keys, self.values = self.all_keys[:, :, :used], self.all_values[:, :, :used]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.fill(_empty(key_states, self.room), _empty(value_states, self.room), 0)
+        begin, end = self.used, self.used + key_states.shape[-2]
+        self.all_keys[:, :, begin:end] = key_states
+        self.all_values[:, :, begin:end] = value_states
+        self.cut(end)
+        return self.all_keys[:, :, :end], self.all_values[:, :, :end]
+
+
+def _empty(like: torch.Tensor, room: int, rows: int | None = None) -> torch.Tensor:
+    """Return zeros [rows, heads, room, width]: what a mask hides must still be numbers."""
+    rows = like.shape[0] if rows is None else rows
+    return like.new_zeros((rows, like.shape[1], room, like.shape[3]))
+
+
+def _layers(cache: Cache) -> list[_Room]:
+    return [layer for layer in cache.layers if isinstance(layer, _Room)]
 
 
 def embedding(model: PreTrainedModel) -> torch.Tensor:
@@ -44,32 +84,48 @@ def embedding(model: PreTrainedModel) -> torch.Tensor:
     return weight
 
 
-def _with_layers(
-    cache: DynamicCache, change: Callable[[torch.Tensor], torch.Tensor]
-) -> DynamicCache:
-    """Return a cache whose layers hold ``change`` of the keys and values; the old one stays."""
-    changed = copy.copy(cache)
-    changed.layers = []
-    for layer in cache.layers:
-        if not isinstance(layer, DynamicLayer):
-            raise ModelError(f"a cache of {type(layer).__name__} is not supported")
-        assert layer.keys is not None
-        assert layer.values is not None
-        other = copy.copy(layer)
-        other.keys, other.values = change(layer.keys), change(layer.values)
-        changed.layers.append(other)
-    return changed
+def _mask(model: PreTrainedModel, visible: torch.Tensor, distance: torch.Tensor) -> Mask:
+    """Return what to add to attention scores, [B, 1, Q, K]; one for each kind of layer if need be.
+
+    Args:
+        model: the model.
+        visible: bool [B, Q, K], whether a query may see a key.
+        distance: int64, same shape: how many tokens the query stands after the key.
+
+    Raises:
+        ModelError: the model's attention cannot be told what to see.
+    """
+    config = model.config.get_text_config()
+    attention = config._attn_implementation
+    kinds = set(getattr(config, "layer_types", None) or ())
+    odd = kinds - {"full_attention", "sliding_attention"}
+    if odd or attention not in {"sdpa", "eager"}:
+        what = f"layers of kind {min(odd)!r}" if odd else f"attention {attention!r}"
+        raise ModelError(f"{what}: the transformers engine cannot score this model")
+    window = getattr(config, "sliding_window", None)
+
+    def added(seen: torch.Tensor) -> torch.Tensor:
+        dtype = embedding(model).dtype
+        zeros = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return zeros.masked_fill_(~seen, torch.finfo(dtype).min).unsqueeze(1)
+
+    near = visible if window is None else visible & (distance < window)
+    if window is None or kinds == {"full_attention"} or torch.equal(near, visible):
+        return added(visible)
+    if kinds:
+        return {"full_attention": added(visible), "sliding_attention": added(near)}
+    return added(near)
 
 
 def _forward(
     model: PreTrainedModel,
     ids: torch.Tensor,
-    mask: torch.Tensor,
     positions: torch.Tensor,
-    cache: DynamicCache,
-    keep: int,
+    mask: Mask,
+    state: tuple[Cache, int | torch.Tensor],
 ) -> torch.Tensor:
-    """Run the model; ``keep`` last positions' logits (0: all) come back in float32."""
+    """Run the model; float32 logits of the last n positions, or of those in a tensor."""
+    cache, keep = state
     out = model(
         input_ids=ids,
         attention_mask=mask,
@@ -81,79 +137,277 @@ def _forward(
     return out.logits.float()  # type: ignore[no-any-return]
 
 
-def run_prefix(model: PreTrainedModel, prefix: Ids) -> State | None:
-    """Run a prefix once, with one row.
+# ------------------------------------------------------------------ many prompts in one row
 
-    Returns:
-        The state after it, or None where prompts cannot branch off it: a sliding window counts
-        the padding between prefix and prompt.
+
+@dataclass(frozen=True)
+class Tree:
+    """A prompt and continuations that each follow it.
+
+    Attributes:
+        stem: the prompt's tokens, without the shared prefix; at least one.
+        branches: non-empty continuations, without the last token (nothing is asked after it).
     """
-    cache = DynamicCache(config=model.config)
-    if any(type(layer) is not DynamicLayer for layer in cache.layers):
-        return None
-    device = embedding(model).device
-    ids = torch.tensor([list(prefix)], device=device)
-    mask = torch.ones_like(ids)
-    positions = torch.arange(ids.shape[1], device=device).unsqueeze(0)
-    logits = _forward(model, ids, mask, positions, cache, 1)[:, -1]
-    return State(cache, mask, mask.sum(-1), logits)
+
+    stem: Ids
+    branches: tuple[Ids, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Tokens to read."""
+        return len(self.stem) + self.asked - 1
+
+    @property
+    def asked(self) -> int:
+        """Places whose logits are asked for."""
+        return 1 + sum(map(len, self.branches))
 
 
-def prefill(model: PreTrainedModel, prompts: Sequence[Ids], prefix: State | None) -> State:
-    """Run prompts as one batch, left-padded, after a shared prefix if there is one.
+@dataclass
+class Reading:
+    """What the model has read in one row.
+
+    Attributes:
+        cache: keys and values of the prefix and, after it, of all trees.
+        prefix: tokens of the prefix.
+        spans: where each tree's stem stands among the cache's columns.
+        logits: of each tree, float32 [1 + tokens in branches, V]: after the stem, then after each
+            token of the first branch, of the second...
+    """
+
+    cache: Cache
+    prefix: int
+    spans: list[slice]
+    logits: tuple[torch.Tensor, ...]
+
+
+def read(
+    model: PreTrainedModel, trees: Sequence[Tree], prefix: Reading | None = None, room: int = 0
+) -> Reading:
+    """Read trees in one pass over one row.
 
     Args:
         model: the model.
-        prompts: B non-empty prompts, without the prefix.
-        prefix: what :func:`run_prefix` gave; it is not changed.
+        trees: one or more.
+        prefix: what was read before all of them; what it had read after its own tokens is lost.
+        room: tokens that may be read after these.
+
+    Raises:
+        ModelError: the model's attention cannot be told what to see.
+        DivergedError: logits are not numbers.
     """
+    shared = prefix.spans[-1].stop if prefix else 0
     device = embedding(model).device
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    columns = torch.arange(width, device=device)
-    mask = (columns >= width - lengths.unsqueeze(-1)).long()
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    row = _Row.of(trees, shared)
     if prefix is None:
-        cache = DynamicCache(config=model.config)
+        rooms = [_Room(len(row.ids) + room) for _ in range(_depth(model))]
+        cache = Cache(layers=list(rooms))
     else:
-        rows = len(prompts)
-        cache = _with_layers(prefix.cache, lambda kept: kept.expand(rows, -1, -1, -1))
-        mask = torch.cat([prefix.mask.expand(rows, -1), mask], dim=-1)
-        positions = positions + prefix.lengths
-        lengths = lengths + prefix.lengths
-    logits = _forward(model, ids, mask, positions, cache, 1)[:, -1]
-    return State(cache, mask, lengths, logits)
+        cache = prefix.cache
+        for layer in _layers(cache):
+            layer.cut(shared)
+    layout = torch.tensor([row.positions, row.segments, row.parents], device=device)
+    # one causal sequence needs no mask, and attention without one skips what is not seen
+    alone = not shared and len(set(row.segments)) == 1
+    logits = _forward(
+        model,
+        torch.tensor([row.ids], device=device),
+        layout[:1],
+        None if alone else _own(model, layout, shared),
+        (cache, torch.tensor(row.asked, device=device)),
+    )[0]
+    if logits.isnan().any():
+        raise DivergedError("the model's logits are not numbers; its weights diverged")
+    return Reading(cache, shared, row.spans, logits.split([tree.asked for tree in trees]))
+
+
+@dataclass
+class _Row:
+    """Trees one after the other; a segment is a stem or a branch.
+
+    Attributes:
+        ids: tokens.
+        positions: of each token in its own sequence.
+        segments: of each token.
+        parents: the segment that each token's segment follows, -1 for none but the prefix.
+        asked: places whose logits are needed: each stem's last token and the branches' tokens.
+        spans: the stems' places, counted from the prefix's start.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    spans: list[slice] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, trees: Sequence[Tree], shared: int) -> _Row:
+        """Lay out trees that follow ``shared`` tokens."""
+        row = cls()
+        for tree in trees:
+            stem = row._add(tree.stem, shared, -1)
+            end = len(row.ids)
+            row.asked.append(end - 1)
+            row.spans.append(slice(shared + end - len(tree.stem), shared + end))
+            for branch in tree.branches:
+                row._add(branch, shared + len(tree.stem), stem)
+            row.asked += range(end, len(row.ids))
+        return row
+
+    def _add(self, tokens: Ids, position: int, parent: int) -> int:
+        """Put a segment at the end and return its number."""
+        segment = self.segments[-1] + 1 if self.segments else 0
+        self.ids += tokens
+        self.positions += range(position, position + len(tokens))
+        self.segments += [segment] * len(tokens)
+        self.parents += [parent] * len(tokens)
+        return segment
+
+
+def _depth(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
+def _own(model: PreTrainedModel, layout: torch.Tensor, shared: int) -> Mask:
+    """Return the mask of tokens that see the prefix, their stem, and what precedes them in a part.
+
+    Args:
+        model: the model.
+        layout: int64 [3, N]: each token's position, its segment, and the segment that it follows.
+        shared: tokens of the prefix, at positions from 0.
+    """
+    positions, segments, parents = layout
+    same = segments.unsqueeze(-1) == segments
+    before = same & (positions.unsqueeze(-1) >= positions)
+    seen = before | (parents.unsqueeze(-1) == segments)
+    visible = torch.cat([seen.new_ones(len(positions), shared), seen], dim=-1)
+    keys = torch.cat([torch.arange(shared, device=layout.device), positions])
+    return _mask(model, visible.unsqueeze(0), (positions.unsqueeze(-1) - keys).unsqueeze(0))
+
+
+# ------------------------------------------------------------------ one row a prompt
+
+
+@dataclass
+class State:
+    """Sequences that the model goes on with, one row each, aligned on the right.
+
+    Attributes:
+        cache: keys and values.
+        padding: int64 [B], columns before each row's first token.
+        logits: float32 [B, V], of the next token.
+    """
+
+    cache: Cache
+    padding: torch.Tensor
+    logits: torch.Tensor
+
+
+def lay_out(
+    readings: Iterator[tuple[Sequence[int], Reading]], lengths: Sequence[int], room: int
+) -> State:
+    """Give each prompt a row.
+
+    Args:
+        readings: (rows, what was read of them); taken one by one, since a reading may overwrite
+            the one before.
+        lengths: tokens of each row's prompt, prefix included.
+        room: tokens that will follow.
+    """
+    width = max(lengths)
+    cache: Cache | None = None
+    logits: list[torch.Tensor] = [torch.empty(0)] * len(lengths)
+    for rows, reading in readings:
+        source = _layers(reading.cache)
+        if cache is None:
+            cache = Cache(layers=[_Room(width + room) for _ in source])
+            for layer, kept in zip(_layers(cache), source, strict=True):
+                keys, values = (
+                    _empty(like, width + room, len(lengths))
+                    for like in (kept.all_keys, kept.all_values)
+                )
+                layer.fill(keys, values, width)
+        for layer, kept in zip(_layers(cache), source, strict=True):
+            for row, span in zip(rows, reading.spans, strict=True):
+                begin, own = width - lengths[row], span.stop - span.start
+                for to, given in (
+                    (layer.all_keys, kept.all_keys),
+                    (layer.all_values, kept.all_values),
+                ):
+                    to[row, :, begin : width - own] = given[0, :, : reading.prefix]
+                    to[row, :, width - own : width] = given[0, :, span]
+        for row, rest in zip(rows, reading.logits, strict=True):
+            logits[row] = rest[0]
+    assert cache is not None
+    stacked = torch.stack(logits)
+    return State(cache, width - torch.tensor(lengths, device=stacked.device), stacked)
 
 
 def select(state: State, rows: torch.Tensor) -> State:
     """Return a state with the given rows (int64 [N], repeats allowed); the old one stays."""
-    return State(
-        _with_layers(state.cache, lambda kept: kept.index_select(0, rows.to(kept.device))),
-        state.mask[rows],
-        state.lengths[rows],
-        state.logits[rows],
-    )
+    kept = _layers(state.cache)
+    cache = Cache(layers=[_Room(layer.room) for layer in kept])
+    for layer, old in zip(_layers(cache), kept, strict=True):
+        place = rows.to(old.all_keys.device)
+        layer.fill(old.all_keys[place], old.all_values[place], old.used)
+    return State(cache, state.padding[rows], state.logits[rows])
 
 
-def extend(model: PreTrainedModel, state: State, tokens: Sequence[Ids]) -> torch.Tensor:
-    """Let each row of a state read its further tokens; the state's cache and mask grow.
+def step(model: PreTrainedModel, state: State, tokens: Sequence[int]) -> None:
+    """Let each row read one more token; the state's cache grows and its logits are renewed."""
+    device = state.padding.device
+    used = _layers(state.cache)[0].used
+    columns = torch.arange(used + 1, device=device)
+    padding = state.padding.unsqueeze(-1)
+    visible = (columns >= padding).unsqueeze(1)
+    mask = _mask(model, visible, (used - columns).expand_as(visible))
+    ids = torch.tensor(tokens, device=device).unsqueeze(-1)
+    state.logits = _forward(model, ids, used - padding, mask, (state.cache, 1))[:, -1]
 
-    Args:
-        model: the model.
-        state: B rows.
-        tokens: B non-empty sequences; shorter ones are padded on the right, which harms nothing
-            as long as the state is not extended again.
 
-    Returns:
-        Logits after each token, float32 [B, C, V]; those of padding mean nothing.
+# ------------------------------------------------------------------ does the model go along?
+
+
+def check_packing(model: PreTrainedModel) -> None:
+    """Raise unless prompts in one row, and tokens after them, give what each prompt gives alone.
+
+    Positions that a model derives from anything but its `position_ids`, or attention that it does
+    not take from the mask, would give wrong scores without an error.
+
+    Raises:
+        ModelError: the model reads packed prompts otherwise, or not at all.
+        DivergedError: logits are not numbers.
     """
-    device = state.mask.device
-    width = max(map(len, tokens))
-    ids = torch.tensor([list(t) + [0] * (width - len(t)) for t in tokens], device=device)
-    counts = torch.tensor([len(sequence) for sequence in tokens], device=device)
-    columns = torch.arange(width, device=device)
-    state.mask = torch.cat([state.mask, (columns < counts.unsqueeze(-1)).long()], dim=-1)
-    positions = state.lengths.unsqueeze(-1) + columns
-    state.lengths = state.lengths + counts
-    return _forward(model, ids, state.mask, positions, state.cache, 0)
+    last = min(len(embedding(model)), 256)
+    takes = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 64
+    prefix, first, second = ([number % last for number in part] for part in _PROBE)
+    first = first[: max(1, takes - len(prefix) - 1)]
+    device = embedding(model).device
+
+    def alone(ids: Ids) -> torch.Tensor:
+        out = model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False)
+        return out.logits[0, -1].float()  # type: ignore[no-any-return]
+
+    try:
+        behind = read(model, [Tree(prefix)], room=len(first) + len(second))
+        reading = read(model, [Tree(first), Tree(second)], behind)
+        packed = [logits[0] for logits in reading.logits]
+        lengths = [len(prefix) + len(first), len(prefix) + len(second)]
+        state = lay_out(iter([((0, 1), reading)]), lengths, 1)
+        step(model, state, [second[0], first[0]])
+        packed += [*state.logits]
+        whole = [prefix + first, prefix + second]
+        right = [*map(alone, [*whole, [*whole[0], second[0]], [*whole[1], first[0]]])]
+    except (TypeError, RuntimeError, ValueError, IndexError, AttributeError) as error:
+        problem = str(error).split("\n", 1)[0]
+        raise ModelError(_REFUSAL.format(name=type(model).__name__, why=problem)) from error
+    near = 1e-4 if model.dtype == torch.float32 else 5e-2
+    for ours, theirs in zip(packed, right, strict=True):
+        if (ours - theirs).abs().max() > near * theirs.abs().max():
+            why = "its attention does not follow masks and positions"
+            raise ModelError(_REFUSAL.format(name=type(model).__name__, why=why))
+
+
+_PROBE = ((7, 31, 50), tuple(11 * number + 5 for number in range(40)), (23, 71))
+_REFUSAL = "the transformers engine cannot score {name}: {why}; try engine=vllm"

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.engine.batching import Group, check_prompts, plan
-from ilubench.engine.forward import State, embedding, extend, prefill, run_prefix, select
+from ilubench.engine.batching import Group, check_prompts, packs, plan
+from ilubench.engine.forward import (
+    Reading,
+    State,
+    Tree,
+    check_packing,
+    embedding,
+    lay_out,
+    read,
+    select,
+    step,
+)
 from ilubench.engine.text import cut, eos_ids, has_stopped, plain, sample_seed
 from ilubench.errors import DataError, DivergedError, ItemError, ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
@@ -25,14 +35,24 @@ __all__ = ["HFEngine"]
 _LOGITS = 2**26
 """Logits held at once when continuations are scored (256 MB in float32)."""
 
+_TOKENS = {"cpu": 256}
+"""Tokens of several prompts that are read in one row: enough for fast matrix products, few enough
+that attention, which grows with their square, stays small beside them."""
+
+_TOKENS_ELSEWHERE = 2048
+
+_ALIVE = 0.75
+"""Rows that have ended are taken out of a batch when fewer than this share still write."""
+
 
 class HFEngine:
     """Scores and generates with a transformers model.
 
-    Prompts are batched by length and left-padded; a prefix that prompts share is run once. Results
-    do not depend on the order of the prompts and come in that order. Nothing here changes a model
-    that is being trained: no gradients, train/eval flags and random state are put back. A model
-    whose logits are not numbers raises DivergedError: an answer read off them would look like one.
+    A prefix that prompts share is run once, and prompts are packed into rows without padding.
+    Results do not depend on the order of the prompts and come in that order. Nothing here changes a
+    model that is being trained: no gradients, train/eval flags and random state are put back. A
+    model whose logits are not numbers raises DivergedError: an answer read off them would look like
+    one.
     """
 
     def __init__(
@@ -64,6 +84,7 @@ class HFEngine:
         self._dtype, self._device = dtype, device
         self._share_prefix = share_prefix
         self._model: Callable[[], PreTrainedModel | None] = lambda: None
+        self._checked: type[PreTrainedModel] | None = None
 
     def load(self, weights: PreTrainedModel | Path) -> None:
         """Replace the weights: a live model, or a checkpoint's folder.
@@ -71,7 +92,8 @@ class HFEngine:
         A live model is neither copied nor kept alive: it stays its owner's.
 
         Raises:
-            ModelError: the folder holds no complete safetensors checkpoint.
+            ModelError: the folder holds no complete safetensors checkpoint, or the model does not
+                read packed prompts as it reads each alone.
         """
         if isinstance(weights, str | Path):
             self._model = lambda: None
@@ -83,6 +105,10 @@ class HFEngine:
         config = model.config.get_text_config()
         takes = getattr(config, "max_position_embeddings", None)
         self.max_length = self._given_length or int(takes or self.tokenizer.model_max_length)
+        if type(model) is not self._checked:
+            with self._scoring(), suppress(DivergedError):  # which scoring it will raise
+                check_packing(model)
+                self._checked = type(model)
 
     # ------------------------------------------------------------------ the three calls
 
@@ -97,8 +123,9 @@ class HFEngine:
             if not options or max(options) >= _vocabulary(model) or min(options) < 0:
                 raise DataError(f"the options {list(options)} are not ids of the vocabulary")
             rows: list[tuple[float, ...]] = [()] * len(prompts)
-            for indices, state in self._prefilled(model, prompts):
-                scores = state.logits[:, list(options)] - state.logits.logsumexp(-1, keepdim=True)
+            for indices, reading in self._read(model, [Tree(prompt) for prompt in prompts]):
+                logits = torch.cat(reading.logits)
+                scores = logits[:, list(options)] - logits.logsumexp(-1, keepdim=True)
                 for index, row in zip(indices, scores.tolist(), strict=True):
                     rows[index] = tuple(row)
             return rows
@@ -106,7 +133,7 @@ class HFEngine:
     def logprobs(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[TokenLogprobs]:
         """Return log-probabilities (nats) and argmax flags of each continuation's tokens.
 
-        Each distinct context is run once, however many continuations it has.
+        Each distinct context is run once, unless its continuations are too many for one pass.
 
         Raises:
             DataError: an empty context or continuation, or a pair that does not fit.
@@ -116,21 +143,13 @@ class HFEngine:
                 if not continuation:
                     raise ItemError(position, "the continuation is empty")
             # the last token is never fed to the model, so it needs no place
-            self._check(model, [(*context, *rest[:-1]) for context, rest in pairs if context])
-            self._check(model, [context for context, _ in pairs])
+            self._check(model, [(*c, *rest[:-1]) if c else () for c, rest in pairs])
             self._check(model, [rest[-1:] for _, rest in pairs])
-            of_context: dict[tuple[int, ...], list[int]] = {}
-            for position, (context, _) in enumerate(pairs):
-                of_context.setdefault(tuple(context), []).append(position)
-            contexts = list(of_context)
+            trees, members = _trees(pairs, self._tokens(model), _LOGITS // _vocabulary(model))
             scored: dict[int, TokenLogprobs] = {}
-            for indices, state in self._prefilled(model, contexts):
-                members = [
-                    (row, position)
-                    for row, index in enumerate(indices)
-                    for position in of_context[contexts[index]]
-                ]
-                scored |= self._continuations(model, state, members, pairs)
+            for indices, reading in self._read(model, trees):
+                for index, logits in zip(indices, reading.logits, strict=True):
+                    scored |= _continuations(logits, members[index], pairs)
             return [scored[position] for position in range(len(pairs))]
 
     def generate(self, prompts: Sequence[Ids], sampling: SamplingSpec) -> list[list[Generation]]:
@@ -148,8 +167,17 @@ class HFEngine:
             copies = sampling.n if sampling.temperature > 0 else 1
             results: list[list[Generation]] = [[] for _ in prompts]
             size = max(1, self._batch_size // copies)
-            for indices, state in self._prefilled(model, prompts, size):
-                rows = torch.arange(len(indices), device=state.mask.device)
+            # neighbours in the plan share a prefix, or are of like length
+            order = [i for group in self._plan(prompts) for i in group.members]
+            for begin in range(0, len(order), size):
+                indices = order[begin : begin + size]
+                batch = [prompts[index] for index in indices]
+                state = lay_out(
+                    self._read(model, [Tree(prompt) for prompt in batch]),
+                    [len(prompt) for prompt in batch],
+                    sampling.max_tokens,
+                )
+                rows = torch.arange(len(indices), device=state.padding.device)
                 start = select(state, rows.repeat_interleave(copies)) if copies > 1 else state
                 noise = None
                 if sampling.temperature > 0:
@@ -158,7 +186,7 @@ class HFEngine:
                         for index in indices
                         for number in range(copies)
                     ]
-                    noise = torch.stack(draws).to(state.mask.device)
+                    noise = torch.stack(draws).to(state.padding.device)
                 written = self._decode(model, start, noise, sampling)
                 for place, index in enumerate(indices):
                     mine = written[place * copies : (place + 1) * copies]
@@ -195,67 +223,31 @@ class HFEngine:
             prompts, extra=extra, max_length=self.max_length, vocabulary=_vocabulary(model)
         )
 
-    def _prefilled(
-        self, model: PreTrainedModel, prompts: Sequence[Ids], size: int | None = None
-    ) -> Iterator[tuple[tuple[int, ...], State]]:
-        """Run the prompts, batch by batch: (their positions, the state after them)."""
-        groups: list[Group] = plan(
-            prompts, size or self._batch_size, share_prefix=self._share_prefix
-        )
-        for group in groups:
-            prefix = run_prefix(model, group.prefix) if group.prefix else None
-            cut = len(group.prefix) if prefix else 0
-            for indices in group.batches:
-                state = prefill(model, [prompts[index][cut:] for index in indices], prefix)
-                if state.logits.isnan().any():
-                    raise DivergedError("the model's logits are not numbers; its weights diverged")
-                yield indices, state
+    def _tokens(self, model: PreTrainedModel) -> int:
+        return _TOKENS.get(embedding(model).device.type, _TOKENS_ELSEWHERE)
 
-    def _continuations(
-        self,
-        model: PreTrainedModel,
-        state: State,
-        members: Sequence[tuple[int, int]],
-        pairs: Sequence[tuple[Ids, Ids]],
-    ) -> dict[int, TokenLogprobs]:
-        """Score the continuations of one batch of contexts.
+    def _plan(self, prompts: Sequence[Ids]) -> list[Group]:
+        return plan(prompts, share_prefix=self._share_prefix)
 
-        Args:
-            model: the model.
-            state: after the contexts.
-            members: (row in the state, position in ``pairs``).
-            pairs: all contexts and continuations.
+    def _read(
+        self, model: PreTrainedModel, trees: Sequence[Tree]
+    ) -> Iterator[tuple[tuple[int, ...], Reading]]:
+        """Read the trees, pack by pack: (their positions, what was read of them).
+
+        A reading is used before the next one is asked for, which may overwrite it.
         """
-        rows = [row for row, _ in members]
-        firsts = torch.tensor([[pairs[position][1][0]] for _, position in members])
-        values, greedy = _score(state.logits[rows].unsqueeze(1), firsts)
-        found = {
-            position: (value, flag)
-            for (_, position), value, flag in zip(members, values, greedy, strict=True)
-        }
-        longer = [member for member in members if len(pairs[member[1]][1]) > 1]
-        longer.sort(key=lambda member: (-len(pairs[member[1]][1]), member[1]))
-        while longer:
-            width = len(pairs[longer[0][1]][1]) - 1
-            fit = max(1, _LOGITS // (width * _vocabulary(model)))
-            chunk, longer = (
-                longer[: min(fit, self._batch_size)],
-                longer[min(fit, self._batch_size) :],
-            )
-            rests = [list(pairs[position][1]) for _, position in chunk]
-            device = state.mask.device
-            branch = select(state, torch.tensor([row for row, _ in chunk], device=device))
-            logits = extend(model, branch, [rest[:-1] for rest in rests])
-            padded = [rest[1:] + [0] * (width + 1 - len(rest)) for rest in rests]
-            values, greedy = _score(logits, torch.tensor(padded))
-            for (_, position), rest, value, flag in zip(chunk, rests, values, greedy, strict=True):
-                keep = len(rest) - 1
-                head = found[position]
-                found[position] = (head[0] + value[:keep], head[1] + flag[:keep])
-        return {
-            position: TokenLogprobs(tuple(value), tuple(flag))
-            for position, (value, flag) in found.items()
-        }
+        tokens, fit = self._tokens(model), max(1, _LOGITS // _vocabulary(model))
+        for group in self._plan([tree.stem for tree in trees]):
+            cut = len(group.prefix)
+            own = [Tree(trees[i].stem[cut:], trees[i].branches) for i in group.members]
+            # where vocabularies are large, logits and not tokens are what there is no room for
+            costs = [max(tree.size, tree.asked * tokens // fit) for tree in own]
+            together = list(packs(costs, tokens, self._batch_size))
+            room = max(sum(own[place].size for place in pack) for pack in together)
+            prefix = read(model, [Tree(group.prefix)], room=room) if cut else None
+            for pack in together:
+                reading = read(model, [own[place] for place in pack], prefix)
+                yield tuple(group.members[place] for place in pack), reading
 
     def _decode(
         self,
@@ -273,24 +265,26 @@ class HFEngine:
             sampling: length, temperature, stop strings.
         """
         ends = eos_ids(self.tokenizer, model.config)
-        written: list[list[int]] = [[] for _ in range(len(state.mask))]
-        alive = list(range(len(written)))
-        for step in range(sampling.max_tokens):
-            draws = noise[alive, step] if noise is not None else None
+        rows = list(range(len(state.padding)))
+        written: list[list[int]] = [[] for _ in rows]
+        ended: set[int] = set()
+        for place in range(sampling.max_tokens):
+            draws = noise[rows, place] if noise is not None else None
             tokens = _next(state.logits, draws, sampling.temperature)
-            going = []
-            for place, (row, token) in enumerate(zip(alive, tokens, strict=True)):
-                if token in ends:
+            for row, token in zip(rows, tokens, strict=True):
+                if row in ended:
                     continue
-                written[row].append(token)
-                if not has_stopped(self.tokenizer, written[row], sampling.stop):
-                    going.append(place)
-            if not going or step + 1 == sampling.max_tokens:
+                if token not in ends:
+                    written[row].append(token)
+                if token in ends or has_stopped(self.tokenizer, written[row], sampling.stop):
+                    ended.add(row)
+            if len(ended) == len(written) or place + 1 == sampling.max_tokens:
                 break
-            if len(going) < len(alive):
-                state = select(state, torch.tensor(going, device=state.mask.device))
-            alive = [alive[place] for place in going]
-            state.logits = extend(model, state, [[tokens[place]] for place in going])[:, -1]
+            going = [at for at, row in enumerate(rows) if row not in ended]
+            if len(going) < _ALIVE * len(rows):
+                state = select(state, torch.tensor(going, device=state.padding.device))
+                rows, tokens = [rows[at] for at in going], [tokens[at] for at in going]
+            step(model, state, tokens)
         return [
             Generation(tuple(ids), cut(plain(self.tokenizer, ids), sampling.stop))
             for ids in written
@@ -306,14 +300,67 @@ def _vocabulary(model: PreTrainedModel) -> int:
     return int(embedding(model).shape[0])
 
 
+def _trees(
+    pairs: Sequence[tuple[Ids, Ids]], tokens: int, logits: int
+) -> tuple[list[Tree], list[list[int]]]:
+    """Put continuations of the same context together.
+
+    Args:
+        pairs: contexts and continuations.
+        tokens: of the continuations of a tree; more of them make another tree of the same context.
+        logits: rows of logits that a tree may need, unless it has one continuation.
+
+    Returns:
+        The trees, and the positions in ``pairs`` of each tree's continuations.
+    """
+    of_context: dict[tuple[int, ...], list[int]] = {}
+    for position, (context, _) in enumerate(pairs):
+        of_context.setdefault(tuple(context), []).append(position)
+    trees, members = [], []
+    for context, positions in of_context.items():
+        sizes = [len(pairs[position][1]) for position in positions]
+        for pack in packs(sizes, min(tokens, logits), len(positions)):
+            mine = [positions[place] for place in pack]
+            rests = [tuple(pairs[position][1][:-1]) for position in mine]
+            trees.append(Tree(context, tuple(filter(None, rests))))
+            members.append(mine)
+    return trees, members
+
+
+def _continuations(
+    logits: torch.Tensor, members: Sequence[int], pairs: Sequence[tuple[Ids, Ids]]
+) -> dict[int, TokenLogprobs]:
+    """Score one tree's continuations: their first tokens under the stem's logits, and so on.
+
+    Args:
+        logits: of the tree, [1 + tokens in branches, V].
+        members: positions in ``pairs``.
+        pairs: all contexts and continuations.
+    """
+    places: list[int] = []
+    targets: list[int] = []
+    used = 1
+    for position in members:
+        rest = pairs[position][1]
+        places += [0, *range(used, used + len(rest) - 1)]
+        targets += rest
+        used += len(rest) - 1
+    values, greedy = _score(logits, places, targets)
+    found, begin = {}, 0
+    for position in members:
+        end = begin + len(pairs[position][1])
+        found[position] = TokenLogprobs(tuple(values[begin:end]), tuple(greedy[begin:end]))
+        begin = end
+    return found
+
+
 def _score(
-    logits: torch.Tensor, targets: torch.Tensor
-) -> tuple[list[list[float]], list[list[bool]]]:
-    """Return log-probabilities and argmax flags of ``targets`` [B, C] under logits [B, C, V]."""
-    targets = targets.to(logits.device)
-    chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    values = chosen - logits.logsumexp(-1)
-    return values.tolist(), (logits.argmax(-1) == targets).tolist()
+    logits: torch.Tensor, places: Sequence[int], targets: Sequence[int]
+) -> tuple[list[float], list[bool]]:
+    """Return log-probabilities and argmax flags of targets under the rows of logits at places."""
+    chosen = logits[places, targets] - logits.logsumexp(-1)[places]
+    greedy = logits.argmax(-1)[places] == torch.tensor(targets, device=logits.device)
+    return chosen.tolist(), greedy.tolist()
 
 
 def _uniforms(sampling: SamplingSpec, prompt: Ids, number: int) -> torch.Tensor:
