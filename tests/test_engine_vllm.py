@@ -53,7 +53,7 @@ def answered(prompts: Sequence[Ids], vocabulary: int) -> list[tuple[Ids, Ids]]:
     return [(p, ids(rng, rng.randrange(1, 8), vocabulary)) for p in prompts for _ in range(4)]
 
 
-def qwen(vocabulary: int) -> PreTrainedModel:
+def qwen(vocabulary: int, seed: int) -> PreTrainedModel:
     config = Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=128,
@@ -66,10 +66,10 @@ def qwen(vocabulary: int) -> PreTrainedModel:
         tie_word_embeddings=True,
         eos_token_id=2,
     )
-    return seeded(lambda: Qwen2ForCausalLM(config))
+    return seeded(lambda: Qwen2ForCausalLM(config), seed)
 
 
-def gpt2(vocabulary: int) -> PreTrainedModel:
+def gpt2(vocabulary: int, seed: int) -> PreTrainedModel:
     config = GPT2Config(
         vocab_size=vocabulary,
         n_embd=96,
@@ -80,12 +80,12 @@ def gpt2(vocabulary: int) -> PreTrainedModel:
         eos_token_id=2,
         bos_token_id=1,
     )
-    return seeded(lambda: GPT2LMHeadModel(config))
+    return seeded(lambda: GPT2LMHeadModel(config), seed)
 
 
-def seeded(make: Any) -> PreTrainedModel:
+def seeded(make: Any, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
+        torch.manual_seed(seed)
         model: PreTrainedModel = make().eval()
     return model
 
@@ -109,14 +109,16 @@ def flat(engine: Any, prompts: Sequence[Ids], options: Sequence[int]) -> list[fl
 def test_equals_the_transformers_engine(kind: str, tokenizer: PreTrainedTokenizerBase) -> None:
     size = len(tokenizer)
     models = {
-        "untied": lambda: tiny_llama(size),
-        "tied": lambda: tiny_llama(size, tied=True),
-        "qwen2": lambda: qwen(size),
-        "gpt2": lambda: gpt2(size),
+        "untied": lambda seed: tiny_llama(size, seed=seed),
+        "tied": lambda seed: tiny_llama(size, tied=True, seed=seed),
+        "qwen2": lambda seed: qwen(size, seed),
+        "gpt2": lambda seed: gpt2(size, seed),
     }
-    model = models[kind]()
-    plain, fast = HFEngine(tokenizer, batch_size=16), make_engine("vllm", tokenizer, model)
+    model = models[kind](0)
+    plain = HFEngine(tokenizer, batch_size=16)
+    fast = make_engine("vllm", tokenizer, models[kind](1))
     plain.load(model)
+    fast.load(model)
     assert fast.max_length == plain.max_length == 128
     prompts = questions(size)
     pairs = answered(prompts, size)
