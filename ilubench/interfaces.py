@@ -269,6 +269,7 @@ class SamplingSpec(Spec):
         n: samples a prompt.
         seed: of the samples.
         stop: strings that end a generation; they are not part of it.
+        stop_ids: tokens that do, besides the end of the sequence.
     """
 
     max_tokens: int = Field(default=128, ge=1)
@@ -276,6 +277,7 @@ class SamplingSpec(Spec):
     n: int = Field(default=1, ge=1)
     seed: int = 0
     stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
 
 
 class PromptAttack(Spec, ABC):

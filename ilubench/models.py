@@ -102,8 +102,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():  # beside it there may be the same weights in another layout
-        names = set(json.loads(index.read_text())["weight_map"].values())
-        files = sorted(folder / name for name in names)
+        files = sorted(folder / name for name in _indexed(index))
         absent = [path.name for path in files if not path.is_file()]
         if absent:
             raise ModelError(f"{folder} lacks {absent[0]!r}, which its index names")
@@ -116,12 +115,27 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def _indexed(index: Path) -> set[str]:
+    """Return the names of the files that a checkpoint's index lists; names, never paths."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index}: no readable weight_map ({error!r}); copy it again") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ModelError(f"{index}: weight_map: {name!r} is not a file's name beside it")
+    return names
+
+
 def folder_sha256(folder: Path) -> str:
-    """Return one SHA-256 over a checkpoint's configuration, tokenizer and weights."""
-    names = ("config.json", "tokenizer.json", "tokenizer_config.json")
-    files = [folder / name for name in names if (folder / name).is_file()]
+    """Return one SHA-256 over a checkpoint's configuration, tokenizer and weights.
+
+    A tokenizer may consist of many files (vocabulary, merges, templates): all text files count.
+    """
+    endings = (".json", ".jsonl", ".txt", ".model", ".jinja")
+    texts = [path for path in sorted(folder.iterdir()) if path.name.endswith(endings)]
     hashes: dict[str, JsonValue] = {
-        path.name: file_sha256(path) for path in [*files, *weight_files(folder)]
+        path.name: file_sha256(path) for path in [*texts, *weight_files(folder)] if path.is_file()
     }
     return digest(hashes) + digest(["folder", hashes])
 
@@ -135,13 +149,24 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         problem = str(error).split("\n", 1)[0]
+        if not (folder / "tokenizer.json").is_file():
+            problem = "there is no tokenizer.json; copy the tokenizer's files into the folder"
         raise ModelError(f"{folder}: its tokenizer cannot be loaded: {problem}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed")
     return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def _problem(error: Exception) -> str:
+    """Return what is wrong with a checkpoint, in one line."""
+    if "trust_remote_code" in str(error):
+        return "it brings its own code, which is never run; only models of transformers are loaded"
+    return str(error).split("\n", 1)[0]
 
 
 def load_config(folder: Path) -> "PretrainedConfig":
@@ -154,9 +179,10 @@ def load_config(folder: Path) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     try:
-        return cast("PretrainedConfig", AutoConfig.from_pretrained(folder, local_files_only=True))
+        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return cast("PretrainedConfig", found)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        problem = str(error).split("\n", 1)[0]
+        problem = _problem(error)
         raise ModelError(f"{folder}: its configuration cannot be read: {problem}") from error
 
 
@@ -248,9 +274,12 @@ def load_model(folder: Path, device: str, dtype: torch.dtype = torch.float32) ->
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                trust_remote_code=False,
             )
+    except torch.OutOfMemoryError:
+        raise  # no fault of the checkpoint
     except refusals as error:
-        problem = str(error).split("\n", 1)[0]
+        problem = _problem(error)
         raise ModelError(f"{folder} cannot be loaded: {problem}") from error
     model, info = loaded
     missing = sorted(info["missing_keys"])
@@ -267,6 +296,8 @@ def initialise(config: Mapping[str, JsonValue], vocabulary: int, seed: int) -> "
     """
     from transformers import AutoModelForCausalLM
 
+    if "vocab_size" in config:
+        raise ModelError("recipe.config: vocab_size is the tokenizer's; leave it out")
     made = recipe_config({**config, "vocab_size": vocabulary})
     try:
         with torch.random.fork_rng(devices=[]):

@@ -59,8 +59,12 @@ def plan_table(plan: Plan) -> Table:
     experiment = plan.bench.experiment
     title = f"suite {experiment.suite.name} v{experiment.suite.version}, {plan.bench.device}"
     engine = plan.bench.engine_choice
-    title = f"Plan: {experiment.method_name} on {title}, engine {engine.name} ({engine.reason})"
-    table = Table(title=title, title_justify="left")
+    table = Table(
+        title=f"Plan: {experiment.method_name} on {title}",
+        title_justify="left",
+        caption=f"engine {engine.name}: {engine.reason}",
+        caption_justify="left",
+    )
     for name in ("job", "state", "key"):
         table.add_column(name)
     estimate = _Estimate(plan)

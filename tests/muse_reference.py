@@ -55,7 +55,9 @@ class Slow:
         return list(self.tokenizer(text, add_special_tokens=True, verbose=False).input_ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        text = re.sub(r" ([.?!,])", r"\1", text).replace(" ' ", "'")
+        return re.sub(r" (n't|'m|'s|'ve|'re)", r"\1", text)
 
     def write(self, prompt: str, length: int) -> Written:
         ids = self.encode(prompt)

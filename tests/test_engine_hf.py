@@ -2,12 +2,13 @@
 
 import gc
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from doubles import tiny_llama
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -493,34 +494,86 @@ def test_packs() -> None:
     assert list(packs([], 10, 2)) == []
 
 
-@pytest.mark.parametrize("kind", ["bloom", "mpt", "gpt2", "gemma3", "mamba"])
-def test_a_model_that_reads_packed_prompts_otherwise_is_refused(
-    kind: str, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    """Positions by ALiBi are not those that the engine gives; a state is no cache of keys."""
-    shape: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": 64}
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2}
-    more: dict[str, dict[str, Any]] = {
-        "bloom": {"n_layer": 2, "n_head": 2},
-        "mpt": {"d_model": 64, "n_layers": 2, "n_heads": 2, "max_seq_len": 64},
-        "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 64},
-        "gemma3_text": {**sizes, "head_dim": 32, "num_key_value_heads": 1, "sliding_window": 16},
-        "mamba": {"num_hidden_layers": 2},
-    }
-    name = "gemma3_text" if kind == "gemma3" else kind
-    if kind in ("mpt", "gpt2"):
-        shape.pop("hidden_size")
+NAIVE: dict[str, dict[str, Any]] = {
+    "bloom": {"hidden_size": 64, "n_layer": 2, "n_head": 2},
+    "falcon": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "alibi": True},
+    "mpt": {"d_model": 64, "n_layers": 2, "n_heads": 2, "max_seq_len": 64},
+    "mamba": {"hidden_size": 64, "num_hidden_layers": 2},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    "gemma3_text": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "sliding_window": 16,
+    },
+    "llama": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 16,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10.0, "factor": 8.0},
+    },
+}
+ALONE = {"bloom", "falcon", "mpt", "mamba", "llama"}
+"""Positions by ALiBi, or from the batch's longest prompt, and states do not stand packing."""
+
+
+@pytest.mark.parametrize("kind", sorted(NAIVE))
+def test_whatever_a_model_does_with_masks(kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    size = len(tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = AutoConfig.for_model(name, **shape, **more[name], initializer_range=0.5)
+        shape: dict[str, Any] = {"vocab_size": size, "initializer_range": 0.5, **NAIVE[kind]}
+        config = AutoConfig.for_model(kind, **shape, eos_token_id=2, bos_token_id=1)
         model = AutoModelForCausalLM.from_config(config).eval()
+    engine = HFEngine(tokenizer, max_length=64)
+    engine.load(model)
+    assert engine._alone == (kind in ALONE)
+    prompts = [[5, 9, 12, 40, 7, 9], [5, 9, 12], [5, 9, 12, *range(3, 40)]]
+
+    def naive(ids: Sequence[int]) -> torch.Tensor:
+        with torch.no_grad():
+            out: Any = model(input_ids=torch.tensor([list(ids)]), use_cache=False)
+        logits: torch.Tensor = out.logits[0].float()
+        return logits
+
+    for prompt, row in zip(prompts, engine.choices(prompts, [3, 4, 5]), strict=True):
+        expected = naive(prompt)[-1].log_softmax(-1)[[3, 4, 5]]
+        assert row == pytest.approx(expected.tolist(), abs=1e-4)
+    pairs = [(prompt, [7, 30, 11]) for prompt in prompts]
+    for (prompt, rest), found in zip(pairs, engine.logprobs(pairs), strict=True):
+        logits = naive([*prompt, *rest[:-1]])[len(prompt) - 1 :].log_softmax(-1)
+        expected = logits[torch.arange(3), torch.tensor(rest)]
+        assert found.values == pytest.approx(expected.tolist(), abs=1e-4)
+        assert found.greedy == tuple((logits.argmax(-1) == torch.tensor(rest)).tolist())
+    written = engine.generate(prompts, SamplingSpec(max_tokens=6))
+    for prompt, (one,) in zip(prompts, written, strict=True):
+        ids = list(prompt)
+        while len(ids) < len(prompt) + 6 and (token := int(naive(ids)[-1].argmax())) != 2:
+            ids.append(token)
+        assert list(one.ids) == ids[len(prompt) :]
+    warm = SamplingSpec(max_tokens=5, temperature=1.0, n=2)
+    assert engine.generate(prompts, warm)[0] == engine.generate(prompts[:1], warm)[0]
+
+
+def test_numbers_that_vanish_while_writing(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_llama(len(tokenizer))
     engine = HFEngine(tokenizer)
-    if kind in ("gpt2", "gemma3"):
-        engine.load(model)
-        prompt = [5, 9, 12, 40, 7, 9]
-        whole = model(input_ids=torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
-        found = engine.choices([prompt, prompt[:4]], [3, 4, 5])[0]
-        assert found == pytest.approx(whole[[3, 4, 5]].tolist(), abs=1e-4)
-        return
-    with pytest.raises(ModelError, match=r"engine cannot score .*; try engine=vllm"):
-        engine.load(model)
+    engine.load(model)
+    (one,) = engine.generate([[5, 9, 12]], SamplingSpec(max_tokens=6))[0]
+    with torch.no_grad():
+        next(model.parameters())[one.ids[1]] = float("nan")  # the embedding of a written token
+    engine.load(model)
+    with pytest.raises(DivergedError, match="not numbers"):
+        engine.generate([[5, 9, 12]], SamplingSpec(max_tokens=6))
+
+
+def test_tokens_that_end_a_text(engine: HFEngine) -> None:
+    (whole,) = engine.generate([[5, 9, 12]], SamplingSpec(max_tokens=8))[0]
+    at = whole.ids.index(whole.ids[3])
+    (cut_off,) = engine.generate(
+        [[5, 9, 12]], SamplingSpec(max_tokens=8, stop_ids=(whole.ids[3],))
+    )[0]
+    assert cut_off.ids == whole.ids[:at]

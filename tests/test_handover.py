@@ -27,7 +27,7 @@ def test_a_live_model_is_written_whole(*, tied: bool, tmp_path: Path) -> None:
     assert shapes["model.embed_tokens.weight"] == (300, 96)
     spool.free()
     assert not spool.folder.exists()
-    with pytest.raises(ModelError, match="float32 cannot be scored in bfloat16"):
+    with pytest.raises(ModelError, match="of the live model is float32, not bfloat16"):
         write_live(model, "bfloat16")
 
 

@@ -288,7 +288,7 @@ def test_every_task_equals_lm_eval(
     scores = _scores("halves", found, engine, folder)
     samples = [*theirs["samples"]["half_a"], *theirs["samples"]["half_b"]]
     _same_choices([s for s in scores if s.metric == "acc"], samples)
-    estimators = LmEval(task=str(folder / "halves.yaml")).metrics()
+    estimators = LmEval(task=str(folder / "halves.yaml"), data="rows").metrics()
     assert {name: e.kind for name, e in estimators.items()} == KINDS
     for metric, estimator in estimators.items():
         mine = [score for score in scores if score.metric == metric]

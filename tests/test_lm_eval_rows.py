@@ -165,12 +165,12 @@ def _own_group(folder: Path) -> Path:
 
 def test_files_are_all_that_counts(tmp_path: Path) -> None:
     group = str(_own_group(tmp_path))
-    names = {path.name for path in LmEval(task=group).files()}
+    names = {path.name for path in LmEval(task=group, data="rows").files()}
     assert names == {"all.yaml", "one.yaml", "two.yaml", "below", "words.py"}
     assert [member.num_fewshot for member in task_facts(group).members] == [0, 3]
-    files = {path.name for path in LmEval(task="mnli").files()}
+    files = {path.name for path in LmEval(task="mnli", data="rows").files()}
     assert files == {"default.yaml", "utils.py"}
-    mmlu = {path.name for path in LmEval(task="mmlu").files()}
+    mmlu = {path.name for path in LmEval(task="mmlu", data="rows").files()}
     assert {"_mmlu.yaml", "_mmlu_stem.yaml", "mmlu_anatomy.yaml", "_default_template_yaml"} <= mmlu
     assert len(mmlu) == 1 + 4 + 57 + 1
 
@@ -179,11 +179,11 @@ def test_groups_that_cannot_be(tmp_path: Path, engine: Engine) -> None:
     group = _own_group(tmp_path)
     (tmp_path / "two.yaml").write_text("task: two\ninclude: two.yaml\n")
     with pytest.raises(SpecError, match="includes itself"):
-        LmEval(task=str(group)).metrics()
+        LmEval(task=str(group), data="rows").metrics()
     loop = tmp_path / "loop.yaml"
     loop.write_text("group: loop\ntask: [loop]\n")
     with pytest.raises(SpecError, match="contains itself"):
-        LmEval(task=str(loop)).metrics()
+        LmEval(task=str(loop), data="rows").metrics()
     coded = tmp_path / "coded.yaml"
     coded.write_text("group: coded\ntask:\n  - {task: one, doc_to_text: !function words.ask}\n")
     rows = [question(0, "one", answer=0)]

@@ -21,6 +21,7 @@ from ilubench.models import (
     find_folder,
     folder_sha256,
     initialise,
+    load_config,
     load_model,
     load_tokenizer,
     save_changes,
@@ -316,3 +317,36 @@ def test_an_attacker_trains_everything_and_leaves_the_flags_as_they_were(
 def test_the_shape_that_ships_loads_by_auto_class(base: Path) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(base)
     assert loaded.config.head_dim == 48
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer.model", "chat.jinja"])
+def test_every_file_of_a_tokenizer_counts(name: str, tmp_path: Path) -> None:
+    tiny_llama(300).save_pretrained(tmp_path)
+    (tmp_path / name).write_text("one")
+    before = folder_sha256(tmp_path)
+    (tmp_path / name).write_text("two")
+    assert folder_sha256(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", '{"foo": 1}', '{"weight_map": {"a": "../other.safetensors"}}', '{"weight_map": 3}'],
+)
+def test_an_index_that_is_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match=r"index\.json: .*weight_map"):
+        weight_files(tmp_path)
+
+
+def test_code_in_a_model_folder_is_never_run(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    code = f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
+    (tmp_path / "own.py").write_text(code + "class Own: pass\n")
+    config = '{"model_type": "own", "auto_map": {"AutoConfig": "own.Own", '
+    config += '"AutoModelForCausalLM": "own.Own"}}'
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    for load in (load_config, lambda folder: load_model(folder, "cpu")):
+        with pytest.raises(ModelError, match="brings its own code, which is never run"):
+            load(tmp_path)
+    assert not ran.exists()

@@ -18,7 +18,7 @@ from ilubench.experiment import resolve
 from ilubench.interfaces import Generation, Item, PromptAttack, Row, SamplingSpec, ScoreContext
 from ilubench.models import save_model
 from ilubench.overrides import parse
-from ilubench.scorers.muse import KnowMem, VerbMem
+from ilubench.scorers.muse import KnowMem, VerbMem, cleaned
 from ilubench.scorers.privleak import PrivLeak
 from ilubench.specs import Estimator
 from ilubench.tokenizers import build_tokenizer
@@ -331,3 +331,12 @@ def test_a_score_needs_no_training_text(tmp_path: Path) -> None:
     _, data = _local(tmp_path)
     done = command("score", str(tmp_path / "model"), *_words(tmp_path, list(data)), "--json")
     assert done.code == 0, done.err
+
+
+def test_spaces_of_tokenization() -> None:
+    spaced = (
+        "He did n't go , she 's here . \" It 's ours ! \" I 'm , we 've , they 're ? rock ' roll"
+    )
+    together = "He didn't go, she's here. \" It's ours! \" I'm, we've, they're? rock'roll"
+    assert cleaned(spaced) == together
+    assert cleaned(together) == together

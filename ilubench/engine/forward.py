@@ -24,7 +24,7 @@ __all__ = [
     "Reading",
     "State",
     "Tree",
-    "check_packing",
+    "check_numbers",
     "embedding",
     "lay_out",
     "read",
@@ -216,9 +216,14 @@ def read(
         None if alone else _own(model, layout, shared),
         (cache, torch.tensor(row.asked, device=device)),
     )[0]
+    check_numbers(logits)
+    return Reading(cache, shared, row.spans, logits.split([tree.asked for tree in trees]))
+
+
+def check_numbers(logits: torch.Tensor) -> None:
+    """Raise DivergedError where logits are not numbers."""
     if logits.isnan().any():
         raise DivergedError("the model's logits are not numbers; its weights diverged")
-    return Reading(cache, shared, row.spans, logits.split([tree.asked for tree in trees]))
 
 
 @dataclass
@@ -355,7 +360,11 @@ def select(state: State, rows: torch.Tensor) -> State:
 
 
 def step(model: PreTrainedModel, state: State, tokens: Sequence[int]) -> None:
-    """Let each row read one more token; the state's cache grows and its logits are renewed."""
+    """Let each row read one more token; the state's cache grows and its logits are renewed.
+
+    Raises:
+        DivergedError: logits are not numbers.
+    """
     device = state.padding.device
     used = _layers(state.cache)[0].used
     columns = torch.arange(used + 1, device=device)
@@ -364,50 +373,4 @@ def step(model: PreTrainedModel, state: State, tokens: Sequence[int]) -> None:
     mask = _mask(model, visible, (used - columns).expand_as(visible))
     ids = torch.tensor(tokens, device=device).unsqueeze(-1)
     state.logits = _forward(model, ids, used - padding, mask, (state.cache, 1))[:, -1]
-
-
-# ------------------------------------------------------------------ does the model go along?
-
-
-def check_packing(model: PreTrainedModel) -> None:
-    """Raise unless prompts in one row, and tokens after them, give what each prompt gives alone.
-
-    Positions that a model derives from anything but its `position_ids`, or attention that it does
-    not take from the mask, would give wrong scores without an error.
-
-    Raises:
-        ModelError: the model reads packed prompts otherwise, or not at all.
-        DivergedError: logits are not numbers.
-    """
-    last = min(len(embedding(model)), 256)
-    takes = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 64
-    prefix, first, second = ([number % last for number in part] for part in _PROBE)
-    first = first[: max(1, takes - len(prefix) - 1)]
-    device = embedding(model).device
-
-    def alone(ids: Ids) -> torch.Tensor:
-        out = model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False)
-        return out.logits[0, -1].float()  # type: ignore[no-any-return]
-
-    try:
-        behind = read(model, [Tree(prefix)], room=len(first) + len(second))
-        reading = read(model, [Tree(first), Tree(second)], behind)
-        packed = [logits[0] for logits in reading.logits]
-        lengths = [len(prefix) + len(first), len(prefix) + len(second)]
-        state = lay_out(iter([((0, 1), reading)]), lengths, 1)
-        step(model, state, [second[0], first[0]])
-        packed += [*state.logits]
-        whole = [prefix + first, prefix + second]
-        right = [*map(alone, [*whole, [*whole[0], second[0]], [*whole[1], first[0]]])]
-    except (TypeError, RuntimeError, ValueError, IndexError, AttributeError) as error:
-        problem = str(error).split("\n", 1)[0]
-        raise ModelError(_REFUSAL.format(name=type(model).__name__, why=problem)) from error
-    near = 1e-4 if model.dtype == torch.float32 else 5e-2
-    for ours, theirs in zip(packed, right, strict=True):
-        if (ours - theirs).abs().max() > near * theirs.abs().max():
-            why = "its attention does not follow masks and positions"
-            raise ModelError(_REFUSAL.format(name=type(model).__name__, why=why))
-
-
-_PROBE = ((7, 31, 50), tuple(11 * number + 5 for number in range(40)), (23, 71))
-_REFUSAL = "the transformers engine cannot score {name}: {why}; try engine=vllm"
+    check_numbers(state.logits)

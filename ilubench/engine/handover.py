@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
+
 from ilubench.errors import ModelError
 from ilubench.models import quiet
 
@@ -59,7 +61,7 @@ def _free_orphans(parent: Path) -> None:
         with contextlib.suppress(OSError):  # another user's, or removed at this moment
             if time.time() - folder.stat().st_mtime < 5:
                 continue  # perhaps just made, and not locked yet
-            with (folder / _LOCK).open("r+") as lock:
+            with (folder / _LOCK).open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder)
 
@@ -70,9 +72,10 @@ def write_live(model: PreTrainedModel, dtype: str) -> Spool:
     Raises:
         ModelError: the model has another dtype.
     """
-    if str(model.dtype) != f"torch.{dtype}":
-        problem = f"a live model of {str(model.dtype)[6:]} cannot be scored in {dtype}"
-        raise ModelError(f"{problem}; a row never mixes dtypes")
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != getattr(torch, dtype):
+            problem = f"{name!r} of the live model is {str(parameter.dtype)[6:]}, not {dtype}"
+            raise ModelError(f"{problem}; a row never mixes dtypes")
     spool = Spool(sum(p.numel() * p.element_size() for p in model.parameters()))
     try:
         with quiet():

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ilubench.engine.alone import generate_alone, logits_after, logprobs_alone, packs_rightly
 from ilubench.engine.batching import Group, check_prompts, packs, plan
 from ilubench.engine.forward import (
     Reading,
     State,
     Tree,
-    check_packing,
     embedding,
     lay_out,
     read,
     select,
     step,
 )
-from ilubench.engine.text import cut, eos_ids, has_stopped, plain, sample_seed
+from ilubench.engine.text import cut, eos_ids, has_stopped, plain
+from ilubench.engine.tokens import next_tokens, score, uniforms
 from ilubench.errors import DataError, DivergedError, ItemError, ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.models import load_model
@@ -48,7 +49,8 @@ _ALIVE = 0.75
 class HFEngine:
     """Scores and generates with a transformers model.
 
-    A prefix that prompts share is run once, and prompts are packed into rows without padding.
+    A prefix that prompts share is run once, and prompts are packed into rows without padding. A
+    model that reads packed prompts otherwise (looked at once a configuration) gets them one by one.
     Results do not depend on the order of the prompts and come in that order. Nothing here changes a
     model that is being trained: no gradients, train/eval flags and random state are put back. A
     model whose logits are not numbers raises DivergedError: an answer read off them would look like
@@ -84,7 +86,8 @@ class HFEngine:
         self._dtype, self._device = dtype, device
         self._share_prefix = share_prefix
         self._model: Callable[[], PreTrainedModel | None] = lambda: None
-        self._checked: type[PreTrainedModel] | None = None
+        self._packs: dict[str, bool] = {}
+        self._alone = False
 
     def load(self, weights: PreTrainedModel | Path) -> None:
         """Replace the weights: a live model, or a checkpoint's folder.
@@ -92,8 +95,7 @@ class HFEngine:
         A live model is neither copied nor kept alive: it stays its owner's.
 
         Raises:
-            ModelError: the folder holds no complete safetensors checkpoint, or the model does not
-                read packed prompts as it reads each alone.
+            ModelError: the folder holds no complete safetensors checkpoint.
         """
         if isinstance(weights, str | Path):
             self._model = lambda: None
@@ -105,10 +107,11 @@ class HFEngine:
         config = model.config.get_text_config()
         takes = getattr(config, "max_position_embeddings", None)
         self.max_length = self._given_length or int(takes or self.tokenizer.model_max_length)
-        if type(model) is not self._checked:
+        kind = f"{type(model).__name__} {model.dtype} {model.config.to_json_string()}"
+        if kind not in self._packs:
             with self._scoring(), suppress(DivergedError):  # which scoring it will raise
-                check_packing(model)
-                self._checked = type(model)
+                self._packs[kind] = packs_rightly(model)
+        self._alone = not self._packs.get(kind, True)
 
     # ------------------------------------------------------------------ the three calls
 
@@ -123,8 +126,7 @@ class HFEngine:
             if not options or max(options) >= _vocabulary(model) or min(options) < 0:
                 raise DataError(f"the options {list(options)} are not ids of the vocabulary")
             rows: list[tuple[float, ...]] = [()] * len(prompts)
-            for indices, reading in self._read(model, [Tree(prompt) for prompt in prompts]):
-                logits = torch.cat(reading.logits)
+            for indices, logits in self._next_logits(model, prompts):
                 scores = logits[:, list(options)] - logits.logsumexp(-1, keepdim=True)
                 for index, row in zip(indices, scores.tolist(), strict=True):
                     rows[index] = tuple(row)
@@ -145,6 +147,8 @@ class HFEngine:
             # the last token is never fed to the model, so it needs no place
             self._check(model, [(*c, *rest[:-1]) if c else () for c, rest in pairs])
             self._check(model, [rest[-1:] for _, rest in pairs])
+            if self._alone:
+                return [logprobs_alone(model, context, rest) for context, rest in pairs]
             trees, members = _trees(pairs, self._tokens(model), _LOGITS // _vocabulary(model))
             scored: dict[int, TokenLogprobs] = {}
             for indices, reading in self._read(model, trees):
@@ -164,6 +168,8 @@ class HFEngine:
         """
         with self._scoring() as model:
             self._check(model, prompts, extra=sampling.max_tokens)
+            if self._alone:
+                return [generate_alone(model, self.tokenizer, p, sampling) for p in prompts]
             copies = sampling.n if sampling.temperature > 0 else 1
             results: list[list[Generation]] = [[] for _ in prompts]
             size = max(1, self._batch_size // copies)
@@ -182,7 +188,7 @@ class HFEngine:
                 noise = None
                 if sampling.temperature > 0:
                     draws = [
-                        _uniforms(sampling, prompts[index], number)
+                        uniforms(sampling, prompts[index], number)
                         for index in indices
                         for number in range(copies)
                     ]
@@ -249,6 +255,17 @@ class HFEngine:
                 reading = read(model, [own[place] for place in pack], prefix)
                 yield tuple(group.members[place] for place in pack), reading
 
+    def _next_logits(
+        self, model: PreTrainedModel, prompts: Sequence[Ids]
+    ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+        """Yield positions of prompts and the logits of their next tokens, float32 [N, V]."""
+        if self._alone:
+            for position, prompt in enumerate(prompts):
+                yield [position], logits_after(model, prompt)[-1:]
+            return
+        for indices, reading in self._read(model, [Tree(prompt) for prompt in prompts]):
+            yield indices, torch.cat(reading.logits)
+
     def _decode(
         self,
         model: PreTrainedModel,
@@ -264,13 +281,13 @@ class HFEngine:
             noise: uniform draws [B, max_tokens] in float64; None is greedy.
             sampling: length, temperature, stop strings.
         """
-        ends = eos_ids(self.tokenizer, model.config)
+        ends = eos_ids(self.tokenizer, model.config) | set(sampling.stop_ids)
         rows = list(range(len(state.padding)))
         written: list[list[int]] = [[] for _ in rows]
         ended: set[int] = set()
         for place in range(sampling.max_tokens):
             draws = noise[rows, place] if noise is not None else None
-            tokens = _next(state.logits, draws, sampling.temperature)
+            tokens = next_tokens(state.logits, draws, sampling.temperature)
             for row, token in zip(rows, tokens, strict=True):
                 if row in ended:
                     continue
@@ -345,36 +362,10 @@ def _continuations(
         places += [0, *range(used, used + len(rest) - 1)]
         targets += rest
         used += len(rest) - 1
-    values, greedy = _score(logits, places, targets)
+    values, greedy = score(logits, places, targets)
     found, begin = {}, 0
     for position in members:
         end = begin + len(pairs[position][1])
         found[position] = TokenLogprobs(tuple(values[begin:end]), tuple(greedy[begin:end]))
         begin = end
     return found
-
-
-def _score(
-    logits: torch.Tensor, places: Sequence[int], targets: Sequence[int]
-) -> tuple[list[float], list[bool]]:
-    """Return log-probabilities and argmax flags of targets under the rows of logits at places."""
-    chosen = logits[places, targets] - logits.logsumexp(-1)[places]
-    greedy = logits.argmax(-1)[places] == torch.tensor(targets, device=logits.device)
-    return chosen.tolist(), greedy.tolist()
-
-
-def _uniforms(sampling: SamplingSpec, prompt: Ids, number: int) -> torch.Tensor:
-    """Return the draws of one sample, a function of seed, prompt and number only."""
-    generator = torch.Generator().manual_seed(sample_seed(sampling, prompt, number))
-    return torch.rand(sampling.max_tokens, generator=generator, dtype=torch.float64)
-
-
-def _next(logits: torch.Tensor, draws: torch.Tensor | None, temperature: float) -> list[int]:
-    """Return the next token of each row: the argmax, or by inverting the distribution at a draw."""
-    if draws is None:
-        best: list[int] = logits.argmax(-1).tolist()
-        return best
-    mass = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
-    places = torch.searchsorted(mass, (draws * mass[:, -1]).unsqueeze(-1), right=True)
-    drawn: list[int] = places.squeeze(-1).clamp(max=logits.shape[-1] - 1).tolist()
-    return drawn

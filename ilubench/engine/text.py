@@ -17,7 +17,7 @@ __all__ = ["cut", "eos_ids", "has_stopped", "plain", "sample_seed"]
 def plain(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
     """Return the text of ids, special tokens skipped."""
     return str(
-        tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=True)
+        tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     )
 
 

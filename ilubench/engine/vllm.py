@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,9 +76,9 @@ class VllmEngine:
         self._config: PretrainedConfig | Any = None
         self._shapes: Shapes = {}
         self._weights: Path | None = None
-        self._scratch = tempfile.TemporaryDirectory(prefix="ilubench-vllm-")
         self._spool: Spool | None = None
-        tokenizer.save_pretrained(self._scratch.name)
+        self._scratch = Spool(0)  # of the tokenizer
+        tokenizer.save_pretrained(self._scratch.folder)
 
     # ------------------------------------------------------------------ weights
 
@@ -139,7 +138,7 @@ class VllmEngine:
     def _restart(self) -> None:
         """Start vLLM on the current weights, in place of the one that is there."""
         self._stop()
-        self._config.save_pretrained(self._scratch.name)  # looked for beside the tokenizer
+        self._config.save_pretrained(self._scratch.folder)  # looked for beside the tokenizer
         try:
             with as_before():
                 self._llm = start(self._arguments(), self._device)
@@ -168,7 +167,7 @@ class VllmEngine:
         tokens = max(self.max_length + 1, self._batch_size * _TOKENS)
         shared = {
             "model": str(self._weights),
-            "tokenizer": self._scratch.name,
+            "tokenizer": str(self._scratch.folder),
             "dtype": self._dtype,
             # one more than fits: the last token of a continuation is scored but never fed
             "max_model_len": self.max_length + 1,
@@ -200,7 +199,7 @@ class VllmEngine:
         """Stop vLLM and remove what was written for it."""
         self._stop()
         self._weights = None
-        self._scratch.cleanup()
+        self._scratch.free()
         if self._spool is not None:
             self._spool.free()
             self._spool = None
@@ -280,11 +279,12 @@ class VllmEngine:
         """
         self._check(prompts, extra=sampling.max_tokens)
         copies = sampling.n if sampling.temperature > 0 else 1
-        ends = eos_ids(self.tokenizer, self._config)
+        ends = eos_ids(self.tokenizer, self._config) | set(sampling.stop_ids)
         shared = {
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "stop_token_ids": sorted(ends),
+            "logprobs": 0,  # of the token itself: shows logits that are not numbers
         }
         wanted = [(prompt, number) for prompt in prompts for number in range(copies)]
         asked: list[dict[str, Any]] = [
@@ -340,7 +340,7 @@ class VllmEngine:
         characters, so that broken text ends elsewhere than in the transformers engine.
         """
         if not stop:
-            return [tuple(one.outputs[0].token_ids) for one in self._run(prompts, asked)]
+            return [_ids(one) for one in self._run(prompts, asked)]
         requests = self._requests(prompts, asked)
 
         def steps() -> list[tuple[int, ...]]:
@@ -352,7 +352,7 @@ class VllmEngine:
                 for one in engine.step():
                     if one.request_id in written:
                         continue
-                    ids = tuple(one.outputs[0].token_ids)
+                    ids = _ids(one)
                     if has_stopped(self.tokenizer, ids, stop):
                         engine.abort_request([one.request_id])
                         written[one.request_id] = ids
@@ -380,6 +380,14 @@ class VllmEngine:
         except Exception as error:
             self._stop()
             raise JobError(f"vLLM failed twice: {first}; then: {_first_line(error)}") from error
+
+
+def _ids(answer: Any) -> tuple[int, ...]:  # noqa: ANN401
+    """Return what a request has written so far; each token's likelihood must be a number."""
+    written = answer.outputs[0]
+    ids = tuple(written.token_ids)
+    _numbers(rows[token].logprob for rows, token in zip(written.logprobs, ids, strict=True))
+    return ids
 
 
 def _scored(answer: Any, context: Ids, rest: Ids) -> TokenLogprobs:  # noqa: ANN401

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import Field
 
 from ilubench.errors import (
-    AccessError,
     DataError,
     ItemError,
     ModelError,
@@ -58,7 +58,8 @@ class LmEval(Scorer):
 
     Attributes:
         task: a file's name in `tasks/evals`, a path ending in `.yaml`, or a task of lm-eval.
-        data: role whose rows replace the task's data set; without it, the hub's cached copy.
+        data: role whose rows stand in the task's data set's place: what is scored has a
+            fingerprint, which a copy in some cache has not.
         fewshot: role of the few-shot examples, for tasks that show any.
         limit: items at most (of each task of a group).
         num_fewshot: examples in the prompt; by default what the task says.
@@ -67,7 +68,7 @@ class LmEval(Scorer):
     """
 
     task: str
-    data: str | None = None
+    data: str
     fewshot: str | None = None
     limit: int | None = Field(default=None, ge=1)
     num_fewshot: int | None = Field(default=None, ge=0)
@@ -80,7 +81,7 @@ class LmEval(Scorer):
 
     def roles(self) -> tuple[str, ...]:
         """Return the roles of items and few-shot examples."""
-        return tuple(role for role in (self.data, self.fewshot) if role)
+        return (self.data, self.fewshot) if self.fewshot else (self.data,)
 
     def files(self) -> tuple[Path, ...]:
         """Return the task's files: YAML, and the Python code that they name."""
@@ -91,7 +92,6 @@ class LmEval(Scorer):
 
         Raises:
             DataError: no rows, rows that are not a table, or that do not fit the group's tasks.
-            AccessError: the task's own data set is not in the local cache.
             SpecError: few-shot examples are asked for and no role has them; an unknown subject.
             ModelError: the tokenizer has no token to begin a text with.
         """
@@ -103,22 +103,17 @@ class LmEval(Scorer):
             )
         facts = task_facts(self.task)
         members = self._members(facts)
-        data: OwnData = {}
-        if self.data is not None:
-            roles = Roles(self.data, self.fewshot, self.num_fewshot, self.split_by)
-            data = own_data(facts, members, roles, context)
+        roles = Roles(self.data, self.fewshot, self.num_fewshot, self.split_by)
+        data = own_data(facts, members, roles, context)
         changes: dict[str, Any] = {}
         if self.num_fewshot is not None:
             changes["num_fewshot"] = self.num_fewshot
         numbers = {name: tuple(rows) for name, (rows, _) in data.items()}
         with _quiet():
-            if facts.is_group and not data and not self.subjects:
-                tasks = _load_group(facts, changes)
-            else:
-                tasks = _load_members(facts, members, changes, data)
+            tasks = _load_members(facts, members, changes, data)
             for name, task in tasks.items():
                 check_items(name, task, numbers.get(name, ()), self.limit)
-        publish = self.data is not None and context.publish_text(self.data)
+        publish = context.publish_text(self.data)
         return _Bound(tasks, facts, tokenizer, self.limit, numbers=numbers, publish_text=publish)
 
     def _members(self, facts: TaskFacts) -> tuple[Member, ...]:
@@ -137,15 +132,6 @@ class LmEval(Scorer):
         return tuple(member for member in facts.members if member.subset in chosen)
 
 
-def _load_group(facts: TaskFacts, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return task name -> lm-eval task object, over the hub's cached copies."""
-    tasks = _load(facts, facts.name, {})
-    for task in tasks.values():
-        for key, value in changes.items():
-            task.set_config(key=key, value=value)
-    return tasks
-
-
 def _load_members(
     facts: TaskFacts, members: Sequence[Member], changes: Mapping[str, Any], data: OwnData
 ) -> dict[str, Any]:
@@ -154,15 +140,12 @@ def _load_members(
         if member.code_laid_over:
             problem = f"{facts.name} lays the code {member.code_laid_over[0]} over {member.name}"
             raise SpecError(problem, field="task", remedy="name its tasks one by one")
-    listed = [
-        {"task": m.name, **m.changes, **changes, **(data[m.name][1] if data else {})}
-        for m in members
-    ]
+    listed = [{"task": m.name, **m.changes, **changes, **data[m.name][1]} for m in members]
     # members of a made-up group, since only there lm-eval lays changes over a registered task
-    return _load(facts, {"group": "ilubench", "task": listed}, data)
+    return _load(facts, {"group": "ilubench", "task": listed})
 
 
-def _load(facts: TaskFacts, asked: object, data: Mapping[str, object]) -> dict[str, Any]:
+def _load(facts: TaskFacts, asked: object) -> dict[str, Any]:
     import jinja2
     import pyarrow  # type: ignore[import-untyped, unused-ignore]
     from lm_eval.tasks import TaskManager  # type: ignore[import-untyped, unused-ignore]
@@ -176,15 +159,8 @@ def _load(facts: TaskFacts, asked: object, data: Mapping[str, object]) -> dict[s
     except jinja2.TemplateError as error:
         raise DataError(f"{facts.name}: its template does not fit the rows: {error}") from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        if data:  # lm-eval tries the first row
-            problem = f"{type(error).__name__}: {error}"
-            raise DataError(f"{facts.name} does not fit the rows ({problem})") from error
-        if not isinstance(error, OSError | ValueError):
-            raise
-        raise AccessError(
-            f"{facts.name}: its data set is not in the local cache ({error}); fetch it while "
-            "online, or give its rows as a role: data=<role>"
-        ) from error
+        problem = f"{type(error).__name__}: {error}"  # lm-eval tries the first row
+        raise DataError(f"{facts.name} does not fit the rows ({problem})") from error
 
 
 @contextmanager
@@ -237,7 +213,7 @@ class _Bound:
     limit: int | None
     numbers: Mapping[str, Sequence[int]] = field(kw_only=True)
     publish_text: bool = field(kw_only=True)
-    encoded: dict[tuple[str, bool | None], list[int]] = field(default_factory=dict)
+    encoded: dict[tuple[str, bool | None], array[int]] = field(default_factory=dict)
 
     def score(self, engine: Engine, attack: PromptAttack | None = None) -> list[SampleScore]:
         """Return one score an item, filter and metric.
@@ -312,9 +288,9 @@ def _adapter_class() -> type[Any]:
                     special = {"add_special_tokens": add_special_tokens}
                 elif has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
                     special = {"add_special_tokens": False}
-                known = list(self.tokenizer.encode(string, verbose=False, **special))
+                known = array("i", self.tokenizer.encode(string, verbose=False, **special))
                 self.bound.encoded[string, add_special_tokens] = known
-            return known
+            return known.tolist()
 
         def loglikelihood(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
             with naming_requests(requests, self.bound.numbers):
@@ -366,6 +342,8 @@ def _generate(adapter: Any, requests: Sequence[Any]) -> list[str]:  # noqa: ANN4
     tokenizer = adapter.tokenizer
     end_id = adapter.eot_token_id
     end = None if end_id is None else tokenizer.decode([end_id], skip_special_tokens=False)
+    added = tokenizer.added_tokens_decoder
+    special = {token.content: number for number, token in added.items() if token.special}
     alike: dict[tuple[tuple[str, ...], int], list[int]] = {}
     for position, request in enumerate(requests):
         wanted: Any = normalize_gen_kwargs(request.args[1], _MAX_NEW)
@@ -375,7 +353,10 @@ def _generate(adapter: Any, requests: Sequence[Any]) -> list[str]:  # noqa: ANN4
         alike.setdefault((stop, wanted["max_gen_toks"]), []).append(position)
     texts = [""] * len(requests)
     for (stop, most), positions in alike.items():
-        sampling = SamplingSpec(max_tokens=most, stop=tuple(filter(None, stop)))
+        # lm-eval looks for stop strings in text that shows special tokens, ours has none
+        tokens = tuple(special[string] for string in stop if string in special)
+        strings = tuple(string for string in stop if string and string not in special)
+        sampling = SamplingSpec(max_tokens=most, stop=strings, stop_ids=tokens)
         prompts = [adapter.tok_encode(requests[position].args[0]) for position in positions]
         with naming_requests([requests[place] for place in positions], adapter.bound.numbers):
             written = adapter.engine.generate(prompts, sampling)

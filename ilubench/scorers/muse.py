@@ -25,10 +25,25 @@ from ilubench.specs import Estimator
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["KnowMem", "VerbMem"]
+__all__ = ["KnowMem", "VerbMem", "cleaned"]
 
 _ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
 """An answer is cut at the first of each, in this order."""
+
+
+_SPACES = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+"""What MUSE's decoding (transformers 4, `clean_up_tokenization_spaces=True`) writes together."""
+
+
+def cleaned(text: str) -> str:
+    """Return text without the spaces that tokenization left before marks and contractions.
+
+    transformers 5 does so for some tokenizers only, whatever it is asked; the metric's definition
+    must not depend on that.
+    """
+    for spaced in _SPACES:
+        text = text.replace(spaced, spaced.strip())
+    return text
 
 
 class VerbMem(Scorer):
@@ -70,7 +85,7 @@ class VerbMem(Scorer):
                 tokenizer.decode(
                     ids[: self.max_tokens],
                     skip_special_tokens=True,
-                    clean_up_tokenization_spaces=True,
+                    clean_up_tokenization_spaces=False,
                 )
             )
         return _Bound(
@@ -80,7 +95,7 @@ class VerbMem(Scorer):
             prompts=[
                 tokenizer.encode(text_of(row, "prompt", self.data), verbose=False) for row in rows
             ],
-            references=[str(reference) for reference in references],
+            references=[cleaned(str(reference)) for reference in references],
             sampling=SamplingSpec(max_tokens=self.max_tokens),
             publish_text=context.publish_text(self.data),
         )
@@ -179,7 +194,7 @@ class _Bound:
         rouge = RougeScorer(["rougeL"], use_stemmer=False)
         with naming(self.items, self.role):
             found = engine.generate(self.prompts, self.sampling)
-        written = [self._cut(one.text) for (one,) in found]
+        written = [self._cut(cleaned(one.text)) for (one,) in found]
         return [
             SampleScore(
                 item=item,

@@ -42,8 +42,11 @@ def run_unlearn(
         log = StepLog(folder / "log.jsonl")
         role_seed = seed_for(seed, "unlearn")
         context = bench.context(folder, log, progress, role_seed, target)
+        model = bench.target_model(target)
+        if method.trains:
+            bench.engine(target).load(model)  # what cannot be scored shows before hours of training
         seed_everything(role_seed)
-        model = method.unlearn(bench.target_model(target), data, context)
+        model = method.unlearn(model, data, context)
         changed = save_changes(model, bench.target_folder(target), folder)
         meta: dict[str, JsonValue] = {
             "stage": "unlearn",
