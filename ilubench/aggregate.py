@@ -16,12 +16,22 @@ the intervals of :mod:`ilubench.intervals`. Which observations a figure rests on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ilubench.crossing import crossing_figure
 from ilubench.errors import DataError
+from ilubench.figures import (
+    AttackFigures,
+    Chances,
+    Course,
+    MethodRuns,
+    RobustnessRow,
+    StepFigures,
+    UtilityFigures,
+)
 from ilubench.intervals import (
     Array,
     Cells,
@@ -42,191 +52,12 @@ from ilubench.intervals import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "AttackFigures",
-    "Chances",
-    "Course",
-    "Figure",
-    "MethodRuns",
-    "RobustnessRow",
-    "Samples",
-    "StepFigures",
-    "UtilityFigures",
-    "aggregate",
-]
+__all__ = ["aggregate", "ra_samples", "why_undefined"]
 
 KEPT_UTILITY = 0.90
 COLLAPSED_UTILITY = 0.50
 HALF = 0.5
 ROUNDING = 1e-12  # .9 * u is not a binary fraction
-
-
-@dataclass(frozen=True, eq=False)
-class Course:
-    """One attack on one model, scored along its steps.
-
-    Attributes:
-        attack: the attack's name.
-        steps: optimizer steps of the checkpoints, ascending; 0 (before the attack) first, the
-            total last.
-        forget: the forget metric, one table a step.
-        utility: the utility metrics, one tuple of tables a step, the metrics always in the same
-            order.
-        fa: fine-tuning accuracy on any scale (higher = better), one table a step; None if not
-            measured.
-        quartile_steps: the steps at 25, 50 and 100 % that RA averages.
-        total_steps: the attack's steps.
-
-    Raises:
-        DataError: steps and tables that do not fit each other, or items that change along the
-        course.
-    """
-
-    attack: str
-    steps: tuple[int, ...]
-    forget: tuple[Samples, ...]
-    utility: tuple[tuple[Samples, ...], ...]
-    fa: tuple[Samples, ...] | None
-    quartile_steps: tuple[int, ...]
-    total_steps: int
-
-    def __post_init__(self) -> None:
-        """Validate."""
-
-        def fail(reason: str) -> DataError:
-            return DataError(f"attack {self.attack!r}: {reason}")
-
-        n = len(self.steps)
-        if n <= 1 or self.steps[0] != 0 or self.steps != tuple(sorted(set(self.steps))):
-            raise fail(f"steps must ascend from 0 and go beyond it, not {self.steps}")
-        if self.steps[-1] != self.total_steps:
-            raise fail(f"the last scored step is {self.steps[-1]} of {self.total_steps}")
-        if not self.quartile_steps or not set(self.quartile_steps) <= set(self.steps[1:]):
-            raise fail(f"the quartile steps {self.quartile_steps} are not among {self.steps[1:]}")
-        if self.quartile_steps[-1] != self.total_steps:
-            raise fail("the last of the quartile steps must be the final step")
-        fa = self.forget if self.fa is None else self.fa
-        if not len(self.forget) == len(self.utility) == len(fa) == n:
-            raise fail(f"{n} steps need {n} tables of each metric")
-        if not self.utility[0] or len({len(step) for step in self.utility}) != 1:
-            raise fail("every step needs the same utility metrics, at least one")
-        for tables in (self.forget, fa, *zip(*self.utility, strict=True)):
-            if len({frozenset(table.items) for table in tables}) > 1:
-                raise fail("the items of a metric change along the course")
-
-
-@dataclass(frozen=True, eq=False)
-class MethodRuns:
-    """A method's scores: after unlearning, and along every attack.
-
-    For the original model (method ``none``) ``unlearned_forget`` is f_0.
-    """
-
-    unlearned_forget: Samples
-    unlearned_utility: tuple[Samples, ...]
-    courses: tuple[Course, ...]
-
-    def __post_init__(self) -> None:
-        """Validate."""
-        names = [course.attack for course in self.courses]
-        if len(set(names)) != len(names):
-            raise DataError(f"an attack appears twice: {', '.join(names)}")
-        if not self.unlearned_utility:
-            raise DataError("at least one utility metric is needed")
-        for course in self.courses:
-            if not set(course.forget[0].items) <= set(self.unlearned_forget.items):
-                raise DataError(
-                    f"attack {course.attack!r} scores items that the unlearned model was not asked"
-                )
-            before, during = self.unlearned_utility, course.utility[0]
-            if [set(t.items) for t in before] != [set(t.items) for t in during]:
-                raise DataError(
-                    f"attack {course.attack!r}: its utility items are not the unlearned model's"
-                )
-
-    def course(self, attack: str) -> Course | None:
-        """The course of that attack, if it was run."""
-        return next((course for course in self.courses if course.attack == attack), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Chances:
-    """Chance level of the forget metric (as adjusted) and of each utility metric."""
-
-    forget: float
-    utility: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class UtilityFigures:
-    """Utility of the original and the unlearned model, one figure a metric.
-
-    ``kept`` is (unlearned - chance) / (original - chance); ``worst`` is the index of the metric
-    that kept least (None where no original model's utility is above chance).
-    """
-
-    original: tuple[Figure, ...]
-    unlearned: tuple[Figure, ...]
-    kept: tuple[Figure, ...]
-    worst: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class StepFigures:
-    """The means at one checkpoint.
-
-    ``utility_kept`` is the chance-corrected utility relative to the unlearned model's, that of
-    the worst metric; ``eligible`` says whether it counts for the worst case.
-    """
-
-    step: int
-    forget: Figure
-    utility: tuple[Figure, ...]
-    utility_kept: Figure
-    eligible: bool
-    fa: Figure | None
-
-
-@dataclass(frozen=True, slots=True)
-class AttackFigures:
-    """One attack: the course and what follows from it (``recovery`` is at the final step).
-
-    ``fa_difference`` (method - original) and ``never_knew`` (forget metric, method - retrain) are
-    at the final step, paired by seed and item; ``never_knew`` is None without a retrained model.
-    """
-
-    attack: str
-    steps: tuple[StepFigures, ...]
-    ra: Figure
-    recovery: Figure
-    half_life: Figure
-    area: Figure
-    fa_difference: Figure
-    never_knew: Figure | None
-
-
-@dataclass(frozen=True, slots=True)
-class RobustnessRow:
-    """One method's row. ``ra_attacks`` and ``ra_core_attacks`` say what RA was averaged over.
-
-    ``status`` is "unknown" where the original's utility is not above chance in any metric.
-    ``worst_at`` is the attack and step of the worst case. ``recovery`` is the mean over the
-    attacks of their final recovery.
-    """
-
-    status: Literal["ok", "collapsed", "unknown", "incomplete", "diverged"]
-    forget_original: Figure
-    forget_unlearned: Figure
-    forget_chance: float
-    utility: UtilityFigures
-    attacks: tuple[AttackFigures, ...]
-    ra_attacks: tuple[str, ...]
-    ra: Figure
-    ra_core_attacks: tuple[str, ...]
-    ra_core: Figure | None
-    worst_case: Figure
-    worst_at: tuple[str, int] | None
-    recovery: Figure
 
 
 def aggregate(
@@ -322,16 +153,34 @@ def _utility(method: MethodRuns, original: MethodRuns, chances: Chances) -> Util
     )
 
 
-def _ra(courses: Sequence[Course]) -> Figure:
-    """Mean over attacks of the mean at the quartile steps."""
+def ra_samples(courses: Sequence[Course]) -> Samples:
+    """What each seed and item contributes to RA, the mean over attacks of the quartiles' mean.
+
+    The mean of the contributions is RA. Where an attack k scores I_k of the I items, an item
+    contributes ``I / I_k`` times its deviation from the attack's mean, or nothing: the influence of
+    that item on a sum of means over different items (delta method).
+
+    Raises:
+        DataError: no seed is shared by the courses.
+    """
     picked = [[c.forget[c.steps.index(step)] for step in c.quartile_steps] for c in courses]
     tables = [table for group in picked for table in group]
     weights = np.array([1 / (len(group) * len(picked)) for group in picked for _ in group])
-    seeds = shared_seeds(tables)
-    cells = stack(tables, seeds, all_items(tables))
-    if np.isnan(cells).any():
-        return jackknife_figure(Cells(cells), lambda means, _: means @ weights)
-    return mean_figure(np.tensordot(weights, cells, axes=1))
+    seeds, items = shared_seeds(tables), all_items(tables)
+    cells = stack(tables, seeds, items)
+    asked = np.logical_not(np.isnan(cells).any(axis=1))
+    if asked.all():
+        return Samples(np.tensordot(weights, cells, axes=1), seeds, items)
+    means = np.nanmean(cells, axis=(1, 2))
+    deviation = np.where(asked[:, None], cells - means[:, None, None], 0.0)
+    scale = weights * len(items) / asked.sum(axis=1)
+    values = weights @ means + np.tensordot(scale, deviation, axes=1)
+    return Samples(values, seeds, items)
+
+
+def _ra(courses: Sequence[Course]) -> Figure:
+    """RA with its interval."""
+    return table_mean(ra_samples(courses))
 
 
 def _worst_case(method: MethodRuns, chances: Chances) -> tuple[Figure, tuple[str, int] | None]:
@@ -372,6 +221,16 @@ def _recovery(means: Array) -> Array:
     return recovery
 
 
+def why_undefined(before: Array, after: Array) -> str:
+    """Why recovery is undefined where f_0 is ``before`` and f_u ``after`` [S, I]; empty if not."""
+    forgotten = mean_figure(after - before)
+    if forgotten.high is not None and forgotten.high < 0:
+        return "undefined: f_u is below f_0, nothing was forgotten"
+    if forgotten.low is None or forgotten.low <= 0:
+        return "undefined: the interval of f_u - f_0 contains 0"
+    return ""
+
+
 def _final(courses: Sequence[Course]) -> Statistic:
     """Recovery at the final step, averaged over the courses."""
     ends = np.cumsum([len(c.steps) + 2 for c in courses])[:-1]
@@ -395,34 +254,10 @@ def _area(course: Course) -> Statistic:
     return statistic
 
 
-def _half_life(course: Course) -> Statistic:
-    """Steps until recovery first reaches one half, interpolated; infinite if it never does."""
-    steps = np.array(course.steps, dtype=np.float64)
-
-    def statistic(means: Array, _: Array) -> Array:
-        recovery = _recovery(means)
-        reached = recovery >= HALF
-        at = reached.argmax(axis=1)
-        before = np.maximum(at - 1, 0)
-        row = np.arange(len(recovery))
-        start = recovery[row, before]
-        rise = np.where(at > 0, recovery[row, at] - start, 1.0)
-        share = np.where(at > 0, HALF - start, 0.0) / np.where(rise > 0, rise, 1.0)
-        time = steps[before] + share * (steps[at] - steps[before])
-        return np.where(reached.any(axis=1), time, np.inf)
-
-    return statistic
-
-
-def _recovery_figure(
-    method: MethodRuns,
-    original: MethodRuns,
-    courses: Sequence[Course],
-    statistic: Statistic,
-    *,
-    censor: float | None = None,
-) -> Figure:
-    """A figure of the recovery along ``courses``; undefined where f_u - f_0 may be 0."""
+def _recovery_cells(
+    method: MethodRuns, original: MethodRuns, courses: Sequence[Course]
+) -> Array | Figure:
+    """(f_0, f_u, f_t...) of each course [K, S, I]; why not where f_u - f_0 may be 0."""
     once = (original.unlearned_forget, method.unlearned_forget)
     seeds = shared_seeds((table for course in courses for table in course.forget), once)
     items = all_items(course.forget[0] for course in courses)
@@ -431,15 +266,26 @@ def _recovery_figure(
         own = all_items(course.forget[:1])
         before, after = (Samples(pick(table, seeds, own), seeds, own) for table in once)
         layers += [before, after, *course.forget]
-        forgotten = mean_figure(after.values - before.values)
-        if forgotten.high is not None and forgotten.high < 0:
-            note = "undefined: f_u is below f_0, nothing was forgotten"
+        note = why_undefined(before.values, after.values)
+        if note:
             return no_figure(note, len(seeds), len(items))
-        if forgotten.low is None or forgotten.low <= 0:
-            note = "undefined: the interval of f_u - f_0 contains 0"
-            return no_figure(note, len(seeds), len(items))
-    cells = Cells(stack(layers, seeds, items))
-    return jackknife_figure(cells, statistic, censor=censor)
+    return stack(layers, seeds, items)
+
+
+def _recovery_figure(
+    method: MethodRuns, original: MethodRuns, courses: Sequence[Course], statistic: Statistic
+) -> Figure:
+    """A figure of the recovery along ``courses``."""
+    cells = _recovery_cells(method, original, courses)
+    return cells if isinstance(cells, Figure) else jackknife_figure(Cells(cells), statistic)
+
+
+def _half_life(method: MethodRuns, original: MethodRuns, course: Course) -> Figure:
+    """Steps until recovery first reaches one half: until f_t falls to (1 - half) f_u + half f_0."""
+    cells = _recovery_cells(method, original, [course])
+    if isinstance(cells, Figure):
+        return cells
+    return crossing_figure(course.steps, cells[2:] - ((1 - HALF) * cells[1] + HALF * cells[0]))
 
 
 def _attack(
@@ -450,14 +296,12 @@ def _attack(
     retrain: MethodRuns | None,
 ) -> AttackFigures:
     """All figures of one attack."""
-    end = float(course.total_steps)
-    life = _half_life(course)
     return AttackFigures(
         attack=course.attack,
         steps=tuple(_step(course, k, method, chances) for k in range(len(course.steps))),
         ra=_ra([course]),
         recovery=_recovery_figure(method, original, [course], _final([course])),
-        half_life=_recovery_figure(method, original, [course], life, censor=end),
+        half_life=_half_life(method, original, course),
         area=_recovery_figure(method, original, [course], _area(course)),
         fa_difference=_fa_difference(course, original),
         never_knew=None if retrain is None else _never_knew(course, retrain),

@@ -35,6 +35,7 @@ Config = Annotated[
 ]
 
 COMPLETE, USAGE, FAILED_JOBS, INTERNAL, INTERRUPTED = 0, 2, 4, 5, 130
+FAILED_CHECKS = FAILED_JOBS
 
 
 def _console(*, stderr: bool = True) -> "Console":
@@ -42,7 +43,8 @@ def _console(*, stderr: bool = True) -> "Console":
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 160
-    return Console(stderr=stderr, width=width, soft_wrap=False)
+    # what is shown are names, paths and messages: a [word] in them is no markup
+    return Console(stderr=stderr, width=width, soft_wrap=False, markup=False, emoji=False)
 
 
 def _experiment(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
@@ -150,7 +152,7 @@ def attack(
 def _rows_of(what: str) -> list[tuple[str, str]]:
     from ilubench.errors import UsageError, did_you_mean
     from ilubench.loading import load_yaml, task_file, task_names
-    from ilubench.plugins import GROUPS, describe, entries
+    from ilubench.plugins import GROUPS, claims, describe, disputed
 
     if what in ("suites", "attacks"):
         return [
@@ -158,7 +160,9 @@ def _rows_of(what: str) -> list[tuple[str, str]]:
             for name in task_names(what)
         ]
     if what in GROUPS:
-        return [(name, describe(target)) for name, target in entries(what).items()]
+        return [
+            (name, disputed(who) or describe(who[0].target)) for name, who in claims(what).items()
+        ]
     known = ("suites", "attacks", "methods", "scorers", "generators")
     raise UsageError(f"cannot list {what!r}; {did_you_mean(what, known)}")
 
@@ -180,7 +184,7 @@ def list_(
     table = Table(show_header=False, box=None)
     for name, title in rows:
         table.add_row(name, title)
-    _console(stderr=False).print(table, markup=False)
+    _console(stderr=False).print(table)
     return COMPLETE
 
 
@@ -210,6 +214,23 @@ def table(
     return COMPLETE
 
 
+@app.command()
+def variance(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")],
+) -> int:
+    """Show how much of a run's spread comes from seeds, orders and items, as Markdown."""
+    import pyarrow.parquet as pq
+
+    from ilubench.errors import DataError
+    from ilubench.variance import variance_report, variance_text
+
+    path = run / "samples.parquet"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a finished run's folder")
+    typer.echo(variance_text(variance_report(pq.read_table(path))))
+    return COMPLETE
+
+
 @app.command("make-target")
 def make_target(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where to write the model")],
@@ -234,6 +255,52 @@ def make_target(
     return COMPLETE
 
 
+@app.command()
+def doctor(as_json: Json = False) -> int:
+    """Say what is installed and whether it works: plugins, libraries, devices, folders.
+
+    Leaves with 0 when all is fine, with 4 when something is not.
+    """
+    from rich.table import Table
+
+    from ilubench.doctor import examine
+
+    found = examine()
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+    else:
+        shown = Table(show_header=False, box=None)
+        for finding in found.findings:
+            shown.add_row(*finding.model_dump().values())
+        console = _console(stderr=False)
+        console.print(shown)
+        bad = sum(not finding.fine for finding in found.findings)
+        console.print(f"{bad} of {len(found.findings)} not fine" if bad else "all is fine")
+    return COMPLETE if found.fine else FAILED_CHECKS
+
+
+new = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own.")
+app.add_typer(new, name="new")
+
+
+@new.command("method")
+def new_method(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="e.g. my-method")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="where; default: ilubench-NAME, here")
+    ] = None,
+) -> int:
+    """Write the package of a new unlearning method: it works as it is, and its tests pass."""
+    from ilubench.scaffold import names_of
+    from ilubench.scaffold import new_method as write
+
+    written = write(name, folder)
+    typer.echo("\n".join(map(str, written)))
+    steps = f"cd {written[0].parent}; pip install -e .; pytest"
+    typer.echo(f"next: {steps}; ilubench run method={names_of(name).plugin}", err=True)
+    return COMPLETE
+
+
 def _fail(message: str, code: int) -> int:
     one_line = " ".join(line.strip() for line in message.splitlines())
     typer.echo(f"error: {one_line}", err=True)
@@ -254,6 +321,7 @@ def _quiet_libraries() -> Iterator[None]:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     logging.captureWarnings(True)
     for name in (

@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ilubench.aggregate import Chances, Course, MethodRuns, RobustnessRow, Samples, aggregate
+from ilubench.aggregate import aggregate
 from ilubench.errors import DataError
 from ilubench.experiment import Attack, Experiment
+from ilubench.figures import Chances, Course, MethodRuns, RobustnessRow, quartile_steps
+from ilubench.intervals import Samples
 from ilubench.planning import REFERENCE, Plan
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec
 from ilubench.stages.score import SAMPLES, read_samples, read_score, scored_checkpoints
@@ -197,11 +199,6 @@ def _course(
     if attack.spec.fa is not None:
         metric = (FA, attack.spec.fa.metric)
         fa = tuple(_at(runs, step, metric, attack.spec.fa, "other") for step in (0, *later))
-    total = later[-1]
-    quarters = tuple(
-        min(later, key=lambda step, share=share: abs(step - share * total))  # type: ignore[misc]
-        for share in (0.25, 0.5, 1.0)
-    )
     columns = [column(spec, "other") for spec in utility]
     return Course(
         attack=attack.name,
@@ -209,8 +206,8 @@ def _course(
         forget=tuple(column(forget, "forget")),
         utility=tuple(zip(*columns, strict=True)),
         fa=fa,
-        quartile_steps=quarters,
-        total_steps=total,
+        quartile_steps=quartile_steps(later),
+        total_steps=later[-1],
     )
 
 

@@ -53,7 +53,7 @@ and no jackknife is consistent (as for a median).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -83,12 +83,12 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-Kind = Literal["seeds-and-items", "item-only", "none"]
+Kind = Literal["seeds-and-items", "seeds-only", "item-only", "none"]
 Statistic = Callable[[Array, Array], Array]
 """(means of the cells [R, K], means of ``by_seed`` [1 or R, J]) -> the figure for each replicate
 [R].
 
-NaN says that the figure is undefined, infinity that it lies beyond what was observed (censored)."""
+NaN says that the figure is undefined, infinity that it lies beyond what was observed."""
 
 ZERO_VARIANCE = "zero variance: no seed and no item makes a difference, the interval has no width"
 ROUNDING = 1e-9
@@ -105,7 +105,8 @@ class Figure:
         high: upper end; None where there is none, or (with ``low`` given) where it is open.
         n_seeds: seeds that the figure rests on.
         n_items: items that it rests on.
-        kind: what the interval covers: seeds and items, items only (one seed), or nothing.
+        kind: what the interval covers: seeds and items, items only (one seed), seeds only (items
+            held fixed), or nothing.
         note: what a reader must know beside the number; empty when nothing.
     """
 
@@ -250,18 +251,13 @@ def mean_figure(x: Array, *, level: float = 0.95) -> Figure:
     return _figure(float(np.mean(x)), ms, scale=float(np.abs(x).max()), level=level)
 
 
-def jackknife_figure(
-    cells: Cells, statistic: Statistic, *, censor: float | None = None, level: float = 0.95
-) -> Figure:
+def jackknife_figure(cells: Cells, statistic: Statistic, *, level: float = 0.95) -> Figure:
     """A nonlinear figure of means over crossed seeds and items, with its jackknife interval.
 
     Args:
         cells: the score arrays.
         statistic: the figure from means, vectorised over replicates; it makes every selection
             itself, so that each replicate repeats it.
-        censor: where censoring sets in. The figure is then a time: an infinite replicate counts as
-            ``censor``, the interval's upper end is opened if any was, or if it would pass
-            ``censor``.
         level: coverage of the interval.
 
     Raises:
@@ -273,20 +269,13 @@ def jackknife_figure(
         raise DataError("an interval needs at least one seed and two items in every score array")
     means = np.nansum(cells.values, axis=(1, 2)) / (n_seeds * asked.sum(axis=1))
     value = float(statistic(means[None], cells.seed_means().mean(axis=1)[None])[0])
-    if np.isposinf(value) and censor is not None:
-        return no_figure(f">{censor:g}", n_seeds, n_items)
     if not np.isfinite(value):
         return no_figure("undefined", n_seeds, n_items)
     parts = _replicates(cells, asked, statistic)
-    censored = False
-    if censor is not None:
-        censored = any(np.isposinf(part).any() for part in parts)
-        parts = tuple(np.where(np.isposinf(part), censor, part) for part in parts)
     if not all(np.isfinite(part).all() for part in parts):
         note = "no interval: undefined when a single seed or item is left out"
         return Figure(value, None, None, n_seeds, n_items, "none", note)
-    figure = _figure(value, _jackknife_squares(value, parts), scale=abs(value), level=level)
-    return figure if censor is None else _open_end(figure, censor, censored=censored)
+    return _figure(value, _jackknife_squares(value, parts), scale=abs(value), level=level)
 
 
 # --- tables: seeds and items that belong together ---
@@ -360,14 +349,6 @@ def _figure(value: float, ms: MeanSquares, *, scale: float, level: float) -> Fig
         return Figure(value, value, value, ms.n_seeds, ms.n_items, kind, ZERO_VARIANCE)
     half = float(special.stdtrit(df, 0.5 + level / 2) * np.sqrt(var))
     return Figure(value, value - half, value + half, ms.n_seeds, ms.n_items, kind)
-
-
-def _open_end(figure: Figure, censor: float, *, censored: bool) -> Figure:
-    """A time has an interval from 0 at the earliest, with no upper end beyond what was observed."""
-    low = None if figure.low is None else max(figure.low, 0.0)
-    if not censored and (figure.high is None or figure.high <= censor):
-        return replace(figure, low=low)
-    return replace(figure, low=low, high=None, note=f"upper end >{censor:g}")
 
 
 def _replicates(cells: Cells, asked: NDArray[np.bool_], statistic: Statistic) -> tuple[Array, ...]:

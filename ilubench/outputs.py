@@ -17,8 +17,8 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench import __version__
-from ilubench.aggregate import RobustnessRow
 from ilubench.executors.local import Outcome
+from ilubench.figures import RobustnessRow
 from ilubench.identity import library_versions
 from ilubench.planning import Job, Plan
 from ilubench.results import JobRecord, ModelScore, RunRecord, ScoreSummary

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ilubench.aggregate import RobustnessRow
 from ilubench.collect import gather, robustness_rows
 from ilubench.errors import DataError, UsageError
 from ilubench.executors.local import Outcome, execute
 from ilubench.experiment import Experiment, with_method
+from ilubench.figures import RobustnessRow
 from ilubench.interfaces import Progress
 from ilubench.outputs import run_record, write_inputs, write_outputs, write_status
 from ilubench.planning import REFERENCE, Job, Plan, check_inputs, make_plan

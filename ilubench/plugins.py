@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,51 @@ from ilubench.errors import PluginError, did_you_mean
 from ilubench.loading import validate
 from ilubench.specs import PluginRef, Spec
 
-__all__ = ["GROUPS", "PluginField", "create", "describe", "entries", "find", "reference"]
+__all__ = [
+    "GROUPS",
+    "Claim",
+    "PluginField",
+    "claims",
+    "create",
+    "describe",
+    "disputed",
+    "entries",
+    "find",
+    "reference",
+]
 
 GROUPS = ("methods", "attacks", "scorers", "generators")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An installed package's entry point.
+
+    Attributes:
+        target: `module:Class`.
+        package: the distribution's name and version; of several on the path the first counts.
+    """
+
+    target: str
+    package: str
+
+
+def claims(group: str) -> dict[str, tuple[Claim, ...]]:
+    """Return name -> who provides a plugin of that name, by package; nothing is imported."""
+    found: dict[str, list[Claim]] = {}
+    for point in importlib.metadata.entry_points(group=f"ilubench.{group}"):
+        package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
+        found.setdefault(point.name, []).append(Claim(point.value, package))
+    ordered = sorted(found.items())
+    return {n: tuple(sorted(who, key=lambda claim: claim.package)) for n, who in ordered}
+
+
+def disputed(who: Sequence[Claim]) -> str:
+    """Return what is wrong with a name that several packages claim for unlike classes, else ""."""
+    if len({claim.target for claim in who}) < 2:
+        return ""
+    named = " and ".join(f"{claim.package} ({claim.target})" for claim in who)
+    return f"claimed by {named}; uninstall all but one"
 
 
 def entries(group: str) -> dict[str, str]:
@@ -96,19 +138,23 @@ def find(group: str, use: str) -> type[Any]:
         use: an entry point's name, or `path/to/file.py:Class`.
 
     Raises:
-        PluginError: unknown, or importing it raised; the message says which and why.
+        PluginError: unknown, claimed by two packages, or importing it raised; the message says
+            which and why.
     """
     if ".py:" in use:
         found: object = _from_file(use)
     else:
-        points = {p.name: p for p in importlib.metadata.entry_points(group=f"ilubench.{group}")}
+        installed = importlib.metadata.entry_points(group=f"ilubench.{group}")
+        points = {point.name: point for point in installed}
+        kind = group.rstrip("s")
         if use not in points:
-            kind = group.rstrip("s")
             raise PluginError(f"unknown {kind} {use!r}; {did_you_mean(use, points)}")
+        if len({point.value for point in installed.select(name=use)}) > 1:
+            raise PluginError(f"{kind} {use!r} is {disputed(claims(group)[use])}")
         try:
             found = points[use].load()
-        except Exception as error:
-            raise PluginError(f"{group.rstrip('s')} {use!r} is broken: {_reason(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{kind} {use!r} is broken: {_reason(error)}") from error
     if not (isinstance(found, type) and issubclass(found, Spec)):
         raise PluginError(f"{use!r} is not an ilubench plugin class (a subclass of Spec)")
     return found

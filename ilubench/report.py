@@ -7,8 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ilubench.aggregate import AttackFigures, Figure, RobustnessRow
 from ilubench.errors import UsageError
+from ilubench.figures import AttackFigures, RobustnessRow
+from ilubench.intervals import Figure
 from ilubench.pipeline import RunResult
 from ilubench.results import ModelScore, RunRecord
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
@@ -100,13 +101,13 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
     return table
 
 
-def _score_table(scores: tuple[ModelScore, ...]) -> Table:
+def _score_table(scores: tuple[ModelScore, ...], reference: str) -> Table:
     table = Table(title="Scores (raw scale, +- standard error over items)", title_justify="left")
     for name in ("scorer", "metric", "model", "seed", "value", "items"):
         table.add_column(name)
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
-        who = "original" if score.who == "reference" else "unlearned"
+        who = reference if score.who == "reference" else "unlearned"
         value = f"{score.value:.4f}{spread}"
         table.add_row(score.scorer, score.metric, who, str(score.seed), value, str(score.n))
     return table
@@ -122,7 +123,9 @@ def run_report(result: RunResult) -> RenderableType:
     fa_label = labels.pop() if len(labels) == 1 else "FA"
     parts: list[RenderableType] = []
     if not result.rows and record.scores:
-        parts.append(_score_table(record.scores))
+        # `ilubench score MODEL` measures a model that may be anything but the original
+        reference = "original" if record.attacks else "the model"
+        parts.append(_score_table(record.scores, reference))
     for label, row in result.rows.items():
         parts.append(_course_table(label, row, suite, fa_label))
         if row.attacks:

@@ -12,16 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm  # type: ignore[import-untyped, unused-ignore]
 
-from ilubench.aggregate import (
-    Chances,
-    Course,
-    Figure,
-    MethodRuns,
-    RobustnessRow,
-    Samples,
-    aggregate,
-)
+from ilubench.aggregate import aggregate
 from ilubench.errors import DataError
+from ilubench.figures import Chances, Course, MethodRuns, RobustnessRow
+from ilubench.intervals import Figure, Samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -147,21 +147,6 @@ def test_filter_by_seed_is_repeated() -> None:
     assert (never.value, never.kind) == (None, "none")
 
 
-def test_censoring_opens_the_upper_end() -> None:
-    """Time 10 x, censored beyond 6: the mean is inside, leaving out a seed is not."""
-    x = np.array([[[0.2, 0.3, 0.3, 0.4], [0.7, 0.8, 0.8, 0.9]]])
-
-    def time(means: Array, _: Array) -> Array:
-        return np.where(means[:, 0] <= 0.6, 10 * means[:, 0], np.inf)
-
-    figure = jackknife_figure(Cells(x), time, censor=6.0)
-    assert figure.value == pytest.approx(5.5)
-    assert (figure.low, figure.high) == (0.0, None)
-    assert figure.note == "upper end >6"
-    beyond = jackknife_figure(Cells(x + 0.3), time, censor=6.0)
-    assert (beyond.value, beyond.note) == (None, ">6")
-
-
 def test_tables_are_matched_by_name() -> None:
     """Rows and columns are found by seed and item; a single row is repeated."""
     table = Samples(np.array([[1.0, 2.0], [3.0, 4.0]]), (7, 3), ("b", "a"))

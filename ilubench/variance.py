@@ -1,0 +1,184 @@
+"""Where the spread of f_u and RA comes from: seeds, data orders, items. Pure.
+
+The components are those of :mod:`ilubench.components`.
+
+**What a run's samples can separate.** A run's seed sets the unlearning and the attack's data order
+together (the streams differ, but both derive from it), and the items are crossed with it:
+
+- of f_u, `seed` is the unlearning alone: no attack has begun;
+- of RA, `seed` is unlearning + order + their interaction; no run can split it;
+- of RA by attack, an unlearned model is shared by all attacks of its seed, while each attack has an
+  order of its own. `seed` is then what the attacks of a seed share, which is the unlearning;
+  `attack x seed` is the order *and* how differently attacks act on one unlearned model: an upper
+  bound for the order. The attacks are a fixed choice, not a sample: no component of their own.
+
+Components of different figures (f_u and RA) are not differences of each other. To separate target,
+unlearning and order, cross them: train each of T targets, unlearn each with U seeds, attack each
+model with O orders, and give :func:`~ilubench.components.components` the table
+``from_records(("target", "unlearn", "order", "item"), {(t, u, o, i): score, ...})``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ilubench.components import MIN_LEVELS, Component, Factorial, Level, components
+from ilubench.errors import DataError
+from ilubench.figures import quartile_steps
+from ilubench.intervals import ROUNDING, Samples, all_items, shared_seeds, stack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+
+__all__ = ["VarianceTable", "variance_report", "variance_text"]
+
+FA = "fa"
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceTable:
+    """The components of one figure of one metric; none where ``note`` says why.
+
+    ``levels`` is the number of levels of each factor, such as ``5 seed x 128 item``.
+    """
+
+    metric: str
+    figure: str
+    levels: str
+    components: tuple[Component, ...]
+    note: str = ""
+
+
+def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[VarianceTable, ...]:
+    """Return the components of f_u, RA and RA by attack, for each metric of a run.
+
+    The unlearned model's samples, or the original's in a run of the original alone. Metrics are on
+    their own scale; turning one round changes no component. Metrics whose items carry a class (an
+    area under a curve is no mean of them) and fine-tuning accuracy are left out. Components are
+    taken over the seeds and items that all attacks share.
+
+    Args:
+        samples: a run's `samples.parquet`.
+        scorers: names of the scorers to report; all where empty.
+
+    Raises:
+        DataError: no samples, or a checkpoint of an attack that some seed lacks.
+    """
+    tables = _read(samples)
+    known = sorted({scorer for scorer, _ in tables})
+    missing = [name for name in scorers if name not in known]
+    if missing or not tables:
+        raise DataError(f"no samples of {', '.join(missing) or 'any metric'}; there are {known}")
+    report: list[VarianceTable] = []
+    for (scorer, metric), attacks in sorted(tables.items()):
+        if scorers and scorer not in scorers:
+            continue
+        label = f"{scorer}.{metric}"
+        unlearned = attacks.pop("", None)
+        if unlearned is not None:
+            report.append(_decomposed(label, "f_u", [_samples(unlearned[0], label)]))
+        if attacks:
+            courses = [_quartile_mean(course, label) for course in attacks.values()]
+            report.append(_decomposed(label, "RA", courses))
+        if len(attacks) > 1:
+            report.append(_decomposed(label, "RA by attack", courses, tuple(attacks)))
+    return tuple(report)
+
+
+def variance_text(tables: Sequence[VarianceTable]) -> str:
+    """Return the tables as Markdown, one line a component."""
+    lines = [
+        "| metric | figure | component | sd | 95 % interval of the sd | share of a single score "
+        "| share of the mean's variance |",
+        "|" + "---|" * 7,
+    ]
+    for table in tables:
+        head = f"| {table.metric} | {table.figure} ({table.levels})"
+        if table.note:
+            lines.append(f"{head} | {table.note} | | | | |")
+        for part in table.components:
+            low, high = np.sqrt([part.low, part.high])
+            note = f" ({part.note})" if part.note else ""
+            lines.append(
+                f"{head} | {part.name} | {np.sqrt(part.variance):.4f}{note} | {low:.4f}-{high:.4f} "
+                f"| {part.cell_share:.0%} | {part.mean_share:.0%} |"
+            )
+    return "\n".join(lines)
+
+
+# --- a run's samples ---
+
+_Cells: TypeAlias = "dict[int, dict[str, float]]"
+"""Seed -> item -> value."""
+
+
+def _read(samples: pa.Table) -> dict[tuple[str, str], dict[str, dict[int, _Cells]]]:
+    """(scorer, metric) -> attack -> step -> seed -> item -> value."""
+    names = ["who", "attack", "seed", "step", "scorer", "metric", "item", "value"]
+    columns = [samples[name].to_pylist() for name in names]
+    labels = (
+        samples["label"].to_pylist() if "label" in samples.column_names else [""] * len(samples)
+    )
+    who = "method" if "method" in columns[0] else "reference"
+    found: dict[tuple[str, str], dict[str, dict[int, _Cells]]] = {}
+    classes = set()
+    for label, (own, attack, seed, step, scorer, metric, item, value) in zip(
+        labels, zip(*columns, strict=True), strict=True
+    ):
+        if own != who or scorer == FA:
+            continue
+        if label:
+            classes.add((scorer, metric))
+        course = found.setdefault((scorer, metric), {}).setdefault(attack, {})
+        course.setdefault(step, {}).setdefault(seed, {})[item] = value
+    return {key: value for key, value in found.items() if key not in classes}
+
+
+def _samples(cells: _Cells, what: str) -> Samples:
+    seeds = tuple(sorted(cells))
+    items = tuple(sorted(cells[seeds[0]]))
+    for seed in seeds:
+        if tuple(sorted(cells[seed])) != items:
+            raise DataError(f"{what}: seeds {seeds[0]} and {seed} were scored on other items")
+    return Samples(np.array([[cells[s][i] for i in items] for s in seeds]), seeds, items)
+
+
+def _quartile_mean(course: Mapping[int, _Cells], what: str) -> Samples:
+    """Each seed's and item's mean over the quartile steps of one attack."""
+    tables = [_samples(course[step], what) for step in quartile_steps(sorted(course))]
+    seeds, items = shared_seeds(tables), all_items(tables)
+    return Samples(stack(tables, seeds, items).mean(axis=0), seeds, items)
+
+
+def _decomposed(
+    metric: str, figure: str, tables: Sequence[Samples], attacks: tuple[str, ...] = ()
+) -> VarianceTable:
+    """Components over (attack,) seed and item; over the attacks' mean where none are named."""
+    seeds = shared_seeds(tables)
+    items = sorted(set.intersection(*(set(table.items) for table in tables)))
+    levels = f"{len(seeds)} seed x {len(items)} item"
+    if attacks:
+        levels = f"{len(attacks)} attack x {levels}"
+    if len(seeds) < MIN_LEVELS or len(items) < MIN_LEVELS:
+        note = "no components: they need two seeds and two items"
+        return VarianceTable(metric, figure, levels, (), note)
+    cells = stack([_only(table, items) for table in tables], seeds, items)
+    axes: tuple[tuple[Level, ...], ...] = (tuple(seeds), tuple(items))
+    if np.ptp(cells) <= ROUNDING * np.abs(cells).max():
+        return VarianceTable(metric, figure, levels, (), "no components: all scores are equal")
+    if attacks:
+        table = Factorial(cells, ("attack", "seed", "item"), (attacks, *axes))
+        return VarianceTable(metric, figure, levels, components(table, fixed=("attack",)))
+    table = Factorial(cells.mean(axis=0), ("seed", "item"), axes)
+    return VarianceTable(metric, figure, levels, components(table))
+
+
+def _only(table: Samples, items: Sequence[str]) -> Samples:
+    column = {item: k for k, item in enumerate(table.items)}
+    values = table.values[:, [column[item] for item in items]]
+    return Samples(values, table.seeds, tuple(items))
