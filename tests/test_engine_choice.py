@@ -14,7 +14,7 @@ from transformers import GPTNeoXConfig, LlamaConfig, PretrainedConfig, PreTraine
 from ilubench.engine.check import CheckEngine
 from ilubench.engine.choice import choose, vllm_refusal
 from ilubench.engine.hf import HFEngine
-from ilubench.errors import ItemError, UsageError
+from ilubench.errors import ItemError, ModelError, UsageError
 from ilubench.interfaces import Engine, SamplingSpec
 
 LLAMA = LlamaConfig(hidden_size=96, num_attention_heads=2, num_key_value_heads=2)
@@ -152,3 +152,17 @@ def test_an_item_that_does_not_fit_shows_before_any_training(where: str, tmp_pat
     assert "item 'endless'" in done.err
     assert "do not fit max_length=256" in done.err
     assert not list((out / "store").glob("unlearn/*"))
+
+
+def test_a_model_that_cannot_be_scored_shows_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ModelError("no engine takes this model")
+
+    monkeypatch.setattr(HFEngine, "load", refuse)
+    out = with_target(made(), tmp_path / "run")
+    done = command("run", SUITE, "method=npo", "engine=hf", f"out={out}")
+    assert done.code == 3
+    assert "error: no engine takes this model" in done.err
+    assert not list((out / "store").glob("unlearn/**/log.jsonl"))

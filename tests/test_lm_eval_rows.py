@@ -184,6 +184,12 @@ def test_groups_that_cannot_be(tmp_path: Path, engine: Engine) -> None:
     loop.write_text("group: loop\ntask: [loop]\n")
     with pytest.raises(SpecError, match="contains itself"):
         LmEval(task=str(loop), data="rows").metrics()
+    (tmp_path / "two.yaml").write_text(
+        (tmp_path / "one.yaml").read_text().replace("task: one", "task: two")
+        + "metric_list: [{metric: acc_norm}]\n"
+    )
+    with pytest.raises(SpecError, match="one and two have different metrics; name the group's"):
+        LmEval(task=str(group), data="rows").metrics()
     coded = tmp_path / "coded.yaml"
     coded.write_text("group: coded\ntask:\n  - {task: one, doc_to_text: !function words.ask}\n")
     rows = [question(0, "one", answer=0)]

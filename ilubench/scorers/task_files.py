@@ -325,6 +325,10 @@ def task_facts(name: str) -> TaskFacts:
     if not members:
         raise SpecError("the group has no tasks", where=str(file), field="task")
     names = _names(members[0].config)
+    for member in members[1:]:
+        if _names(member.config) != names:
+            problem = f"{members[0].name} and {member.name} have different metrics"
+            raise SpecError(problem, where=str(file), remedy="name the group's tasks one by one")
     if not names:
         raise SpecError("no metric is a mean over items", where=str(file), field="metric_list")
     return TaskFacts(
