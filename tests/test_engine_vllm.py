@@ -203,7 +203,8 @@ def test_every_checkpoint_of_a_run_equals_a_fresh_engine(
         found.append(samples(out))
         monkeypatch.setattr(VllmEngine, "load", fresh)
     assert found[0] == found[1]
-    assert len(loads) == 6  # two unlearned models, and the attack's two checkpoints of each
+    # the target before training; two unlearned models, and the attack's two checkpoints of each
+    assert len(loads) == 7
 
 
 def test_a_prefix_cache_that_is_not_reset_gives_stale_answers(
