@@ -414,41 +414,33 @@ def test_out_of_memory_is_one_line(tokenizer: PreTrainedTokenizerBase) -> None:
 # --------------------------------------------------------------------------- bystanders, whole runs
 
 
+def process_state() -> tuple[object, ...]:
+    return (
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        str(np.random.get_state()),
+        torch.get_num_threads(),
+        torch.set_num_threads,
+        os.environ.get("LD_PRELOAD"),
+        os.sched_getaffinity(0),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+    )
+
+
 def test_nothing_else_in_the_process_changes(tokenizer: PreTrainedTokenizerBase) -> None:
     size = len(tokenizer)
     torch.manual_seed(11)
     random.seed(12)
     np.random.seed(13)
     model = tiny_llama(size).train()
-    before = (
-        torch.get_rng_state().tolist(),
-        random.getstate(),
-        str(np.random.get_state()),
-        torch.get_num_threads(),
-        torch.set_num_threads,
-        os.environ.get("LD_PRELOAD"),
-        os.sched_getaffinity(0),
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        model.training,
-    )
+    before = process_state()
     vllm = make_engine("vllm", tokenizer, model)
     vllm.generate(questions(size), SamplingSpec(max_tokens=4))
     vllm.load(model)
     vllm.close()
-    after = (
-        torch.get_rng_state().tolist(),
-        random.getstate(),
-        str(np.random.get_state()),
-        torch.get_num_threads(),
-        torch.set_num_threads,
-        os.environ.get("LD_PRELOAD"),
-        os.sched_getaffinity(0),
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        model.training,
-    )
-    assert after == before
+    assert process_state() == before
+    assert model.training
 
 
 def test_a_whole_run_equals_that_of_the_other_engine(tmp_path: Path) -> None:

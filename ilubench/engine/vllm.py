@@ -352,12 +352,11 @@ class VllmEngine:
                 for one in engine.step():
                     if one.request_id in written:
                         continue
-                    ids = _ids(one)
-                    if has_stopped(self.tokenizer, ids, stop):
+                    stopped = has_stopped(self.tokenizer, one.outputs[0].token_ids, stop)
+                    if stopped:
                         engine.abort_request([one.request_id])
-                        written[one.request_id] = ids
-                    elif one.finished:
-                        written[one.request_id] = ids
+                    if stopped or one.finished:
+                        written[one.request_id] = _ids(one)
             return [written[str(number)] for number in range(len(requests))]
 
         return self._again(steps)
@@ -383,7 +382,7 @@ class VllmEngine:
 
 
 def _ids(answer: Any) -> tuple[int, ...]:  # noqa: ANN401
-    """Return what a request has written so far; each token's likelihood must be a number."""
+    """Return what a request has written; each token's likelihood must be a number."""
     written = answer.outputs[0]
     ids = tuple(written.token_ids)
     _numbers(rows[token].logprob for rows, token in zip(written.logprobs, ids, strict=True))

@@ -1,7 +1,7 @@
 """Losses of two terms: one that forgets, one that retains."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,12 +65,7 @@ class ForgetRetain(LossMethod):
         prepared: Any,  # noqa: ANN401
     ) -> float:
         """Add the forget term's gradients into ``.grad``; return its value."""
-        value = 0.0
-        for batch in batches:
-            part = self.forget_term(model, batch, prepared)
-            part.backward()
-            value += float(part.detach())
-        return value
+        return _accumulated(self.forget_term(model, batch, prepared) for batch in batches)
 
     def retain_backward(
         self,
@@ -79,9 +74,14 @@ class ForgetRetain(LossMethod):
         prepared: Any,  # noqa: ANN401
     ) -> float:
         """Add the weighted retain term's gradients into ``.grad``; return its weighted value."""
-        value = 0.0
-        for batch in batches if self.gamma else ():
-            part = self.gamma * self.retain_term(model, batch, prepared)
-            part.backward()
-            value += float(part.detach())
-        return value
+        used = batches if self.gamma else ()
+        return _accumulated(self.gamma * self.retain_term(model, b, prepared) for b in used)
+
+
+def _accumulated(parts: Iterable[torch.Tensor]) -> float:
+    """Run each partial loss backward before the next one is made; return their sum."""
+    value = 0.0
+    for part in parts:
+        part.backward()
+        value += float(part.detach())
+    return value

@@ -299,8 +299,8 @@ def _adapter_class() -> type[Any]:
                     context, continuation = request.args
                     if not continuation:
                         raise ItemError(position, "an answer is empty; nothing to score")
-                    pairs.append(self._encode(context, continuation))
-                return loglikelihoods(self.engine, pairs, flags=_needs_flags(self.bound.tasks))
+                    pairs.append((request.args, *self._encode(context, continuation)))
+                return self._loglikelihood_tokens(pairs)
 
         def _encode(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
             """Return the ids of both; an empty context is the token that begins a text."""
@@ -311,8 +311,11 @@ def _adapter_class() -> type[Any]:
             begin = self.prefix_token_id
             return (ids[:1], ids[1:]) if ids and ids[0] == begin else ([begin], ids)
 
-        def _loglikelihood_tokens(self, *_: object, **__: object) -> list[tuple[float, bool]]:
-            raise NotImplementedError("loglikelihood does the whole of it")
+        def _loglikelihood_tokens(
+            self, requests: Sequence[tuple[object, list[int], list[int]]], **_: object
+        ) -> list[tuple[float, bool]]:
+            pairs = [(context, continuation) for _, context, continuation in requests]
+            return loglikelihoods(self.engine, pairs, flags=_needs_flags(self.bound.tasks))
 
         def loglikelihood_rolling(self, requests: list[Any], **_: object) -> list[float]:
             raise UsageError(f"rolling log-likelihoods are not supported ({len(requests)} asked)")
