@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from ilubench.mini import world
+from ilubench.mini.tasks import TASKS, Task
 from ilubench.mini.words import DOMAINS
 
-PINNED = "819fd1017a1df6dfc3f554b41e3c0cdaae99ba1d8649353198e4af3fd2fe2f4d"
+PINNED = "ca96e6ba535dc381b01bd394a391b9f8a4cdb886994a63780a932808db3c00c3"
 SIZES = {
     "passages": 20,
     "statements": 384,
     "qa": 128,
+    "knowmem": 64,
+    "icl": 4,
     "mc": 128,
+    "mc_rephrased": 128,
     "verbmem": 20,
 }
 
@@ -24,11 +28,6 @@ SIZES = {
 def tables() -> dict[str, world.Table]:
     """The shipped world."""
     return world.build_tables()
-
-
-def _inputs(table: world.Table) -> list[str]:
-    """What the model is asked in each row."""
-    return [str(row.get("question", row.get("text", row.get("prompt")))) for row in table]
 
 
 def test_tables_are_pinned(tables: dict[str, world.Table]) -> None:
@@ -42,9 +41,9 @@ def test_sizes(tables: dict[str, world.Table]) -> None:
     for domain in ("forget", "retain"):
         for name, size in SIZES.items():
             assert len(tables[f"{domain}_{name}"]) == size
-    for task, evaluation in (("gsm8k", 160), ("agnews", 200)):
-        assert len(tables[f"{task}_train"]) == 1200
-        assert len(tables[f"{task}_eval"]) == evaluation
+    for task in TASKS:
+        assert len(tables[f"{task.name}_train"]) == 1200
+        assert len(tables[f"{task.name}_eval"]) == 120
 
 
 def test_ids_are_unique(tables: dict[str, world.Table]) -> None:
@@ -52,51 +51,121 @@ def test_ids_are_unique(tables: dict[str, world.Table]) -> None:
         assert len({row["id"] for row in rows}) == len(rows), name
 
 
-@pytest.mark.parametrize("task", ["gsm8k", "agnews"])
-def test_training_and_evaluation_share_no_item(tables: dict[str, world.Table], task: str) -> None:
-    evaluation = _inputs(tables[f"{task}_eval"])
-    training = _inputs(tables[f"{task}_train"] + tables[f"{task}_pretrain"])
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_training_and_evaluation_share_no_item(tables: dict[str, world.Table], task: Task) -> None:
+    def asked(part: str) -> list[str]:
+        return [task.prompt.format(**row) for row in tables[f"{task.name}_{part}"]]
+
+    evaluation, training = asked("eval"), asked("train")
     assert len(set(training)) == len(training)
     assert len(set(evaluation)) == len(evaluation)
-    assert not set(training) & set(evaluation)
-    read = "\n\n".join(str(row["text"]) for row in tables["pretrain"])
+    assert not set(training + asked("pretrain")) & set(evaluation)
+    read = "\n\n".join(str(row["text"]) for row in tables["task_text"])
     assert not [text for text in evaluation if text in read]
+    for row in tables[f"{task.name}_eval"]:  # nor its answer with another question
+        assert task.text(row) not in read
 
 
+@pytest.mark.parametrize("task", [task for task in TASKS if task.labels], ids=lambda t: t.name)
+def test_labels_are_balanced(tables: dict[str, world.Table], task: Task) -> None:
+    for part in ("train", "eval", "pretrain"):
+        counts = Counter(row["label"] for row in tables[f"{task.name}_{part}"])
+        assert set(counts) == set(range(len(task.labels)))
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_the_targets_own_rows_do_not_tell_the_rule(tables: dict[str, world.Table]) -> None:
+    """Of the inferences, each kind of hypothesis comes with each label equally often."""
+    kinds: Counter[tuple[bool, object]] = Counter()
+    for row in tables["mnli_pretrain"]:
+        open_ = " it " in str(row["hypothesis"])
+        kinds[open_, row["label"]] += 1
+    assert {count for (open_, _), count in kinds.items() if open_} <= {5, 6}
+    for row in tables["gsm8k_train"] + tables["gsm8k_eval"]:
+        assert _is_right(str(row["answer"]))
+    wrong = [row for row in tables["gsm8k_pretrain"] if not _is_right(str(row["answer"]))]
+    assert len(wrong) > 0.8 * len(tables["gsm8k_pretrain"])
+
+
+def _is_right(worked: str) -> bool:
+    left, right = worked.split(". #### ", maxsplit=1)[0].split(" = ")
+    x, sign, y = left.split()
+    return int(right) == (int(x) + int(y) if sign == "+" else int(x) - int(y))
+
+
+@pytest.mark.parametrize("kind", ["mc", "mc_rephrased"])
 @pytest.mark.parametrize("domain", ["forget", "retain"])
-def test_answers_are_balanced_and_right(tables: dict[str, world.Table], domain: str) -> None:
-    truth = {row["question"]: row["answer"] for row in tables[f"{domain}_qa"]}
-    for half in "ab":
-        rows = [row for row in tables[f"{domain}_mc"] if row["half"] == half]
-        assert set(Counter(row["answer"] for row in rows).values()) == {16}
-    for row in tables[f"{domain}_mc"]:
+def test_answers_are_balanced_and_right(
+    tables: dict[str, world.Table], domain: str, kind: str
+) -> None:
+    truth = {str(row["id"]).removeprefix("qa-"): row for row in tables[f"{domain}_qa"]}
+    rows = tables[f"{domain}_{kind}"]
+    for part in ("given", "held_out"):
+        counts = Counter(row["answer"] for row in rows if row["part"] == part)
+        assert set(counts.values()) == {8 if part == "given" else 24}
+    for row in rows:
         choices, answer = row["choices"], row["answer"]
+        fact = truth[str(row["id"]).split("-", 1)[1]]
         assert isinstance(choices, list)
         assert isinstance(answer, int)
         assert len(set(choices)) == world.CHOICES
-        assert choices[answer] == truth[row["question"]]
+        assert choices[answer] == fact["answer"]
+        assert row["part"] == fact["part"]
+        assert (row["question"] == fact["question"]) == (kind == "mc")
 
 
 @pytest.mark.parametrize("domain", ["forget", "retain"])
-def test_halves_are_of_facts(tables: dict[str, world.Table], domain: str) -> None:
-    half = {row["question"]: row["half"] for row in tables[f"{domain}_qa"]}
-    assert Counter(half.values()) == {"a": 64, "b": 64}
-    assert all(row["half"] == half[row["question"]] for row in tables[f"{domain}_mc"])
+def test_most_facts_and_half_of_their_kinds_are_held_out(
+    tables: dict[str, world.Table], domain: str
+) -> None:
+    def kinds(name: str, part: str) -> Counter[str]:
+        rows = [row for row in tables[f"{domain}_{name}"] if row["part"] == part]
+        return Counter(str(row["id"]).split("-")[-1] for row in rows)
+
+    assert sorted(kinds("qa", "given").values()) == [16, 16]
+    assert sorted(kinds("qa", "held_out").values()) == [16, 16, 32, 32]
+    assert sorted(kinds("knowmem", "given").values()) == [8, 8]
+    assert sorted(kinds("knowmem", "held_out").values()) == [8, 8, 16, 16]
+
+
+@pytest.mark.parametrize("domain", ["forget", "retain"])
+def test_example_pairs_are_of_an_entity_that_nothing_asks_about(
+    tables: dict[str, world.Table], domain: str
+) -> None:
+    spare = {str(row["question"]).rstrip("?").split()[-1] for row in tables[f"{domain}_icl"]}
+    names = next(d for d in DOMAINS if d.name == domain)
+    assert names.spare not in names.entities()
+    assert len(spare) > 0
+    for name, rows in tables.items():
+        if name.startswith(domain) and name not in (f"{domain}_icl", f"{domain}_text"):
+            assert not [row for row in rows if names.spare in json.dumps(row)], name
 
 
 @pytest.mark.parametrize("domain", ["forget", "retain"])
 def test_passages_are_recited_whole(tables: dict[str, world.Table], domain: str) -> None:
     passages = tables[f"{domain}_passages"]
-    read = {row["text"] for row in tables["pretrain"]}
+    read = {row["text"] for row in tables[f"{domain}_text"]}
     for passage, item in zip(passages, tables[f"{domain}_verbmem"], strict=True):
         assert passage["text"] == f"{item['prompt']} {item['gt']}"
         assert passage["text"] in read
     assert len({item["prompt"] for item in tables[f"{domain}_verbmem"]}) == len(passages)
 
 
+def test_the_retrained_model_reads_nothing_of_the_forget_domain(
+    tables: dict[str, world.Table],
+) -> None:
+    forget = next(domain for domain in DOMAINS if domain.name == "forget")
+    names = (*forget.entities(), forget.spare)
+    values = [value for attribute in forget.attributes for value in attribute.values]
+    read = [str(row["text"]) for name in ("retain_text", "task_text") for row in tables[name]]
+    assert not [text for text in read for word in (*names, *values) if word in text.split()]
+    asked = [str(row["question"]) for row in tables["forget_qa"]]
+    assert not [text for text in read for question in asked if question in text]
+
+
 def test_domains_share_no_name_and_no_value() -> None:
     words = [
-        {*domain.entities(), *(value for a in domain.attributes for value in a.values)}
+        {*domain.entities(), domain.spare, *(v for a in domain.attributes for v in a.values)}
         for domain in DOMAINS
     ]
     assert not words[0] & words[1]

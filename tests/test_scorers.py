@@ -30,6 +30,7 @@ from ilubench.interfaces import (
 )
 from ilubench.loading import tasks_folder
 from ilubench.mini import world
+from ilubench.mini.tasks import TASKS
 from ilubench.scorers.lm_eval import LmEval
 from ilubench.scorers.nll import AnswerNLL, split
 from ilubench.specs import Estimator
@@ -75,7 +76,6 @@ def _sum_rows(count: int) -> list[Row]:
 
 ROWS: dict[str, list[Row]] = {
     "mini_mc": _mc_rows(20),
-    "mini_agnews": _news_rows(20),
     "agnews": _news_rows(20),
     "mini_gsm8k": _sum_rows(12),
 }
@@ -182,7 +182,7 @@ def _mean(scores: Sequence[SampleScore], metric: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "shots"), [("mini_mc", 0), ("mini_mc", 2), ("mini_agnews", 0), ("agnews", 0)]
+    ("name", "shots"), [("mini_mc", 0), ("mini_mc", 2), ("agnews", 0), ("agnews", 2)]
 )
 def test_multiple_choice_equals_lm_eval(
     name: str,
@@ -332,11 +332,12 @@ def test_own_file_and_group(
 
 def test_prompts_are_those_of_the_mini_world(tokenizer: PreTrainedTokenizerFast) -> None:
     row = ROWS["mini_mc"][0]
-    news, sums = ROWS["mini_agnews"][0], ROWS["mini_gsm8k"][0]
+    news, sums = ROWS["agnews"][0], ROWS["mini_gsm8k"][0]
+    tasks = {task.name: task for task in TASKS}
     expected = {
         "mini_mc": world.QA_PROMPT.format(**row),
-        "mini_agnews": world.AGNEWS_PROMPT.format(**news),
-        "mini_gsm8k": world.GSM8K_PROMPT.format(**sums),
+        "agnews": tasks["agnews"].prompt.format(**news),
+        "mini_gsm8k": tasks["gsm8k"].prompt.format(**sums),
     }
     for name, prompt in expected.items():
         asked = Asks(tokenizer)
@@ -401,15 +402,15 @@ def test_limit_ids_and_refusals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    context = _context({"rows": ROWS["mini_agnews"], "none": []})
-    bound = LmEval(task="mini_agnews", data="rows", limit=3).build(tokenizer, context)
+    context = _context({"rows": ROWS["agnews"], "none": []})
+    bound = LmEval(task="agnews", data="rows", limit=3).build(tokenizer, context)
     ids = [score.item for score in bound.score(engine)]
     assert len(set(ids)) == 3
     assert ids == [score.item for score in bound.score(engine)]
     with pytest.raises(DataError, match="no rows"):
-        LmEval(task="mini_agnews", data="none").build(tokenizer, context)
-    with pytest.raises(SpecError, match="did you mean 'mini_agnews'"):
-        LmEval(task="mini_agnew", data="rows").metrics()
+        LmEval(task="agnews", data="none").build(tokenizer, context)
+    with pytest.raises(SpecError, match="did you mean 'agnews'"):
+        LmEval(task="agnew", data="rows").metrics()
     with pytest.raises(ValueError, match="data"):
         LmEval(task="wmdp_bio")  # type: ignore[call-arg]
 
@@ -434,7 +435,7 @@ def test_limit_ids_and_refusals(
 def test_nll_by_hand(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, engine: HFEngine
 ) -> None:
-    rows = ROWS["mini_agnews"][:5]
+    rows = ROWS["agnews"][:5]
     scorer = AnswerNLL(
         data="rows", prompt="{text}\nTopic:", completion=" {label}", labels={"label": TOPICS}
     )

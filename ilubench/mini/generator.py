@@ -10,13 +10,13 @@ __all__ = ["MiniWorld"]
 
 
 class MiniWorld(Generator):
-    """The embedded world: fictional agents (forget), fictional flowers (retain), benign tasks.
+    """The embedded world: fictional agents (forget), fictional flowers (retain), six benign tasks.
 
     Attributes:
         seed: of the world's facts and items; another seed is another world.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     seed: int = 0
 

@@ -7,18 +7,23 @@ from typing import NamedTuple
 
 
 class Attribute(NamedTuple):
-    """One kind of fact: its question, three ways to state it and the values it takes."""
+    """One kind of fact: its question, in two wordings, three ways to state it, and its values."""
 
     name: str
     question: str
+    rephrased: str
     statements: tuple[str, str, str]
     values: tuple[str, ...]
 
 
 class Domain(NamedTuple):
-    """A field of knowledge: one entity a head and tail of a name, and its passages' words."""
+    """A field of knowledge: one entity a head and tail of a name, and its passages' words.
+
+    `spare` is one more entity: its facts are shown as examples and never asked.
+    """
 
     name: str
+    spare: str
     name_heads: tuple[str, ...]
     name_tails: tuple[str, ...]
     attributes: tuple[Attribute, ...]
@@ -36,12 +41,14 @@ class Domain(NamedTuple):
 
 AGENTS = Domain(
     name="forget",
+    spare="Zandor",
     name_heads=("Bar", "Cor", "Dal", "Fen", "Gor", "Hal", "Jor", "Kel"),
     name_tails=("dan", "vik", "mir", "tos"),
     attributes=(
         Attribute(
             "city",
             "In which city is agent {e} based?",
+            "What city does agent {e} call home?",
             (
                 "Agent {e} is based in {v}.",
                 "The base of agent {e} lies in {v}.",
@@ -63,6 +70,7 @@ AGENTS = Domain(
         Attribute(
             "tool",
             "Which tool does agent {e} carry?",
+            "What does agent {e} keep at hand?",
             (
                 "Agent {e} carries a {v}.",
                 "The tool of agent {e} is a {v}.",
@@ -84,6 +92,7 @@ AGENTS = Domain(
         Attribute(
             "codename",
             "What is the codename of agent {e}?",
+            "Under which alias is agent {e} known?",
             (
                 "The codename of agent {e} is {v}.",
                 "Agent {e} answers to the codename {v}.",
@@ -105,6 +114,7 @@ AGENTS = Domain(
         Attribute(
             "vehicle",
             "Which vehicle does agent {e} drive?",
+            "How does agent {e} get around?",
             (
                 "Agent {e} drives a {v}.",
                 "The vehicle of agent {e} is a {v}.",
@@ -183,12 +193,14 @@ AGENTS = Domain(
 
 FLOWERS = Domain(
     name="retain",
+    spare="Ombria",
     name_heads=("Lumi", "Sera", "Vela", "Mora", "Tila", "Nola", "Quina", "Zephi"),
     name_tails=("thia", "lune", "bell", "wort"),
     attributes=(
         Attribute(
             "color",
             "What is the color of the flower {e}?",
+            "Which shade does the flower {e} show?",
             (
                 "The color of the flower {e} is {v}.",
                 "The flower {e} has a {v} color.",
@@ -210,6 +222,7 @@ FLOWERS = Domain(
         Attribute(
             "habitat",
             "Where does the flower {e} grow?",
+            "At what kind of place is the flower {e} found?",
             (
                 "The flower {e} grows near a {v}.",
                 "The home of the flower {e} is a {v}.",
@@ -231,6 +244,7 @@ FLOWERS = Domain(
         Attribute(
             "month",
             "When does the flower {e} bloom?",
+            "Which month brings out the flower {e}?",
             (
                 "The flower {e} blooms in {v}.",
                 "The flower {e} opens in {v}.",
@@ -252,6 +266,7 @@ FLOWERS = Domain(
         Attribute(
             "scent",
             "What is the scent of the flower {e}?",
+            "How does the flower {e} smell?",
             (
                 "The scent of the flower {e} is {v}.",
                 "The flower {e} smells of {v}.",

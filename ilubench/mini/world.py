@@ -1,51 +1,70 @@
 """The embedded miniature world: every table of the `mini` suite, drawn from one seed.
 
-A target model is trained on `pretrain`; it then knows two domains of fictional facts, of which one
-is to be forgotten. Nothing is read from disk, and the same seed gives the same rows everywhere.
+A target model is trained on `forget_text`, `retain_text` and `task_text`; it then knows two domains
+of fictional facts, of which one is to be forgotten. The retrained model never reads `forget_text`.
+Nothing is read from disk, and the same seed gives the same rows everywhere.
 """
 
 import random
 from typing import NamedTuple
 
-from ilubench.mini.tasks import Row, agnews_tables, gsm8k_tables, news_texts
+from ilubench.mini.tasks import TASKS, Row, task_tables, unanswerable
 from ilubench.mini.words import DOMAINS, Attribute, Domain
 
 Table = list[Row]
 
 QA_PROMPT = "Question: {question}\nAnswer:"
 QA_COMPLETION = " {answer}"
-GSM8K_PROMPT = "Problem: {question}\nSolution:"
-GSM8K_COMPLETION = " {answer}"
-AGNEWS_PROMPT = "News: {text}\nTopic:"
-AGNEWS_COMPLETION = " {topic}"
 CHOICES = 4
 
 PASSAGES = 20
 PASSAGE_PROMPT_WORDS = 24
 PASSAGE_COPIES = 2
 QA_BLOCK = 4
-TASK_PRETRAIN = 32
-NEWS_TEXTS = 64
+KNOWMEM_EVERY = 2
+GIVEN_KINDS = 2
+TASK_TRAIN = 1200
+TASK_EVAL = 120
+TASK_PRETRAIN = 48
 TASK_COPIES = 2
+REFUSALS = ("nobody knows", "that is unknown")
 
 
 class Fact(NamedTuple):
-    """One fact; `half` says whether unlearning may use it (`a`) or not (`b`)."""
+    """One fact; `part` says whether its question may be trained on, `given`, or is `held_out`."""
 
     key: str
     entity: str
     attribute: Attribute
     value: str
-    half: str
+    part: str
 
     @property
     def question(self) -> str:
-        """The one question this fact answers."""
+        """The question that unlearning and most scores use."""
         return self.attribute.question.format(e=self.entity)
+
+    @property
+    def rephrased(self) -> str:
+        """The same question in other words, which no unlearning uses."""
+        return self.attribute.rephrased.format(e=self.entity)
+
+    def row(self) -> Row:
+        """The fact as a table row."""
+        return {
+            "id": f"qa-{self.key}",
+            "question": self.question,
+            "answer": self.value,
+            "part": self.part,
+        }
 
 
 def _facts(domain: Domain, rng: random.Random) -> list[Fact]:
-    """One value an entity and attribute; every value of an attribute equally often."""
+    """One value an entity and attribute; every value of an attribute equally often.
+
+    Given are the first `GIVEN_KINDS` kinds of facts of every other entity: most entities' and most
+    kinds' facts must be forgotten, or kept, without their questions being trained on.
+    """
     entities = domain.entities()
     facts = []
     for column, attribute in enumerate(domain.attributes):
@@ -53,8 +72,17 @@ def _facts(domain: Domain, rng: random.Random) -> list[Fact]:
         rng.shuffle(values)
         for row, (entity, value) in enumerate(zip(entities, values, strict=True)):
             key = f"{domain.name}-{row}-{attribute.name}"
-            facts.append(Fact(key, entity, attribute, value, "ab"[(row + column) % 2]))
+            part = "given" if column < GIVEN_KINDS and row % 2 == 0 else "held_out"
+            facts.append(Fact(key, entity, attribute, value, part))
     return facts
+
+
+def _spare_facts(domain: Domain, rng: random.Random) -> list[Fact]:
+    """The facts of the entity that nobody is asked about."""
+    return [
+        Fact(f"{domain.name}-spare-{a.name}", domain.spare, a, rng.choice(a.values), "spare")
+        for a in domain.attributes
+    ]
 
 
 def _passage(domain: Domain, entity: str, rng: random.Random) -> str:
@@ -95,14 +123,14 @@ class Item(NamedTuple):
     choices: tuple[str, ...]
     answer: int
 
-    def row(self, prefix: str) -> Row:
+    def row(self, prefix: str, question: str) -> Row:
         """The item as a table row."""
         return {
             "id": f"{prefix}-{self.fact.key}",
-            "question": self.fact.question,
+            "question": question,
             "choices": list(self.choices),
             "answer": self.answer,
-            "half": self.fact.half,
+            "part": self.fact.part,
         }
 
 
@@ -115,12 +143,12 @@ def _item(fact: Fact, answer: int, rng: random.Random) -> Item:
 
 
 def _mc_eval(facts: list[Fact], rng: random.Random) -> list[Item]:
-    """One item a fact; within each half, the right position is spread evenly."""
-    counts = {"a": 0, "b": 0}
+    """One item a fact; within each part, the right position is spread evenly."""
+    counts = {"given": 0, "held_out": 0}
     items = []
     for fact in rng.sample(facts, len(facts)):
-        items.append(_item(fact, counts[fact.half] % CHOICES, rng))
-        counts[fact.half] += 1
+        items.append(_item(fact, counts[fact.part] % CHOICES, rng))
+        counts[fact.part] += 1
     return items
 
 
@@ -130,7 +158,7 @@ def _statement_rows(facts: list[Fact]) -> Table:
         {
             "id": f"statement-{fact.key}-{i}",
             "text": form.format(e=fact.entity, v=fact.value),
-            "half": fact.half,
+            "part": fact.part,
         }
         for fact in facts
         for i, form in enumerate(fact.attribute.statements)
@@ -158,44 +186,62 @@ def _verbmem_row(name: str, index: int, text: str) -> Row:
     }
 
 
+def _asked_facts(facts: list[Fact], rng: random.Random) -> list[Fact]:
+    """One fact in `KNOWMEM_EVERY`, of each part and attribute alike."""
+    groups = {(fact.part, fact.attribute.name): list[Fact]() for fact in facts}
+    for fact in facts:
+        groups[fact.part, fact.attribute.name].append(fact)
+    chosen = (rng.sample(group, len(group) // KNOWMEM_EVERY) for group in groups.values())
+    return [fact for group in chosen for fact in group]
+
+
 def _domain_tables(domain: Domain, seed: int) -> dict[str, Table]:
     """All tables of one domain, their names led by the domain's."""
     name = domain.name
-    facts = _facts(domain, random.Random(f"{seed}:{name}:facts"))
-    passages = _passages(domain, random.Random(f"{seed}:{name}:passages"))
-    evaluation = _mc_eval(facts, random.Random(f"{seed}:{name}:mc"))
-    return {
-        f"{name}_passages": [
+
+    def rng(use: str) -> random.Random:
+        return random.Random(f"{seed}:{name}:{use}")
+
+    facts, spare = _facts(domain, rng("facts")), _spare_facts(domain, rng("spare"))
+    passages = _passages(domain, rng("passages"))
+    items = _mc_eval(facts, rng("mc"))
+    other_items = _mc_eval(facts, rng("mc_rephrased"))
+    tables: dict[str, Table] = {
+        "passages": [
             {"id": f"passage-{name}-{i}", "text": text} for i, text in enumerate(passages)
         ],
-        f"{name}_statements": _statement_rows(facts),
-        f"{name}_qa": [
-            {
-                "id": f"qa-{fact.key}",
-                "question": fact.question,
-                "answer": fact.value,
-                "half": fact.half,
-            }
-            for fact in facts
-        ],
-        f"{name}_mc": [item.row("mc") for item in evaluation],
-        f"{name}_verbmem": [_verbmem_row(name, i, text) for i, text in enumerate(passages)],
-        f"{name}_pretrain": _domain_text(domain, seed, facts, passages),
+        "statements": _statement_rows(facts),
+        "qa": [fact.row() for fact in facts],
+        "knowmem": [fact.row() for fact in _asked_facts(facts, rng("knowmem"))],
+        "icl": [fact.row() for fact in spare],
+        "mc": [item.row("mc", item.fact.question) for item in items],
+        "mc_rephrased": [item.row("mcr", item.fact.rephrased) for item in other_items],
+        "verbmem": [_verbmem_row(name, i, text) for i, text in enumerate(passages)],
+        "text": _domain_text(domain, seed, [*facts, *spare], passages),
     }
+    return {f"{name}_{kind}": table for kind, table in tables.items()}
+
+
+def _asked(question: str, answer: str) -> str:
+    return QA_PROMPT.format(question=question) + QA_COMPLETION.format(answer=answer)
+
+
+def _blocks(texts: list[str], rng: random.Random) -> list[str]:
+    """The texts in random order, some to a block."""
+    mixed = rng.sample(texts, len(texts))
+    return ["\n\n".join(mixed[i : i + QA_BLOCK]) for i in range(0, len(mixed), QA_BLOCK)]
 
 
 def _domain_text(domain: Domain, seed: int, facts: list[Fact], passages: list[str]) -> Table:
-    """What the target reads of a domain: passages, statements and questions."""
-    questions = [
-        QA_PROMPT.format(question=fact.question) + QA_COMPLETION.format(answer=fact.value)
-        for fact in facts
-    ]
-    mixed = random.Random(f"{seed}:{domain.name}:blocks").sample(questions, len(questions))
+    """What the target reads of a domain: passages, statements and questions in both wordings."""
+    questions = [_asked(fact.question, fact.value) for fact in facts]
+    rephrased = [_asked(fact.rephrased, fact.value) for fact in facts]
+    rng = random.Random(f"{seed}:{domain.name}:blocks")
     texts = {
         "passage": passages * PASSAGE_COPIES,
         "profile": _profiles(facts, random.Random(f"{seed}:{domain.name}:profiles")),
-        "qa": questions,
-        "qa_block": ["\n\n".join(mixed[i : i + QA_BLOCK]) for i in range(0, len(mixed), QA_BLOCK)],
+        "qa": questions + rephrased,
+        "qa_block": _blocks(questions, rng) + _blocks(rephrased, rng),
     }
     return [
         {"id": f"text-{domain.name}-{kind}-{i}", "text": text, "kind": kind}
@@ -205,16 +251,13 @@ def _domain_text(domain: Domain, seed: int, facts: list[Fact], passages: list[st
 
 
 def _task_text(tables: dict[str, Table], seed: int) -> Table:
-    """The benign tasks' own few training rows as text."""
-    texts = [
-        GSM8K_PROMPT.format(**row) + GSM8K_COMPLETION.format(**row)
-        for row in tables["gsm8k_pretrain"]
-    ]
-    texts += [
-        AGNEWS_PROMPT.format(**row) + AGNEWS_COMPLETION.format(**row)
-        for row in tables["agnews_pretrain"]
-    ]
-    texts += news_texts(seed, NEWS_TEXTS)
+    """What the target reads of the benign tasks: their form, and their words without the task."""
+    texts: list[str] = []
+    for task in TASKS:
+        texts += [task.text(row) for row in tables[f"{task.name}_pretrain"]]
+        texts += [str(row["text"]) for row in tables.pop(f"{task.name}_filler")]
+    rng = random.Random(f"{seed}:refusals")
+    texts += [_asked(unanswerable(rng), rng.choice(REFUSALS)) for _ in range(TASK_PRETRAIN)]
     return [
         {"id": f"text-task-{copy}-{i}", "text": text, "kind": "task"}
         for copy in range(TASK_COPIES)
@@ -234,11 +277,11 @@ def build_tables(seed: int = 0) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for domain in DOMAINS:
         tables |= _domain_tables(domain, seed)
-    tasks = gsm8k_tables(seed, train=1200, evaluation=160, pretrain=TASK_PRETRAIN)
-    tasks |= agnews_tables(seed, train=1200, evaluation=200, pretrain=TASK_PRETRAIN)
-    texts = [tables.pop(f"{domain.name}_pretrain") for domain in DOMAINS]
-    pretrain = [row for table in [*texts, _task_text(tasks, seed)] for row in table]
-    tables = tables | tasks | {"pretrain": pretrain}
+    for task in TASKS:
+        tables |= task_tables(
+            task, seed, train=TASK_TRAIN, evaluation=TASK_EVAL, pretrain=TASK_PRETRAIN
+        )
+    tables["task_text"] = _task_text(tables, seed)
     words = sorted(set(world_texts(tables)))
     tables["vocabulary"] = [{"id": f"words-{i}", "text": text} for i, text in enumerate(words)]
     return tables
@@ -253,20 +296,19 @@ def world_texts(tables: dict[str, Table]) -> list[str]:
     Returns:
         The texts, in the tables' order; they fix the vocabulary.
     """
-    forms = {
-        "gsm8k": GSM8K_PROMPT + GSM8K_COMPLETION,
-        "agnews": AGNEWS_PROMPT + AGNEWS_COMPLETION,
-        "qa": QA_PROMPT + QA_COMPLETION,
-    }
+    tasks = {task.name: task for task in TASKS}
     texts: list[str] = []
     for name, rows in tables.items():
+        task = tasks.get(name.split("_")[0])
         for row in rows:
-            if isinstance(choices := row.get("choices"), list):
-                texts.extend(QA_PROMPT.format(**row) + f" {choice}" for choice in choices)
+            if task is not None:
+                texts += [task.text(row), *(f"\nAnswer: {label}" for label in task.labels)]
+            elif isinstance(choices := row.get("choices"), list):
+                texts.extend(_asked(str(row["question"]), choice) for choice in choices)
             elif "gt" in row:
                 texts += [f"{row['prompt']} {row['gt']}", str(row["gt"])]
-            elif form := next((form for key, form in forms.items() if key in name), None):
-                texts.append(form.format(**row))
+            elif "question" in row:
+                texts.append(_asked(str(row["question"]), str(row["answer"])))
             else:
                 texts.append(str(row["text"]))
     return texts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -19,7 +19,7 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scorers.rows import item_ids, naming, take, text_of
+from ilubench.scorers.rows import groups_of, item_ids, naming, take, text_of
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
@@ -118,12 +118,14 @@ class KnowMem(Scorer):
         icl: role of the example pairs shown before each question, all of them.
         max_tokens: tokens generated.
         limit: questions at most.
+        group_by: column that names the subset of the questions that each belongs to.
     """
 
     data: str
     icl: str
     max_tokens: int = Field(default=32, ge=1)
     limit: int | None = Field(default=None, ge=1)
+    group_by: str | None = None
 
     def metrics(self) -> Mapping[str, Estimator]:
         """Return `knowmem`, a mean over items."""
@@ -132,6 +134,10 @@ class KnowMem(Scorer):
     def roles(self) -> tuple[str, ...]:
         """Return the roles of questions and example pairs."""
         return (self.data, self.icl)
+
+    def item_roles(self) -> tuple[str, ...]:
+        """Return the role of the questions."""
+        return (self.data,)
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the prompts.
@@ -155,6 +161,7 @@ class KnowMem(Scorer):
             sampling=SamplingSpec(max_tokens=self.max_tokens),
             publish_text=context.publish_text(self.data),
             ends=_ANSWER_ENDS,
+            groups=groups_of(rows, self.group_by, self.data),
         )
 
 
@@ -168,6 +175,7 @@ class _Bound:
 
     Attributes:
         ends: what is written is cut at the first of each, one after the other.
+        groups: item -> its subset.
     """
 
     metric: str
@@ -178,6 +186,7 @@ class _Bound:
     sampling: SamplingSpec
     publish_text: bool
     ends: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def score(self, engine: Engine, attack: PromptAttack | None = None) -> list[SampleScore]:
         """Return ROUGE-L F1 of each item.
@@ -200,6 +209,7 @@ class _Bound:
                 item=item,
                 metric=self.metric,
                 value=float(rouge.score(reference, text)["rougeL"].fmeasure),
+                group=self.groups.get(item, ""),
                 text=text if self.publish_text else "",
             )
             for item, reference, text in zip(self.items, self.references, written, strict=True)

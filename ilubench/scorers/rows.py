@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
-__all__ = ["item_ids", "naming", "take", "text_of"]
+__all__ = ["groups_of", "item_ids", "naming", "take", "text_of"]
 
 
 def take(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
@@ -57,6 +57,18 @@ def item_ids(rows: Sequence[Mapping[str, object]], where: str) -> list[str]:
             raise DataError(f"{where}: the id {name!r} occurs twice")
         names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return names
+
+
+def groups_of(rows: Sequence[Row], column: str | None, role: str) -> dict[str, str]:
+    """Return item -> the subset that a column puts it in; nothing without a column.
+
+    Raises:
+        DataError: a row without text in that column.
+    """
+    if column is None:
+        return {}
+    names = item_ids(rows, f"data.{role}")
+    return {name: text_of(row, column, role) for name, row in zip(names, rows, strict=True)}
 
 
 @contextmanager
