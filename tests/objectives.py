@@ -1,10 +1,11 @@
 """The methods' objectives written plainly: what their gradients are compared with."""
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from typing import Any, cast
 
 import torch
-from cases import CHOSEN, REFUSAL, Tensor, data, fresh, moved
+from cases import CHOSEN, PROGRESS, REFUSAL, Tensor, data, fresh, moved
 from torch.func import functional_call
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,23 @@ class Plain:
         self.environments["forget"] = self.forget
         end = cast("int", tokenizer.eos_token_id)
         self.refusal = (*tokenizer(" " + REFUSAL)["input_ids"], end)
+        self.tokenizer = tokenizer
+        self.prepared: Any = None
         self.target = torch.zeros(0)
+        self.added: dict[int, list[tuple[int, Tensor]]] = {}
+
+    def call(self, theta: Any, item: Example) -> Any:
+        """Run the model; what is in ``added`` for the item is added behind its layers."""
+        layers, ids = cast("Any", self.model).model.layers, torch.tensor([item.input_ids])
+        added = [] if theta is self.original else self.added.get(id(item), [])
+        handles = [
+            layers[at].register_forward_hook(lambda _m, _i, output, more=more: output + more)
+            for at, more in added
+        ]
+        output = functional_call(self.model, theta, (ids,))
+        for handle in handles:
+            handle.remove()
+        return output
 
     def hidden(self, theta: Any, item: Example, layer: int) -> Tensor:
         """Return the output of a layer, or what the head is given (-1): [T, H]."""
@@ -41,14 +58,14 @@ class Plain:
         body = cast("Any", self.model).model
         part = body.norm if layer < 0 else body.layers[layer]
         handle = part.register_forward_hook(lambda _m, _i, output: seen.append(output))
-        functional_call(self.model, theta, (torch.tensor([item.input_ids]),))
+        self.call(theta, item)
         handle.remove()
         return seen[0][0]
 
     def losses(self, theta: Any, item: Example, w: Any = 1.0) -> Tensor:
         """Return the NLL of each target token; ``w`` scales the logits."""
         ids = torch.tensor(item.input_ids)
-        logits = w * functional_call(self.model, theta, (ids[None],)).logits[0, :-1]
+        logits = w * self.call(theta, item).logits[0, :-1]
         chosen = torch.tensor(item.loss_mask)[1:]
         return functional.cross_entropy(logits, ids[1:], reduction="none")[chosen]
 
@@ -118,7 +135,57 @@ class Plain:
         ]
         return torch.stack(errors).mean()
 
+    def rerouted(self, method: Any, theta: Any, item: Example, layers: Any) -> tuple[Any, Any]:
+        """Return the original's and the model's states of the tokens that count, by layer."""
+        first = item.loss_mask.index(True) if method.tokens == "targets" else 1
+        before = [self.hidden(self.original, item, layer)[first:].detach() for layer in layers]
+        return before, [self.hidden(theta, item, layer)[first:] for layer in layers]
+
+    def forget_RR(self, method: Any, theta: Any) -> Tensor:  # noqa: N802
+        means = []
+        for item in self.forget:
+            before, now = self.rerouted(method, theta, item, method.layers)
+            for old, new in zip(before, now, strict=True):
+                cosines = (old * new).sum(-1) / old.norm(dim=-1) / new.norm(dim=-1)
+                means.append(torch.where(cosines > 0, cosines, 0.0).mean())
+        value: Tensor = method.alpha * (1 - PROGRESS / 2) * torch.stack(means).mean()
+        return value
+
+    def retain_RR(self, method: Any, theta: Any) -> Tensor:  # noqa: N802
+        means = []
+        for item in self.retain:
+            layers = method.layers if method.retain_layers == "same" else (0, 1)
+            for old, new in zip(*self.rerouted(method, theta, item, layers), strict=True):
+                means.append(((new - old) ** 2).sum(-1).sqrt().mean())
+        value: Tensor = method.alpha * PROGRESS / 2 * torch.stack(means).mean()
+        return value
+
+    def forget_ELM(self, method: Any, theta: Any) -> Tensor:  # noqa: N802
+        crosses = []
+        for item in self.forget:
+            places = torch.tensor(item.loss_mask)[1:]
+            target = self.elm_target(method, item.input_ids)[:-1]
+            predicted = torch.log_softmax(self.call(theta, item).logits[0, :-1], -1)
+            crosses.append(-(target * predicted).sum(-1)[places])
+        if not method.fluency:
+            return torch.cat(crosses).mean()
+        fluent = [self.prepared.fluent[index] for index in CHOSEN]
+        return torch.cat(crosses).mean() + cast("Tensor", method.fluency * self.mean(theta, fluent))
+
+    def elm_target(self, method: Any, ids: Sequence[int]) -> Tensor:
+        """Return p_target of what follows each of the tokens: [T, V]."""
+        found = []
+        for context in ("", method.novice, method.expert):
+            before = self.tokenizer(context, add_special_tokens=False)["input_ids"]
+            whole = torch.tensor([[*before, *ids]])
+            logits = functional_call(self.model, self.original, (whole,)).logits[0, len(before) :]
+            found.append(torch.softmax(logits, -1).detach())
+        mixed: Tensor = found[0] * (found[1] / found[2]) ** method.eta
+        return mixed / mixed.sum(-1, keepdim=True)
+
     def retain_term(self, method: Any, theta: Any) -> Tensor:
+        if type(method).__name__ == "RR":
+            return self.retain_RR(method, theta)
         if type(method).__name__ == "RMU":
             errors = []
             for item in self.retain:
@@ -126,7 +193,7 @@ class Plain:
                 now = self.hidden(theta, item, method.layer)
                 errors.append(self.rmu_error(method, item, now, before))
             return torch.stack(errors).mean()
-        if getattr(method, "retain", "nll") == "kl":
+        if getattr(method, "retain", "nll") == "kl" or type(method).__name__ == "ELM":
             return torch.cat([self.divergences(theta, item) for item in self.retain]).mean()
         return self.mean(theta, self.retain)
 
@@ -142,6 +209,11 @@ class Plain:
             names = method.environments
             penalties = [method.weight * self.penalty(method, theta, name) for name in names]
             return torch.stack([self.objective(method.base, theta), *penalties]).sum()
+        if type(method).__name__ == "LAT":
+            self.attack(method, theta)
+            value = self.objective(method.base, theta)
+            self.added = {}
+            return value
         if type(method).__name__ == "SAM":
             if method.terms == "all":
                 return self.objective(method.base, self.perturbed(method, theta, self.objective))
@@ -151,11 +223,38 @@ class Plain:
         retain = method.gamma * self.retain_term(method, theta)
         return self.forget_term(method, theta) + cast("Tensor", retain)
 
+    def attack(self, method: Any, theta: Any) -> None:
+        """Put into ``added`` what undoes the forgetting: each token of each item by itself."""
+        self.added = {
+            id(item): [(at, torch.zeros(len(item.input_ids), 96)) for at in method.layers]
+            for item in self.forget
+        }
+        for _ in range(method.inner_steps):
+            for pairs in self.added.values():
+                pairs[:] = [(at, more.double().requires_grad_()) for at, more in pairs]
+            if method.target == "base":
+                loss = -self.forget_term(method.base, theta)
+            else:
+                loss = self.mean(theta, self.forget)
+            everything = [more for pairs in self.added.values() for _, more in pairs]
+            slopes = iter(torch.autograd.grad(loss, everything))
+            for pairs in self.added.values():
+                pairs[:] = [(at, self.stepped(method, more, next(slopes))) for at, more in pairs]
+
+    def stepped(self, method: Any, more: Tensor, slope: Tensor) -> Tensor:
+        rows = []
+        for old, away in zip(more.detach(), slope, strict=True):
+            row = old - method.inner_lr * away / away.norm() if away.norm() > 0 else old
+            rows.append(row * method.epsilon / row.norm() if row.norm() > method.epsilon else row)
+        return torch.stack(rows)
+
     def perturbed(self, method: Any, theta: Any, value: Callable[..., Tensor]) -> Any:
-        slopes = torch.autograd.grad(value(method.base, theta), list(theta.values()))
+        patterns = method.trainable or ("*",)
+        trained = {n: p for n, p in theta.items() if any(fnmatch(n, one) for one in patterns)}
+        slopes = torch.autograd.grad(value(method.base, theta), list(trained.values()))
         norm = sum((slope**2).sum() for slope in slopes) ** 0.5
-        moves = zip(theta.items(), slopes, strict=True)
-        return {name: p + method.rho * slope / norm for (name, p), slope in moves}
+        moves = zip(trained.items(), slopes, strict=True)
+        return {**theta, **{name: p + method.rho * slope / norm for (name, p), slope in moves}}
 
     def penalty(self, method: Any, theta: Any, name: str) -> Any:
         items = self.environments[name]

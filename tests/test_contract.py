@@ -15,6 +15,7 @@ from ilubench.interfaces import Batch, Context, Method, SamplingSpec, UnlearnBat
 from ilubench.losses import token_nll
 from ilubench.methods.checkpoint import Checkpoint
 from ilubench.methods.none import NoUnlearning
+from ilubench.methods.retrain import Retrain
 from ilubench.methods.terms import ForgetRetain, mean_nll
 from ilubench.models import answer_logits, save_model
 from ilubench.plugins import entries
@@ -60,6 +61,16 @@ class TestCheckpoint(MethodContract):
         return Checkpoint(model=ModelSource(path=str(self.folder)))
 
 
+class TestRetrain(MethodContract):
+    @pytest.fixture(autouse=True)
+    def _never_knew(self, tmp_path: Path) -> None:
+        self.folder = tmp_path / "retrain"
+        save_model(known_model(), make_tokenizer(), self.folder, "float32")
+
+    def make(self) -> Method:
+        return Retrain(model=ModelSource(path=str(self.folder)))
+
+
 class TestPlainText(MethodContract):
     """The same on sentences instead of questions, for a method that needs no prompts."""
 
@@ -70,7 +81,7 @@ class TestPlainText(MethodContract):
 
 
 def test_every_method_is_held_to_the_contract() -> None:
-    held = {name for name, _ in (CASES | OWN_LOOP).values()} | {"none", "checkpoint"}
+    held = {name for name, _ in (CASES | OWN_LOOP).values()} | {"none", "checkpoint", "retrain"}
     assert held == {n for n, target in entries("methods").items() if target.startswith("ilubench.")}
 
 

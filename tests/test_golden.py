@@ -96,6 +96,23 @@ GOLDEN: dict[str, tuple[PluginRef, int, tuple[float, ...]]] = {
         1,
         (67.0241966, 66.4183006, 66.1460838, 68.5534554, 70.2714424),
     ),
+    "rr": (
+        PluginRef(use="rr", settings={"train": TRAIN, "layers": [0, 1]}),
+        1,
+        (9.9963059, 9.4574547, 10.3816480, 17.2623720, 20.1558126),
+    ),
+    "lat": (
+        PluginRef(
+            use="lat",
+            settings={
+                "base": {"use": "npo", "settings": {"train": {**TRAIN}}},
+                "layers": [0],
+                "inner_steps": 3,
+            },
+        ),
+        1,
+        (38.5950203, 37.6268520, 29.1580629, 22.8295679, 18.3214846),
+    ),
     "dpo": (
         PluginRef(use="dpo", settings={"train": TRAIN, "refusals": ["x y z"]}),
         1,

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 import torch
-from cases import CASES, OWN_LOOP, Making, Tensor, data_for, fresh, make, one_step
+from cases import CASES, OWN_LOOP, TWO_LOOPS, Making, Tensor, data_for, fresh, make, one_step
 from doubles import MemoryState, StepRecorder, differing, gradients, make_context, weights
 from objectives import Plain
 from runs import SUITE, command, made
@@ -52,6 +52,7 @@ def test_the_gradient_is_that_of_the_whole_objective(
     method = make(case)
     found, metrics, prepared = one_step(method, context(), 2)
     plain = Plain(method, tokenizer)
+    plain.prepared = prepared
     plain.target = getattr(prepared, "target", plain.target).double()
     loss = plain.objective(method, plain.theta)
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
@@ -74,13 +75,16 @@ def test_a_killed_method_ends_with_the_same_bits(
         ctx = make_context(tokenizer, state=state, log=log)
         return weights(method.unlearn(fresh(), data_for(method), ctx))
 
-    unbroken = job(MemoryState(), StepRecorder())
+    whole = StepRecorder()
+    unbroken = job(MemoryState(), whole)
+    last = 8 if any_case in TWO_LOOPS else 4
+    assert [step for step, _ in whole.steps] == list(range(1, last + 1))
     state, log = MemoryState(), StepRecorder()
     for kill in kill_at:
         with pytest.raises(KeyboardInterrupt):
             job(state, StepRecorder(kill))
     resumed = job(state, log)
-    assert [step for step, _ in log.steps] == list(range(kill_at[-1], 5))
+    assert [step for step, _ in log.steps] == list(range(kill_at[-1], last + 1))
     assert not differing(unbroken, resumed)
 
 
@@ -107,7 +111,11 @@ def test_only_the_declared_weights_change(any_case: str, context: Making) -> Non
     before = weights(model)
     method.unlearn(model, data_for(method), context())
     changed = differing(before, weights(model))
-    if "rmu" in any_case:
+    if "rr" in any_case:
+        last = 0 if any_case == "rr-targets" else 1
+        assert all(name.endswith("_proj.weight") for name in changed)
+        assert len(changed) == 7 * (last + 1)
+    elif "rmu" in any_case:
         assert changed == [f"model.layers.{index}.mlp.down_proj.weight" for index in (0, 1)]
     else:
         parts = ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj", "self_attn.q_proj"]
@@ -155,6 +163,11 @@ RUNS: dict[str, Sequence[str]] = {
     "rmu": ("method=rmu", "method.layer=1", "method.gamma=100"),
     "dpo": ("method=dpo", "method.refusals=no report", "data.forget_passages.prompt=Question:"),
     "idk": ("method=idk", "method.refusals=no report", "data.forget_passages.prompt=Question:"),
+    "rr": ("method=rr", "method.layers=1"),
+    "lat": ("method=lat", "method.layers=0", "method.inner_steps=2"),
+    "elm": ("method=elm", "method.novice=Question:", "method.expert=Answer:", "method.eta=2"),
+    "tar": ("method=tar", "method.inner_data=gsm8k,forget", "method.inner_steps=2"),
+    "undo": ("method=undo", "method.base=npo", "method.base.beta=0.2", "method.alpha=0.1"),
     "sam": ("method=sam", "method.base=npo", "method.base.beta=0.2", "method.rho=0.1"),
     "task_vector": ("method=task_vector", "method.scale=0.5"),
     "ilu": ("method=ilu", "method.predictor=params", "method.environments=gsm8k,forget"),
@@ -163,7 +176,7 @@ RUNS: dict[str, Sequence[str]] = {
 
 
 def test_every_method_is_run() -> None:
-    untrained = {"none", "checkpoint"}
+    untrained = {"none", "checkpoint", "retrain"}
     assert {name.partition("-")[0] for name in RUNS} == set(entries("methods")) - untrained
 
 

@@ -1,8 +1,11 @@
-"""The hidden state behind one of a model's layers."""
+"""The hidden states behind a model's layers."""
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import torch
+from pydantic import AfterValidator, Field
 
 from ilubench.errors import ModelError, SpecError
 from ilubench.interfaces import Batch
@@ -10,7 +13,19 @@ from ilubench.interfaces import Batch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["hidden_state", "layer_of"]
+__all__ = ["Layers", "counted", "hidden_state", "hidden_states", "layer_of"]
+
+
+def _once_each(layers: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"a layer is named twice: {layers}")
+    return layers
+
+
+Layers: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_once_each)
+]
+"""A setting: indices of layers, from 0, each once."""
 
 
 class _Reached(Exception):  # noqa: N818 - no error: it ends a forward early
@@ -24,22 +39,54 @@ def hidden_state(model: "PreTrainedModel", batch: Batch, layer: int) -> torch.Te
         SpecError: the model has no such layer.
         ModelError: the model's layers cannot be found.
     """
-    found: list[torch.Tensor] = []
+    return hidden_states(model, batch, (layer,))[0]
 
-    def keep(_layer: torch.nn.Module, _inputs: object, output: Any) -> None:  # noqa: ANN401
-        found.append(output[0] if isinstance(output, tuple) else output)
-        raise _Reached
 
-    handle = layer_of(model, layer).register_forward_hook(keep)
-    try:
-        model.base_model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        )
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return found[0]
+def hidden_states(
+    model: "PreTrainedModel", batch: Batch, layers: Sequence[int]
+) -> list[torch.Tensor]:
+    """Return the outputs of several layers (from 0), each [B, T, H], of one forward.
+
+    Layers above the highest of them are not run.
+
+    Raises:
+        SpecError: the model has no such layer.
+        ModelError: the model's layers cannot be found.
+    """
+    found: dict[int, torch.Tensor] = {}
+    highest = max(layers)
+
+    def reading(layer: int) -> Callable[[object, object, Any], None]:
+        def keep(_layer: object, _inputs: object, output: Any) -> None:  # noqa: ANN401
+            found[layer] = output[0] if isinstance(output, tuple) else output
+            if layer == highest:
+                raise _Reached
+
+        return keep
+
+    with contextlib.ExitStack() as hooks:
+        for layer in set(layers):
+            hooks.callback(layer_of(model, layer).register_forward_hook(reading(layer)).remove)
+        with contextlib.suppress(_Reached):
+            model.base_model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            )
+    return [found[layer] for layer in layers]
+
+
+def counted(batch: Batch, tokens: Literal["content", "targets"]) -> torch.Tensor:
+    """Return which tokens' activations count: bool [B, T].
+
+    Args:
+        batch: right-padded.
+        tokens: `content`, all but padding and the first token of a sequence, whose activation
+            does not depend on the text; or `targets`, those with a loss.
+    """
+    if tokens == "targets":
+        return batch.loss_mask
+    chosen = batch.attention_mask.bool()
+    chosen[:, 0] = False
+    return chosen
 
 
 def layer_of(model: "PreTrainedModel", layer: int) -> torch.nn.Module:

@@ -13,7 +13,7 @@ from ilubench.specs import ModelSource
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "fitting_model"]
 
 
 class Checkpoint(Method):
@@ -41,16 +41,27 @@ class Checkpoint(Method):
             ModelError: it cannot be loaded, or has other tensors than the target model.
         """
         del data
-        folder = find_folder(self.model)
-        found = load_model(folder, context.device, model.dtype)
-        here, there = (
-            {name: tuple(tensor.shape) for name, tensor in part.state_dict().items()}
-            for part in (found, model)
-        )
-        for name in sorted(here.keys() | there.keys()):
-            if here.get(name) != there.get(name):
-                raise ModelError(
-                    f"{folder} does not fit the suite's target model: tensor {name!r} is "
-                    f"{here.get(name, 'absent')}, in the target {there.get(name, 'absent')}"
-                )
-        return found
+        return fitting_model(self.model, model, context)
+
+
+def fitting_model(
+    source: ModelSource, target: "PreTrainedModel", context: Context
+) -> "PreTrainedModel":
+    """Load a model in the place of the target model, in its dtype.
+
+    Raises:
+        ModelError: it cannot be loaded, or has other tensors than the target model.
+    """
+    folder = find_folder(source)
+    found = load_model(folder, context.device, target.dtype)
+    here, there = (
+        {name: tuple(tensor.shape) for name, tensor in part.state_dict().items()}
+        for part in (found, target)
+    )
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            raise ModelError(
+                f"{folder} does not fit the suite's target model: tensor {name!r} is "
+                f"{here.get(name, 'absent')}, in the target {there.get(name, 'absent')}"
+            )
+    return found

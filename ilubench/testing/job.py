@@ -41,8 +41,11 @@ class MemoryState:
         self.saves += 1
 
     def load(self, phase: str) -> "tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None":
-        """Return a phase's saved state, or None when there is none."""
-        return self.phases.get(phase)
+        """Return a copy of a phase's saved state, or None when there is none."""
+        if phase not in self.phases:
+            return None
+        tensors, meta = self.phases[phase]
+        return {name: tensor.clone() for name, tensor in tensors.items()}, dict(meta)
 
 
 class SilentProgress:

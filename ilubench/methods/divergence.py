@@ -1,0 +1,22 @@
+"""How far a model's predictions are from those of the weights that it began with."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ilubench.interfaces import Batch
+from ilubench.losses import kl_divergence
+from ilubench.methods.original import Original
+from ilubench.models import answer_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["mean_divergence"]
+
+
+def mean_divergence(model: "PreTrainedModel", batch: Batch, original: Original) -> torch.Tensor:
+    """Return the micro-batch's part of the mean KL(original || model) of the target tokens."""
+    with original.weights(model):
+        before = answer_logits(model, batch).logits
+    return kl_divergence(answer_logits(model, batch).logits, before).sum() / batch.tokens
