@@ -1,0 +1,104 @@
+"""What tuning leaves behind: every setting tried, its figures, which one was chosen."""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from ilubench.results import FailureRecord, Record
+
+__all__ = ["OriginalFigures", "TrialRecord", "TuningRecord"]
+
+
+class OriginalFigures(Record):
+    """The original model's figures and the chance levels; label -> value, higher = better.
+
+    Attributes:
+        forget: forget metrics, 1 - accuracy and the like.
+        forget_chance: of a model that knows nothing.
+        utility: utility metrics.
+        utility_chance: of a model that can do nothing.
+    """
+
+    forget: dict[str, float]
+    forget_chance: dict[str, float]
+    utility: dict[str, float]
+    utility_chance: dict[str, float]
+
+
+class TrialRecord(Record):
+    """One setting: means over the tuning seeds and items; empty where it failed.
+
+    Attributes:
+        number: from 1, in the order in which they were tried.
+        settings: path -> value of what is searched.
+        state: `diverged` if a loss was not finite; `failed` for any other reason.
+        forget: label -> forget metric.
+        utility: label -> utility metric.
+        forgotten: mean over the forget metrics of min(forget, chance) / chance.
+        utility_kept: share of the original's utility above chance, of the worst metric.
+        jobs: keys of the unlearned weights, by seed.
+        cost: optimizer steps, tokens, seconds, summed over the seeds.
+    """
+
+    number: int
+    settings: dict[str, JsonValue]
+    state: Literal["done", "diverged", "failed"]
+    forget: dict[str, float] = Field(default_factory=dict)
+    utility: dict[str, float] = Field(default_factory=dict)
+    forgotten: float | None = None
+    utility_kept: float | None = None
+    eligible: bool = False
+    chosen: bool = False
+    jobs: dict[str, str]
+    cost: dict[str, float]
+    failures: tuple[FailureRecord, ...] = ()
+
+
+class TuningRecord(Record):
+    """One method's tuning.
+
+    Attributes:
+        label: of the search in the suite's `tuning.searches`.
+        use: the method.
+        fixed: path -> value of what makes the method this variant.
+        seeds: the suite's tuning seeds.
+        budget: settings that were tried.
+        suite_budget: settings that the suite file gives every method; other than `budget` where
+            another was asked for: then this is no tuning by the suite's protocol.
+        changes: words that changed the suite or its data.
+        utility_kept_needed: share of the original's utility that a setting must keep.
+        chosen: number of the chosen trial; None if no setting keeps the utility.
+        closest: number of the trial that keeps most of it.
+        methods: the chosen setting as the suite file's `methods` takes it.
+        words: the chosen setting as `ilubench run` takes it.
+        cost: optimizer steps, tokens, seconds of all trials.
+    """
+
+    tuning: str
+    suite: str
+    suite_version: int
+    label: str
+    use: str
+    method_version: int
+    fixed: dict[str, JsonValue]
+    seeds: tuple[int, ...]
+    budget: int
+    suite_budget: int
+    changes: tuple[str, ...] = ()
+    utility_kept_needed: float
+    original: OriginalFigures
+    trials: tuple[TrialRecord, ...]
+    chosen: int | None
+    closest: int | None
+    methods: dict[str, JsonValue] = Field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    cost: dict[str, float]
+    engine: str
+    device: str
+    dtype: str
+    libraries: dict[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether a setting was chosen, and none failed for another reason than diverging."""
+        return self.chosen is not None and all(trial.state != "failed" for trial in self.trials)

@@ -1,0 +1,599 @@
+"""Tuning: what is tried, what is chosen, and that no attack is part of it."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from doubles import SilentProgress
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import DATA, TINY, Outcome, command
+
+from ilubench.errors import DataError, SpecError
+from ilubench.experiment import Experiment, resolve
+from ilubench.loading import validate
+from ilubench.overrides import parse
+from ilubench.planning import Job, Plan
+from ilubench.specs import RangeSpec, SearchSpec, SuiteSpec
+from ilubench.tuning.asked import ask, method_words
+from ilubench.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
+from ilubench.tuning.records import TuningRecord
+from ilubench.tuning.run import plan_tuning, tune
+from ilubench.tuning.space import Setting, tried
+from ilubench.tuning.suite_settings import suite_settings
+
+SHAKY = f"{DATA / 'shaky.py'}:Shaky"
+
+
+def search(**space: Any) -> SearchSpec:
+    return validate(SearchSpec, {"space": {k.replace("__", "."): v for k, v in space.items()}})
+
+
+# --------------------------------------------------------------------------- what is tried
+
+
+def test_a_grid_of_the_budget_s_size_is_tried_whole_and_in_order() -> None:
+    space = search(beta=[0.1, 0.2, 0.3], train__steps=[60, 90])
+    pairs = [(beta, steps) for beta in (0.1, 0.2, 0.3) for steps in (60, 90)]
+    assert tried(space, 6) == [{"beta": b, "train.steps": s} for b, s in pairs]
+
+
+def test_a_larger_grid_gives_distinct_points_spread_over_all_candidates() -> None:
+    space = search(a=[1, 2, 3], b=["x", "y"], c=[[1], [1, 2], [2], [3]])
+    found = tried(space, 12)
+    assert len({repr(setting) for setting in found}) == 12
+    for name, most in (("a", 6), ("b", 8), ("c", 5)):
+        counted = Counter(repr(setting[name]) for setting in found)
+        assert len(counted) == len(space.space[name])  # type: ignore[arg-type]
+        assert max(counted.values()) <= most
+
+
+def test_the_points_of_a_range_are_spread_on_its_scale_and_easy_to_write_down() -> None:
+    space = search(
+        beta={"low": 0.01, "high": 1, "log": True},
+        gamma={"low": 0.5, "high": 2.5},
+        train__steps={"low": 10, "high": 12, "whole": True},
+    )
+    found = tried(space, 12)
+    beta = sorted(float(str(setting["beta"])) for setting in found)
+    gamma = sorted(float(str(setting["gamma"])) for setting in found)
+    assert 4 <= sum(value < 0.1 for value in beta) <= 8  # half of the ratios
+    assert 4 <= sum(value < 1.5 for value in gamma) <= 8  # half of the differences
+    assert 0.01 <= beta[0] < 0.03
+    assert 0.4 < beta[-1] <= 1
+    assert all(float(f"{value:.3g}") == value for value in beta + gamma)
+    steps = Counter(setting["train.steps"] for setting in found)
+    assert set(steps) == {10, 11, 12}
+    assert all(isinstance(value, int) for value in steps)
+
+
+@settings(max_examples=30)
+@given(
+    low=st.floats(1e-6, 1.0),
+    ratio=st.floats(1.3, 1e4),
+    log=st.booleans(),
+    budget=st.integers(1, 9),
+)
+def test_no_point_lies_outside_its_range(low: float, ratio: float, log: bool, budget: int) -> None:
+    high = low * ratio
+    found = tried(search(x={"low": low, "high": high, "log": log}), budget)
+    assert len(found) == budget
+    assert all(low <= float(str(setting["x"])) <= high for setting in found)
+
+
+def test_the_same_settings_are_tried_at_every_call_and_by_every_method() -> None:
+    space = {"weight": RangeSpec(low=0.1, high=2, log=True), "beta": RangeSpec(low=0, high=1)}
+    ilu = SearchSpec(space=space)
+    control = SearchSpec(use="ilu", fixed={"penalty": "cross_entropy"}, space=space)
+    assert tried(ilu, 9) == tried(control, 9) == tried(ilu, 9)
+    assert tried(ilu, 5) == tried(ilu, 9)[:5]
+
+
+@pytest.mark.parametrize(
+    "space", [{"a": [1, 2, 3]}, {"a": {"low": 1, "high": 3, "whole": True}}, {"a": [1], "b": [2]}]
+)
+def test_a_space_smaller_than_the_budget_is_an_error(space: Any) -> None:
+    with pytest.raises(
+        SpecError, match=r"settings in the space: [13], fewer than every method's budget of 4"
+    ) as caught:
+        tried(search(**space), 4, where="s.yaml", field="tuning.searches.npo.space")
+    assert str(caught.value).startswith("s.yaml: tuning.searches.npo.space: settings in")
+    assert str(caught.value).endswith("add candidates or widen a range")
+
+
+def test_numbers_that_three_digits_cannot_tell_apart_are_too_few() -> None:
+    with pytest.raises(
+        SpecError, match="settings in the space: 1, fewer than every method's budget of 3"
+    ):
+        tried(search(x={"low": 1.001, "high": 1.002}), 3)
+    (only,) = tried(search(x={"low": 1.2349, "high": 1.2351}), 1)
+    assert 1.2349 <= float(str(only["x"])) <= 1.2351  # 1.23, moved into the range
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"beta": {"low": 2, "high": 1}}, "`low` must be below `high`"),
+        ({"beta": {"low": 0, "high": 1, "log": True}}, "must begin above 0"),
+        ({"beta": {"low": 0.5, "high": 2, "whole": True}}, "must have whole ends"),
+        ({"beta": [0.1, 0.1]}, "'beta' has a candidate twice"),
+        ({"beta": []}, "'beta' has no candidate"),
+        ({"use": "ilu", "fixed": {"a": 1}, "space": {"a": [1, 2]}}, "in `fixed` and in `space`"),
+        ({"use": "ilu"}, "space: is missing"),
+        ({}, "at least 1 item"),
+    ],
+)
+def test_a_search_that_says_nothing_sensible_is_an_error(given_: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        validate(SearchSpec, given_, source="s.yaml")
+
+
+def test_one_and_true_are_two_candidates() -> None:
+    assert [s["a"] for s in tried(search(a=[1, True, "1"]), 3)] == [1, True, "1"]
+
+
+# --------------------------------------------------------------------------- what is chosen
+
+
+def test_the_most_forgotten_of_those_that_keep_the_utility_is_chosen() -> None:
+    trials = [
+        Tried(0.2, 1.00),
+        Tried(0.7, 0.95),
+        Tried(0.9, 0.94),  # forgets most, and loses too much
+        Tried(0.6, 1.05),
+        Tried(None, None),
+    ]
+    assert choose(trials, 0.95) == 1
+    assert choose(trials, 0.94) == 2
+    assert choose(trials, 1.00) == 3
+    assert [eligible(trial, 0.95) for trial in trials] == [True, True, False, True, False]
+
+
+def test_of_equals_the_one_that_keeps_more_is_chosen_then_the_one_tried_first() -> None:
+    assert choose([Tried(0.5, 0.96), Tried(0.5, 0.99), Tried(0.5, 0.98)], 0.95) == 1
+    assert choose([Tried(0.4, 0.99), Tried(0.5, 0.96), Tried(0.5, 0.96)], 0.95) == 1
+
+
+def test_where_none_keeps_the_utility_none_is_chosen_and_the_closest_is_known() -> None:
+    trials = [Tried(None, None), Tried(0.9, 0.3), Tried(0.1, 0.8), Tried(0.2, 0.8)]
+    assert choose(trials, 0.95) is None
+    assert closest(trials) == 2
+    assert closest([Tried(None, None)]) is None
+    assert choose([Tried(None, None)], 0.95) is None
+
+
+@given(
+    trials=st.lists(
+        st.builds(Tried, st.floats(0, 1), st.floats(-1, 1.2)) | st.just(Tried(None, None)),
+        max_size=9,
+    ),
+    needed=st.floats(0.1, 1),
+)
+def test_nothing_eligible_is_better_than_what_is_chosen(trials: list[Tried], needed: float) -> None:
+    best = choose(trials, needed)
+    able = [trial for trial in trials if eligible(trial, needed)]
+    assert (best is None) == (not able)
+    if best is not None:
+        assert trials[best] in able
+        assert trials[best].forgotten == pytest.approx(
+            max(t.forgotten for t in able if t.forgotten is not None), abs=2e-9
+        )
+
+
+def test_each_forget_metric_counts_to_its_chance_level_and_alike() -> None:
+    chance = {"FQ": 0.75, "1 - VerbMem": 0.5}
+    assert forgotten({"FQ": 0.75, "1 - VerbMem": 0.5}, chance) == pytest.approx(1.0)
+    assert forgotten({"FQ": 0.375, "1 - VerbMem": 0.5}, chance) == pytest.approx(0.75)
+    # avoiding the right answer is no better than not knowing it
+    assert forgotten({"FQ": 1.0, "1 - VerbMem": 0.25}, chance) == pytest.approx(0.75)
+    with pytest.raises(DataError, match="FQ: a model that knows nothing is at 0"):
+        forgotten({"FQ": 0.1}, {"FQ": 0.0})
+    with pytest.raises(DataError, match="no forget metric"):
+        forgotten({}, {})
+
+
+def test_utility_kept_is_that_of_the_worst_metric_above_chance() -> None:
+    chance, before = {"MC": 0.25, "nll": -9.0}, {"MC": 0.75, "nll": -1.0}
+    assert least_kept({"MC": 0.65, "nll": -1.4}, before, chance) == pytest.approx(0.8)
+    assert least_kept({"MC": 0.75, "nll": -5.0}, before, chance) == pytest.approx(0.5)
+    blind = {**before, "nll": -9.0}
+    assert least_kept({"MC": 0.65, "nll": -99.0}, blind, chance) == pytest.approx(0.8)
+    with pytest.raises(DataError, match=r"above chance in no utility metric \(MC\)"):
+        least_kept({"MC": 0.7}, {"MC": 0.25}, chance)
+
+
+# --------------------------------------------------------------------------- the suite
+
+
+def changed(folder: Path, **fields: Any) -> Path:
+    """Write the tiny suite with scores that say something of an untrained model, and fields."""
+    settings = yaml.safe_load(TINY.read_text())["scorers"]["forget_nll"]["settings"]
+    retain = {"use": "answer_nll", "settings": {**settings, "data": "retain_mc"}}
+    own = {
+        "extends": str(TINY),
+        "scorers": {"retain_nll": retain},
+        "primary_forget": [metric("NLL_f", "forget_nll")],
+        "utility": [metric("NLL_r", "retain_nll")],
+        "tuning_seeds": [1000, 1001],
+        "attacks": {name: {"use": "no_such_attack", "fa": None} for name in ("gsm8k", "agnews")},
+    }
+    path = folder / "suite.yaml"
+    path.write_text(yaml.safe_dump({**own, **fields}, sort_keys=False))
+    return path
+
+
+def metric(label: str, scorer: str) -> dict[str, Any]:
+    return {"label": label, "scorer": scorer, "metric": "nll", "direction": "lower", "chance": 20.0}
+
+
+def protocol(budget: int, **searches: Any) -> dict[str, Any]:
+    return {"budget": budget, "searches": searches}
+
+
+def shaky(*strength: float, mood: str = "fine") -> dict[str, Any]:
+    return {"use": SHAKY, "fixed": {"mood": mood}, "space": {"strength": list(strength)}}
+
+
+def tuned(suite: Path, out: Path, *words: str) -> Outcome:
+    return command("tune", f"suite={suite}", f"out={out}", "device=cpu", *words)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `out` folder of this module: the target is made once."""
+    return tmp_path_factory.mktemp("tuning") / "out"
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite whose attacks are broken, and its searches."""
+    hopeless = shaky(1.0, 1.5, 2.0, 3.0)
+    mixed = {"use": SHAKY, "space": {"strength": [0.0, 0.02], "mood": ["fine", "diverge"]}}
+    failing = {"use": SHAKY, "space": {"strength": [0.0, 0.02], "mood": ["fine", "raise"]}}
+    searches = {
+        "noise": shaky(0.0, 0.02, 0.03, 1.0),
+        "hopeless": hopeless,
+        "mixed": mixed,
+        "failing": failing,
+        "npo": {"beta": [0.05, 0.1], "train.lr": [1e-4, 1e-3]},
+    }
+    folder = tmp_path_factory.mktemp("suite")
+    return changed(folder, tuning=protocol(4, **searches))
+
+
+@pytest.fixture(scope="module")
+def noise(suite: Path, out: Path) -> TuningRecord:
+    done = tuned(suite, out, "method=noise", "--json")
+    assert done.code == 0, done.err
+    (record,) = done.json
+    return TuningRecord.model_validate(record)
+
+
+def test_what_a_tuning_records_obeys_the_rule(noise: TuningRecord) -> None:
+    assert [trial.settings["strength"] for trial in noise.trials] == [0.0, 0.02, 0.03, 1.0]
+    assert (noise.label, noise.use, noise.fixed) == ("noise", SHAKY, {"mood": "fine"})
+    assert (noise.budget, noise.suite_budget, noise.changes) == (4, 4, ())
+    original = noise.original
+    chance, known = original.utility_chance["NLL_r"], original.utility["NLL_r"]
+    able = []
+    for trial in noise.trials:
+        assert trial.state == "done"
+        assert trial.forgotten == pytest.approx(min(trial.forget["NLL_f"], 20.0) / 20.0)
+        kept = (trial.utility["NLL_r"] - chance) / (known - chance)
+        assert trial.utility_kept == pytest.approx(kept)
+        assert trial.eligible == (kept >= 0.95)
+        if trial.eligible:
+            able.append((trial.forgotten, trial.number))
+    assert 1 < len(able) < 4
+    assert noise.trials[0].utility_kept == pytest.approx(1.0)
+    assert noise.chosen == max(able)[1] == next(t.number for t in noise.trials if t.chosen)
+
+
+def test_the_figures_are_those_of_a_run_with_the_same_words(
+    noise: TuningRecord, suite: Path, out: Path
+) -> None:
+    words = noise.words
+    assert words[:2] == (f"suite={suite}", f"method={SHAKY}")
+    done = command("run", *words, "attacks=", "seeds=1000,1001", f"out={out}", "--json")
+    assert done.code == 0, done.err
+    assert noise.chosen is not None
+    for scorer, figures in (("forget_nll", "forget"), ("retain_nll", "utility")):
+        scores = [
+            score["value"]
+            for score in done.json["scores"]
+            if score["who"] == "method" and score["scorer"] == scorer
+        ]
+        assert len(scores) == 2
+        (value,) = getattr(noise.trials[noise.chosen - 1], figures).values()
+        assert abs(value) == pytest.approx(sum(scores) / 2, rel=1e-5)
+    jobs = [job for job in done.json["jobs"] if job["stage"] in ("unlearn", "score")]
+    assert {job["state"] for job in jobs} == {"cached"}
+
+
+def test_nothing_is_attacked_and_only_the_tuning_seeds_are_used(
+    noise: TuningRecord, suite: Path, out: Path
+) -> None:
+    assert noise.seeds == (1000, 1001)
+    (asked,) = ask(parse([f"suite={suite}", f"out={out}", "method=noise"]))
+    plan = plan_tuning(asked).plan
+    assert {job.stage for job in plan.jobs} == {"target", "unlearn", "score"}
+    assert {job.seed for job in plan.jobs if "setting" in job.label} == {1000, 1001}
+    assert all(trial.experiment.attacks == () for trial in asked.trials)
+    assert not (out / "store" / "attack").exists()
+
+
+def test_a_second_call_answers_from_the_cache(noise: TuningRecord, suite: Path, out: Path) -> None:
+    done = tuned(suite, out, "method=noise")
+    assert done.code == 0
+    assert "of which 0 to do" in done.err
+    (path,) = (out / "tuning").glob("tiny-noise-*/tuning.json")
+    assert TuningRecord.model_validate_json(path.read_text()) == noise
+
+
+class Interrupts:
+    """A reporter that is interrupted after so many jobs."""
+
+    def __init__(self, after: int) -> None:
+        self.progress, self.left = SilentProgress(), after
+
+    def planned(self, plan: Plan) -> None:
+        pass
+
+    def started(self, job: Job) -> None:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+
+    def finished(self, outcome: Any) -> None:
+        pass
+
+
+def test_an_interrupted_tuning_goes_on_and_ends_the_same(
+    noise: TuningRecord, suite: Path, out: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "target").symlink_to(out / "store" / "target")
+    (asked,) = ask(parse([f"suite={suite}", f"out={tmp_path}", "method=noise"]))
+    with pytest.raises(KeyboardInterrupt):
+        tune(asked, Interrupts(5))
+    assert not (tmp_path / "tuning").exists()
+    rest = tune(asked, Interrupts(13)).record  # 2 + 16 jobs in all
+    without = {"trials", "cost"}
+    assert rest.model_dump(exclude=without) == noise.model_dump(exclude=without)
+    for mine, theirs in zip(rest.trials, noise.trials, strict=True):
+        assert mine.model_dump(exclude={"cost"}) == theirs.model_dump(exclude={"cost"})
+
+
+def test_the_table_shows_every_setting_and_what_to_put_into_the_suite(
+    noise: TuningRecord, suite: Path, out: Path
+) -> None:
+    shown = tuned(suite, out, "method=noise").out
+    assert "noise: 4 settings, tuning seeds 1000, 1001, no attack" in shown
+    rows = [line for line in shown.splitlines() if "│" in line]
+    assert sum("loses utility" in row for row in rows) == sum(not t.eligible for t in noise.trials)
+    assert sum("chosen" in row for row in rows) == 1
+    assert "NOT the suite's protocol" not in shown
+    assert "methods:\n" in shown
+    assert f"Record: {out / 'tuning' / noise.tuning / 'tuning.json'}" in shown.replace("\n", "")
+
+
+# --------------------------------------------------------------------------- what goes wrong
+
+
+def test_where_no_setting_keeps_the_utility_it_leaves_with_4(suite: Path, out: Path) -> None:
+    done = tuned(suite, out, "method=hopeless")
+    assert done.code == 4
+    assert "No setting is chosen: none keeps the utility" in done.out
+    assert "Closest: setting " in done.out
+    assert "methods:" not in done.out
+    (record,) = tuned(suite, out, "method=hopeless", "--json").json
+    assert (record["chosen"], record["methods"], record["words"]) == (None, {}, [])
+    kept = [trial["utility_kept"] for trial in record["trials"]]
+    assert record["closest"] == 1 + kept.index(max(kept))
+
+
+def test_a_setting_that_diverges_is_tried_recorded_and_never_chosen(suite: Path, out: Path) -> None:
+    done = tuned(suite, out, "method=mixed", "--json")
+    assert done.code == 0, done.err
+    (record,) = done.json
+    bad = [trial for trial in record["trials"] if trial["settings"]["mood"] == "diverge"]
+    assert [trial["state"] for trial in bad] == ["diverged", "diverged"]
+    assert not any(trial["eligible"] or trial["chosen"] for trial in bad)
+    assert all(trial["utility_kept"] is None and trial["forget"] == {} for trial in bad)
+    assert bad[0]["failures"][0]["message"] == "step 3: the loss is not finite"
+    assert record["trials"][record["chosen"] - 1]["settings"]["mood"] == "fine"
+
+
+def test_a_setting_that_fails_otherwise_leaves_with_4(suite: Path, out: Path) -> None:
+    done = tuned(suite, out, "method=failing")
+    assert done.code == 4
+    assert "failed: RuntimeError: the dog ate the gradients" in done.out
+    (folder,) = (out / "tuning").glob("tiny-failing-*")
+    traces = sorted((folder / "failures").glob("*.txt"))
+    assert len(traces) == 4  # two settings, two seeds
+    assert "the dog ate the gradients" in traces[0].read_text()
+    record = json.loads((folder / "tuning.json").read_text())
+    assert [t["state"] for t in record["trials"]] == ["done", "failed", "done", "failed"]
+    assert record["chosen"] in (1, 3)
+
+
+def test_an_original_that_can_do_nothing_is_an_error_before_any_setting(
+    tmp_path: Path, out: Path
+) -> None:
+    blind = changed(
+        tmp_path,
+        tuning=protocol(1, noise=shaky(0.0)),
+        utility=[{**metric("NLL_r", "retain_nll"), "chance": 0.5}],
+    )
+    done = tuned(blind, out, "method=noise")
+    assert done.code == 3
+    assert "above chance in no utility metric (NLL_r)" in done.err
+    assert "setting 1" not in done.err  # nothing was trained in vain
+
+
+REFUSED = [
+    (["method=npoo"], "tuning.searches: no search 'npoo'; did you mean 'npo'?"),
+    (["method=npo", "method.beta=3"], "method.beta: cannot be set here"),
+    (["seeds=0"], "a method is tuned on the suite's `tuning_seeds`"),
+    (["attacks=gsm8k"], "nothing is attacked while a method is tuned"),
+    (["attack.train.lr=1"], "nothing is attacked while a method is tuned"),
+    (["budget=0"], "budget: must be at least 1"),
+    (
+        ["budget=5", "method=noise"],
+        "settings in the space: 4, fewer than every method's budget of 5",
+    ),
+    (["suite.tuning_seeds=0,1000"], "[0]: in `seeds` and in `tuning_seeds`"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_words_that_have_no_place_are_refused(
+    suite: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    done = tuned(suite, tmp_path / "none", *words)
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("searches", "message"),
+    [
+        (
+            {"npo": {"beta": [0.1]}, "ilu": {"base.betta": [0.1]}},
+            "tuning.searches.ilu: method.base.betta: unknown setting 'betta'; did you mean 'beta'?",
+        ),
+        (
+            {"npo": {"train.lrr": [0.1]}},
+            "tuning.searches.npo: method.train.lrr: unknown setting 'lrr'",
+        ),
+        ({"npo": {"beta": [-1.0]}}, "tuning.searches.npo: beta: Input should be greater than 0"),
+        ({"npoo": {"beta": [0.1]}}, "tuning.searches.npoo: unknown method 'npoo'; did you mean"),
+        (
+            {"control": {"use": "ilu", "fixed": {"penalti": "irm"}, "space": {"weight": [1]}}},
+            "tuning.searches.control: method.penalti: unknown setting",
+        ),
+    ],
+)
+def test_every_setting_is_checked_before_any_job(
+    tmp_path: Path, searches: Mapping[str, Any], message: str
+) -> None:
+    suite = changed(tmp_path, tuning=protocol(1, **searches))
+    done = tuned(suite, tmp_path / "none")
+    assert done.code == 2
+    assert f"{suite}: {message}" in done.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_suite_without_a_protocol_is_named(tmp_path: Path) -> None:
+    suite = changed(tmp_path)
+    done = tuned(suite, tmp_path / "none")
+    assert done.code == 2
+    assert f"{suite}: the suite does not say how methods are tuned; add tuning.budget" in done.err
+
+
+def test_a_suite_that_reports_a_seed_it_tunes_on_is_refused(tmp_path: Path) -> None:
+    path = changed(tmp_path, seeds=[0, 1001])
+    with pytest.raises(SpecError, match=r"\[1001\]: in `seeds` and in `tuning_seeds`"):
+        resolve(parse([f"suite={path}"]))
+
+
+# --------------------------------------------------------------------------- budgets and labels
+
+
+def test_another_budget_or_suite_is_marked(suite: Path, out: Path) -> None:
+    words = ["method=npo", "budget=2", "suite.tuning.utility_kept=0.5"]
+    (record,) = tuned(suite, out, *words, "--json").json
+    assert (record["budget"], record["suite_budget"], len(record["trials"])) == (2, 4, 2)
+    assert record["changes"] == ["suite.tuning.utility_kept=0.5"]
+    assert record["utility_kept_needed"] == 0.5
+    shown = tuned(suite, out, *words).out
+    mark = "NOT the suite's protocol: budget 2, the suite's is 4; suite.tuning.utility_kept=0.5"
+    assert mark in shown
+    (again,) = tuned(suite, out, "suite.tuning.budget=2", "method=npo", "--json").json
+    assert (again["budget"], again["suite_budget"]) == (2, 4)
+
+
+def test_a_trained_method_is_tuned_and_its_cost_counted(suite: Path, out: Path) -> None:
+    done = tuned(suite, out, "method=npo", "--json")
+    (record,) = done.json
+    assert done.code == (0 if record["chosen"] else 4), done.err
+    assert record["cost"]["steps"] == 4 * 2 * 6  # settings, seeds, the suite's steps
+    assert sum(trial["cost"]["steps"] for trial in record["trials"]) == record["cost"]["steps"]
+    assert record["cost"]["seconds"] > record["cost"]["train_seconds"] > 0
+    assert (record["engine"], record["device"]) == ("hf", "cpu")
+
+
+def test_without_a_method_every_label_is_tuned(tmp_path: Path, out: Path) -> None:
+    searches = {"one": shaky(0.0), "two": shaky(0.1)}
+    suite = changed(tmp_path, tuning={**protocol(1, **searches), "utility_kept": 0.1})
+    done = tuned(suite, out, "--json")
+    assert done.code == 0, done.err
+    assert [record["label"] for record in done.json] == ["one", "two"]
+
+
+# --------------------------------------------------------------------------- what is written down
+
+
+def _method(suite: Path, *words: str) -> Any:
+    return resolve(parse([f"suite={suite}", "attacks=", *words])).method
+
+
+@pytest.mark.parametrize(
+    ("use", "settings", "written"),
+    [
+        ("npo", {"beta": 0.3}, {"beta": 0.3}),
+        (
+            "npo",
+            {"train.epochs": 2.0, "train.lr": 2e-3},
+            {"train": {"steps": None, "epochs": 2.0, "lr": 2e-3}},
+        ),
+        (
+            "ilu",
+            {"weight": 0.2, "base.beta": 0.3, "environments": ("agnews", "gsm8k")},
+            {
+                "base": {"use": "npo", "settings": {"beta": 0.3}},
+                "weight": 0.2,
+                "environments": ["agnews", "gsm8k"],
+            },
+        ),
+        (
+            "ilu",
+            {"base.beta": 4.0, "base": "simnpo"},
+            {"base": {"use": "simnpo", "settings": {"beta": 4.0}}},
+        ),
+        ("ilu", {"base": "graddiff", "train.steps": 3}, {"base": "graddiff"}),
+    ],
+)
+def test_what_goes_into_the_suite_gives_the_same_method_as_the_words(
+    tmp_path: Path, use: str, settings: Setting, written: dict[str, Any]
+) -> None:
+    words = [f"{o.key}={o.text}" for o in method_words(settings)]
+    suite = changed(tmp_path)
+    before = _method(suite, f"method={use}")
+    by_words = _method(suite, f"method={use}", *words)
+    found = suite_settings(by_words, settings)
+    assert {name: found[name] for name in written} == written
+    by_suite = _method(changed(tmp_path, methods={use: found}), f"method={use}")
+    assert by_suite == by_words
+    assert by_suite != before
+
+
+def test_the_document_s_suite_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "tuning.md").read_text(encoding="utf-8")
+    blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
+    assert len(blocks) == 2
+    own = yaml.safe_load(blocks[0])
+    path = changed(tmp_path, **own)
+    found: Experiment = resolve(parse([f"suite={path}", "attacks=", "method=none"]))
+    assert found.suite.tuning is not None
+    assert len(ask(parse([f"suite={path}"]))) == len(own["tuning"]["searches"])
+    mine = yaml.safe_load(blocks[1])
+    assert mine.pop("extends") == "mini"
+    (label,) = mine["tuning"]["searches"]
+    assert SuiteSpec.model_fields.keys() >= mine.keys()
+    assert validate(SearchSpec, mine["tuning"]["searches"][label]).use is not None
