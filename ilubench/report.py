@@ -1,20 +1,18 @@
 """A run's result as tables for a terminal."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ilubench.errors import UsageError
 from ilubench.figures import AttackFigures, RobustnessRow
 from ilubench.intervals import Figure
 from ilubench.pipeline import RunResult
-from ilubench.results import ModelScore, RunRecord
+from ilubench.results import ModelScore
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 
-__all__ = ["comparison", "figure_text", "run_report"]
+__all__ = ["figure_text", "run_report"]
 
 
 def figure_text(figure: Figure | None, digits: int = 3) -> str:
@@ -89,6 +87,9 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
     table = Table(title=title, title_justify="left")
     for name in ("attack", "RA", "recovery", "half-life (steps)", "area", "FA difference"):
         table.add_column(name)
+    compared = any(attack.never_knew for attack in attacks)
+    if compared:
+        table.add_column("vs never knew")
     for attack in attacks:
         table.add_row(
             attack.attack + (" (seen)" if attack.attack in seen else ""),
@@ -97,6 +98,7 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
             figure_text(attack.half_life, 0),
             figure_text(attack.area),
             figure_text(attack.fa_difference),
+            *([figure_text(attack.never_knew)] if compared else []),
         )
     return table
 
@@ -105,9 +107,10 @@ def _score_table(scores: tuple[ModelScore, ...], reference: str) -> Table:
     table = Table(title="Scores (raw scale, +- standard error over items)", title_justify="left")
     for name in ("scorer", "metric", "model", "seed", "value", "items"):
         table.add_column(name)
+    names = {"reference": reference, "retrain": "retrained", "method": "unlearned"}
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
-        who = reference if score.who == "reference" else "unlearned"
+        who = names[score.who]
         value = f"{score.value:.4f}{spread}"
         table.add_row(score.scorer, score.metric, who, str(score.seed), value, str(score.n))
     return table
@@ -142,6 +145,7 @@ def _closing(result: RunResult) -> str:
         failed = "1 job" if len(record.failures) == 1 else f"{len(record.failures)} jobs"
         lines.append(f"{failed} failed; the same command tries again:")
         lines += [f"  {failure.label}: {failure.message}" for failure in record.failures]
+    lines += [f"Note: {note}" for note in record.notes]
     if not result.rows:
         lines.append("Next: `ilubench attack MODEL` shows whether what was forgotten comes back")
     elif len(record.seeds) == 1:
@@ -153,85 +157,4 @@ def _closing(result: RunResult) -> str:
         lines.append("Next: the control, method.penalty=cross_entropy, and the base, method=npo")
     else:
         lines.append("Next: `ilubench ls methods` for another method to compare with")
-    return "\n".join(lines)
-
-
-# --------------------------------------------------------------------------- several runs
-
-
-def _cell(figure: object) -> str:
-    """A stored figure as `value [low, high]`."""
-    if not isinstance(figure, dict):
-        return "-"
-    return figure_text(
-        Figure(
-            value=figure["value"],
-            low=figure["low"],
-            high=figure["high"],
-            n_seeds=figure["n_seeds"],
-            n_items=figure["n_items"],
-            kind=figure["kind"],
-            note=figure["note"],
-        )
-    )
-
-
-def _row_cells(record: RunRecord, row: Mapping[str, Any]) -> list[str]:
-    settings = record.method["settings"]
-    name = str(record.method["use"])
-    if isinstance(settings, dict) and settings.get("penalty") == "cross_entropy":
-        name += " (cross-entropy control)"
-    utility = row["utility"]["unlearned"]
-    worst = row["utility"]["worst"] or 0
-    return [
-        name + ("" if row["status"] == "ok" else f" ({row['status']})"),
-        _cell(row["forget_unlearned"]),
-        _cell(row["ra"]),
-        _cell(row["ra_core"]),
-        _cell(row["worst_case"]),
-        _cell(row["recovery"]),
-        _cell(utility[worst]),
-        *(
-            f"{_cell(attack['steps'][0]['fa'])} -> {_cell(attack['steps'][-1]['fa'])}"
-            for attack in row["attacks"]
-        ),
-    ]
-
-
-def comparison(records: Sequence[RunRecord]) -> str:
-    """Return the runs' rows side by side as Markdown, one table a primary metric.
-
-    Raises:
-        UsageError: the runs are of different suites or attacks, hence not comparable.
-    """
-    first = records[0]
-    shape = (first.suite, first.suite_version, first.attacks, first.engine, first.dtype)
-    for record in records:
-        if (
-            record.suite,
-            record.suite_version,
-            record.attacks,
-            record.engine,
-            record.dtype,
-        ) != shape:
-            problem = f"{record.run} and {first.run} differ in suite, attacks, engine or dtype"
-            raise UsageError(f"{problem}; only like runs stand in one table")
-    lines: list[str] = []
-    for label in first.rows:
-        head = [
-            f"method, {len(first.seeds)} seeds",
-            f"unlearned: {label}",
-            "RA",
-            "RA_core",
-            "worst case",
-            "recovery",
-            "utility (worst)",
-            *(f"FA, {attack}" for attack in first.attacks),
-        ]
-        lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        for record in records:
-            row = record.rows.get(label)
-            if isinstance(row, dict):
-                lines.append(f"| {' | '.join(_row_cells(record, row))} |")
-        lines.append("")
     return "\n".join(lines)

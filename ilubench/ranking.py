@@ -1,0 +1,353 @@
+"""Finished runs side by side: one ranked table a primary metric, as Markdown or JSON.
+
+Figures come from the records; ranks, ties and what could have been found from the samples
+(:mod:`ilubench.compare`), over the suite's `core_unseen` attacks.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from pydantic import JsonValue
+
+from ilubench.compare import Comparison, Entrant, compare, pair_text, table_text
+from ilubench.errors import DataError
+from ilubench.figures import RA_SHARES, RobustnessRow, quartile_steps
+from ilubench.finished import REFERENCES, FinishedRun, check_alike
+from ilubench.intervals import Figure
+from ilubench.markdown import cell, table
+from ilubench.naming import run_names
+from ilubench.report import figure_text
+
+__all__ = ["RankedTable", "Ranking", "TableRow", "rank_runs", "ranking_json", "ranking_text"]
+
+ALL_ATTACKS = 6
+"""Attacks of the full set; RA over fewer says over which."""
+
+NEAR = 0.05
+"""How far a checkpoint may lie from its quartile, as a share of the attack's steps."""
+
+ENOUGH_SEEDS = 5
+SAME_RA = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A run in one table; `rank` is None where `note` says why, `ties` it was not told from."""
+
+    name: str
+    run: FinishedRun
+    figures: RobustnessRow
+    rank: int | None
+    note: str
+    ties: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedTable:
+    """One primary metric.
+
+    Attributes:
+        metric: its label.
+        rows: by rank, then by RA_core; references last.
+        comparison: what the ranks rest on; None where no run can be compared.
+        notes: what a reader must know beside the table.
+    """
+
+    metric: str
+    rows: tuple[TableRow, ...]
+    comparison: Comparison | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The tables of several runs, which agree in suite, engine and dtype."""
+
+    suite: str
+    suite_version: int
+    engine: str
+    dtype: str
+    tables: tuple[RankedTable, ...]
+
+
+def rank_runs(runs: Sequence[FinishedRun]) -> Ranking:
+    """Return the runs' rows side by side, ranked where that can be done.
+
+    Raises:
+        UsageError: the runs are not alike, hence not comparable; names two of them.
+        DataError: no run has a row, or samples that are not those of the record.
+    """
+    check_alike(runs)
+    named = dict(zip(run_names([run.record for run in runs]), runs, strict=True))
+    labels = dict.fromkeys(label for run in runs for label in run.rows)
+    if not labels:
+        raise DataError(f"{runs[0].path}: no robustness row; attack the model first")
+    record = runs[0].record
+    tables = tuple(_table(label, named) for label in labels)
+    return Ranking(record.suite, record.suite_version, record.engine, record.dtype, tables)
+
+
+# --------------------------------------------------------------------------- one metric
+
+
+def _table(label: str, named: Mapping[str, FinishedRun]) -> RankedTable:
+    mine = {name: run for name, run in named.items() if label in run.rows}
+    entrants = [_entrant(name, run, label) for name, run in mine.items() if _complete(run, label)]
+    comparison = compare(entrants) if entrants else None
+    ranked = {row.name: row for row in comparison.rows} if comparison else {}
+    rows = []
+    for name, run in mine.items():
+        figures, found = run.rows[label], ranked.get(name)
+        rank, ties = (found.rank, found.ties) if found else (None, ())
+        note = found.note if found else run.bar(label)
+        rows.append(TableRow(name, run, figures, rank, note, ties))
+        if found is not None:
+            _check_samples(run, label, found.ra)
+    rows.sort(key=_place)
+    notes = [f"{name}: no row in {label}" for name in named if name not in mine]
+    return RankedTable(label, tuple(rows), comparison, (*_notes(rows, comparison), *notes))
+
+
+def _complete(run: FinishedRun, label: str) -> bool:
+    """Whether RA_core can be computed again."""
+    row = run.rows[label]
+    whole = row.status not in ("incomplete", "diverged")
+    return whole and bool(row.ra_core_attacks) and run.samples is not None
+
+
+def _entrant(name: str, run: FinishedRun, label: str) -> Entrant:
+    core = run.rows[label].ra_core_attacks
+    courses = tuple(course for course in run.scores(label).courses if course.attack in core)
+    return Entrant(name, courses, run.bar(label))
+
+
+def _check_samples(run: FinishedRun, label: str, ra: Figure) -> None:
+    """Refuse samples that do not give the record's figure."""
+    stored = run.rows[label].ra_core
+    if stored is None or stored.value is None or ra.value is None:
+        return
+    if abs(stored.value - ra.value) > SAME_RA:
+        raise DataError(
+            f"{run.path}: RA_core of {label} is {stored.value:.6f} by its record and "
+            f"{ra.value:.6f} by its samples; one of the two files is another run's"
+        )
+
+
+def _place(row: TableRow) -> tuple[bool, bool, int, float]:
+    """Ranked rows first, references last; the higher RA first where that says nothing."""
+    core = row.figures.ra_core
+    best = core if core is not None and core.value is not None else row.figures.ra
+    value = best.value if best.value is not None else -1.0
+    return _is_reference(row), row.rank is None, row.rank or 0, -value
+
+
+def _is_reference(row: TableRow) -> bool:
+    return row.run.record.method["use"] in REFERENCES
+
+
+def _notes(rows: Sequence[TableRow], comparison: Comparison | None) -> Iterator[str]:
+    order = [row.name for row in rows]
+    below = {
+        row.name: [name for name in order[k:] if name in row.ties] for k, row in enumerate(rows)
+    }
+    tied = [f"{name} from {', '.join(names)}" for name, names in below.items() if names]
+    if tied:
+        yield f"not told apart: {'; '.join(tied)}"
+    seeds = min((p.difference.n_seeds for p in comparison.pairs), default=0) if comparison else 0
+    if 0 < seeds < ENOUGH_SEEDS:
+        yield (
+            f"some ranks rest on {seeds} seeds: with fewer than five, equal methods are told apart "
+            "by chance in 6-11 % of tables, not in 5 %"
+        )
+    references = [row.name for row in rows if _is_reference(row)]
+    if references:
+        verb = "is a reference" if len(references) == 1 else "are references"
+        yield f"{' and '.join(references)} {verb}: listed, never ranked"
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note in ("no samples", "no RA_core"):
+            why = row.run.unread if row.note == "no samples" else _without_core(row.run)
+            reasons.setdefault(why, []).append(row.name)
+    for why, names in reasons.items():
+        yield f"without a rank: {', '.join(names)} ({why})"
+    for row in rows:
+        fewer = set(row.run.record.attacks) - set(row.figures.ra_attacks)
+        if fewer:
+            yield f"{row.name} lacks {', '.join(sorted(fewer))}: its RA is over the other attacks"
+    yield from dict.fromkeys(text for row in rows for text in _off_quartiles(row.figures))
+
+
+def _without_core(run: FinishedRun) -> str:
+    if run.suite is None:
+        return "not all of the suite's core_unseen attacks were run, or it names none"
+    missing = [name for name in run.suite.core_unseen if name not in run.record.attacks]
+    if missing:
+        return f"of the suite's core_unseen attacks, {', '.join(missing)} not run"
+    return "the suite names no core_unseen attacks"
+
+
+def _off_quartiles(row: RobustnessRow) -> Iterator[str]:
+    """Say where RA's checkpoints are not at the quartiles."""
+    for attack in row.attacks:
+        steps = [point.step for point in attack.steps]
+        shares = [step / steps[-1] for step in quartile_steps(steps)]
+        if any(abs(a - b) > NEAR for a, b in zip(shares, RA_SHARES, strict=True)):
+            found, wanted = (
+                ", ".join(f"{100 * share:.0f}" for share in all_) for all_ in (shares, RA_SHARES)
+            )
+            yield (
+                f"RA of {attack.attack} averages checkpoints at {found} % of its steps, "
+                f"the nearest to {wanted} % that were scored"
+            )
+
+
+# --------------------------------------------------------------------------- Markdown
+
+
+def ranking_text(ranking: Ranking, *, pairs: bool = False) -> str:
+    """Return the tables as Markdown.
+
+    Args:
+        ranking: what to show.
+        pairs: list all pairs of ranked rows below each table.
+    """
+    parts = [
+        f"Suite {cell(ranking.suite)} version {ranking.suite_version}, engine {ranking.engine}, "
+        f"{ranking.dtype}. 95 % intervals."
+    ]
+    for one in ranking.tables:
+        parts.append(f"**{cell(one.metric)}**: higher = better forgotten")
+        parts.append(table(_head(one), [_cells(one, row) for row in one.rows]))
+        parts.append("\n".join(_below(one, pairs=pairs)))
+    fa = _fa_table(ranking.tables[0].rows)
+    return "\n\n".join([*parts, *fa]) + "\n"
+
+
+def _head(one: RankedTable) -> list[str]:
+    attacks = one.rows[0].run.record.attacks
+    core = next((row.figures.ra_core_attacks for row in one.rows if row.figures.ra_core), ())
+    return [
+        "rank",
+        "method",
+        "seeds",
+        "unlearned",
+        f"RA_core over {_names(core)}" if core else "RA_core",
+        "RA_all" if len(attacks) >= ALL_ATTACKS else f"RA over {_names(attacks)}",
+        "worst case",
+        "recovery",
+        "utility kept",
+        "FA difference" + (", lowest" if len(attacks) > 1 else ""),
+    ]
+
+
+def _names(attacks: Sequence[str]) -> str:
+    return cell(f"{{{', '.join(attacks)}}}")
+
+
+def _cells(one: RankedTable, row: TableRow) -> list[str]:
+    figures = row.figures
+    shared = row.rank is not None and [r.rank for r in one.rows].count(row.rank) > 1
+    kept = figures.utility.kept[figures.utility.worst or 0]
+    return [
+        f"{row.rank}{'=' if shared else ''}" if row.rank else cell(f"- ({row.note})"),
+        cell(row.name),
+        str(figures.ra.n_seeds),
+        _shown(figures.forget_unlearned),
+        _shown(figures.ra_core),
+        _shown(figures.ra),
+        _shown(figures.worst_case),
+        _shown(figures.recovery),
+        _shown(kept),
+        _lowest_fa(figures),
+    ]
+
+
+def _shown(figure: Figure | None) -> str:
+    """A figure, whose note may hold names that others chose."""
+    text = figure_text(figure)
+    return cell(text) if figure is None or figure.value is None else text
+
+
+def _lowest_fa(row: RobustnessRow) -> str:
+    """The attack whose user got least of what the original model would have given."""
+    found = [
+        (attack.fa_difference.value, place)
+        for place, attack in enumerate(row.attacks)
+        if attack.fa_difference.value is not None
+    ]
+    if not found:
+        return _shown(row.attacks[0].fa_difference) if row.attacks else "-"
+    attack = row.attacks[min(found)[1]]
+    where = f" ({cell(attack.attack)})" if len(row.attacks) > 1 else ""
+    return _shown(attack.fa_difference) + where
+
+
+def _below(one: RankedTable, *, pairs: bool) -> Iterator[str]:
+    sentence = "Nothing could be ranked" if one.comparison is None else table_text(one.comparison)
+    yield f"{sentence}."
+    for note in one.notes:
+        yield f"- {cell(note)}"
+    if pairs and one.comparison is not None:
+        for pair in one.comparison.pairs:
+            yield f"- {pair_text(replace(pair, a=cell(pair.a), b=cell(pair.b)))}"
+
+
+def _fa_table(rows: Sequence[TableRow]) -> Iterator[str]:
+    """What the downstream user gets; the same in every metric's table."""
+    attacks = list(rows[0].run.record.attacks)
+    by_row = {
+        row.name: {attack.attack: attack.steps for attack in row.figures.attacks} for row in rows
+    }
+    if all(
+        step.fa is None for found in by_row.values() for steps in found.values() for step in steps
+    ):
+        return
+    body = []
+    for name, found in by_row.items():
+        ends = [(found[a][0].fa, found[a][-1].fa) if a in found else (None, None) for a in attacks]
+        body.append([cell(name), *(f"{_shown(first)} -> {_shown(last)}" for first, last in ends)])
+    yield "**FA**: the attacks' own tasks, before and after; each on its scale, higher = better"
+    yield table(["method", *map(cell, attacks)], body)
+
+
+# --------------------------------------------------------------------------- JSON
+
+
+def ranking_json(ranking: Ranking) -> dict[str, JsonValue]:
+    """Return the comparison as plain values: all figures, pairs and notes."""
+    return {
+        "suite": ranking.suite,
+        "suite_version": ranking.suite_version,
+        "engine": ranking.engine,
+        "dtype": ranking.dtype,
+        "tables": [_plain_table(one) for one in ranking.tables],
+    }
+
+
+def _plain_table(one: RankedTable) -> dict[str, JsonValue]:
+    comparison = dataclasses.asdict(one.comparison) if one.comparison else {}
+    return {
+        "metric": one.metric,
+        "rows": [_plain_row(row) for row in one.rows],
+        "pairs": comparison.get("pairs", []),
+        "detectable": comparison.get("detectable"),
+        "notes": list(one.notes),
+    }
+
+
+def _plain_row(row: TableRow) -> dict[str, JsonValue]:
+    record = row.run.record
+    return {
+        "rank": row.rank,
+        "note": row.note,
+        "ties": list(row.ties),
+        "name": row.name,
+        "run": record.run,
+        "method": dict(record.method),
+        "method_version": record.method_version,
+        "seeds": list(record.seeds),
+        "seen": list(record.seen),
+        "figures": cast("JsonValue", dataclasses.asdict(row.figures)),
+    }

@@ -1,0 +1,437 @@
+"""`ilubench table`: ranks from the samples, names, notes, and what cannot stand in one table."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished_runs import Told, edit_row, write_run
+from runs import command, made
+from test_measured import LEADERBOARDS, RESULT_SETS
+
+from ilubench.errors import DataError
+from ilubench.finished import read_run
+from ilubench.markdown import cell, table
+from ilubench.naming import run_names
+from ilubench.ranking import rank_runs, ranking_text
+from ilubench.results import RunRecord
+
+COLUMNS = 10
+
+
+def split(line: str) -> list[str]:
+    """The cells of a Markdown row, escapes undone."""
+    parts = re.findall(r"(?:\\.|[^|\\])*", line.strip().removeprefix("|").removesuffix("|"))
+    return [re.sub(r"\\(.)", r"\1", part).strip() for part in parts if part]
+
+
+def rows_of(text: str, place: int = 0) -> dict[str, dict[str, str]]:
+    """Method -> heading -> cell, of the table at that place."""
+    blocks = [block for block in text.split("\n\n") if block.startswith("|")]
+    head, _, *body = map(split, blocks[place].splitlines())
+    assert all(len(cells) == len(head) for cells in body), body
+    return {
+        dict(zip(head, c, strict=True))["method"]: dict(zip(head, c, strict=True)) for c in body
+    }
+
+
+def run_table(*paths: Path | str, code: int = 0) -> str:
+    done = command("table", *map(str, paths))
+    assert done.code == code, done.err
+    return done.out if code == 0 else done.err
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[str, Path]:
+    """Two alike, one better, the original and the retrained model."""
+    told = {
+        "low": Told("graddiff", end=0.5, noise=1),
+        "none": Told("none"),
+        "top": Told("ilu", end=0.7, noise=2),
+        "tie": Told("npo", end=0.502, noise=3),
+        "never": Told("retrain", end=0.8, noise=4),
+    }
+    return {name: write_run(tmp_path / name, one) for name, one in told.items()}
+
+
+# --------------------------------------------------------------------------- ranks
+
+
+def test_ranks_of_known_means(runs: dict[str, Path]) -> None:
+    shown = run_table(*runs.values())
+    rows = rows_of(shown)
+    assert list(rows) == ["ilu", "npo", "graddiff", "retrain", "none"]
+    assert [row["rank"] for row in rows.values()] == ["1", "2=", "2=", *["- (reference)"] * 2]
+    assert rows["ilu"]["RA_core over {core}"].startswith("0.700 [")
+    assert rows["ilu"]["RA over {seen, core}"].startswith("0.650 [")
+    assert rows["ilu"]["recovery"].startswith(f"{(0.8 - 0.65) / (0.8 - 0.1):.3f} [")
+    assert rows["ilu"]["worst case"].startswith("0.600 [")
+    assert rows["ilu"]["utility kept"].startswith("1.000 [")
+    assert rows["ilu"]["FA difference, lowest"].startswith("-0.100 [")
+    assert rows["ilu"]["FA difference, lowest"].endswith("] (core)")
+    task = rows_of(shown, 1)["ilu"]
+    assert re.sub(r" \[.*?\]", "", task["core"]) == "0.200 -> 0.600"
+    assert rows["npo"]["seeds"] == "5"
+    assert max(map(len, rows.values())) <= COLUMNS
+    assert "not told apart: npo from graddiff" in shown
+    assert "retrain and none are references: listed, never ranked" in shown
+    assert "Smallest difference of RA that this table could have shown" in shown
+    assert "over 3 pairs" in shown
+
+
+def test_pairs_are_shown_when_asked(runs: dict[str, Path]) -> None:
+    given = [str(path) for path in runs.values()]
+    plain, asked = command("table", *given).out, command("table", *given, "--pairs").out
+    assert "Holm" not in plain
+    lines = [line for line in asked.splitlines() if "Holm" in line]
+    assert len(lines) == 3
+    assert sum("not told apart" in line for line in lines) == 1
+    assert any(line.startswith("- graddiff - ilu: -0.200 [") for line in lines)
+
+
+def test_json(runs: dict[str, Path]) -> None:
+    done = command("table", *map(str, runs.values()), "--json")
+    assert done.code == 0, done.err
+    assert (done.json["suite"], done.json["engine"]) == ("known", "hf")
+    (one,) = done.json["tables"]
+    assert one["metric"] == "FQ"
+    found = {row["name"]: (row["rank"], row["ties"], row["note"]) for row in one["rows"]}
+    assert found["ilu"] == (1, [], "")
+    assert found["npo"] == (2, ["graddiff"], "")
+    assert found["none"] == (None, [], "reference")
+    assert len(one["pairs"]) == 3
+    low, high = one["detectable"]
+    assert 0 < low <= high < 0.2
+    assert one["rows"][0]["figures"]["ra_core"]["value"] == pytest.approx(0.7)
+
+
+def bar_by(tmp_path: Path, told: Told, **row: Any) -> dict[str, dict[str, str]]:
+    """The table of that run, of two that can be ranked, and of the retrained model."""
+    folders = [
+        write_run(tmp_path / "a", Told("npo", noise=1)),
+        write_run(tmp_path / "b", Told("simnpo", end=0.5, noise=2)),
+        write_run(tmp_path / "barred", told),
+        write_run(tmp_path / "never", Told("retrain", end=0.95, noise=4)),
+    ]
+    if row:
+        edit_row(folders[2], **row)
+    rows = rows_of(run_table(*folders))
+    assert [rows["npo"]["rank"], rows["simnpo"]["rank"]] == ["1", "2"]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("told", "row", "note"),
+    [
+        (Told("ilu", seen=("core",)), {}, "- (trained on core)"),
+        (Told("ilu", utility=0.4), {}, "- (collapsed)"),
+        (Told("ilu", end=0.9), {"status": "diverged"}, "- (diverged)"),
+        (Told("ilu", end=0.9), {"status": "incomplete"}, "- (incomplete)"),
+        (Told("ilu", end=0.9), {"status": "unknown"}, "- (unknown utility)"),
+        (Told("ilu", seeds=(0,)), {}, "- (1 seed: a rank needs two shared seeds)"),
+        (Told("ilu", seeds=(8, 9)), {}, "- (fewer than two seeds shared with npo, simnpo)"),
+    ],
+)
+def test_listed_and_not_ranked(tmp_path: Path, told: Told, row: Any, note: str) -> None:
+    rows = bar_by(tmp_path, told, **row)
+    assert list(rows)[-2:] == ["ilu", "retrain"]
+    assert rows["ilu"]["rank"] == note
+
+
+def test_an_attack_that_is_no_core_attack_may_be_seen(tmp_path: Path) -> None:
+    told = Told("ilu", end=0.4, noise=5, seen=("seen",))
+    assert bar_by(tmp_path, told)["ilu"]["rank"] == "3"
+
+
+def test_few_seeds_are_a_note(tmp_path: Path) -> None:
+    few = [
+        write_run(tmp_path / use, Told(use, noise=k, seeds=(0, 1)))
+        for k, use in enumerate(("npo", "ilu"))
+    ]
+    assert "some ranks rest on 2 seeds" in run_table(*few)
+    more = [
+        write_run(tmp_path / f"{use} more", Told(use, noise=k))
+        for k, use in enumerate(("npo", "ilu"))
+    ]
+    assert "some ranks rest on" not in run_table(*more)
+
+
+def test_without_core_attacks_nothing_is_ranked(tmp_path: Path) -> None:
+    told = {"npo": 1, "ilu": 2}
+    one = [write_run(tmp_path / u, Told(u, noise=n, attacks=("seen",))) for u, n in told.items()]
+    shown = run_table(*one)
+    assert [row["rank"] for row in rows_of(shown).values()] == ["- (no RA_core)"] * 2
+    assert "without a rank: " in shown
+    assert "of the suite's core_unseen attacks, core not run" in shown
+    assert "Nothing could be ranked." in shown
+    none = [
+        write_run(tmp_path / f"{u} none", Told(u, noise=n, suite={"core_unseen": []}))
+        for u, n in told.items()
+    ]
+    assert "the suite names no core_unseen attacks" in run_table(*none)
+
+
+# --------------------------------------------------------------------------- without samples
+
+
+def test_a_bare_record_is_listed_and_says_why(runs: dict[str, Path], tmp_path: Path) -> None:
+    bare = tmp_path / "only.json"
+    shutil.move(runs["top"] / "results.json", bare)
+    shown = run_table(bare, runs["low"], runs["tie"])
+    rows = rows_of(shown)
+    assert rows["ilu"]["rank"] == "- (no samples)"
+    assert rows["ilu"]["worst case"].startswith("0.600 [")
+    assert rows["npo"]["rank"] == "1="
+    assert "without a rank: ilu (no samples.parquet beside it)" in shown
+    assert "Nothing could be ranked." in run_table(bare)
+
+
+def test_the_record_s_path_is_as_good_as_its_folder(runs: dict[str, Path]) -> None:
+    folders = run_table(runs["top"], runs["low"])
+    files = run_table(*(runs[name] / "results.json" for name in ("top", "low")))
+    assert files == folders
+
+
+def test_samples_of_another_suite_version_are_not_read(runs: dict[str, Path]) -> None:
+    config = runs["top"] / "config.yaml"
+    config.write_text(config.read_text().replace("\n  version: 1", "\n  version: 2", 1))
+    shown = run_table(runs["top"], runs["low"], runs["tie"])
+    assert rows_of(shown)["ilu"]["rank"] == "- (no samples)"
+    assert "measured on known version 1, and what is at hand is known 2" in shown
+
+
+def test_without_a_configuration_the_shipped_suite_is_asked(runs: dict[str, Path]) -> None:
+    (runs["top"] / "config.yaml").unlink()
+    shown = run_table(runs["top"], runs["low"], runs["tie"])
+    assert rows_of(shown)["ilu"]["rank"] == "- (no samples)"
+    assert "unknown suite 'known'" in shown
+
+
+def test_samples_of_another_run_are_refused(runs: dict[str, Path]) -> None:
+    shutil.copy(runs["low"] / "samples.parquet", runs["top"] / "samples.parquet")
+    error = run_table(runs["top"], runs["tie"], code=3)
+    assert "RA_core of FQ is 0.700000 by its record and 0.500000 by its samples" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("{", "is no run's record"), ('{"run": 1}', "is no run's record"), (None, "give a run's")],
+)
+def test_bad_records(tmp_path: Path, text: str | None, found: str) -> None:
+    if text is not None:
+        (tmp_path / "results.json").write_text(text)
+    error = run_table(tmp_path, code=3)
+    assert str(tmp_path / "results.json") in error
+    assert found in error
+
+
+def test_a_row_that_cannot_be_read(runs: dict[str, Path]) -> None:
+    edit_row(runs["top"], status="wonderful")
+    assert "FQ.status" in run_table(runs["top"], code=3)
+
+
+def test_a_run_without_rows(tmp_path: Path) -> None:
+    empty = write_run(tmp_path / "a", Told("npo"), rows={})
+    assert "no robustness row" in run_table(empty, code=3)
+    other = write_run(tmp_path / "b", Told("ilu"))
+    assert "npo: no row in FQ" in run_table(other, empty)
+
+
+# --------------------------------------------------------------------------- what is not mixed
+
+
+@pytest.mark.parametrize(
+    ("told", "changes", "what"),
+    [
+        (Told("ilu"), {"suite": "other"}, "suite (known and other)"),
+        (Told("ilu"), {"suite_version": 2}, "suite version (1 and 2)"),
+        (Told("ilu"), {"engine": "vllm"}, "engine (hf and vllm)"),
+        (Told("ilu"), {"dtype": "bfloat16"}, "dtype (float32 and bfloat16)"),
+        (Told("ilu", attacks=("core",)), {}, "attacks (core, seen and core)"),
+        (
+            Told("ilu", attack_settings={"train": {"lr": 0.2}}),
+            {},
+            "train.lr of",
+        ),
+        (Told("ilu", steps=(50, 100)), {}, "the scored steps of"),
+        (Told("ilu", suite={"core_unseen": ["seen"]}), {}, "core_unseen (core and seen)"),
+    ],
+)
+def test_unlike_runs(tmp_path: Path, told: Told, changes: Any, what: str) -> None:
+    one = write_run(tmp_path / "one", Told("npo"))
+    other = write_run(tmp_path / "other", told, **changes)
+    error = run_table(one, other, code=2)
+    assert f"{one} and {other} differ in {what}" in error
+    assert error.count("\n") == 1
+
+
+def test_settings_of_the_machine_may_differ(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", Told("npo"))
+    train = {"lr": 0.1, "micro_batch": 2, "save_every_s": 1}
+    run_table(one, write_run(tmp_path / "other", Told("ilu", attack_settings={"train": train})))
+
+
+def test_another_original_model(tmp_path: Path) -> None:
+    one, other = (write_run(tmp_path / use, Told(use)) for use in ("npo", "ilu"))
+    record = json.loads((other / "results.json").read_text())
+    original = {**record["rows"]["FQ"]["forget_original"], "value": 0.3}
+    edit_row(other, forget_original=original)
+    error = run_table(one, other, code=2)
+    assert "differ in the original model's FQ (0.100 and 0.300)" in error
+
+
+def test_a_run_is_given_once(runs: dict[str, Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(runs["top"], tmp_path / "copy")
+    error = run_table(runs["top"], copy, code=2)
+    assert f"{runs['top']} and {copy} are the same run (known-top); give it once" in error
+
+
+# --------------------------------------------------------------------------- notes on RA
+
+
+def test_checkpoints_off_the_quartiles_are_said(tmp_path: Path) -> None:
+    on = run_table(write_run(tmp_path / "on", Told("npo", steps=(26, 50, 100))))
+    assert "averages checkpoints" not in on
+    off = run_table(write_run(tmp_path / "off", Told("npo", steps=(33, 67, 100))))
+    assert "RA of core averages checkpoints at 33, 33, 100 % of its steps" in off
+    assert "the nearest to 25, 50, 100 % that were scored" in off
+    assert "RA of seen averages" in off
+
+
+# --------------------------------------------------------------------------- names
+
+
+def named(*methods: tuple[str, dict[str, Any]], **fields: list[Any]) -> tuple[str, ...]:
+    """The names of runs with those settings."""
+    records = []
+    for k, (use, settings) in enumerate(methods):
+        own = {name: values[k] for name, values in fields.items()}
+        given = {"method_version": 1, "seeds": (0, 1), **own}
+        records.append(
+            RunRecord(
+                run=f"r{k}",
+                suite="s",
+                suite_version=1,
+                method={"use": use, "settings": settings},
+                attacks=(),
+                engine="hf",
+                dtype="float32",
+                rows={},
+                cost={},
+                jobs=(),
+                **given,
+            )
+        )
+    return run_names(records)
+
+
+def test_names() -> None:
+    lr = {"train": {"lr": 0.1, "steps": 4}, "penalty": "irm"}
+    ce = {"train": {"lr": 0.2, "steps": 4}, "penalty": "ce"}
+    both = {"train": {"lr": 0.2, "steps": 4}, "penalty": "irm"}
+    assert named(("npo", lr), ("ilu", lr)) == ("npo", "ilu")
+    assert named(("ilu", lr), ("npo", lr), ("ilu", ce)) == (
+        "ilu (penalty=irm)",
+        "npo",
+        "ilu (penalty=ce)",
+    )
+    assert named(("ilu", lr), ("ilu", ce), ("ilu", both)) == (
+        "ilu (penalty=irm, train.lr=0.1)",
+        "ilu (penalty=ce, train.lr=0.2)",
+        "ilu (penalty=irm, train.lr=0.2)",
+    )
+
+
+def test_names_of_wrapped_methods() -> None:
+    bases: list[tuple[str, dict[str, Any]]] = [
+        ("ilu", {"base": {"use": use, "settings": {"beta": 0.1, "parts": [1, 2], "on": None}}})
+        for use in ("npo", "simnpo")
+    ]
+    assert named(*bases) == ("ilu (base=npo)", "ilu (base=simnpo)")
+    other = {"base": {"use": "npo", "settings": {"beta": 0.1, "parts": [1, 3], "on": None}}}
+    assert named(bases[0], ("ilu", other)) == ("ilu (base.parts=1,2)", "ilu (base.parts=1,3)")
+
+
+def test_names_where_the_settings_are_equal() -> None:
+    two: list[tuple[str, dict[str, Any]]] = [("npo", {"beta": 0.1})] * 2
+    assert named(*two, seeds=[(0, 1), (2, 3)]) == ("npo (seeds=0,1)", "npo (seeds=2,3)")
+    assert named(*two, method_version=[1, 2]) == ("npo (version=1)", "npo (version=2)")
+    assert named(*two) == ("npo (r0)", "npo (r1)")
+
+
+def test_names_of_a_grid_need_more_than_three_settings() -> None:
+    """Four settings, each alone different in one run: whatever is shown, it tells them apart."""
+    grid = [{key: int(key == own) for key in "abcde"} for own in "abcde"]
+    found = named(*(("m", dict(settings)) for settings in grid))
+    assert len(set(found)) == len(grid)
+
+
+# --------------------------------------------------------------------------- hostile text
+
+
+HOSTILE = "a|b\\|c\n| 9 | owned | `x` <script> [l](u) **\x1b[31m"
+
+
+def test_cells_show_text_as_it_is() -> None:
+    assert "\n" not in cell(HOSTILE)
+    assert "\x1b" not in cell(HOSTILE)
+    shown = split(f"| {cell(HOSTILE)} | x |")
+    assert shown == [" ".join(HOSTILE.split()).replace("\x1b", "\N{REPLACEMENT CHARACTER}"), "x"]
+    with pytest.raises(ValueError, match="1 cells below 2"):
+        table(["a", "b"], [["c"]])
+
+
+def test_hostile_names_break_no_row(tmp_path: Path) -> None:
+    settings = [{"base": HOSTILE}, {"base": "other"}]
+    folders = [
+        write_run(tmp_path / str(k), Told(f"m {HOSTILE}", own, noise=k, end=0.5 + k / 10))
+        for k, own in enumerate(settings)
+    ]
+    shown = command("table", *map(str, folders), "--pairs").out
+    for place in (0, 1):
+        names = list(rows_of(shown, place))
+        assert len(names) == 2
+        assert all("owned" in name for name in names)
+    assert [row["rank"] for row in rows_of(shown).values()] == ["1", "2"]
+    assert "\x1b" not in shown
+    assert len([line for line in shown.splitlines() if line.startswith("|")]) == 8
+    assert not any(line.startswith("| 9") for line in shown.splitlines())
+
+
+# --------------------------------------------------------------------------- real runs
+
+
+def test_a_real_run(tmp_path: Path) -> None:
+    """Its samples give the record's figures, although no plugin is loaded."""
+    (folder,) = (path.parent for path in made().glob("*/results.json"))
+    run = read_run(folder)
+    assert not run.unread
+    (stored,) = run.rows.values()
+    again = run.over("NLL_f", run.record.attacks)
+    assert again.ra == stored.ra
+    assert again.recovery == stored.recovery
+    with pytest.raises(DataError, match="not all of sst2 were run"):
+        run.over("NLL_f", ("sst2",))
+    shown = run_table(folder)
+    assert rows_of(shown)["ilu"]["seeds"] == "1"
+    assert "Nothing could be ranked" in shown
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    assert run_table(moved) == shown
+
+
+@pytest.mark.parametrize("suite", sorted({path.parts[-3] for path in RESULT_SETS}))
+def test_committed_result_sets(suite: str) -> None:
+    """They stand in one table a metric, each told apart, the original never ranked."""
+    runs = [read_run(path) for path in RESULT_SETS if path.parts[-3] == suite]
+    ranking = rank_runs(runs)
+    assert ranking.suite == suite == (LEADERBOARDS / suite).name
+    assert [one.metric for one in ranking.tables] == list(runs[0].rows)
+    for one in ranking.tables:
+        assert len({row.name for row in one.rows}) == len(runs)
+        notes = {row.run.record.method["use"]: row.note for row in one.rows}
+        assert notes["none"] == "reference"
+    assert ranking_text(ranking).count("| none |") == len(ranking.tables) + 1
