@@ -352,4 +352,6 @@ def _never_knew(course: Course, retrain: MethodRuns) -> Figure:
     other = _same_course(course, retrain, "retrained")
     if isinstance(other, Figure):
         return other
+    if not set(course.forget[-1].seeds) & set(other.forget[-1].seeds):
+        return no_figure("n/a: the retrained model was attacked with no seed of the method")
     return paired_difference(course.forget[-1], other.forget[-1], f"attack {course.attack!r}")

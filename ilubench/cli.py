@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ilubench.experiment import Experiment
-    from ilubench.results import RunRecord
     from ilubench.specs import ModelSource
 
 __all__ = ["app", "main"]
@@ -97,8 +96,11 @@ def plan(words: Words = None, config: Config = None, as_json: Json = False) -> i
 
     from ilubench.planning import make_plan
     from ilubench.progress import plan_table
+    from ilubench.training_text import find_overlaps, overlap_warnings
 
-    made = make_plan(_experiment(words, config))
+    experiment = _experiment(words, config)
+    made = make_plan(experiment)
+    warnings = overlap_warnings(experiment, find_overlaps(experiment))
     if as_json:
         jobs = [
             {"stage": j.stage, "key": j.key, "label": j.label, "cached": made.is_done(j)}
@@ -111,11 +113,44 @@ def plan(words: Words = None, config: Config = None, as_json: Json = False) -> i
             "engine": engine.name,
             "engine_reason": engine.reason,
             "jobs": jobs,
+            "warnings": list(warnings),
         }
         typer.echo(json.dumps(shown))
     else:
         _console(stderr=False).print(plan_table(made))
+        for warning in warnings:
+            typer.echo(f"warning: {warning}", err=True)
     return COMPLETE
+
+
+@app.command()
+def tune(words: Words = None, config: Config = None, as_json: Json = False) -> int:
+    """Choose methods' settings by the suite's protocol: one budget, tuning seeds, no attack.
+
+    method=LABEL names one of the suite's tuning.searches; without it every one is tuned.
+    Leaves with 4 where no setting keeps the utility, or one could not be tried.
+    """
+    import json
+
+    from ilubench.overrides import from_file, parse
+    from ilubench.progress import reporter
+    from ilubench.tuning.asked import ask
+    from ilubench.tuning.run import tune as carry_out
+    from ilubench.tuning.table import tuning_report
+
+    overrides = parse(words or ())
+    if config is not None:
+        overrides = from_file(config, overrides)
+    records = []
+    for asked in ask(overrides):
+        with reporter(_console()) as shown:
+            result = carry_out(asked, shown)
+        records.append(result.record)
+        if not as_json:
+            _console(stderr=False).print(tuning_report(result.record, result.path))
+    if as_json:
+        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+    return COMPLETE if all(record.complete for record in records) else FAILED_JOBS
 
 
 @app.command()
@@ -188,29 +223,46 @@ def list_(
     return COMPLETE
 
 
-def _record(folder: Path) -> "RunRecord":
-    import json
-
-    from ilubench.errors import DataError
-    from ilubench.results import RunRecord
-
-    path = folder / "results.json" if folder.is_dir() else folder
-    try:
-        return RunRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; give a run's folder") from error
-    except ValueError as error:
-        raise DataError(f"{path} is no run's record: {error}") from error
-
-
 @app.command()
 def table(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of finished runs")],
+    pairs: Annotated[bool, typer.Option("--pairs", help="also all pairs of ranked runs")] = False,
+    as_json: Json = False,
 ) -> int:
-    """Print finished runs side by side, as Markdown."""
-    from ilubench.report import comparison
+    """Print finished runs side by side, ranked, as Markdown."""
+    import json
 
-    typer.echo(comparison([_record(folder) for folder in runs]))
+    from ilubench.finished import read_run
+    from ilubench.ranking import rank_runs, ranking_json, ranking_text
+
+    found = rank_runs([read_run(path) for path in runs])
+    as_text = json.dumps(ranking_json(found)) if as_json else ranking_text(found, pairs=pairs)
+    typer.echo(as_text.rstrip("\n"))
+    return COMPLETE
+
+
+@app.command("matched")
+def matched_(
+    sweeps: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=RUN,RUN,...", help="one method at several strengths"),
+    ],
+    at: Annotated[
+        float | None, typer.Option("--at", help="also each sweep's figures at this f_u")
+    ] = None,
+    welch: Annotated[
+        bool, typer.Option("--welch", help="also per-seed means, for runs that share no seed")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Compare strength sweeps of several methods where they forgot equally much, as Markdown."""
+    import json
+
+    from ilubench.sweeps import compare_sweeps, read_sweeps, sweeps_json, sweeps_text
+
+    found = compare_sweeps(read_sweeps(sweeps), at=at, welch=welch)
+    as_text = json.dumps(sweeps_json(found)) if as_json else sweeps_text(found)
+    typer.echo(as_text.rstrip("\n"))
     return COMPLETE
 
 
@@ -231,24 +283,58 @@ def variance(
     return COMPLETE
 
 
+@app.command()
+def gates(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run of method=none")],
+    as_json: Json = False,
+) -> int:
+    """Check a suite's attacks on the original model: is each learned, and harmless otherwise?
+
+    Leaves with 4 where one of the bounds that the suite states is not kept.
+    """
+    import dataclasses
+    import json
+
+    from ilubench.finished import read_run
+    from ilubench.gates import gates_of, gates_text
+    from ilubench.training_text import distinct_examples
+
+    finished = read_run(run)
+    words = [f"suite={finished.record.suite}", f"attacks={','.join(finished.record.attacks)}"]
+    found = gates_of(finished, distinct_examples(_experiment(words, None)))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(gate) for gate in found], indent=1))
+    else:
+        typer.echo(gates_text(found))
+    return COMPLETE if all(gate.passed for gate in found) else FAILED_CHECKS
+
+
 @app.command("make-target")
 def make_target(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where to write the model")],
     words: Words = None,
     config: Config = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="make the model that never saw the forget set")
+    ] = False,
 ) -> int:
     """Train a suite's target model by its recipe (the shipped ones were made so)."""
-    from ilubench.errors import UsageError
-    from ilubench.planning import make_plan
-    from ilubench.progress import job_bars
-    from ilubench.stages.target import build_target
+    import os
 
+    from ilubench.errors import UsageError
+    from ilubench.executors.local import one_process
+    from ilubench.planning import make_bench
+    from ilubench.progress import job_bars
+    from ilubench.stages.target import build_target, recipe_of
+
+    one_process(os.environ)
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; choose another folder")
-    bench = make_plan(_experiment(words, config)).bench
+    bench = make_bench(_experiment(words, config))
+    recipe_of(bench.suite, retrain=retrain)  # none is an error before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     with job_bars(_console()) as progress:
-        build_target(bench, folder, progress)
+        build_target(bench, folder, progress, retrain=retrain)
     for scratch in (*folder.glob("state.*"), folder / "log.jsonl"):
         scratch.unlink(missing_ok=True)
     typer.echo(f"wrote {folder}", err=True)

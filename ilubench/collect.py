@@ -38,7 +38,8 @@ _WHERE = pa.schema(
     ]
 )
 SCHEMA = pa.schema([*_WHERE, *SAMPLES])
-"""A run's samples; `who` is `method` or `reference`, `attack` is empty before any attack."""
+"""A run's samples; `who` is `method`, `reference` or `retrain` (the model that never knew),
+`attack` is empty before any attack."""
 
 Items: TypeAlias = Mapping[str, float]
 
@@ -85,11 +86,11 @@ def gather(plan: Plan) -> pa.Table:
 
 
 def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
-    """Return what the samples say of the `method` or of the `reference`.
+    """Return what the samples say of the method, or of a model that it is compared with.
 
     Args:
         samples: a run's.
-        who: whose.
+        who: whose: `method`, `reference` or `retrain`.
         seeded: whether each seed has its own unlearned model; a course starts at its score.
     """
     scores: dict[int, Measured] = {}
@@ -112,6 +113,8 @@ def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
 def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, RobustnessRow]:
     """Return primary metric -> the method's row; empty when nothing was attacked or scored.
 
+    There is a never-knew difference where the samples have a retrained model's.
+
     Raises:
         DataError: seeds were scored on other items, or too much is missing.
     """
@@ -121,11 +124,13 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
         mine = cells(samples, "method", seeded=experiment.method.seeded)
     if not experiment.attacks or not mine.scores or not original.scores:
         return {}
+    never = cells(samples, "retrain", seeded=False)
+    measured = (mine, original, never) if never.scores else (mine, original)
     present = {attack.name for attack in experiment.attacks}
     core = experiment.suite.core_unseen
     missing = any(
         seed not in runs.attacks.get(attack.name, {})
-        for runs in (mine, original)
+        for runs in measured
         for attack in experiment.attacks
         for seed in experiment.seeds
     )
@@ -136,6 +141,7 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
             method_runs(experiment, original, metric),
             chances(experiment, metric),
             core=core if set(core) <= present else (),
+            retrain=method_runs(experiment, never, metric) if never.scores else None,
         )
         rows[metric.label] = replace(row, status="incomplete") if missing else row
     return rows

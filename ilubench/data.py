@@ -1,5 +1,6 @@
 """Rows -> training examples -> batches; which items a step sees depends on (seed, step) alone."""
 
+import dataclasses
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -9,14 +10,27 @@ import torch
 
 from ilubench.errors import DataError
 from ilubench.identity import seed_for
-from ilubench.interfaces import Batch, Dataset, Example, Row
+from ilubench.interfaces import Batch, Dataset, Example, Ids, Row
 from ilubench.specs import DataSource
 from ilubench.tables import Tables, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Blocks", "Stream", "collate", "encode", "examples", "to_device"]
+__all__ = [
+    "Blocks",
+    "Stream",
+    "check_mask",
+    "check_targets",
+    "collate",
+    "encode",
+    "examples",
+    "to_device",
+]
+
+_MASKS_CHECKED = 32
+"""Rows of a role whose loss mask is checked against the prompt's own tokens: what is wrong with a
+template or a tokenizer is wrong in every row, and each check tokenises the prompt once more."""
 
 
 def encode(
@@ -72,20 +86,30 @@ def examples(
     for role in roles:
         source = tables.source(role)
         length = min(max_length, source.max_length or max_length)
-        for row in tables.rows(role):
-            found.extend(_row_examples(row, role, source, tokenizer, length))
+        for place, row in enumerate(tables.rows(role)):
+            check = place < _MASKS_CHECKED
+            found.extend(_row_examples(row, role, source, tokenizer, length, check=check))
     if not found:
         raise DataError(f"no training items in {', '.join(roles) or 'no role'}")
     return found
 
 
 def _row_examples(
-    row: Row, role: str, source: DataSource, tokenizer: "PreTrainedTokenizerBase", length: int
+    row: Row,
+    role: str,
+    source: DataSource,
+    tokenizer: "PreTrainedTokenizerBase",
+    length: int,
+    *,
+    check: bool,
 ) -> list[Example]:
     prompt = render(source.prompt, row, source, role)
     completion = render(source.completion, row, source, role)
     name = f"data.{role}: item {row['id']!r}"
-    parts = _fit(*encode(tokenizer, prompt, completion), source, length, name)
+    ids, mask = encode(tokenizer, prompt, completion)
+    if check:
+        check_mask(tokenizer, prompt, (ids, mask), name)
+    parts = _fit(ids, mask, source, length, name)
     for _, mask in parts:
         if not any(mask):
             raise DataError(f"{name} has no token to learn; is its completion empty?")
@@ -93,6 +117,46 @@ def _row_examples(
         Example(f"{role}/{row['id']}/{part}", tuple(ids), tuple(mask))
         for part, (ids, mask) in enumerate(parts)
     ]
+
+
+def check_mask(
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: str,
+    encoded: tuple[Ids, Sequence[bool]],
+    name: str,
+) -> None:
+    """Refuse a loss mask that is on the prompt or on padding.
+
+    The tokens with which the prompt's own encoding begins are the prompt's, except its last: a
+    tokenizer may merge it with the completion, whose it then is.
+
+    Args:
+        tokenizer: that encoded it.
+        prompt: what must not be learned.
+        encoded: ids and loss mask of prompt and completion, each of length T.
+        name: of the item.
+
+    Raises:
+        DataError: a token of the prompt, or padding, is a target.
+    """
+    ids, mask = encoded
+    alone = list(tokenizer(prompt, verbose=False)["input_ids"]) if prompt else []
+    if alone and alone[-1] == tokenizer.eos_token_id:
+        alone.pop()  # the tokenizer ends every text with it
+    for place, (own, token) in enumerate(zip(alone[:-1], ids, strict=False)):
+        if own != token:
+            break
+        if mask[place]:
+            shown = tokenizer.decode([token])
+            raise DataError(
+                f"{name}: token {place + 1} ({shown!r}) is the prompt's and a target; "
+                "the loss is on the completion only"
+            )
+    pad = tokenizer.pad_token_id
+    if pad in (tokenizer.eos_token_id, tokenizer.unk_token_id):
+        return  # then it also stands for something that is learned
+    if any(target and token == pad for token, target in zip(ids, mask, strict=True)):
+        raise DataError(f"{name}: padding ({tokenizer.pad_token!r}) is a target; leave it out")
 
 
 class Stream:
@@ -133,6 +197,9 @@ def collate(
         indices: the step's items.
         pad: padding token id.
         micro: sequences at once; all, when None.
+
+    Raises:
+        DataError: an example's first token is a target, or none is.
     """
     order = sorted(indices, key=lambda index: (len(dataset[index].input_ids), index))
     size = micro or len(order)
@@ -151,18 +218,38 @@ def collate(
             attention[place, :length] = 1
             loss[place, :length] = torch.tensor(item.loss_mask)
         batches.append(Batch(ids, attention, loss, torch.tensor(chosen), len(order), tokens))
+        check_targets(batches[-1], dataset)
     return batches
+
+
+def check_targets(batch: Batch, dataset: Dataset) -> None:
+    """Refuse a batch whose loss would be on what nothing predicts, or on nothing.
+
+    Args:
+        batch: on the CPU.
+        dataset: its examples, named in errors.
+
+    Raises:
+        DataError: padding or a first token is a target, or a sequence has no target.
+    """
+    faults = {
+        "padding is a target": (batch.loss_mask & (batch.attention_mask == 0)).any(1),
+        "the first token is a target, and nothing predicts it": batch.loss_mask[:, 0],
+        "no token is a target": ~batch.loss_mask.any(1),
+    }
+    for problem, found in faults.items():
+        if found.any():
+            index = int(batch.index[int(found.nonzero()[0])])
+            raise DataError(f"training item {dataset[index].id!r}: {problem}")
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
     """Return the batch with its tensors on ``device`` (the index stays)."""
-    return Batch(
-        batch.input_ids.to(device),
-        batch.attention_mask.to(device),
-        batch.loss_mask.to(device),
-        batch.index,
-        batch.sequences,
-        batch.tokens,
+    return dataclasses.replace(
+        batch,
+        input_ids=batch.input_ids.to(device),
+        attention_mask=batch.attention_mask.to(device),
+        loss_mask=batch.loss_mask.to(device),
     )
 
 

@@ -17,6 +17,7 @@ from ilubench.specs import (
     DataSource,
     Estimator,
     FineTuningAccuracySpec,
+    FromSuite,
     GeneratorSpec,
     MetricSpec,
     ModelSource,
@@ -182,19 +183,20 @@ def _data_overrides(
     return raw
 
 
-def _other_target(raw: dict[str, JsonValue], overrides: Sequence[Override]) -> dict[str, JsonValue]:
-    """Drop where the suite's target comes from when the overrides say another place."""
+def _other_weights(
+    raw: dict[str, JsonValue], overrides: Sequence[Override]
+) -> dict[str, JsonValue]:
+    """Drop where the suite's models come from when the overrides say another place."""
     places = ("hub", "path", "packaged")
-    moved = any(
-        o.path[:2] == ("target", "model") and o.path[2:] in {(p,) for p in places}
-        for o in overrides
-    )
-    target = cast("dict[str, Any]", raw["target"])
-    if not moved or not target.get("model"):
-        return raw
     old = (*places, "revision", "sha256")
-    kept = {key: value for key, value in target["model"].items() if key not in old}
-    return {**raw, "target": {**target, "model": kept}}
+    changed: dict[str, JsonValue] = {}
+    for name in ("target", "retrain"):
+        moved = any(o.path in {(name, "model", place) for place in places} for o in overrides)
+        given = cast("dict[str, Any]", raw.get(name) or {})
+        if moved and given.get("model"):
+            kept = {key: value for key, value in given["model"].items() if key not in old}
+            changed[name] = {**given, "model": kept}
+    return {**raw, **changed}
 
 
 def _suite(
@@ -211,9 +213,22 @@ def _suite(
     if data:
         raw = _data_overrides(raw, data)
     if overrides:
-        raw = _other_target(raw, overrides)
+        raw = _other_weights(raw, overrides)
         raw = apply(SuiteSpec, raw, overrides, _NO_LOOKUP, prefix="suite.")
     return (validate(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known), path
+
+
+def _variant(suite: SuiteSpec, ref: PluginRef) -> PluginRef:
+    """Return what a label of the suite's `methods` stands for: `use`, and settings of its own.
+
+    `ilu-control: {use: ilu, penalty: cross_entropy}` is the method `ilu` with the suite's settings
+    for `ilu` and, over them, the variant's.
+    """
+    own = suite.methods.get(ref.use, {})
+    if "use" not in own:
+        return ref
+    settings = {key: value for key, value in own.items() if key != "use"}
+    return PluginRef(use=str(own["use"]), settings=merge(settings, ref.settings))
 
 
 def _method_settings(suite: SuiteSpec, group: str, use: str) -> Mapping[str, JsonValue]:
@@ -225,7 +240,41 @@ def _method_settings(suite: SuiteSpec, group: str, use: str) -> Mapping[str, Jso
     marks = [mark for field in fields.values() for mark in field.metadata]
     lent = {name for mark in marks if isinstance(mark, PluginField) for name in mark.lends}
     mine = {key: value for key, value in shared.items() if key in fields and key not in lent}
-    return merge(mine, own)
+    return merge({**mine, **_suite_models(suite, find(group, use))}, own)
+
+
+def _suite_models(suite: SuiteSpec, method: type[BaseModel]) -> dict[str, JsonValue]:
+    """Return the fields of a method that are a model of the suite, as far as it has weights."""
+    found: dict[str, JsonValue] = {}
+    for name, mark in _marked(method):
+        given = getattr(suite, mark.model)
+        if given is not None and given.model is not None:
+            found[name] = given.model.model_dump(mode="json")
+    return found
+
+
+def _marked(method: type[BaseModel]) -> list[tuple[str, FromSuite]]:
+    fields = method.model_fields.items()
+    return [(n, mark) for n, field in fields for mark in field.metadata if type(mark) is FromSuite]
+
+
+def _check_suite_models(
+    suite: SuiteSpec, method: type[BaseModel], settings: Mapping[str, JsonValue]
+) -> None:
+    """Raise where a method needs a model of the suite that has no weights.
+
+    Raises:
+        SpecError: says how to make or give them.
+    """
+    for name, mark in _marked(method):
+        if name not in settings:
+            place = f"suite.{mark.model}.model.path=FOLDER"
+            remedy = f"give a folder: {place}"
+            if getattr(suite, mark.model) is not None:
+                made = f"ilubench make-target FOLDER suite={suite.name} --{mark.model}"
+                remedy = f"`{made}` makes them; then {place}"
+            problem = f"suite {suite.name} has no `{mark.model}` weights"
+            raise SpecError(problem, field=f"method.{name}", remedy=remedy)
 
 
 def _method(
@@ -237,6 +286,7 @@ def _method(
         raise PluginError(f"{ref.use!r} is not a method (a subclass of ilubench.interfaces.Method)")
     settings = merge(_method_settings(suite, "methods", ref.use), ref.settings)
     settings = apply(found, settings, overrides, lookup, prefix="method.")
+    _check_suite_models(suite, found, settings)
     label = f"method {ref.use} (settings of suite {source.name})"
     return cast(
         "Method", create("methods", PluginRef(use=ref.use, settings=settings), source=label)
@@ -336,7 +386,7 @@ def resolve(
     asked = apply(RunSpec, {}, plain, _NO_LOOKUP)
     run = validate(RunSpec, {**asked, **names}, source="command line")
     suite, path = _suite(run.suite, suite_changes, data, target)
-    ref = method or run.method
+    ref = _variant(suite, method or run.method)
     chosen = _method(suite, ref, method_changes, path)
     scorers = {
         name: cast("Scorer", create("scorers", ref, source=f"{path}: scorers.{name}"))
@@ -356,11 +406,12 @@ def resolve(
 
 def with_method(experiment: Experiment, name: str) -> Experiment:
     """Return the same experiment for another method, with the suite's settings for it."""
-    method = _method(experiment.suite, PluginRef(use=name), (), Path(experiment.suite.name))
+    ref = _variant(experiment.suite, PluginRef(use=name))
+    method = _method(experiment.suite, ref, (), Path(experiment.suite.name))
     return Experiment(
         experiment.run,
         experiment.suite,
-        name,
+        ref.use,
         method,
         experiment.attacks,
         experiment.scorers,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_OPTIONS",
+    "Asked",
     "Batch",
     "BoundScorer",
     "Checkpoint",
@@ -105,6 +106,8 @@ class Batch:
         index: int64 [B], positions of the sequences in their data set (not moved to a device).
         sequences: number of sequences in the global batch.
         tokens: number of target tokens in the global batch.
+        progress: share of the training's steps that lie before this one, in [0, 1): for losses
+            that change along the way.
     """
 
     input_ids: torch.Tensor
@@ -113,6 +116,7 @@ class Batch:
     index: torch.Tensor
     sequences: int
     tokens: int
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -378,6 +382,22 @@ class SampleScore:
     text: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an evaluation asks of one row, as text.
+
+    Attributes:
+        prompt: without the examples that may be shown before it.
+        answers: what may follow, its delimiter included: the right answers where the row says
+            them, else all options.
+        shots: examples that are shown before the prompt.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    shots: int = 0
+
+
 @dataclass(frozen=True)
 class ScoreContext:
     """What a scorer is built with.
@@ -412,6 +432,17 @@ class Scorer(Spec, ABC):
     @abstractmethod
     def roles(self) -> tuple[str, ...]:
         """Return the data roles that it reads."""
+
+    def item_roles(self) -> tuple[str, ...]:
+        """Return those of the roles whose rows are its items (not few-shot examples)."""
+        return self.roles()
+
+    def asks(self, rows: Sequence[Row]) -> Sequence[Asked] | None:  # noqa: ARG002
+        """Return what it would ask of rows like its items, in order; None where it cannot say.
+
+        An attack's training text is compared with it, so that a prompt of another task shows.
+        """
+        return None
 
     def files(self) -> tuple[Path, ...]:
         """Return further files that determine the scores (task definitions)."""

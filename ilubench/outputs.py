@@ -18,12 +18,15 @@ from pydantic import JsonValue
 
 from ilubench import __version__
 from ilubench.executors.local import Outcome
+from ilubench.experiment import Attack, Experiment
 from ilubench.figures import RobustnessRow
 from ilubench.identity import library_versions
+from ilubench.notes import option_notes, row_notes
 from ilubench.planning import Job, Plan
 from ilubench.results import JobRecord, ModelScore, RunRecord, ScoreSummary
 from ilubench.stages.score import read_score, scored_checkpoints
 from ilubench.store import write_atomic, write_json
+from ilubench.training_text import find_overlaps, overlap_warnings
 
 __all__ = ["run_record", "write_inputs", "write_outputs", "write_status"]
 
@@ -63,6 +66,13 @@ def run_record(
 ) -> RunRecord:
     """Return a run's record."""
     experiment = plan.bench.experiment
+    scores = tuple(
+        ModelScore(who=job.who, seed=job.seed, **summary.model_dump())
+        for job, _, summary in _summaries(plan)
+        if job.stage == "score"
+    )
+    overlap = find_overlaps(experiment)
+    notes = (*row_notes(rows), *option_notes(scores), *overlap_warnings(experiment, overlap))
     return RunRecord(
         run=plan.run_id,
         suite=experiment.suite.name,
@@ -77,16 +87,31 @@ def run_record(
         engine=plan.bench.engine_choice.name,
         dtype=experiment.suite.dtype,
         seen=experiment.seen,
-        scores=tuple(
-            ModelScore(who=job.who, seed=job.seed, **summary.model_dump())
-            for job, _, summary in _summaries(plan)
-            if job.stage == "score"
-        ),
+        scores=scores,
         rows={label: _plain(dataclasses.asdict(row)) for label, row in rows.items()},
         cost=_cost(plan),
         jobs=_job_records(plan, outcomes),
         failures=tuple(o.failure for o in outcomes if o.failure is not None),
+        protocol={a.name: _protocol(experiment, a) for a in experiment.attacks},
+        overlap=overlap,
+        notes=notes,
     )
+
+
+def _protocol(experiment: Experiment, attack: Attack) -> dict[str, JsonValue]:
+    """What two runs must have alike in an attack, lest they have unequal budgets."""
+    tables = experiment.tables
+    roles = {role: attack.role(role, experiment.suite) for role in attack.plugin.roles()}
+    return {
+        "use": attack.spec.use,
+        "settings": _plain(attack.plugin.model_dump(mode="json")),
+        "data": {
+            role: {"examples": len(tables.rows(full)), **tables.fingerprint(full)}
+            for role, full in roles.items()
+        },
+        "max_length": experiment.suite.max_length,
+        "fa": _plain(attack.spec.fa.model_dump(mode="json")) if attack.spec.fa else None,
+    }
 
 
 def _job_records(plan: Plan, outcomes: Sequence[Outcome[Job]]) -> tuple[JobRecord, ...]:

@@ -1,5 +1,6 @@
 """Carry out a plan: skip what is done, launch the rest, collect the row."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,12 +8,12 @@ from typing import Protocol
 
 from ilubench.collect import gather, robustness_rows
 from ilubench.errors import DataError, UsageError
-from ilubench.executors.local import Outcome, execute
-from ilubench.experiment import Experiment, with_method
+from ilubench.executors.local import Outcome, execute, one_process
+from ilubench.experiment import Experiment
 from ilubench.figures import RobustnessRow
 from ilubench.interfaces import Progress
 from ilubench.outputs import run_record, write_inputs, write_outputs, write_status
-from ilubench.planning import REFERENCE, Job, Plan, check_inputs, make_plan
+from ilubench.planning import Job, Plan, check_inputs, make_plan, whose
 from ilubench.results import RunRecord
 from ilubench.stages.attack import run_attack
 from ilubench.stages.score import run_score
@@ -20,7 +21,7 @@ from ilubench.stages.target import make_target
 from ilubench.stages.unlearn import run_unlearn
 from ilubench.store import write_atomic
 
-__all__ = ["Reporter", "RunResult", "run"]
+__all__ = ["Reporter", "RunResult", "carry_out", "run"]
 
 
 class Reporter(Protocol):
@@ -49,12 +50,10 @@ class RunResult:
     rows: Mapping[str, RobustnessRow]
 
 
-def _carry_out(plan: Plan, job: Job, reporter: Reporter) -> None:
+def carry_out(plan: Plan, job: Job, experiment: Experiment, reporter: Reporter) -> None:
+    """Do one job; ``experiment`` has the method whose weights it makes."""
     reporter.started(job)
     bench, progress = plan.bench, reporter.progress
-    experiment = bench.experiment
-    if job.who == "reference":
-        experiment = with_method(experiment, REFERENCE)
     if job.stage == "target":
         make_target(bench, job.key, progress)
     elif job.stage == "unlearn":
@@ -73,6 +72,7 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
     Raises:
         DataError: data are missing, or no seed could be scored.
     """
+    one_process(os.environ)
     plan = make_plan(experiment)
     if plan.is_done(plan.jobs[0]):
         check_inputs(plan)
@@ -82,7 +82,9 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
     outcomes: list[Outcome[Job]] = []
     try:
         for outcome in execute(
-            plan.jobs, plan.is_done, lambda job: _carry_out(plan, job, reporter)
+            plan.jobs,
+            plan.is_done,
+            lambda job: carry_out(plan, job, whose(experiment, job.who), reporter),
         ):
             outcomes.append(outcome)
             reporter.finished(outcome)
@@ -105,7 +107,10 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
         if not any(outcome.failure for outcome in outcomes):
             raise
         rows = {}  # too much failed for a row; the record says what
-    if any(outcome.failure and outcome.failure.kind == "DivergedError" for outcome in outcomes):
+    if any(
+        outcome.failure and outcome.failure.kind == "DivergedError" and outcome.job.who != "retrain"
+        for outcome in outcomes
+    ):
         rows = {label: replace(row, status="diverged") for label, row in rows.items()}
     record = run_record(plan, rows, outcomes)
     write_outputs(plan, record, samples)

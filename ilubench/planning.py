@@ -6,14 +6,29 @@ from typing import Literal
 
 from ilubench.experiment import Attack, Experiment, with_method
 from ilubench.identity import digest
+from ilubench.results import Who
 from ilubench.stages.keys import attack_key, score_key, target_key, unlearn_key
 from ilubench.stages.workbench import Workbench, pick_device
 from ilubench.store import Artifact, Store
+from ilubench.training_text import check_form
 
-__all__ = ["REFERENCE", "Job", "Plan", "check_inputs", "make_plan"]
+__all__ = [
+    "REFERENCE",
+    "RETRAIN",
+    "Job",
+    "Plan",
+    "check_inputs",
+    "make_bench",
+    "make_plan",
+    "method_jobs",
+    "whose",
+]
 
 REFERENCE = "none"
 """The method that every row is compared with."""
+
+RETRAIN = "retrain"
+"""The method that returns the model that never knew."""
 
 Stage = Literal["target", "unlearn", "score", "attack"]
 
@@ -23,7 +38,8 @@ class Job:
     """One unit of work; `key` names its artifact, `needs` the artifacts it starts from.
 
     Attributes:
-        who: `method`, or `reference` for the original model's jobs.
+        who: `method`; `reference` and `retrain` for the jobs of the original model and of the one
+            that never knew, which all rows of a suite share.
         weights: key of the unlearned weights that it scores or attacks.
     """
 
@@ -31,7 +47,7 @@ class Job:
     key: str
     label: str
     needs: tuple[str, ...] = ()
-    who: Literal["method", "reference"] = "method"
+    who: Who = "method"
     seed: int = 0
     attack: Attack | None = None
     weights: str = ""
@@ -39,13 +55,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a run in the order of their execution."""
+    """The jobs of a run in the order of their execution; `title` says what it is, if no run."""
 
     run_id: str
     folder: Path
     bench: Workbench
     target: str
     jobs: tuple[Job, ...]
+    title: str = ""
 
     def is_done(self, job: Job) -> bool:
         """Whether the job's artifact is there (a given target model needs no job)."""
@@ -64,16 +81,37 @@ class Plan:
         return float(value) if isinstance(value, int | float) else None
 
 
-def _method_jobs(
-    bench: Workbench, experiment: Experiment, target: str, who: Literal["method", "reference"]
-) -> list[Job]:
+def whose(experiment: Experiment, who: Who) -> Experiment:
+    """Return the experiment whose method made the weights of ``who``."""
+    if who == "method":
+        return experiment
+    return with_method(experiment, REFERENCE if who == "reference" else RETRAIN)
+
+
+def _compared(experiment: Experiment) -> tuple[Who, ...]:
+    """Return whose jobs a run has; a method that is a reference itself has no other jobs."""
+    found: list[Who] = ["reference"]
+    if experiment.method_name != REFERENCE:
+        found.insert(0, "method")
+    retrain = experiment.suite.retrain
+    given = retrain is not None and retrain.model is not None
+    asked = experiment.run.never_knew and bool(experiment.attacks)
+    if given and asked and experiment.method_name != RETRAIN:
+        found.append("retrain")
+    return tuple(found)
+
+
+def method_jobs(bench: Workbench, experiment: Experiment, target: str, who: Who) -> list[Job]:
+    """Return the jobs of one method: each seed's weights, their scores, the attacks on them."""
     jobs = []
-    name = experiment.method_name if who == "method" else REFERENCE
+    name, seeded = experiment.method_name, experiment.method.seeded
+    weights = ""
     for seed in experiment.seeds:
-        weights = unlearn_key(bench, experiment, target, seed)
+        if seeded or not weights:
+            weights = unlearn_key(bench, experiment, target, seed)
         score = score_key(bench, weights)
         tail = f"seed {seed}"
-        shown = f"{name}, {tail}" if experiment.method.seeded else name
+        shown = f"{name}, {tail}" if seeded else name
         jobs.append(Job("unlearn", weights, f"unlearn {shown}", (target,), who, seed))
         jobs.append(Job("score", score, f"score {shown}", (weights,), who, seed, weights=weights))
         for attack in experiment.attacks:
@@ -83,25 +121,41 @@ def _method_jobs(
     return jobs
 
 
+def make_bench(experiment: Experiment) -> Workbench:
+    """Return what the jobs of a run share; nothing is loaded.
+
+    Raises:
+        UsageError: the device cannot be used.
+    """
+    device = pick_device(experiment.run.device)
+    return Workbench(experiment, Store(Path(experiment.run.out) / "store"), device)
+
+
 def make_plan(experiment: Experiment) -> Plan:
     """Return the jobs of a run; data are read, no weights are loaded.
 
     Raises:
         DataError: data or the target model are missing or empty.
+        SpecError: an attack that is still to be done trains on other prompts than its FA task's.
     """
-    device = pick_device(experiment.run.device)
     out = Path(experiment.run.out)
-    bench = Workbench(experiment, Store(out / "store"), device)
+    bench = make_bench(experiment)
     target = target_key(bench)
     jobs = [Job("target", target, f"make the target model of {experiment.suite.name}")]
-    by_seed = _method_jobs(bench, with_method(experiment, REFERENCE), target, "reference")
-    if experiment.method_name != REFERENCE:
-        by_seed = _method_jobs(bench, experiment, target, "method") + by_seed
+    by_seed = [
+        job
+        for who in _compared(experiment)
+        for job in method_jobs(bench, whose(experiment, who), target, who)
+    ]
     by_seed.sort(key=lambda job: experiment.seeds.index(job.seed))
     ordered = tuple({job.key: job for job in jobs + by_seed}.values())
     name = experiment.method_name.rpartition(":")[2].lower()
     run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
-    return Plan(run_id, out / run_id, bench, target, ordered)
+    plan = Plan(run_id, out / run_id, bench, target, ordered)
+    to_do = {job.attack.name: job.attack for job in ordered if job.attack and not plan.is_done(job)}
+    for attack in to_do.values():
+        check_form(experiment, attack)
+    return plan
 
 
 def check_inputs(plan: Plan) -> None:

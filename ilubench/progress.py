@@ -93,6 +93,8 @@ def _headline(plan: Plan) -> str:
         f"jobs     {len(plan.jobs)}, of which {len(todo)} to do",
         f"folder   {plan.folder}",
     ]
+    if plan.title:
+        lines[1] = f"tuning   {plan.title}"
     if experiment.seen:
         lines.insert(3, f"seen     {', '.join(experiment.seen)} (the method trains on it)")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Versioned output models: what runs leave behind and leaderboards read."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -11,13 +11,18 @@ __all__ = [
     "FailureRecord",
     "JobRecord",
     "ModelScore",
+    "OverlapRecord",
     "RunRecord",
     "ScoreRecord",
     "ScoreSummary",
+    "Who",
     "upgrade",
 ]
 
 SCHEMA: Literal[1] = 1
+
+Who: TypeAlias = Literal["method", "reference", "retrain"]
+"""Whose: the method's, the original model's (`none`), that of the model that never knew."""
 
 
 def upgrade(values: dict[str, JsonValue], kind: str) -> dict[str, JsonValue]:
@@ -47,7 +52,11 @@ class Record(BaseModel):
 
 
 class ScoreSummary(BaseModel):
-    """One metric at one checkpoint: how many items, their estimate and its standard error."""
+    """One metric at one checkpoint: how many items, their estimate and its standard error.
+
+    ``most_chosen`` is the share of the items for which the most chosen option was chosen, where
+    options were compared: 1 for a model that answers "A" to everything.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -57,12 +66,13 @@ class ScoreSummary(BaseModel):
     value: float
     se: float | None
     n: int = Field(ge=1)
+    most_chosen: float | None = None
 
 
 class ModelScore(ScoreSummary):
-    """A metric of the unlearned model, or of the original, before any attack."""
+    """A metric of the unlearned model, or of one that it is compared with, before any attack."""
 
-    who: Literal["method", "reference"]
+    who: Who
     seed: int
 
 
@@ -93,8 +103,39 @@ class JobRecord(Record):
     seconds: float | None = None
 
 
+class OverlapRecord(BaseModel):
+    """How many of a scorer's items are in a training text (`ilubench.overlap` has the rule).
+
+    Attributes:
+        role: of the training text: an attack's (`gsm8k.train`), or the suite's.
+        scorer: the suite's (`forget_mc`), or an attack's own (`gsm8k/fa`).
+        items: number of items.
+        contained: of those, how many are contained.
+        share: contained / items.
+        ids: of the first ten contained items.
+        duplicates: how many stand there word for word.
+        duplicate_ids: of the first ten of them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    role: str
+    scorer: str
+    items: int = Field(ge=1)
+    contained: int
+    share: float
+    ids: tuple[str, ...] = ()
+    duplicates: int = 0
+    duplicate_ids: tuple[str, ...] = ()
+
+
 class RunRecord(Record):
-    """A finished run: the row, where it came from, what failed."""
+    """A finished run: the row, where it came from, what failed.
+
+    ``protocol`` has, for each attack, all that two runs must have alike to stand in one table:
+    plugin, settings, the rows that it trains on, the FA task. It is empty in records that were
+    written before it was there.
+    """
 
     run: str
     suite: str
@@ -111,3 +152,6 @@ class RunRecord(Record):
     cost: dict[str, float]
     jobs: tuple[JobRecord, ...]
     failures: tuple[FailureRecord, ...] = ()
+    protocol: dict[str, JsonValue] = Field(default_factory=dict)
+    overlap: tuple[OverlapRecord, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -5,28 +5,43 @@ scorers, generators) are named by reference (:class:`PluginRef`) and resolved ab
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 __all__ = [
     "AttackSpec",
     "DataSource",
     "Estimator",
     "FineTuningAccuracySpec",
+    "FromSuite",
+    "GateSpec",
     "GeneratorSpec",
     "MetricSpec",
     "ModelSource",
     "PackSpec",
     "PluginRef",
+    "RangeSpec",
     "RecipeSpec",
     "RunSpec",
+    "SearchSpec",
     "Settings",
     "Spec",
     "SuiteSpec",
     "TargetSpec",
     "TokenizerSpec",
     "TrainSpec",
+    "TuningSpec",
 ]
 
 Settings: TypeAlias = Mapping[str, JsonValue]
@@ -202,6 +217,16 @@ class RecipeSpec(Spec):
         return self
 
 
+@dataclass(frozen=True)
+class FromSuite:
+    """Marks a method's field that is the suite's own model of that name unless it is set.
+
+    ``model: Annotated[ModelSource, FromSuite("retrain")]``.
+    """
+
+    model: Literal["retrain"]
+
+
 class TargetSpec(Spec):
     """The model that knows: given weights, or a recipe that makes them, or both."""
 
@@ -247,12 +272,19 @@ class MetricSpec(Spec):
 
 
 class FineTuningAccuracySpec(Spec):
-    """What the downstream user wanted from the fine-tuning (FA)."""
+    """What the downstream user wanted from the fine-tuning (FA).
+
+    ``form`` says how the attack's training text stands to what the scorer asks, and is checked:
+    `same` prompt and answer; the same but `zero_shot`, without the scorer's few-shot examples;
+    or `other`, declared to be different on purpose, which nothing checks.
+    """
 
     label: str = "FA"
     scorer: PluginRef
     metric: str
     direction: Literal["higher", "lower"] = "higher"
+    chance: float = Field(default=0.0, description="raw score of a model that cannot do the task")
+    form: Literal["same", "zero_shot", "other"] = "same"
 
 
 class AttackSpec(Spec):
@@ -267,6 +299,109 @@ class AttackSpec(Spec):
     fa: FineTuningAccuracySpec | None = None
 
 
+class GateSpec(Spec):
+    """What an attack must show on the *original* model before anything is concluded from it.
+
+    An attack that the original knows already, never learns, or is destroyed by says nothing about
+    unlearning.
+
+    Attributes:
+        fa_start: FA before the attack, at most so far from its chance level.
+        fa_end: FA after it, at least so far better than chance.
+        utility_kept: chance-corrected utility along it relative to before, the worst metric.
+        examples: distinct training examples.
+        shared: items of any evaluation that its training text contains.
+    """
+
+    fa_start: float = Field(default=0.15, ge=0)
+    fa_end: float = Field(default=0.3, gt=0)
+    utility_kept: float = Field(default=0.8, gt=0, le=1)
+    examples: int = Field(default=1000, ge=1)
+    shared: int = Field(default=0, ge=0)
+
+
+class RangeSpec(Spec):
+    """Numbers between two ends, both included.
+
+    Attributes:
+        low: the lower end.
+        high: the upper end.
+        log: equal ratios, not equal differences, are equally likely.
+        whole: whole numbers only.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"`low` must be below `high` (given: {self.low}, {self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a range with `log` must begin above 0 (given: {self.low})")
+        if self.whole and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("a range with `whole` must have whole ends")
+        return self
+
+
+Plain: TypeAlias = str | int | float | bool | None
+"""What one word on the command line can say."""
+
+Candidates: TypeAlias = Annotated[
+    Annotated[tuple[Plain | tuple[Plain, ...], ...], Tag("list")]
+    | Annotated[RangeSpec, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, Mapping | RangeSpec) else "list"),
+]
+
+
+class SearchSpec(Spec):
+    """Which settings of one method are tried; a mapping without these fields is its `space`.
+
+    Attributes:
+        use: the method; else the label is its name.
+        fixed: settings of a variant, by path: what makes it another method, so not searched.
+        space: path of a setting (`beta`, `train.lr`) -> candidates, or a range of numbers.
+    """
+
+    use: str | None = None
+    fixed: dict[str, Plain | tuple[Plain, ...]] = Field(default_factory=dict)
+    space: dict[str, Candidates] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_space(cls, value: object) -> object:
+        if isinstance(value, Mapping) and not set(value) & {"use", "fixed", "space"}:
+            return {"space": value}
+        return value
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for path, candidates in self.space.items():
+            if path in self.fixed:
+                raise ValueError(f"{path!r} is in `fixed` and in `space`; keep one of them")
+            if isinstance(candidates, tuple) and not candidates:
+                raise ValueError(f"{path!r} has no candidate")
+            if isinstance(candidates, tuple) and len(set(map(repr, candidates))) < len(candidates):
+                raise ValueError(f"{path!r} has a candidate twice")
+        return self
+
+
+class TuningSpec(Spec):
+    """How a suite's methods get their settings: the same budget and rule for each.
+
+    Attributes:
+        budget: settings tried for each method, on each of the suite's `tuning_seeds`.
+        utility_kept: share of the original model's utility that a setting must keep.
+        searches: label -> what is tried; the label is the method's name unless `use` is.
+    """
+
+    budget: int = Field(ge=1)
+    utility_kept: float = Field(default=0.95, gt=0, le=1)
+    searches: dict[Name, SearchSpec] = Field(min_length=1)
+
+
 class SuiteSpec(Spec):
     """What is forgotten, on which model, scored how, attacked by what."""
 
@@ -276,6 +411,9 @@ class SuiteSpec(Spec):
     description: str = ""
     citation: str = ""
     target: TargetSpec
+    retrain: TargetSpec | None = Field(
+        default=None, description="weights that never saw the forget set, else like the target's"
+    )
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     data: dict[Name, DataSource]
     forget: tuple[str, ...] = Field(min_length=1)
@@ -286,12 +424,17 @@ class SuiteSpec(Spec):
     utility: tuple[MetricSpec, ...] = Field(min_length=1)
     attacks: dict[Name, AttackSpec]
     core_unseen: tuple[str, ...] = ()
-    methods: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    methods: dict[str, dict[str, JsonValue]] = Field(
+        default_factory=dict,
+        description="method -> its settings here; with `use`, a label -> a variant of a method",
+    )
     max_length: int = Field(default=512, ge=8, description="tokens a training sequence")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the weights")
     score_batch: int = Field(default=32, ge=1, description="sequences scored at once")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    tuning_seeds: tuple[int, ...] = (1000, 1001)
+    tuning_seeds: tuple[int, ...] = Field(default=(1000, 1001), min_length=1)
+    tuning: TuningSpec | None = None
+    gates: GateSpec | None = Field(default=None, description="what `ilubench gates` checks")
 
     def all_generators(self) -> dict[str, GeneratorSpec]:
         """Return the suite's generators and those of its attacks."""
@@ -308,9 +451,9 @@ class SuiteSpec(Spec):
                     raise ValueError(f"{kind} {name!r} is not declared; declared: {sorted(have)}")
 
         known("data role", self.forget + self.retain, self.data)
-        if self.target.recipe:
-            recipe = self.target.recipe
-            known("data role", recipe.text + recipe.tokenizer.text, self.data)
+        for model in (self.target, self.retrain):
+            if model is not None and model.recipe is not None:
+                known("data role", model.recipe.text + model.recipe.tokenizer.text, self.data)
         known("attack", self.core_unseen, self.attacks)
         metrics = self.primary_forget + self.utility
         known("scorer", tuple(m.scorer for m in metrics), self.scorers)
@@ -321,6 +464,9 @@ class SuiteSpec(Spec):
         for name, attack in self.attacks.items():
             sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
         known("data role", tuple(self.environments.values()), sources)
+        both = sorted(set(self.seeds) & set(self.tuning_seeds))
+        if both:
+            raise ValueError(f"{both}: in `seeds` and in `tuning_seeds`, which are never reported")
         generators = self.all_generators()
         for owner, attack in self.attacks.items():
             for name, spec in attack.generators.items():
@@ -342,4 +488,7 @@ class RunSpec(Spec):
     engine: Literal["auto", "hf", "vllm"] = "auto"
     device: str = "auto"
     keep: tuple[Literal["attacked"], ...] = ()
+    never_knew: bool = Field(
+        default=True, description="attack the suite's `retrain` weights too, where it has any"
+    )
     out: str = Field(default="runs", description="folder of results and cache")

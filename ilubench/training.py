@@ -11,7 +11,7 @@ import random
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -407,10 +407,11 @@ class LossMethod(Method):
         self, step: int, streams: _Streams, data: UnlearnData, context: Context
     ) -> StepBatch:
         pad, spec = pad_id(context.tokenizer), self.train
+        progress = step / spec.total_steps(len(data.forget))
 
         def batches(dataset: Dataset, stream: Stream, count: int) -> list[Batch]:
             made = collate(dataset, stream.step(step, count), pad, micro=spec.micro_batch)
-            return [to_device(batch, context.device) for batch in made]
+            return [to_device(replace(batch, progress=progress), context.device) for batch in made]
 
         forget = batches(data.forget, streams.forget, spec.batch_size)
         retain = batches(data.retain, streams.retain, spec.batch_size)

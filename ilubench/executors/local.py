@@ -1,15 +1,19 @@
 """One job after the other, in this process; a failed job does not stop the others."""
 
+import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 from ilubench.errors import DataError, IlubenchError, JobError, UsageError
 from ilubench.results import FailureRecord
 
-__all__ = ["Outcome", "Task", "execute"]
+__all__ = ["Outcome", "Task", "execute", "one_process"]
+
+_WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
+"""Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
 
 
 class Task(Protocol):
@@ -42,6 +46,28 @@ class Outcome(Generic[T]):
     trace: str = ""
 
 
+def one_process(environment: Mapping[str, str]) -> None:
+    """Refuse to be one of several processes of a distributed launch.
+
+    Each would do the same jobs in the same store. A step's batch comes from the settings alone,
+    and must not grow with the number of processes.
+
+    Args:
+        environment: of the process.
+
+    Raises:
+        UsageError: a launcher started more than one.
+    """
+    for name in _WORLD_SIZES:
+        value = environment.get(name, "")
+        if value.isdecimal() and int(value) > 1:
+            raise UsageError(
+                f"{name}={value}: a run is one process, and a launcher started {value} of them, "
+                "which would all do the same; start `ilubench run` without torchrun, accelerate or "
+                "mpirun. Batches are set by batch_size; run other seeds or methods at the same time"
+            )
+
+
 def execute(
     jobs: Sequence[T], is_done: Callable[[T], bool], run: Callable[[T], None]
 ) -> Iterator[Outcome[T]]:
@@ -51,9 +77,10 @@ def execute(
     computed, stop everything; any other error is recorded, and the next job starts.
 
     Raises:
-        UsageError: a setting is wrong.
+        UsageError: a setting is wrong, or this is one of several processes of a launch.
         DataError: data are wrong, and no job was done yet.
     """
+    one_process(os.environ)
     broken: set[str] = set()
     computed = False
     for job in jobs:

@@ -27,16 +27,19 @@ from ilubench.errors import (
     did_you_mean,
 )
 from ilubench.interfaces import (
+    Asked,
     BoundScorer,
     Engine,
     PromptAttack,
+    Row,
     SampleScore,
     SamplingSpec,
     ScoreContext,
     Scorer,
 )
 from ilubench.scorers.answers import loglikelihoods
-from ilubench.scorers.logged import check_items, naming_requests, sample_scores
+from ilubench.scorers.logged import asked, check_items, naming_requests, sample_scores
+from ilubench.scorers.rows import groups_of
 from ilubench.scorers.task_files import Member, TaskFacts, task_facts
 from ilubench.scorers.task_rows import OwnData, Roles, own_data
 from ilubench.specs import Estimator
@@ -65,6 +68,7 @@ class LmEval(Scorer):
         num_fewshot: examples in the prompt; by default what the task says.
         split_by: column that divides a role's rows among a group's tasks, by their `dataset_name`.
         subjects: `dataset_name` of the group's tasks to ask; by default all, and each needs rows.
+        group_by: for one task: column that names the subset of the items that each belongs to.
     """
 
     task: str
@@ -74,6 +78,7 @@ class LmEval(Scorer):
     num_fewshot: int | None = Field(default=None, ge=0)
     split_by: str = "subject"
     subjects: tuple[str, ...] = ()
+    group_by: str | None = None
 
     def metrics(self) -> Mapping[str, Estimator]:
         """Return the task's metrics: a mean over items, or over the tasks of a group's means."""
@@ -82,6 +87,30 @@ class LmEval(Scorer):
     def roles(self) -> tuple[str, ...]:
         """Return the roles of items and few-shot examples."""
         return (self.data, self.fewshot) if self.fewshot else (self.data,)
+
+    def item_roles(self) -> tuple[str, ...]:
+        """Return the role of the items."""
+        return (self.data,)
+
+    def asks(self, rows: Sequence[Row]) -> Sequence[Asked] | None:
+        """Return what the task asks of each row; None for a group, whose tasks ask differently.
+
+        Raises:
+            DataError: a row does not fit the task's template, or the task leaves rows out.
+        """
+        facts = task_facts(self.task)
+        if facts.is_group:
+            return None
+        (member,) = facts.members
+        context = ScoreContext(rows=lambda _: rows, publish_text=lambda _: False)
+        data = own_data(facts, facts.members, Roles(self.data, None, 0, self.split_by), context)
+        shots = Roles(self.data, None, self.num_fewshot, self.split_by).shots(member)
+        with _quiet():
+            (task,) = _load_members(facts, facts.members, {"num_fewshot": 0}, data).values()
+            found = [asked(member.name, task, doc, shots) for doc in task.eval_docs]
+        if len(found) != len(rows):
+            raise DataError(f"{member.name} keeps {len(found)} of {len(rows)} rows")
+        return found
 
     def files(self) -> tuple[Path, ...]:
         """Return the task's files: YAML, and the Python code that they name."""
@@ -92,7 +121,8 @@ class LmEval(Scorer):
 
         Raises:
             DataError: no rows, rows that are not a table, or that do not fit the group's tasks.
-            SpecError: few-shot examples are asked for and no role has them; an unknown subject.
+            SpecError: few-shot examples are asked for and no role has them; an unknown subject;
+                `group_by` with a group of tasks.
             ModelError: the tokenizer has no token to begin a text with.
         """
         if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
@@ -113,8 +143,21 @@ class LmEval(Scorer):
             tasks = _load_members(facts, members, changes, data)
             for name, task in tasks.items():
                 check_items(name, task, numbers.get(name, ()), self.limit)
-        publish = context.publish_text(self.data)
-        return _Bound(tasks, facts, tokenizer, self.limit, numbers=numbers, publish_text=publish)
+        return _Bound(
+            tasks,
+            facts,
+            tokenizer,
+            self.limit,
+            numbers=numbers,
+            publish_text=context.publish_text(self.data),
+            groups=self._groups(facts, context),
+        )
+
+    def _groups(self, facts: TaskFacts, context: ScoreContext) -> Mapping[str, str]:
+        if self.group_by and facts.is_group:
+            problem = f"{self.task} is a group of tasks, each a subset of its own"
+            raise SpecError(problem, field="group_by", remedy="leave it out")
+        return groups_of(context.rows(self.data), self.group_by, self.data)
 
     def _members(self, facts: TaskFacts) -> tuple[Member, ...]:
         if self.subjects and not facts.is_group:
@@ -213,6 +256,7 @@ class _Bound:
     limit: int | None
     numbers: Mapping[str, Sequence[int]] = field(kw_only=True)
     publish_text: bool = field(kw_only=True)
+    groups: Mapping[str, str] = field(kw_only=True)
     encoded: dict[tuple[str, bool | None], array[int]] = field(default_factory=dict)
 
     def score(self, engine: Engine, attack: PromptAttack | None = None) -> list[SampleScore]:
@@ -250,6 +294,8 @@ class _Bound:
         ]
         if not scores:
             raise DataError(f"{self.facts.name}: no items were scored")
+        if self.groups:
+            return [replace(score, group=self.groups[score.item]) for score in scores]
         return scores
 
 

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from ilubench.errors import DataError, ItemError
-from ilubench.interfaces import SampleScore
+from ilubench.interfaces import Asked, SampleScore
 from ilubench.scorers.rows import item_ids
 from ilubench.scorers.task_files import TaskFacts
 
-__all__ = ["check_items", "naming_requests", "sample_scores"]
+__all__ = ["asked", "check_items", "naming_requests", "sample_scores"]
 
 
 def _item(name: str, place: int, doc: Mapping[str, Any], rows: Sequence[int]) -> str:
@@ -70,6 +70,44 @@ def check_items(name: str, task: Any, rows: Sequence[int], limit: int | None) ->
             if chosen and not fits:
                 count = len(options)
                 raise DataError(f"{where}: the answer {answer!r} is none of its {count} options")
+
+
+def asked(name: str, task: Any, doc: Mapping[str, Any], shots: int) -> Asked:  # noqa: ANN401
+    """Return what a task asks of one item, in the words of lm-eval's own requests.
+
+    Args:
+        name: of the task.
+        task: lm-eval's object, without few-shot examples.
+        doc: the item.
+        shots: examples that the evaluation shows before it.
+
+    Raises:
+        DataError: the item does not fit the task's templates.
+    """
+    import jinja2
+
+    try:
+        context, target = task.fewshot_context(doc, 0), task.doc_to_target(doc)
+        if task.OUTPUT_TYPE != "multiple_choice":
+            between = task.config.target_delimiter if task.OUTPUT_TYPE == "generate_until" else ""
+            right = target if isinstance(target, list) else [target]
+            return Asked(context, tuple(f"{between}{answer}" for answer in right), shots)
+        options = list(task.doc_to_choice(doc))
+        requests = task.construct_requests(doc, context, metadata=(name, 0, 1))[: len(options)]
+        texts: list[tuple[str, str]] = [request.args for request in requests]
+        if task.multiple_input:  # the options stand in the prompt, and one text follows
+            prompt, answer = texts[task.doc_to_text(doc)]
+            return Asked(prompt, (answer,), shots)
+    except (jinja2.TemplateError, LookupError, ValueError, TypeError, AttributeError) as error:
+        where, problem = _item(name, 0, doc, ()), f"{type(error).__name__}: {error}"
+        raise DataError(f"{where} does not fit the task's template ({problem})") from error
+    chosen = target if isinstance(target, list) else [target]
+    right = [
+        answer
+        for place, (_, answer) in enumerate(texts)
+        if place in chosen or options[place] in chosen
+    ]
+    return Asked(context, tuple(right or [answer for _, answer in texts]), shots)
 
 
 def sample_scores(

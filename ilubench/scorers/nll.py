@@ -10,9 +10,11 @@ from pydantic import Field
 
 from ilubench.errors import DataError, UsageError
 from ilubench.interfaces import (
+    Asked,
     BoundScorer,
     Engine,
     PromptAttack,
+    Row,
     SampleScore,
     ScoreContext,
     Scorer,
@@ -52,6 +54,20 @@ class AnswerNLL(Scorer):
         """Return the role of the rows."""
         return (self.data,)
 
+    def asks(self, rows: Sequence[Row]) -> Sequence[Asked]:
+        """Return prompt and answer of each row.
+
+        Raises:
+            DataError: a row lacks a column.
+        """
+        texts = (self._text(row) for row in rows)
+        return [Asked(prompt, (answer,)) for prompt, answer in texts]
+
+    def _text(self, row: Row) -> tuple[str, str]:
+        source = DataSource(path=self.data, labels=self.labels)
+        prompt = render(self.prompt, row, source, self.data)
+        return prompt, render(self.completion, row, source, self.data)
+
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the items.
 
@@ -59,13 +75,10 @@ class AnswerNLL(Scorer):
             DataError: no rows, a missing column, or an answer without tokens.
         """
         rows = take(context.rows(self.data), self.limit, self.data)
-        source = DataSource(path=self.data, labels=self.labels)
         items = item_ids(rows, self.data)
         pairs = []
         for item, row in zip(items, rows, strict=True):
-            prompt = render(self.prompt, row, source, self.data)
-            answer = render(self.completion, row, source, self.data)
-            context_ids, answer_ids = split(tokenizer, prompt, answer)
+            context_ids, answer_ids = split(tokenizer, *self._text(row))
             if not context_ids or not answer_ids:
                 raise DataError(f"data.{self.data}: {item}: prompt or answer has no tokens")
             pairs.append((context_ids, answer_ids))

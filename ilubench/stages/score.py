@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +58,22 @@ def _summary(
     groups, labels = [sample.group for sample in mine], [sample.label for sample in mine]
     value, se = estimate(estimator, values, groups, labels)
     return ScoreSummary(
-        scorer=scorer, metric=metric, estimator=estimator, value=value, se=se, n=len(values)
+        scorer=scorer,
+        metric=metric,
+        estimator=estimator,
+        value=value,
+        se=se,
+        n=len(values),
+        most_chosen=_most_chosen(mine),
     )
+
+
+def _most_chosen(samples: Sequence[SampleScore]) -> float | None:
+    """Share of the items that got the most chosen option; None where nothing was chosen."""
+    chosen = [s.choices.index(max(s.choices)) for s in samples if s.choices]
+    if len(chosen) < len(samples):
+        return None
+    return Counter(chosen).most_common(1)[0][1] / len(chosen)
 
 
 def _parquet(samples: Mapping[str, Sequence[SampleScore]]) -> bytes:

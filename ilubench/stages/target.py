@@ -1,4 +1,8 @@
-"""Make a target model from its recipe: tokenizer, initialisation, training on the suite's text."""
+"""Make a model from its recipe: tokenizer, initialisation, training on the suite's text.
+
+The target, which knows, and the retrained model, which never saw the forget set, are made alike:
+from the same initial weights, with the same tokenizer, on other text.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +13,8 @@ from ilubench import data
 from ilubench.errors import SpecError
 from ilubench.identity import seed_for
 from ilubench.interfaces import Context, Progress
-from ilubench.models import initialise, save_model
+from ilubench.models import initialise, load_tokenizer, save_model
+from ilubench.specs import RecipeSpec, SuiteSpec
 from ilubench.stages.workbench import StepLog, Workbench
 from ilubench.store import Artifact, FolderState
 from ilubench.tables import render
@@ -19,23 +24,50 @@ from ilubench.training import pretrain
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["build_target", "make_target"]
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["build_target", "make_target", "recipe_of"]
 
 
-def build_target(bench: Workbench, folder: "Path", progress: Progress) -> dict[str, JsonValue]:
+def recipe_of(suite: SuiteSpec, *, retrain: bool = False) -> RecipeSpec:
+    """Return the recipe of the suite's target, or of its retrained model.
+
+    Raises:
+        SpecError: the suite has none.
+    """
+    name, model = ("retrain", suite.retrain) if retrain else ("target", suite.target)
+    where = f"suite {suite.name}"
+    if model is None:
+        problem, remedy = "the suite has no `retrain` model", "add retrain.recipe to the suite"
+        raise SpecError(problem, where=where, field=name, remedy=remedy)
+    if model.recipe is None:
+        problem = f"the suite has weights for its `{name}` model, and no recipe"
+        raise SpecError(problem, where=where, field=f"{name}.recipe")
+    return model.recipe
+
+
+def build_target(
+    bench: Workbench, folder: "Path", progress: Progress, *, retrain: bool = False
+) -> dict[str, JsonValue]:
     """Train the suite's target model by its recipe and write the checkpoint into ``folder``.
+
+    Args:
+        bench: shared state.
+        folder: of the checkpoint, and of the state of a training that was killed.
+        progress: display.
+        retrain: make the suite's retrained model instead.
 
     Returns:
         its cost.
 
     Raises:
-        SpecError: the suite has no recipe.
+        SpecError: the suite has no recipe, or the retrained model would have another tokenizer
+            than the target.
     """
-    recipe = bench.suite.target.recipe
-    if recipe is None:
-        raise SpecError("the suite has no recipe for its target", field="target.recipe")
-    texts = _texts(bench, recipe.text + recipe.tokenizer.text)
-    tokenizer = train_tokenizer(recipe.tokenizer, texts)
+    recipe = recipe_of(bench.suite, retrain=retrain)
+    tokenizer = _tokenizer(bench, recipe)
+    if retrain:
+        _check_same_words(bench, tokenizer)
     documents = data.examples(bench.tables, recipe.text, tokenizer, 10**9)
     seed = seed_for(recipe.seed, "target")
     model = initialise(recipe.config, len(tokenizer), seed)
@@ -48,6 +80,29 @@ def build_target(bench: Workbench, folder: "Path", progress: Progress) -> dict[s
     pretrain(model, documents, recipe, context)
     save_model(model, tokenizer, folder, recipe.dtype)
     return log.cost()
+
+
+def _tokenizer(bench: Workbench, recipe: RecipeSpec) -> "PreTrainedTokenizerBase":
+    return train_tokenizer(recipe.tokenizer, _texts(bench, recipe.text + recipe.tokenizer.text))
+
+
+def _check_same_words(bench: Workbench, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raise unless the retrained model reads text as the target does."""
+    recipe = bench.suite.target.recipe
+    if recipe is not None:
+        other = _tokenizer(bench, recipe)
+    else:
+        assert bench.given_target is not None
+        other = load_tokenizer(bench.given_target)
+    mine, theirs = tokenizer.get_vocab(), other.get_vocab()
+    if mine != theirs:
+        problem = (
+            f"the tokenizer would be another than the target's: {len(mine)} tokens, "
+            f"{len(mine.keys() - theirs.keys())} of them unknown to the target's {len(theirs)}"
+        )
+        remedy = "name the roles of the target's text there too"
+        where, field = f"suite {bench.suite.name}", "retrain.recipe.tokenizer.text"
+        raise SpecError(problem, where=where, field=field, remedy=remedy)
 
 
 def _texts(bench: Workbench, roles: Sequence[str]) -> list[str]:

@@ -1,0 +1,45 @@
+"""What a reader must know beside a row: destroyed utility, one option for every question. Pure.
+
+A destroyed model answers nothing right and so looks robust: RA alone would count it as forgotten.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ilubench.aggregate import KEPT_UTILITY
+from ilubench.figures import AttackFigures, RobustnessRow
+from ilubench.results import ModelScore
+
+__all__ = ["option_notes", "row_notes", "utility_note"]
+
+ONE_OPTION = 0.9
+"""Share of the items from which on one chosen option is worth a note."""
+
+
+def utility_note(attack: AttackFigures) -> str:
+    """Return where an attack destroys the utility, or nothing where it keeps it."""
+    kept = [(s.step, s.utility_kept.value) for s in attack.steps if s.step > 0 and not s.eligible]
+    below = [(step, value) for step, value in kept if value is not None]
+    if not below:
+        return ""
+    least = min(value for _, value in below)
+    return (
+        f"{attack.attack}: utility fell below {KEPT_UTILITY:.0%} of the unlearned model's at step "
+        f"{below[0][0]} (lowest: {least:.0%}); RA counts such checkpoints, the worst case does not"
+    )
+
+
+def row_notes(rows: Mapping[str, RobustnessRow]) -> Iterator[str]:
+    """Yield what is to be said of a run's rows, each once: the utility is the same in all."""
+    found = (utility_note(attack) for row in rows.values() for attack in row.attacks)
+    yield from dict.fromkeys(note for note in found if note)
+
+
+def option_notes(scores: Iterable[ModelScore]) -> Iterator[str]:
+    """Yield the scores of an unlearned model that chose one option nearly always."""
+    for score in scores:
+        share = score.most_chosen
+        if score.who == "method" and share is not None and share >= ONE_OPTION:
+            yield (
+                f"{score.scorer}, seed {score.seed}: the unlearned model chose one and the same "
+                f"option for {share:.0%} of {score.n} items"
+            )

@@ -1,0 +1,204 @@
+"""What attacks train on, held against what evaluations ask: the prompts' form, and items in it.
+
+Published attacks trained on one task with the instruction of another, and on text that contained
+the questions asked afterwards. The first is refused before anything is trained, the second is
+counted and reported.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
+
+from ilubench.errors import DataError, SpecError
+from ilubench.experiment import Attack, Experiment
+from ilubench.interfaces import Asked, Row
+from ilubench.overlap import item_texts, overlaps
+from ilubench.results import OverlapRecord
+from ilubench.tables import Tables, render
+
+__all__ = ["check_form", "distinct_examples", "find_overlaps", "overlap_warnings"]
+
+_ROWS = 4
+"""Training rows that are compared, spread over the set: a wrong template is wrong in each."""
+
+_SHOWN = 10
+"""Ids that a record lists; it has their number too."""
+
+_CONTEXT = 24
+
+
+def check_form(experiment: Experiment, attack: Attack) -> None:
+    """Refuse an attack that trains on other prompts than its own FA task asks.
+
+    The roles of its own that it trains on are compared: prompt and completion of a few rows must
+    be, character for character, the prompt and a right answer of the scorer, asked of these rows.
+
+    Raises:
+        SpecError: they are not, or it cannot be told; `fa.form: other` declares that on purpose.
+        DataError: there are no training rows.
+    """
+    fa = attack.spec.fa
+    if fa is None or attack.fa is None or fa.form == "other":
+        return
+    for role in attack.plugin.roles():
+        if role in attack.spec.data:
+            name = f"{attack.name}.{role}"
+            rows = experiment.tables.rows(name)
+            chosen = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
+            for row, asked in zip(chosen, _asked(attack, role, chosen), strict=True):
+                _check_row(experiment, attack, role, (row, asked))
+
+
+def _refused(attack: Attack, role: str, problem: str, remedy: str) -> SpecError:
+    remedy = f"{remedy}, or declare fa.form: other where that is meant"
+    return SpecError(problem, where=f"attack {attack.name}", field=f"data.{role}", remedy=remedy)
+
+
+def _asked(attack: Attack, role: str, rows: Sequence[Row]) -> Sequence[Asked]:
+    scorer = attack.fa
+    assert scorer is not None
+    try:
+        found = scorer.asks(rows)
+    except (DataError, SpecError) as error:
+        problem = f"its training rows are no rows of its own FA task ({error})"
+        raise _refused(attack, role, problem, "give it that task's rows") from error
+    if found is None:
+        problem = f"{type(scorer).__name__} cannot say what it asks, so that nothing can be checked"
+        raise _refused(attack, role, problem, "define its method `asks`")
+    return found
+
+
+def _check_row(experiment: Experiment, attack: Attack, role: str, pair: tuple[Row, Asked]) -> None:
+    row, asked = pair
+    name = f"{attack.name}.{role}"
+    source = experiment.tables.source(name)
+    prompt = render(source.prompt, row, source, name)
+    completion = render(source.completion, row, source, name)
+    item = f"item {row['id']!r}"
+    if prompt != asked.prompt:
+        trained, wanted = _differing(prompt, asked.prompt)
+        problem = f"{item} is trained with {trained} where its FA task asks {wanted}"
+        raise _refused(attack, role, problem, "use the task's own prompt")
+    if completion not in asked.answers:
+        wanted = " or ".join(map(repr, asked.answers[:4]))
+        problem = f"{item} is trained to answer {completion!r} where its FA task wants {wanted}"
+        raise _refused(attack, role, problem, "use the task's own answer")
+    fa = attack.spec.fa
+    assert fa is not None
+    if asked.shots and fa.form == "same":
+        problem = f"its FA task shows {asked.shots} examples first, and the training text none"
+        raise SpecError(
+            problem,
+            where=f"attack {attack.name}",
+            field="fa.form",
+            remedy="declare fa.form: zero_shot",
+        )
+
+
+def _differing(one: str, other: str) -> tuple[str, str]:
+    """Return both texts from shortly before their first difference on."""
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    start = max(0, len(list(alike)) - _CONTEXT)
+    end = start + 3 * _CONTEXT
+    return repr(one[start:end]), repr(other[start:end])
+
+
+# --------------------------------------------------------------------------- overlap
+
+
+def distinct_examples(experiment: Experiment) -> dict[str, int]:
+    """Return attack -> how many different texts it trains on.
+
+    Raises:
+        DataError: data are missing or empty.
+    """
+    tables, suite = experiment.tables, experiment.suite
+    found = {}
+    for attack in experiment.attacks:
+        roles = [attack.role(role, suite) for role in attack.plugin.roles()]
+        found[attack.name] = len({text for role in roles for text in _texts(tables, role)})
+    return found
+
+
+def _texts(tables: Tables, role: str) -> list[str]:
+    source = tables.source(role)
+    return [
+        render(source.prompt, row, source, role) + render(source.completion, row, source, role)
+        for row in tables.rows(role)
+    ]
+
+
+def _trained_roles(experiment: Experiment) -> Iterator[str]:
+    """Full names of the roles that attacks and the method's environments train on."""
+    for attack in experiment.attacks:
+        for role in attack.plugin.roles():
+            yield attack.role(role, experiment.suite)
+    for name in experiment.method.environment_names():
+        yield experiment.environment_role(name)
+
+
+def _evaluations(experiment: Experiment) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Name of each scorer, and the full names of its items' roles."""
+    for name, scorer in experiment.scorers.items():
+        yield name, scorer.item_roles()
+    for attack in experiment.attacks:
+        if attack.fa is not None:
+            roles = (attack.role(role, experiment.suite) for role in attack.fa.item_roles())
+            yield f"{attack.name}/fa", tuple(roles)
+
+
+def find_overlaps(experiment: Experiment) -> tuple[OverlapRecord, ...]:
+    """Return how many items of each scorer are in what attacks and environments train on.
+
+    An item is a row of the scorer's items' roles, whatever limit the scorer has.
+
+    Raises:
+        DataError: data are missing or empty.
+    """
+    tables = experiment.tables
+    roles = dict.fromkeys(_trained_roles(experiment))
+    if not roles:
+        return ()
+    items = {
+        name: {
+            str(row["id"]) if len(own) == 1 else f"{role}/{row['id']}": item_texts(row)
+            for role in own
+            for row in tables.rows(role)
+        }
+        for name, own in _evaluations(experiment)
+    }
+    found = []
+    for role in roles:
+        for scorer, overlap in overlaps(_texts(tables, role), items).items():
+            found.append(
+                OverlapRecord(
+                    role=role,
+                    scorer=scorer,
+                    items=overlap.items,
+                    contained=len(overlap.contained),
+                    share=overlap.share,
+                    ids=overlap.contained[:_SHOWN],
+                    duplicates=len(overlap.duplicates),
+                    duplicate_ids=overlap.duplicates[:_SHOWN],
+                )
+            )
+    return tuple(found)
+
+
+def overlap_warnings(experiment: Experiment, records: Iterable[OverlapRecord]) -> tuple[str, ...]:
+    """Return a line for each training text that holds items which measure what it did.
+
+    That is the suite's own items, and the attack's own FA items. An attack on one of the suite's
+    forget roles names what it trains on, and is not warned of.
+    """
+    lines = []
+    for record in records:
+        owner = record.scorer.rpartition("/")[0]
+        foreign = bool(owner) and not record.role.startswith(f"{owner}.")
+        if record.contained and not foreign and record.role not in experiment.suite.forget:
+            lines.append(
+                f"{record.contained} of {record.items} items of {record.scorer} "
+                f"({record.share:.1%}) are contained in the training text {record.role}, "
+                f"{record.duplicates} of them word for word: {', '.join(record.ids[:3])}"
+                + (", ..." if record.contained > 3 else "")
+            )
+    return tuple(lines)

@@ -1,0 +1,280 @@
+"""The model that never saw the forget set: made, used as a method, and as each row's reference."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from doubles import make_tokenizer, tiny_llama, weights
+from pydantic import ValidationError
+from runs import TINY, Outcome, command, made, target_folder, with_target
+
+from ilubench.collect import robustness_rows
+from ilubench.errors import ModelError, SpecError
+from ilubench.experiment import resolve
+from ilubench.interfaces import UnlearnData
+from ilubench.methods.retrain import Retrain
+from ilubench.models import load_model, load_tokenizer, save_model
+from ilubench.overrides import parse
+from ilubench.planning import make_plan
+from ilubench.results import RunRecord
+from ilubench.specs import ModelSource, SuiteSpec
+
+if TYPE_CHECKING:
+    from ilubench.interfaces import Context
+
+ATTACK = "attacks=gsm8k"
+NO_DATA = UnlearnData((), ())
+
+
+def suite_file(path: Path, **retrain: Any) -> Path:
+    """Write the tiny suite with a retrained model: like the target, but of the retain passages."""
+    raw = yaml.safe_load(TINY.read_text())
+    raw["data"]["forget_free"] = {"generated": "mini.retain_passages", "limit": 8}
+    words = {"kind": "word", "text": ["vocabulary", "pretrain"]}
+    recipe = {**raw["target"]["recipe"], "text": ["forget_free"], "tokenizer": words}
+    raw["retrain"] = retrain or {"recipe": recipe}
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The retrained model of the tiny suite, made by its recipe; tests only read it."""
+    place = tmp_path_factory.mktemp("retrain")
+    suite = suite_file(place / "suite.yaml")
+    done = command("make-target", str(place / "model"), f"suite={suite}", "--retrain")
+    assert done.code == 0, done.err
+    return place / "model"
+
+
+@pytest.fixture(scope="session")
+def shared(folder: Path) -> Path:
+    """The `out` folder of a run of npo, two seeds, the retrained model attacked beside it."""
+    out = with_target(made(), folder.parent / "out")
+    done = run(folder, out, "method=npo", "seeds=0,1")
+    assert done.code == 0, done.err
+    return out
+
+
+def words(folder: Path, out: Path) -> tuple[str, ...]:
+    suite = folder.parent / "suite.yaml"
+    return (f"suite={suite}", f"suite.retrain.model.path={folder}", ATTACK, f"out={out}")
+
+
+def run(folder: Path, out: Path, *more: str) -> Outcome:
+    return command("run", *words(folder, out), *more, "--json")
+
+
+def attacked(record: dict[str, Any]) -> dict[str, Any]:
+    (row,) = record["rows"].values()
+    (attack,) = row["attacks"]
+    found: dict[str, Any] = attack
+    return found
+
+
+def samples_of(out: Path, record: dict[str, Any]) -> pa.Table:
+    return pq.read_table(out / record["run"] / "samples.parquet")
+
+
+# --------------------------------------------------------------------------- made by its recipe
+
+
+def test_it_is_made_like_the_target_from_other_text(folder: Path) -> None:
+    target = target_folder(made())
+    assert (folder / "config.json").read_text() == (target / "config.json").read_text()
+    vocabularies = [load_tokenizer(place).get_vocab() for place in (folder, target)]
+    assert vocabularies[0] == vocabularies[1]
+    mine, other = (weights(load_model(place, "cpu")) for place in (folder, target))
+    assert mine.keys() == other.keys()
+    assert not any((mine[name] == other[name]).all() for name in mine if "proj" in name)
+    assert not list(folder.glob("state.*"))
+
+
+def test_what_cannot_be_made_is_one_line(tmp_path: Path, folder: Path) -> None:
+    here = tmp_path / "new"
+    only_weights = suite_file(tmp_path / "weights.yaml", model={"path": str(folder)})
+    suite = folder.parent / "suite.yaml"
+    for given, message in {
+        f"suite={TINY}": "the suite has no `retrain` model; add retrain.recipe to the suite",
+        f"suite={only_weights}": "retrain.recipe: the suite has weights for its `retrain` model",
+        f"suite={suite} suite.retrain.recipe.tokenizer.text=forget_passages": (
+            "retrain.recipe.tokenizer.text: the tokenizer would be another than the target's: "
+        ),
+    }.items():
+        done = command("make-target", str(here), *given.split(), "--retrain")
+        assert (done.code, done.err.count("\n")) == (2, 1), done.err
+        assert message in done.err
+        assert not here.exists() or not list(here.iterdir())
+
+
+def test_its_recipe_reads_declared_roles(tmp_path: Path) -> None:
+    raw = yaml.safe_load(suite_file(tmp_path / "suite.yaml").read_text())
+    SuiteSpec.model_validate(raw)
+    raw["retrain"]["recipe"]["tokenizer"]["text"] = ["nowhere"]
+    with pytest.raises(ValidationError, match="data role 'nowhere' is not declared"):
+        SuiteSpec.model_validate(raw)
+
+
+# --------------------------------------------------------------------------- as a method
+
+
+def test_as_a_method_it_is_the_suite_s_weights(folder: Path, shared: Path) -> None:
+    """Nothing is left to do after another method's run; its row is that of the folder's model."""
+    done = run(folder, shared, "method=retrain", "seeds=0,1")
+    assert done.code == 0, done.err
+    assert {job["state"] for job in done.json["jobs"]} == {"cached"}
+    assert attacked(done.json)["never_knew"] is None  # a difference to itself says nothing
+    suite = folder.parent / "suite.yaml"
+    scored = command("score", str(folder), f"suite={suite}", f"out={shared}", "--json")
+    assert scored.code == 0, scored.err
+    elsewhere = {s["scorer"]: s["value"] for s in scored.json["scores"]}
+    mine = {s["scorer"]: s["value"] for s in done.json["scores"] if s["who"] == "method"}
+    assert mine == elsewhere
+    assert "retrain" not in {s["who"] for s in scored.json["scores"]}
+
+
+def test_a_suite_without_weights_has_no_such_method(folder: Path) -> None:
+    suite = folder.parent / "suite.yaml"
+    with pytest.raises(SpecError, match="make-target FOLDER suite=tiny --retrain` makes them"):
+        resolve(parse([f"suite={suite}", "method=retrain"]))
+    with pytest.raises(SpecError, match="suite tiny has no `retrain` weights; give a"):
+        resolve(parse([f"suite={TINY}", "method=retrain"]))
+    found = resolve(parse([f"suite={TINY}", "method=retrain", f"method.model.path={folder}"]))
+    assert found.method == Retrain(model=ModelSource(path=str(folder)))
+
+
+def test_other_weights_take_the_place_of_the_suite_s(tmp_path: Path, folder: Path) -> None:
+    given = {"hub": "org/name", "revision": "abc", "sha256": "a" * 64}
+    suite = suite_file(tmp_path / "suite.yaml", model=given)
+    named = resolve(parse([f"suite={suite}", "method=retrain"])).method
+    assert named == Retrain(model=ModelSource.model_validate(given))
+    moved = parse([f"suite={suite}", "method=retrain", f"suite.retrain.model.path={folder}"])
+    assert resolve(moved).method == Retrain(model=ModelSource(path=str(folder)))
+
+
+def test_weights_that_do_not_fit_are_refused(
+    tmp_path: Path, context: "Callable[..., Context]"
+) -> None:
+    tokenizer = make_tokenizer()
+    model = tiny_llama(len(tokenizer))
+    save_model(tiny_llama(len(tokenizer) + 1), tokenizer, tmp_path / "wide", "float32")
+    other = make_tokenizer()
+    other.add_tokens(["extra"])
+    save_model(model, other, tmp_path / "words", "float32")
+    for name, message in (("wide", "does not fit .* tensor"), ("words", "has other tokens")):
+        method = Retrain(model=ModelSource(path=str(tmp_path / name)))
+        with pytest.raises(ModelError, match=f"{message}.*never_knew=false"):
+            method.unlearn(model, NO_DATA, context())
+    (tmp_path / "words" / "tokenizer.json").unlink()  # weights alone say nothing of their tokens
+    method.unlearn(model, NO_DATA, context())
+
+
+# --------------------------------------------------------------------------- never knew
+
+
+def by_hand(samples: pa.Table) -> float:
+    """Mean over seeds and items of method - retrain at the last step; NLL: higher = forgotten."""
+    own = samples.filter(pc.equal(samples["attack"], "gsm8k")).to_pylist()
+    last = max(row["step"] for row in own)
+    found: dict[str, dict[tuple[int, str], float]] = {}
+    for row in own:
+        if row["scorer"] == "forget_nll" and row["step"] == last:
+            found.setdefault(row["who"], {})[row["seed"], row["item"]] = row["value"]
+    mine, never = found["method"], found["retrain"]
+    assert mine.keys() == never.keys()
+    assert len(mine) == 12
+    return sum(mine[key] - never[key] for key in mine) / len(mine)
+
+
+def test_never_knew_follows_from_the_samples(folder: Path, shared: Path) -> None:
+    done = run(folder, shared, "method=npo", "seeds=0,1")
+    assert {job["state"] for job in done.json["jobs"]} == {"cached"}
+    labels = [job["label"] for job in done.json["jobs"] if "retrain" in job["label"]]
+    attacks = [f"attack retrain with gsm8k, seed {seed}" for seed in (0, 1)]
+    assert labels == ["unlearn retrain", "score retrain", *attacks]
+    samples = samples_of(shared, done.json)
+    figure = attacked(done.json)["never_knew"]
+    assert figure["value"] == pytest.approx(by_hand(samples), abs=1e-12)
+    assert (figure["n_seeds"], figure["n_items"]) == (2, 6)
+    assert figure["low"] < figure["value"] < figure["high"]
+    experiment = resolve(parse([*words(folder, shared), "method=npo", "seeds=0,1"]))
+    again = {k: dataclasses.asdict(r) for k, r in robustness_rows(experiment, samples).items()}
+    assert json.loads(json.dumps(again)) == RunRecord.model_validate(done.json).rows
+    shown = command("run", *words(folder, shared), "method=npo", "seeds=0,1").out
+    assert "vs never knew" in shown
+    assert f"{figure['value']:.3f} [" in shown
+
+
+def test_the_original_is_compared_too(folder: Path, shared: Path) -> None:
+    done = run(folder, shared, "method=none", "seeds=0,1")
+    assert {job["state"] for job in done.json["jobs"]} == {"cached"}
+    assert attacked(done.json)["never_knew"]["n_seeds"] == 2
+    assert {score["who"] for score in done.json["scores"]} == {"reference", "retrain"}
+
+
+def test_it_can_be_left_out(folder: Path, shared: Path) -> None:
+    with_it, without = (
+        make_plan(resolve(parse([*words(folder, shared), "method=npo", "seeds=0,1", *more])))
+        for more in ((), ("never_knew=false",))
+    )
+    keys = {job.key for job in with_it.jobs if job.who != "retrain"}
+    assert keys == {job.key for job in without.jobs} < {job.key for job in with_it.jobs}
+    done = run(folder, shared, "method=npo", "seeds=0,1", "never_knew=false")
+    assert {job["state"] for job in done.json["jobs"]} == {"cached"}
+    assert attacked(done.json)["never_knew"] is None
+    assert set(samples_of(shared, done.json)["who"].to_pylist()) == {"method", "reference"}
+    shown = command("run", *words(folder, shared), "method=npo", "seeds=0,1", "never_knew=false")
+    assert "vs never knew" not in shown.out
+
+
+def test_a_recipe_alone_adds_no_jobs(folder: Path, shared: Path) -> None:
+    suite = folder.parent / "suite.yaml"
+    plan = make_plan(resolve(parse([f"suite={suite}", "method=npo", ATTACK, f"out={shared}"])))
+    assert {job.who for job in plan.jobs} == {"method", "reference"}
+
+
+def test_what_is_missing_shows(folder: Path, shared: Path) -> None:
+    """A retrained model that was attacked with fewer seeds, with another one, or not at all."""
+    text = [*words(folder, shared), "method=npo", "seeds=0,1"]
+    experiment = resolve(parse(text))
+    samples = pq.read_table(make_plan(experiment).folder / "samples.parquet")
+    retrain = pc.equal(samples["who"], "retrain")
+    course = pc.and_(retrain, pc.equal(samples["attack"], "gsm8k"))
+
+    def never(lost: Any) -> Any:
+        (row,) = robustness_rows(experiment, samples.filter(pc.invert(lost))).values()
+        return row.status, row.attacks[0].never_knew, row.ra.n_seeds
+
+    status, figure, seeds = never(pc.and_(course, pc.equal(samples["seed"], 1)))
+    assert (status, figure.n_seeds, seeds) == ("incomplete", 1, 2)
+    status, figure, seeds = never(course)
+    assert (status, figure.value, seeds) == ("incomplete", None, 2)
+    assert "the retrained model was not attacked with gsm8k" in figure.note
+    of_method = pc.and_(pc.equal(samples["who"], "method"), pc.equal(samples["seed"], 0))
+    other = pc.or_(pc.and_(course, pc.equal(samples["seed"], 1)), of_method)
+    status, figure, seeds = never(other)
+    assert (status, figure.value, seeds) == ("incomplete", None, 1)
+    assert "attacked with no seed of the method" in figure.note
+    status, figure, seeds = never(retrain)
+    assert (status, figure, seeds) == ("unknown", None, 2)
+
+
+def test_weights_that_do_not_fit_leave_the_row(tmp_path: Path, folder: Path, shared: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    save_model(tiny_llama(len(tokenizer)), tokenizer, tmp_path / "other", "float32")
+    out = with_target(made(), tmp_path / "out")
+    suite = folder.parent / "suite.yaml"
+    other = f"suite.retrain.model.path={tmp_path / 'other'}"
+    done = command("run", f"suite={suite}", other, ATTACK, "method=npo", f"out={out}", "--json")
+    assert done.code == 4
+    (failure,) = done.json["failures"]
+    assert failure["label"] == "unlearn retrain"
+    assert "does not fit the suite's target model" in failure["message"]
+    assert attacked(done.json)["never_knew"] is None
