@@ -1,4 +1,4 @@
-"""The shipped mini target: its hash, its scores, and (slow) that its recipe makes it again."""
+"""The shipped mini models: their hashes, their scores, and (slow) that their recipes make them."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,18 @@ from pathlib import Path
 import pytest
 from runs import command
 
+from ilubench.checkpoints import find_folder
 from ilubench.experiment import resolve
 from ilubench.identity import file_sha256
-from ilubench.models import find_folder
 from ilubench.overrides import parse
 
-SHIPPED = {"forget_mc": 1.0, "retain_mc": 1.0, "forget_verbmem": 1.0, "retain_verbmem": 1.0}
+FORGET = ("forget_mc", "forget_rephrased", "forget_verbmem", "forget_knowmem")
+RETAIN = ("retain_mc", "retain_verbmem", "retain_knowmem")
+SHIPPED = {
+    "target": dict.fromkeys(FORGET + RETAIN, 1.0),
+    "retrain": dict.fromkeys(RETAIN, 1.0)
+    | {"forget_mc": 0.266, "forget_rephrased": 0.242, "forget_verbmem": 0.236, "forget_knowmem": 0},
+}
 
 
 def scores(*words: str) -> dict[str, float]:
@@ -20,22 +26,41 @@ def scores(*words: str) -> dict[str, float]:
     return {score["scorer"]: score["value"] for score in json.loads(outcome.out)["scores"]}
 
 
-def test_the_shipped_target_is_the_one_that_the_suite_names() -> None:
-    source = resolve(parse(["suite=mini"])).suite.target.model
+@pytest.mark.parametrize("name", ["target", "retrain"])
+def test_the_shipped_weights_are_those_that_the_suite_names(name: str) -> None:
+    found = getattr(resolve(parse(["suite=mini"])).suite, name)
+    source = found.model
     assert source is not None
-    weights = find_folder(source) / "model.safetensors"
-    assert source.sha256 == file_sha256(weights)
-    assert weights.stat().st_size < 5_000_000
+    folder = find_folder(source)
+    assert folder.name == name
+    assert source.sha256 == file_sha256(folder / "model.safetensors")
+    assert (folder / "model.safetensors").stat().st_size < 5_000_000
 
 
-def test_the_shipped_target_knows_both_domains(tmp_path: Path) -> None:
-    found = scores("run", "method=none", "attacks=none", f"out={tmp_path}")
-    assert found == pytest.approx(SHIPPED, abs=0.01)
+def test_the_target_knows_both_domains_and_the_retrained_model_one(tmp_path: Path) -> None:
+    outcome = command("run", "method=retrain", "attacks=none", f"out={tmp_path}", "--json")
+    assert outcome.code == 0, outcome.err
+    for who, name in (("reference", "target"), ("method", "retrain")):
+        found = {
+            score["scorer"]: score["value"]
+            for score in json.loads(outcome.out)["scores"]
+            if score["who"] == who
+        }
+        assert found == pytest.approx(SHIPPED[name], abs=0.01)
+
+
+def test_chance_of_verbmem_is_what_the_retrained_model_recites() -> None:
+    suite = resolve(parse(["suite=mini"])).suite
+    chances = {spec.scorer: spec.chance for spec in suite.primary_forget}
+    for scorer in ("forget_verbmem", "forget_knowmem"):
+        assert chances[scorer] == pytest.approx(SHIPPED["retrain"][scorer], abs=0.01)
 
 
 @pytest.mark.slow
-def test_the_rebuilt_target_scores_as_the_shipped_one(tmp_path: Path) -> None:
-    folder = tmp_path / "target"
-    assert command("make-target", str(folder), f"out={tmp_path / 'runs'}").code == 0
+@pytest.mark.parametrize("name", ["target", "retrain"])
+def test_rebuilt_weights_score_as_the_shipped_ones(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    option = ["--retrain"] if name == "retrain" else []
+    assert command("make-target", str(folder), f"out={tmp_path / 'runs'}", *option).code == 0
     found = scores("score", str(folder), f"out={tmp_path / 'runs'}")
-    assert found == pytest.approx(SHIPPED, abs=0.03)
+    assert found == pytest.approx(SHIPPED[name], abs=0.05)

@@ -261,7 +261,7 @@ def test_a_change_makes_anew_what_depends_on_it(
 def test_a_changed_data_file_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     words = ("method=npo", f"data.agnews.train={path}")
-    texts = [f'{{"text": "word {i}", "topic": "t"}}\n' for i in range(4)]
+    texts = [f'{{"text": "word {i}", "label": {i}}}\n' for i in range(4)]
     path.write_text("".join(texts))
     before = planned(*words)
     path.write_text("".join(texts[:3]))

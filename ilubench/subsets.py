@@ -1,0 +1,136 @@
+"""A run's scores by subset of the items: what was shown while unlearning against what was not.
+
+Scorers name an item's subset (`group`): `given` and `held_out` facts in the mini suite, subjects of
+MMLU. A method that forgets only what it was shown looks well forgotten on the mean.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ilubench.errors import DataError
+from ilubench.intervals import (
+    Figure,
+    Samples,
+    all_items,
+    shared_seeds,
+    stack,
+    table_mean,
+)
+from ilubench.markdown import cell, table
+from ilubench.report import figure_text
+
+__all__ = ["Subset", "subsets_of", "subsets_text"]
+
+FA = "fa"
+COLUMNS = ("who", "attack", "seed", "step", "scorer", "metric", "item", "group", "value")
+
+Scores: TypeAlias = dict[tuple[str, int], dict[int, dict[str, float]]]
+"""(attack, step) -> seed -> item -> value; the attack is empty before any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """One metric over one subset of its items; figures are on the metric's own scale.
+
+    Attributes:
+        metric: `scorer.metric`.
+        group: the subset.
+        items: how many.
+        unlearned: of the unlearned model (the original, in a run of it alone), before any attack.
+        attacked: mean over the attacks of their last checkpoints; None without an attack.
+    """
+
+    metric: str
+    group: str
+    items: int
+    unlearned: Figure
+    attacked: Figure | None
+
+
+def subsets_of(samples: pa.Table) -> tuple[Subset, ...]:
+    """Return every metric by subset, where items have one.
+
+    Args:
+        samples: a run's `samples.parquet`.
+
+    Raises:
+        DataError: no item has a subset, or a seed lacks items.
+    """
+    missing = [name for name in COLUMNS if name not in samples.column_names]
+    if missing:
+        raise DataError(f"the samples have no column {', '.join(missing)}")
+    found = tuple(
+        _subset(f"{scorer}.{metric}", group, scores)
+        for (scorer, metric, group), scores in sorted(_read(samples).items())
+    )
+    if not found:
+        raise DataError("no item of this run belongs to a subset; set group_by of a scorer")
+    return found
+
+
+def subsets_text(subsets: tuple[Subset, ...]) -> str:
+    """Return the subsets as a Markdown table."""
+    head = ["metric", "subset", "items", "unlearned", "after the attacks"]
+    return table(
+        head,
+        [
+            [
+                cell(s.metric),
+                cell(s.group),
+                str(s.items),
+                figure_text(s.unlearned),
+                figure_text(s.attacked),
+            ]
+            for s in subsets
+        ],
+    )
+
+
+def _read(samples: pa.Table) -> dict[tuple[str, str, str], Scores]:
+    who = "method" if pc.any(pc.equal(samples["who"], "method")).as_py() else "reference"
+    chosen = samples.select(COLUMNS).filter(
+        pc.and_(
+            pc.equal(samples["who"], who),
+            pc.and_(pc.not_equal(samples["group"], ""), pc.not_equal(samples["scorer"], FA)),
+        )
+    )
+    found: dict[tuple[str, str, str], Scores] = {}
+    columns = (chosen[name].to_pylist() for name in COLUMNS[1:])
+    for attack, seed, step, scorer, metric, item, group, value in zip(*columns, strict=True):
+        scores = found.setdefault((scorer, metric, group), {})
+        scores.setdefault((attack, step), {}).setdefault(seed, {})[item] = value
+    return found
+
+
+def _subset(metric: str, group: str, scores: Scores) -> Subset:
+    before = [tables for (attack, _), tables in scores.items() if not attack]
+    if not before:
+        raise DataError(f"{metric}: the unlearned model was not scored")
+    unlearned = _samples(before[0], metric)
+    ends = [_samples(tables, metric) for tables in _last(scores)]
+    attacked = None
+    if ends:
+        seeds, items = shared_seeds(ends), all_items(ends)
+        attacked = table_mean(Samples(stack(ends, seeds, items).mean(axis=0), seeds, items))
+    return Subset(metric, group, len(unlearned.items), table_mean(unlearned), attacked)
+
+
+def _last(scores: Scores) -> Iterator[Mapping[int, Mapping[str, float]]]:
+    """The last checkpoint of each attack."""
+    for attack in dict.fromkeys(attack for attack, _ in scores if attack):
+        step = max(step for name, step in scores if name == attack)
+        yield scores[attack, step]
+
+
+def _samples(scores: Mapping[int, Mapping[str, float]], what: str) -> Samples:
+    seeds, items = tuple(sorted(scores)), tuple(sorted(scores[min(scores)]))
+    for seed in seeds:
+        if set(scores[seed]) != set(items):
+            raise DataError(f"{what}: seeds {seeds[0]} and {seed} were scored on other items")
+    values = np.array([[scores[seed][item] for item in items] for seed in seeds])
+    return Samples(values, seeds, items)

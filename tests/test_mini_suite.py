@@ -1,0 +1,60 @@
+"""The mini suite's settings are those that its tuning records chose, by the suite's own rule."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ilubench.experiment import resolve
+from ilubench.overrides import parse
+from ilubench.specs import TuningSpec
+from ilubench.tuning.asked import method_words
+from ilubench.tuning.records import TuningRecord
+
+RECORDS = Path(__file__).parents[1] / "leaderboards" / "mini" / "tuning"
+LABELS = sorted(path.stem for path in RECORDS.glob("*.json"))
+
+
+def record(label: str) -> TuningRecord:
+    text = (RECORDS / f"{label}.json").read_text(encoding="utf-8")
+    return TuningRecord.model_validate(json.loads(text))
+
+
+def protocol() -> TuningSpec:
+    tuning = resolve(parse(["suite=mini"])).suite.tuning
+    assert tuning is not None
+    return tuning
+
+
+def test_the_methods_of_the_pair_and_ilu_are_tuned() -> None:
+    assert {"npo", "rmu", "ilu", "ilu-control"} <= set(LABELS)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_record_is_of_the_suites_protocol(label: str) -> None:
+    found, suite = record(label), resolve(parse(["suite=mini"])).suite
+    assert (found.suite, found.suite_version) == ("mini", suite.version)
+    assert found.label == label
+    assert found.seeds == suite.tuning_seeds
+    assert found.budget == found.suite_budget == protocol().budget == len(found.trials)
+    assert not found.changes
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_chosen_setting_forgets_most_of_those_that_keep_utility(label: str) -> None:
+    found, needed = record(label), protocol().utility_kept
+    kept = [t for t in found.trials if t.utility_kept is not None and t.utility_kept >= needed]
+    best = max(kept, key=lambda trial: trial.forgotten or 0.0)
+    assert found.chosen == best.number
+    assert {trial.number for trial in found.trials if trial.eligible} == {t.number for t in kept}
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_suite_has_the_chosen_setting(label: str) -> None:
+    found, search = record(label), protocol().searches[label]
+    (chosen,) = (trial.settings for trial in found.trials if trial.number == found.chosen)
+    plain = resolve(parse(["suite=mini", f"method={label}"]))
+    words = method_words({**search.fixed, **chosen})
+    tuned = resolve([*parse(["suite=mini", f"method={search.use or label}"]), *words])
+    assert plain.method_name == tuned.method_name
+    assert plain.method == tuned.method
