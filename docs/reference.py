@@ -19,6 +19,7 @@ MODULES = (
     "ilubench.training",
     "ilubench.losses",
     "ilubench.models",
+    "ilubench.checkpoints",
     "ilubench.data",
     "ilubench.methods.terms",
     "ilubench.testing",

@@ -1,6 +1,6 @@
 """Artifacts -> the aggregator's input: per-sample tables by seed, item, attack and step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from ilubench.aggregate import aggregate
 from ilubench.errors import DataError
-from ilubench.experiment import Attack, Experiment
+from ilubench.experiment import Experiment
 from ilubench.figures import Chances, Course, MethodRuns, RobustnessRow, quartile_steps
 from ilubench.intervals import Samples
 from ilubench.planning import REFERENCE, Plan
-from ilubench.specs import FineTuningAccuracySpec, MetricSpec
+from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.stages.score import SAMPLES, read_samples, read_score, scored_checkpoints
 from ilubench.stages.workbench import FA
 
@@ -92,6 +92,9 @@ def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
         samples: a run's.
         who: whose: `method`, `reference` or `retrain`.
         seeded: whether each seed has its own unlearned model; a course starts at its score.
+
+    Raises:
+        DataError: an item was scored twice by one metric at one checkpoint.
     """
     scores: dict[int, Measured] = {}
     attacks: dict[str, dict[int, Measured]] = {}
@@ -101,7 +104,11 @@ def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
     for attack, seed, step, scorer, metric, item, value in zip(*columns, strict=True):
         runs = attacks.setdefault(attack, {}) if attack else scores
         steps = runs.setdefault(seed, Measured({})).steps
-        steps.setdefault(step, {}).setdefault((scorer, metric), {})[item] = value
+        scored = steps.setdefault(step, {}).setdefault((scorer, metric), {})
+        if item in scored:
+            where = f"{attack or 'no attack'}, seed {seed}, step {step}"
+            raise DataError(f"{who}, {where}, {scorer}.{metric}: item {item!r} stands there twice")
+        scored[item] = value
     if seeded:
         attacks = {
             name: {seed: run for seed, run in runs.items() if seed in scores}
@@ -125,23 +132,23 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
     if not experiment.attacks or not mine.scores or not original.scores:
         return {}
     never = cells(samples, "retrain", seeded=False)
-    measured = (mine, original, never) if never.scores else (mine, original)
-    present = {attack.name for attack in experiment.attacks}
-    core = experiment.suite.core_unseen
+    suite, attacks = experiment.suite, [attack.name for attack in experiment.attacks]
+    core = suite.core_unseen
+    # not of the retrained model: only the never-knew difference uses it, and has its own n_seeds
     missing = any(
-        seed not in runs.attacks.get(attack.name, {})
-        for runs in measured
-        for attack in experiment.attacks
+        seed not in runs.attacks.get(attack, {})
+        for runs in (mine, original)
+        for attack in attacks
         for seed in experiment.seeds
     )
     rows = {}
-    for metric in experiment.suite.primary_forget:
+    for metric in suite.primary_forget:
         row = aggregate(
-            method_runs(experiment, mine, metric),
-            method_runs(experiment, original, metric),
-            chances(experiment, metric),
-            core=core if set(core) <= present else (),
-            retrain=method_runs(experiment, never, metric) if never.scores else None,
+            method_runs(suite, attacks, mine, metric),
+            method_runs(suite, attacks, original, metric),
+            chances(suite, metric),
+            core=core if set(core) <= set(attacks) else (),
+            retrain=method_runs(suite, attacks, never, metric) if never.scores else None,
         )
         rows[metric.label] = replace(row, status="incomplete") if missing else row
     return rows
@@ -186,10 +193,8 @@ def _spread(scores: Mapping[int, Measured], seeds: tuple[int, ...]) -> dict[int,
     return {seed: scores.get(seed, only) if len(scores) > 1 else only for seed in seeds}
 
 
-def _course(
-    attack: Attack, cells: Cells, forget: MetricSpec, utility: tuple[MetricSpec, ...]
-) -> Course:
-    runs = cells.attacks[attack.name]
+def _course(suite: SuiteSpec, attack: str, cells: Cells, forget: MetricSpec) -> Course:
+    runs = cells.attacks[attack]
     seeds = tuple(sorted(runs))
     later = sorted({step for run in runs.values() for step in run.steps if step > 0})
     start = _spread(cells.scores, seeds)
@@ -201,13 +206,13 @@ def _course(
             *(_at(runs, step, metric, spec, kind) for step in later),
         ]
 
-    fa = None
-    if attack.spec.fa is not None:
-        metric = (FA, attack.spec.fa.metric)
-        fa = tuple(_at(runs, step, metric, attack.spec.fa, "other") for step in (0, *later))
-    columns = [column(spec, "other") for spec in utility]
+    fa, task = None, suite.attacks[attack].fa
+    if task is not None:
+        metric = (FA, task.metric)
+        fa = tuple(_at(runs, step, metric, task, "other") for step in (0, *later))
+    columns = [column(spec, "other") for spec in suite.utility]
     return Course(
-        attack=attack.name,
+        attack=attack,
         steps=(0, *later),
         forget=tuple(column(forget, "forget")),
         utility=tuple(zip(*columns, strict=True)),
@@ -217,33 +222,38 @@ def _course(
     )
 
 
-def method_runs(experiment: Experiment, cells: Cells, forget: MetricSpec) -> MethodRuns:
+def method_runs(
+    suite: SuiteSpec, attacks: Sequence[str], cells: Cells, forget: MetricSpec
+) -> MethodRuns:
     """Return the aggregator's input for one primary forget metric.
+
+    Args:
+        suite: what was measured.
+        attacks: names of the attacks, in the order of the courses; one without samples has none.
+        cells: the model's samples.
+        forget: the metric.
 
     Raises:
         DataError: nothing was measured, or seeds were scored on other items.
     """
     if not cells.scores:
         raise DataError("no seed of the unlearned model was scored; see the failed jobs")
-    utility = experiment.suite.utility
 
     def unlearned(spec: MetricSpec, kind: Literal["forget", "other"]) -> Samples:
         return _at(cells.scores, 0, (spec.scorer, spec.metric), spec, kind)
 
     return MethodRuns(
         unlearned_forget=unlearned(forget, "forget"),
-        unlearned_utility=tuple(unlearned(spec, "other") for spec in utility),
+        unlearned_utility=tuple(unlearned(spec, "other") for spec in suite.utility),
         courses=tuple(
-            _course(attack, cells, forget, utility)
-            for attack in experiment.attacks
-            if cells.attacks.get(attack.name)
+            _course(suite, attack, cells, forget) for attack in attacks if cells.attacks.get(attack)
         ),
     )
 
 
-def chances(experiment: Experiment, forget: MetricSpec) -> Chances:
+def chances(suite: SuiteSpec, forget: MetricSpec) -> Chances:
     """Return the chance levels on the adjusted scales."""
     return Chances(
         forget=_adjusted(forget.chance, forget, "forget"),
-        utility=tuple(_adjusted(s.chance, s, "other") for s in experiment.suite.utility),
+        utility=tuple(_adjusted(s.chance, s, "other") for s in suite.utility),
     )

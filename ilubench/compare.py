@@ -237,15 +237,27 @@ def detectable(var: float, df: float, *, alpha: float = ALPHA, power: float = PO
 # --- for printing ---
 
 
-def pair_text(pair: Pair, digits: int = 3) -> str:
-    """A pair as a line: the difference, its p-values and what would have been found."""
+def pair_text(pair: Pair, digits: int = 3, *, adjusted: bool = True) -> str:
+    """A pair as a line: the difference, its p-values and what would have been found.
+
+    Args:
+        pair: two rows.
+        digits: after the point.
+        adjusted: show Holm's p-value; a pair outside a family has none.
+    """
     d = pair.difference
     ends = "" if d.low is None or d.high is None else f" [{d.low:.{digits}f}, {d.high:.{digits}f}]"
     verdict = "differs" if pair.significant else "not told apart"
     limit = "n/a" if pair.detectable is None else f"{pair.detectable:.{digits}f}"
+
+    def shown(p: float, sign: str) -> str:
+        least = 10.0**-digits
+        return f"< {least:.{digits}f}" if p < least else f"{sign}{p:.{digits}f}"
+
+    holm_p = f", Holm {shown(pair.p_holm, '')}" if adjusted else ""
     return (
-        f"{pair.a} - {pair.b}: {d.value:.{digits}f}{ends}, p = {pair.p:.{digits}f}, "
-        f"Holm {pair.p_holm:.{digits}f}: {verdict}; detectable {limit}"
+        f"{pair.a} - {pair.b}: {d.value:.{digits}f}{ends}, p {shown(pair.p, '= ')}{holm_p}: "
+        f"{verdict}; detectable {limit}"
     )
 
 

@@ -11,13 +11,12 @@ from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.interfaces import Generator, Method, Scorer, WeightAttack
 from ilubench.loading import load_yaml, merge, task_file, validate
 from ilubench.overrides import Override, PluginLookup, apply
-from ilubench.plugins import PluginField, create, find
+from ilubench.plugins import create, find
 from ilubench.specs import (
     AttackSpec,
     DataSource,
     Estimator,
     FineTuningAccuracySpec,
-    FromSuite,
     GeneratorSpec,
     MetricSpec,
     ModelSource,
@@ -25,9 +24,24 @@ from ilubench.specs import (
     RunSpec,
     SuiteSpec,
 )
+from ilubench.suite_methods import (
+    check_methods,
+    check_suite_models,
+    method_settings,
+    stands_for,
+    variants,
+)
 from ilubench.tables import Tables
 
-__all__ = ["Attack", "Experiment", "load_suite", "metric_name", "resolve", "with_method"]
+__all__ = [
+    "Attack",
+    "Experiment",
+    "load_suite",
+    "metric_name",
+    "resolve",
+    "suite_variants",
+    "with_method",
+]
 
 
 @dataclass(frozen=True)
@@ -215,78 +229,33 @@ def _suite(
     if overrides:
         raw = _other_weights(raw, overrides)
         raw = apply(SuiteSpec, raw, overrides, _NO_LOOKUP, prefix="suite.")
-    return (validate(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known), path
+    suite = validate(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known
+    check_methods(suite, path)
+    return suite, path
 
 
-def _variant(suite: SuiteSpec, ref: PluginRef) -> PluginRef:
-    """Return what a label of the suite's `methods` stands for: `use`, and settings of its own.
-
-    `ilu-control: {use: ilu, penalty: cross_entropy}` is the method `ilu` with the suite's settings
-    for `ilu` and, over them, the variant's.
-    """
-    own = suite.methods.get(ref.use, {})
-    if "use" not in own:
-        return ref
-    settings = {key: value for key, value in own.items() if key != "use"}
-    return PluginRef(use=str(own["use"]), settings=merge(settings, ref.settings))
-
-
-def _method_settings(suite: SuiteSpec, group: str, use: str) -> Mapping[str, JsonValue]:
-    if group != "methods":
-        return {}
-    own = suite.methods.get(use, {})
-    shared = suite.methods.get("default", {})
-    fields = find(group, use).model_fields
-    marks = [mark for field in fields.values() for mark in field.metadata]
-    lent = {name for mark in marks if isinstance(mark, PluginField) for name in mark.lends}
-    mine = {key: value for key, value in shared.items() if key in fields and key not in lent}
-    return merge({**mine, **_suite_models(suite, find(group, use))}, own)
-
-
-def _suite_models(suite: SuiteSpec, method: type[BaseModel]) -> dict[str, JsonValue]:
-    """Return the fields of a method that are a model of the suite, as far as it has weights."""
-    found: dict[str, JsonValue] = {}
-    for name, mark in _marked(method):
-        given = getattr(suite, mark.model)
-        if given is not None and given.model is not None:
-            found[name] = given.model.model_dump(mode="json")
-    return found
-
-
-def _marked(method: type[BaseModel]) -> list[tuple[str, FromSuite]]:
-    fields = method.model_fields.items()
-    return [(n, mark) for n, field in fields for mark in field.metadata if type(mark) is FromSuite]
-
-
-def _check_suite_models(
-    suite: SuiteSpec, method: type[BaseModel], settings: Mapping[str, JsonValue]
-) -> None:
-    """Raise where a method needs a model of the suite that has no weights.
+def suite_variants(name: str) -> dict[str, PluginRef]:
+    """Return the labels of a suite's `methods`: what each stands for, and its own settings.
 
     Raises:
-        SpecError: says how to make or give them.
+        SpecError: no such suite, or it is wrong.
     """
-    for name, mark in _marked(method):
-        if name not in settings:
-            place = f"suite.{mark.model}.model.path=FOLDER"
-            remedy = f"give a folder: {place}"
-            if getattr(suite, mark.model) is not None:
-                made = f"ilubench make-target FOLDER suite={suite.name} --{mark.model}"
-                remedy = f"`{made}` makes them; then {place}"
-            problem = f"suite {suite.name} has no `{mark.model}` weights"
-            raise SpecError(problem, field=f"method.{name}", remedy=remedy)
+    suite, _ = _suite(name, (), (), None)
+    return variants(suite)
 
 
 def _method(
     suite: SuiteSpec, ref: PluginRef, overrides: Sequence[Override], source: Path
 ) -> Method:
-    lookup = PluginLookup(find, lambda group, use: _method_settings(suite, group, use))
+    lookup = PluginLookup(
+        find, lambda group, use: method_settings(suite, use) if group == "methods" else {}
+    )
     found = find("methods", ref.use)
     if not issubclass(found, Method):
         raise PluginError(f"{ref.use!r} is not a method (a subclass of ilubench.interfaces.Method)")
-    settings = merge(_method_settings(suite, "methods", ref.use), ref.settings)
+    settings = merge(method_settings(suite, ref.use), ref.settings)
     settings = apply(found, settings, overrides, lookup, prefix="method.")
-    _check_suite_models(suite, found, settings)
+    check_suite_models(suite, found, settings)
     label = f"method {ref.use} (settings of suite {source.name})"
     return cast(
         "Method", create("methods", PluginRef(use=ref.use, settings=settings), source=label)
@@ -386,7 +355,7 @@ def resolve(
     asked = apply(RunSpec, {}, plain, _NO_LOOKUP)
     run = validate(RunSpec, {**asked, **names}, source="command line")
     suite, path = _suite(run.suite, suite_changes, data, target)
-    ref = _variant(suite, method or run.method)
+    ref = method or stands_for(suite, run.method)
     chosen = _method(suite, ref, method_changes, path)
     scorers = {
         name: cast("Scorer", create("scorers", ref, source=f"{path}: scorers.{name}"))
@@ -405,8 +374,14 @@ def resolve(
 
 
 def with_method(experiment: Experiment, name: str) -> Experiment:
-    """Return the same experiment for another method, with the suite's settings for it."""
-    ref = _variant(experiment.suite, PluginRef(use=name))
+    """Return the same experiment for another method, with the suite's settings for it.
+
+    Args:
+        experiment: of any method.
+        name: of a method itself; a suite's label does not count here, so that none can take the
+            place of the models that rows are compared with.
+    """
+    ref = PluginRef(use=name)
     method = _method(experiment.suite, ref, (), Path(experiment.suite.name))
     return Experiment(
         experiment.run,

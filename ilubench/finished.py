@@ -3,38 +3,37 @@
 No plugin is loaded: a stranger's run is read without its method, its attacks or its scorers.
 """
 
-import json
+import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import JsonValue, TypeAdapter, ValidationError
+import pyarrow.compute as pc
+from pydantic import JsonValue
 
 from ilubench.aggregate import aggregate
 from ilubench.collect import Cells, cells, chances, method_runs
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
-from ilubench.experiment import Attack, Experiment, load_suite
+from ilubench.experiment import load_suite
 from ilubench.figures import MethodRuns, RobustnessRow
-from ilubench.interfaces import Checkpoint, WeightAttack
-from ilubench.loading import load_yaml, validate
-from ilubench.methods.none import NoUnlearning
+from ilubench.likeness import OF_THE_MACHINE, setting_leaves, suite_differences
+from ilubench.loading import validate
 from ilubench.planning import REFERENCE, RETRAIN
 from ilubench.results import RunRecord
-from ilubench.specs import MetricSpec, RunSpec, SuiteSpec
-from ilubench.tables import Tables
+from ilubench.run_files import leaves, read_config, read_record, read_run_samples
+from ilubench.specs import MetricSpec, SuiteSpec
 
-__all__ = ["REFERENCES", "FinishedRun", "check_alike", "read_run"]
+__all__ = ["OF_THE_MACHINE", "REFERENCES", "FinishedRun", "check_alike", "read_run"]
 
 REFERENCES = (REFERENCE, RETRAIN)
 """Methods that others are measured against: the model that knows, and the one that never knew."""
 
 RECORD = "results.json"
 SAME_ORIGINAL = 0.02
-OF_THE_MACHINE = ("micro_batch", "save_every_s")
+SAME_FIGURE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,20 +43,37 @@ class FinishedRun:
     Attributes:
         path: where it was read from.
         record: what it left.
-        rows: primary metric -> its row; empty where nothing was attacked or too much failed.
+        recorded: primary metric -> its row as the record has it; empty where nothing was attacked
+            or too much failed. `rows` are the rows to show.
         suite: what was measured; None where the samples cannot be read.
         samples: every score; None where they cannot be read.
         unread: why there are no samples; empty where there are.
         settings: attack -> its settings with all changes; empty where no `config.yaml` tells.
+        configured: whether `suite` is from the run's own `config.yaml`, with its changes.
     """
 
     path: Path
     record: RunRecord
-    rows: Mapping[str, RobustnessRow]
+    recorded: Mapping[str, RobustnessRow]
     suite: SuiteSpec | None
     samples: pa.Table | None
     unread: str
     settings: Mapping[str, JsonValue]
+    configured: bool = False
+
+    @cached_property
+    def rows(self) -> Mapping[str, RobustnessRow]:
+        """Primary metric -> its row, computed again where there are samples.
+
+        A record can be edited, or lie beside another run's samples; what is shown and ranked
+        follows from the samples. Where there are none, the rows are the record's.
+
+        Raises:
+            DataError: the record says otherwise than the samples; names metric and figure.
+        """
+        if self.samples is None:
+            return self.recorded
+        return {label: self._row(label, stored) for label, stored in self.recorded.items()}
 
     def bar(self, label: str) -> str:
         """Return why the run is listed but has no rank in a metric; empty where it may have one."""
@@ -99,44 +115,81 @@ class FinishedRun:
         courses = tuple(course for course in mine.courses if course.attack in attacks)
         if len(courses) != len(set(attacks)):
             raise DataError(f"{self.path}: not all of {', '.join(attacks)} were run")
-        experiment, metric = self._metric(label)
+        suite, metric = self._metric(label)
         return aggregate(
-            replace(mine, courses=courses), self.original(label), chances(experiment, metric)
+            replace(mine, courses=courses), self.original(label), chances(suite, metric)
         )
+
+    def _row(self, label: str, stored: RobustnessRow) -> RobustnessRow:
+        """The row as the run made it, from the samples."""
+        suite, metric = self._metric(label)
+        attacks = self.record.attacks
+        measured = [self._mine, self._reference]
+        never = None
+        if self._never.scores:
+            measured.append(self._never)
+            never = self._scores(label, self._never)
+        row = aggregate(
+            self.scores(label),
+            self.original(label),
+            chances(suite, metric),
+            core=suite.core_unseen if set(suite.core_unseen) <= set(attacks) else (),
+            retrain=never,
+        )
+        if any(
+            seed not in runs.attacks.get(attack, {})
+            for runs in measured
+            for attack in attacks
+            for seed in self.record.seeds
+        ):
+            # what diverged is missing in the samples; only the record knows why
+            diverged = stored.status == "diverged"
+            row = replace(row, status="diverged" if diverged else "incomplete")
+        _check_same(f"{self.path}", label, stored, row)
+        return row
+
+    @cached_property
+    def _never(self) -> Cells:
+        return self._cells("retrain", seeded=False)
 
     @cached_property
     def _reference(self) -> Cells:
-        return cells(self._samples(), "reference", seeded=False)
+        return self._cells("reference", seeded=False)
 
     @cached_property
     def _mine(self) -> Cells:
         if self.record.method["use"] == REFERENCE:
             return self._reference
         # a method without randomness has one unlearned model, which was scored once
-        found = cells(self._samples(), "method", seeded=False)
+        found = self._cells("method", seeded=False)
         several = len(found.scores) > 1
-        return cells(self._samples(), "method", seeded=True) if several else found
+        return self._cells("method", seeded=True) if several else found
 
-    def _samples(self) -> pa.Table:
+    def _cells(self, who: str, *, seeded: bool) -> Cells:
         if self.samples is None:
             raise DataError(f"{self.path}: {self.unread}")
-        return self.samples
+        try:
+            return cells(self.samples, who, seeded=seeded)
+        except DataError as error:
+            raise DataError(f"{self.path}: samples.parquet: {error}") from error
 
-    def _metric(self, label: str) -> tuple[Experiment, MetricSpec]:
+    def _metric(self, label: str) -> tuple[SuiteSpec, MetricSpec]:
         if self.suite is None:
             raise DataError(f"{self.path}: {self.unread}")
         metrics = {metric.label: metric for metric in self.suite.primary_forget}
         if label not in metrics:
             remedy = did_you_mean(label, metrics)
             raise DataError(f"{self.path}: its suite has no forget metric {label!r}; {remedy}")
-        return _experiment(self.suite, self.record), metrics[label]
+        return self.suite, metrics[label]
 
     def _scores(self, label: str, found: Cells) -> MethodRuns:
-        experiment, metric = self._metric(label)
+        suite, metric = self._metric(label)
         try:
-            return method_runs(experiment, found, metric)
+            return method_runs(suite, self.record.attacks, found, metric)
         except KeyError as error:
             raise DataError(f"{self.path}: samples.parquet lacks {error} of {label}") from error
+        except DataError as error:
+            raise DataError(f"{self.path}: samples.parquet: {error}") from error
 
 
 def read_run(path: Path) -> FinishedRun:
@@ -146,31 +199,24 @@ def read_run(path: Path) -> FinishedRun:
         path: its folder, or its `results.json`; what lies beside that file is read too.
 
     Raises:
-        DataError: no record, or one that cannot be read.
+        DataError: no record, or a file that is not what a run leaves; names file and field.
     """
     file = path / RECORD if path.is_dir() else path
-    try:
-        record = RunRecord.model_validate(json.loads(file.read_text(encoding="utf-8")))
-        rows = TypeAdapter(dict[str, RobustnessRow]).validate_python(record.rows)
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}; give a run's folder") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{file} is no run's record: {where}: {first['msg']}") from error
-    except ValueError as error:
-        raise DataError(f"{file} is no run's record: {error}") from error
+    record, rows = read_record(file)
     # a record under another name may lie beside anything
     folder = file.parent if file.name == RECORD else None
-    suite, samples, unread = None, None, "no samples.parquet beside it"
-    settings: Mapping[str, JsonValue] = {}
-    if folder is not None and (folder / "samples.parquet").is_file():
-        try:
-            suite, settings = _configuration(folder, record)
-            samples, unread = pq.read_table(folder / "samples.parquet"), ""
-        except (SpecError, DataError, OSError, pa.ArrowException) as error:
-            suite, unread = None, str(error)
-    return FinishedRun(path, record, rows, suite, samples, unread, settings)
+    if folder is None or not (folder / "samples.parquet").is_file():
+        return FinishedRun(path, record, rows, None, None, "no samples.parquet beside it", {})
+    given = read_config(folder / "config.yaml") if (folder / "config.yaml").is_file() else None
+    samples = read_run_samples(folder / "samples.parquet")
+    _check_attacks(folder / "samples.parquet", samples, record)
+    try:
+        suite = _suite(folder, record, None if given is None else given[0])
+    except (SpecError, DataError) as error:
+        return FinishedRun(path, record, rows, None, None, str(error), {})
+    if given is None:
+        return FinishedRun(path, record, rows, suite, samples, "", {})
+    return FinishedRun(path, record, rows, suite, samples, "", given[1], configured=True)
 
 
 def check_alike(runs: Sequence[FinishedRun]) -> None:
@@ -178,7 +224,8 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
 
     Raises:
         UsageError: names two runs and what they differ in: suite, version, engine, dtype, attacks,
-            their settings or steps, the original model. Or a run is given twice.
+            their settings or steps, data, metrics or any other field of the suites that can change
+            a figure, the original model. Or a run is given twice.
     """
     first = runs[0]
     seen: dict[str, Path] = {}
@@ -198,44 +245,13 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
 # --- inside ---
 
 
-class _Recorded(WeightAttack):
-    """An attack that was carried out: reading its scores needs its name, not its code."""
-
-    def tamper(self, model: Any, data: Any, context: Any) -> Iterator[Checkpoint]:  # noqa: ANN401
-        raise NotImplementedError
-
-
-def _experiment(suite: SuiteSpec, record: RunRecord) -> Experiment:
-    """What the samples' reader asks an experiment for: the suite, and the attacks' names."""
-    return Experiment(
-        run=RunSpec(suite=suite.name),
-        suite=suite,
-        method_name=REFERENCE,
-        method=NoUnlearning(),
-        attacks=tuple(
-            Attack(name, suite.attacks[name], _Recorded(), None) for name in record.attacks
-        ),
-        scorers={},
-        seeds=record.seeds,
-        tables=Tables({}, {}, _no_generator),
-    )
-
-
-def _no_generator(spec: object) -> Any:  # noqa: ANN401
-    raise NotImplementedError(spec)
-
-
-def _configuration(folder: Path, record: RunRecord) -> tuple[SuiteSpec, Mapping[str, JsonValue]]:
-    """The suite as it was run, else the shipped one of that version; the attacks' settings."""
-    path = folder / "config.yaml"
-    if path.is_file():
-        raw = load_yaml(path)
-        attacks = raw.get("attacks")
-        suite = validate(SuiteSpec, raw.get("suite"), source=f"{path}: suite")
-        settings: Mapping[str, JsonValue] = attacks if isinstance(attacks, dict) else {}
+def _suite(folder: Path, record: RunRecord, given: JsonValue) -> SuiteSpec:
+    """The suite as it was run, else the shipped one of that version."""
+    if given is not None:
+        suite = validate(SuiteSpec, given, source=f"{folder / 'config.yaml'}: suite")
     else:
         values, source = load_suite(record.suite)
-        suite, settings = validate(SuiteSpec, values, source=source), {}
+        suite = validate(SuiteSpec, values, source=source)
     if (suite.name, suite.version) != (record.suite, record.suite_version):
         measured = f"{record.suite} version {record.suite_version}"
         problem = f"measured on {measured}, and what is at hand is {suite.name} {suite.version}"
@@ -243,7 +259,32 @@ def _configuration(folder: Path, record: RunRecord) -> tuple[SuiteSpec, Mapping[
     unknown = sorted(set(record.attacks) - set(suite.attacks))
     if unknown:
         raise DataError(f"suite {suite.name} has no attack {', '.join(unknown)}")
-    return suite, settings
+    return suite
+
+
+def _check_attacks(file: Path, samples: pa.Table, record: RunRecord) -> None:
+    """Refuse samples of attacks that the record leaves out: its figures would be over fewer."""
+    found = set(pc.unique(samples["attack"]).to_pylist()) - {""}
+    more = sorted(found - set(record.attacks))
+    if more:
+        raise DataError(f"{file}: attack: {', '.join(more)}, which the record does not name")
+
+
+def _check_same(path: str, label: str, stored: RobustnessRow, found: RobustnessRow) -> None:
+    """Refuse a record's row that does not follow from the samples; notes are only words."""
+    one, other = (dict(leaves(dataclasses.asdict(row))) for row in (stored, found))
+    for name in dict.fromkeys((*other, *one)):
+        a, b = one.get(name), other.get(name)
+        if name.endswith("note") or a == b:
+            continue
+        if isinstance(a, float) and isinstance(b, float):
+            if math.isclose(a, b, rel_tol=SAME_FIGURE, abs_tol=SAME_FIGURE):
+                continue
+            a, b = f"{a:.6f}", f"{b:.6f}"
+        raise DataError(
+            f"{path}: {name} of {label} is {a} by its record and {b} by its samples; the record "
+            "was edited, or one of the two files is another run's"
+        )
 
 
 def _differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, object, object]]:
@@ -255,27 +296,37 @@ def _differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, object, 
     one, other = sorted(a.record.attacks), sorted(b.record.attacks)
     if one != other:
         yield "attacks", ", ".join(one), ", ".join(other)
+    yield from _input_differences(a, b)
     both = ((a.settings, b.settings), (a.record.protocol, b.record.protocol))
-    for attack, mine, theirs in (
-        (name, dict(_leaves("", x[name])), dict(_leaves("", y[name])))
+    for attack, own, others in (
+        (name, dict(setting_leaves("", x[name])), dict(setting_leaves("", y[name])))
         for x, y in both
         for name in x.keys() & y.keys()
     ):
-        for key in sorted(mine.keys() | theirs.keys()):
-            if mine.get(key) != theirs.get(key):
-                yield f"{key} of {attack}", mine.get(key), theirs.get(key)
+        for key in sorted(own.keys() | others.keys()):
+            if own.get(key) != others.get(key):
+                yield f"{key} of {attack}", own.get(key), others.get(key)
     for label in a.rows.keys() & b.rows.keys():
         yield from _row_differences(label, a.rows[label], b.rows[label])
 
 
-def _leaves(name: str, value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
-    """Dotted names and values of what can change a result."""
-    if not isinstance(value, dict):
-        yield name, value
-        return
-    for key, below in value.items():
-        if key not in OF_THE_MACHINE:
-            yield from _leaves(f"{name}.{key}" if name else key, below)
+def _input_differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, object, object]]:
+    """The suites' fields; then what they stand for, where both records have its hash."""
+    roles = sorted(a.record.data.keys() & b.record.data.keys())
+    weights = [run.record.target for run in (a, b)]
+    if a.configured and b.configured and a.suite is not None and b.suite is not None:
+        known = {*roles, "target"} if all(weights) else set(roles)
+        for name, one, other in suite_differences(a.suite, b.suite, a.record.attacks, known):
+            yield name, _words(one), _words(other)
+    for role in roles:
+        if a.record.data[role] != b.record.data[role]:
+            yield f"the rows of {role}", a.record.data[role], b.record.data[role]
+    if all(weights) and weights[0] != weights[1]:
+        yield "the target model's weights", weights[0], weights[1]
+
+
+def _words(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _row_differences(

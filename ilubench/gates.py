@@ -7,16 +7,30 @@ teaches what it claims to recover. A suite states its bounds (`gates`), this che
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
+
+from pydantic import JsonValue
 
 from ilubench.errors import DataError, UsageError
+from ilubench.experiment import Attack
 from ilubench.figures import AttackFigures, RobustnessRow
-from ilubench.finished import FinishedRun
+from ilubench.finished import OF_THE_MACHINE, FinishedRun
+from ilubench.interfaces import Generator
 from ilubench.markdown import cell, table
 from ilubench.planning import REFERENCE
-from ilubench.results import OverlapRecord
-from ilubench.specs import FineTuningAccuracySpec, GateSpec, MetricSpec, SuiteSpec
+from ilubench.plugins import create
+from ilubench.specs import (
+    FineTuningAccuracySpec,
+    GateSpec,
+    GeneratorSpec,
+    MetricSpec,
+    PluginRef,
+    SuiteSpec,
+)
+from ilubench.tables import Tables
+from ilubench.training_text import attack_roles, distinct_examples
 
-__all__ = ["Gate", "check_gates", "gates_of", "gates_text"]
+__all__ = ["Gate", "TrainingText", "check_gates", "gates_of", "gates_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +52,34 @@ class Gate:
     passed: bool
 
 
-def gates_of(run: FinishedRun, examples: Mapping[str, int]) -> list[Gate]:
+@dataclass(frozen=True, slots=True)
+class TrainingText:
+    """What an attack trained on.
+
+    Attributes:
+        examples: how many different texts.
+        shared: how many evaluation items they contain, over all scorers.
+    """
+
+    examples: int
+    shared: int
+
+
+def gates_of(run: FinishedRun) -> list[Gate]:
     """Return every gate of every attack that a run of the original model carried out.
+
+    All is taken from the run's folder: bounds, settings and data are those of its `config.yaml`,
+    whatever the shipped suite of that name says today. The training rows are read again, to count
+    those that differ, and must be the run's.
 
     Args:
         run: of the method `none`.
-        examples: attack -> its distinct training examples.
 
     Raises:
-        UsageError: another method's run, or the suite states no gates.
-        DataError: no samples or no attack.
+        UsageError: another method's run, a suite without gates, or other settings of an attack
+            than the suite's.
+        DataError: no samples, no attack, or the record or the data do not tell what an attack
+            trained on.
     """
     if run.record.method["use"] != REFERENCE:
         used = run.record.method["use"]
@@ -59,22 +91,26 @@ def gates_of(run: FinishedRun, examples: Mapping[str, int]) -> list[Gate]:
     if not run.rows:
         raise DataError(f"{run.path}: no attack was run, so that no gate can be seen")
     row = next(iter(run.rows.values()))  # FA and utility are the same in the row of each metric
-    return check_gates(run.suite, row, run.record.overlap, examples)
+    absent = sorted(set(run.record.attacks) - {figures.attack for figures in row.attacks})
+    if absent:
+        raise DataError(f"{run.path}: {', '.join(absent)} has no figures; run its jobs again")
+    tables = _tables(run.suite)
+    trained = {
+        name: _training_text(run, run.suite, tables, name)
+        for name in dict.fromkeys(run.record.attacks)
+    }
+    return check_gates(run.suite, row, trained)
 
 
 def check_gates(
-    suite: SuiteSpec,
-    row: RobustnessRow,
-    overlap: Sequence[OverlapRecord],
-    examples: Mapping[str, int],
+    suite: SuiteSpec, row: RobustnessRow, trained: Mapping[str, TrainingText]
 ) -> list[Gate]:
     """Return every gate of every attack in the original model's row.
 
     Args:
         suite: with `gates`.
         row: of the original model.
-        overlap: evaluation items found in training text.
-        examples: attack -> its distinct training examples.
+        trained: attack -> what it trained on.
 
     Raises:
         DataError: an attack has no FA task, or FA was not measured.
@@ -83,7 +119,7 @@ def check_gates(
     return [
         gate
         for figures in row.attacks
-        for gate in _gates(suite, bounds, figures, _shared(figures.attack, overlap), examples)
+        for gate in _gates(suite, bounds, figures, trained[figures.attack])
     ]
 
 
@@ -109,16 +145,93 @@ def _shown(gate: Gate) -> str:
     return value if gate.passed else f"**{value}**"
 
 
-def _shared(attack: str, overlap: Sequence[OverlapRecord]) -> int:
-    return sum(found.contained for found in overlap if found.role.split(".")[0] == attack)
+# --------------------------------------------------------------------------- the training text
+
+
+def _tables(suite: SuiteSpec) -> Tables:
+    sources = dict(suite.data)
+    for name, attack in suite.attacks.items():
+        sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
+    return Tables(sources, suite.all_generators(), _generator)
+
+
+def _generator(spec: GeneratorSpec) -> Generator:
+    return cast("Generator", create("generators", PluginRef(use=spec.use, settings=spec.settings)))
+
+
+def _training_text(run: FinishedRun, suite: SuiteSpec, tables: Tables, name: str) -> TrainingText:
+    """What an attack of a run trained on, its settings being the suite's."""
+    if name not in run.settings:
+        raise DataError(f"{run.path}: no config.yaml says how {name} was run; run again")
+    attack = _as_the_suite_says(run, suite, name)
+    roles = attack_roles(attack, suite)
+    shared = _shared(run, suite, name, roles)
+    try:
+        for role, full in zip(attack.plugin.roles(), roles, strict=True):
+            _check_rows(run, tables, name, (role, full))
+        examples = distinct_examples(tables, suite, roles)
+    except DataError as error:
+        problem = f"{run.path}: the training examples of {name} cannot be counted"
+        raise DataError(f"{problem}: {error}") from error
+    return TrainingText(examples, shared)
+
+
+def _as_the_suite_says(run: FinishedRun, suite: SuiteSpec, name: str) -> Attack:
+    spec = suite.attacks[name]
+    declared = create("attacks", PluginRef(use=spec.use, settings=spec.settings))
+    settings = cast("dict[str, JsonValue]", run.settings[name])
+    ran = create("attacks", PluginRef(use=spec.use, settings=settings), source=str(run.path))
+    both = (x.model_dump(mode="json") for x in (declared, ran))
+    for field, wanted, given in _unlike(f"attack.{name}", *both):
+        raise UsageError(
+            f"{run.path}: {field} is {given!r} and the suite's {wanted!r}; gates are those of the "
+            "suite's own attacks: run it without that setting"
+        )
+    return Attack(name, spec, declared, None)
+
+
+def _unlike(
+    field: str, one: JsonValue, other: JsonValue
+) -> Iterator[tuple[str, JsonValue, JsonValue]]:
+    """(name, one, other) of each setting that differs and can change a result."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one | other:
+            if key not in OF_THE_MACHINE:
+                yield from _unlike(f"{field}.{key}", one.get(key), other.get(key))
+    elif one != other:
+        yield field, one, other
+
+
+def _shared(run: FinishedRun, suite: SuiteSpec, name: str, roles: Sequence[str]) -> int:
+    """How many items of any scorer the attack's training text contains, as the record says."""
+    looked_for = {(found.role, found.scorer) for found in run.record.overlap}
+    scorers = [*suite.scorers, *([f"{name}/fa"] if suite.attacks[name].fa else [])]
+    for role in roles:
+        for scorer in scorers:
+            if (role, scorer) not in looked_for:
+                raise DataError(
+                    f"{run.path}: the record does not say whether the training text {role} has "
+                    f"items of {scorer}; run again"
+                )
+    return sum(found.contained for found in run.record.overlap if found.role in roles)
+
+
+def _check_rows(run: FinishedRun, tables: Tables, name: str, role: tuple[str, str]) -> None:
+    """Raise unless the rows of a role (the attack's name for it, the full one) are the run's."""
+    own, full = role
+    protocol = cast("Mapping[str, Mapping[str, Mapping[str, JsonValue]]]", run.record.protocol)
+    data = cast("Mapping[str, Mapping[str, JsonValue]]", protocol.get(name, {}).get("data", {}))
+    if own not in data:
+        raise DataError(f"the record does not say which rows {full} had; run again")
+    if tables.fingerprint(full)["rows"] != data[own]["rows"]:
+        raise DataError(f"the rows of {full} are others today than when it was run; run again")
+
+
+# --------------------------------------------------------------------------- the figures
 
 
 def _gates(
-    suite: SuiteSpec,
-    bounds: GateSpec,
-    figures: AttackFigures,
-    shared: int,
-    examples: Mapping[str, int],
+    suite: SuiteSpec, bounds: GateSpec, figures: AttackFigures, trained: TrainingText
 ) -> Iterator[Gate]:
     name = figures.attack
     fa = suite.attacks[name].fa
@@ -126,7 +239,7 @@ def _gates(
         raise DataError(f"attack {name} has no FA task; nobody can see whether it learns anything")
     start, end = _better(figures, 0, fa), _better(figures, -1, fa)
     kept = _kept(figures, suite.utility)
-    distinct = examples[name]
+    distinct, shared = trained.examples, trained.shared
     yield Gate(name, "fa_start", abs(start), bounds.fa_start, abs(start) <= bounds.fa_start)
     yield Gate(name, "fa_end", end, bounds.fa_end, end >= bounds.fa_end)
     yield Gate(name, "utility_kept", kept, bounds.utility_kept, kept >= bounds.utility_kept)

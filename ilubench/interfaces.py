@@ -18,7 +18,7 @@ from ilubench.specs import Estimator, Spec
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "MAX_OPTIONS",
@@ -207,6 +207,16 @@ class Method(Spec, ABC):
     def identity(self) -> Mapping[str, JsonValue]:
         """Return what determines the result besides the settings (hashes of files read)."""
         return {}
+
+    def check_model(self, config: PretrainedConfig) -> None:
+        """Find settings that do not fit a model, before any job; a base's are checked by itself.
+
+        Args:
+            config: of the target model.
+
+        Raises:
+            SpecError: names the field, its value, and what the model has.
+        """
 
     @abstractmethod
     def unlearn(

@@ -17,10 +17,12 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench import __version__
+from ilubench.checkpoints import weight_files
+from ilubench.errors import IlubenchError
 from ilubench.executors.local import Outcome
 from ilubench.experiment import Attack, Experiment
 from ilubench.figures import RobustnessRow
-from ilubench.identity import library_versions
+from ilubench.identity import digest, file_sha256, library_versions
 from ilubench.notes import option_notes, row_notes
 from ilubench.planning import Job, Plan
 from ilubench.results import JobRecord, ModelScore, RunRecord, ScoreSummary
@@ -93,6 +95,8 @@ def run_record(
         jobs=_job_records(plan, outcomes),
         failures=tuple(o.failure for o in outcomes if o.failure is not None),
         protocol={a.name: _protocol(experiment, a) for a in experiment.attacks},
+        data=_row_hashes(plan),
+        target=_target_hash(plan),
         overlap=overlap,
         notes=notes,
     )
@@ -112,6 +116,22 @@ def _protocol(experiment: Experiment, attack: Attack) -> dict[str, JsonValue]:
         "max_length": experiment.suite.max_length,
         "fa": _plain(attack.spec.fa.model_dump(mode="json")) if attack.spec.fa else None,
     }
+
+
+def _row_hashes(plan: Plan) -> dict[str, str]:
+    """Hash of the rows of each role that was read."""
+    tables = plan.bench.tables
+    roles = [role for role in tables.roles if tables.is_loaded(role)]
+    return {role: str(tables.fingerprint(role)["rows"]) for role in roles}
+
+
+def _target_hash(plan: Plan) -> str:
+    """One SHA-256 over the target model's weight files; empty where they are not at hand."""
+    try:
+        files = weight_files(plan.bench.target_folder(plan.target))
+    except IlubenchError:  # its job failed, or the store was tidied up
+        return ""
+    return digest({path.name: file_sha256(path) for path in files})
 
 
 def _job_records(plan: Plan, outcomes: Sequence[Outcome[Job]]) -> tuple[JobRecord, ...]:
@@ -157,7 +177,6 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
 
     libraries = ("torch", "transformers", "tokenizers", "lm-eval", "datasets", "numpy", "scipy")
     bench = plan.bench
-    roles = [r for r in bench.tables.roles if bench.tables.is_loaded(r)]
     return {
         "ilubench": __version__,
         "git": _git(),
@@ -167,7 +186,7 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(bench.device) if bench.device != "cpu" else "cpu",
         "seeds": list(bench.experiment.seeds),
-        "data": {role: bench.tables.fingerprint(role)["rows"] for role in roles},
+        "data": dict(_row_hashes(plan)),
     }
 
 

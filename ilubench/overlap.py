@@ -2,15 +2,21 @@
 
 The rule is that of PaLM (Chowdhery et al. 2022, arXiv:2204.02311, section 8): an item counts as
 contained when 70 % of the 8-grams of one of its texts occur in the training text, wherever they
-are. Shorter texts are looked for as a whole. Words are runs of letters, digits and underscores, in
-lower case, so that punctuation and line breaks do not matter.
+are. Shorter texts are looked for as a whole. Words are runs of letters and digits, in lower case,
+so that punctuation and line breaks do not matter.
+
+A blank (underscores that stand alone, as in WinoGrande's sentences) parts a text: training text has
+a word of its own there, so that no n-gram goes across. A part of fewer than 8 words counts as one
+n-gram; where all parts are so short, one training document must have them all.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cache
 from typing import TypeAlias
+
+from pydantic import JsonValue
 
 from ilubench.interfaces import Row
 
@@ -20,9 +26,11 @@ N = 8
 CONTAINED = 0.7
 
 Words: TypeAlias = list[str]
+Parts: TypeAlias = list[Words]
 Gram: TypeAlias = tuple[str, ...]
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
+_BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +57,24 @@ def item_texts(row: Row) -> list[str]:
     """Return the texts of an evaluation item: its columns of at least 8 words, else its longest.
 
     The columns, not the rendered prompt: the words of a template are in every training text.
-    Labels, names and options are too short to tell anything.
+    Labels, names and options are too short to tell anything. Where no column is a text that long,
+    those inside lists and mappings count (messages, long options). Empty: the row has no words.
     """
-    texts = [value for key, value in row.items() if key != "id" and isinstance(value, str)]
-    long = [text for text in texts if len(_words(text)) >= N]
-    return long or sorted(texts, key=lambda text: len(_words(text)))[-1:]
+    columns = [value for key, value in row.items() if key != "id"]
+    plain = [value for value in columns if isinstance(value, str)]
+    inside = [text for value in columns if not isinstance(value, str) for text in _strings(value)]
+    for texts in (plain, inside):
+        if long := [text for text in texts if _length(text) >= N]:
+            return long
+    return [text for text in sorted(plain or inside, key=_length)[-1:] if _length(text)]
+
+
+def _strings(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple | Mapping):
+        for below in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(below)
 
 
 def overlaps(
@@ -66,23 +87,45 @@ def overlaps(
         evaluations: name of the set -> item's id -> its texts; no set is empty.
     """
     asked = {
-        name: {item: [words for text in texts if (words := _words(text))] for item, texts in own}
+        name: {item: [parts for text in texts if (parts := _parts(text))] for item, texts in own}
         for name, own in ((name, items.items()) for name, items in evaluations.items())
     }
-    documents = [_words(text) for text in training]
     places = _places(
-        documents, [w for own in asked.values() for texts in own.values() for w in texts]
+        training,
+        [
+            words
+            for own in asked.values()
+            for texts in own.values()
+            for parts in texts
+            for words in parts
+        ],
     )
+
+    @cache
+    def document(number: int) -> str:
+        return f" {' '.join(_words(training[number]))} "
+
     found = {}
     for name, own in asked.items():
-        contained = [item for item, texts in own.items() if _contained(texts, places)]
-        twice = [item for item in contained if _duplicate(own[item], places, documents)]
+        contained = [
+            item for item, texts in own.items() if any(_contained(parts, places) for parts in texts)
+        ]
+        twice = [item for item in contained if _duplicate(own[item], places, document)]
         found[name] = Overlap(len(own), tuple(contained), tuple(twice))
     return found
 
 
 def _words(text: str) -> Words:
     return _WORD.findall(text.lower())
+
+
+def _length(text: str) -> int:
+    return len(_words(text))
+
+
+def _parts(text: str) -> Parts:
+    """The words on each side of the text's blanks; of most texts, all its words."""
+    return [words for part in _BLANK.split(text) if (words := _words(part))]
 
 
 def _grams(words: Words, size: int) -> Iterator[Gram]:
@@ -93,33 +136,38 @@ def _own_grams(words: Words) -> Iterator[Gram]:
     return _grams(words, min(N, len(words)))
 
 
-def _places(documents: Sequence[Words], texts: Sequence[Words]) -> dict[Gram, list[int]]:
+def _places(training: Sequence[str], parts: Parts) -> dict[Gram, list[int]]:
     """N-gram of an item, if any document has it -> those documents; of all sizes together."""
     wanted: dict[int, set[Gram]] = {}
-    for words in texts:
-        wanted.setdefault(min(N, len(words)), set()).update(_own_grams(words))
+    for own in parts:
+        wanted.setdefault(min(N, len(own)), set()).update(_own_grams(own))
     found: dict[Gram, list[int]] = {}
-    for number, words in enumerate(documents):
+    for number, text in enumerate(training):
+        words = _words(text)
         for size, grams in wanted.items():
             for gram in grams.intersection(_grams(words, size)):
                 found.setdefault(gram, []).append(number)
     return found
 
 
-def _contained(texts: Sequence[Words], places: Mapping[Gram, Sequence[int]]) -> bool:
-    for words in texts:
-        known = [gram in places for gram in _own_grams(words)]
-        if sum(known) >= CONTAINED * len(known):
-            return True
-    return False
+def _contained(parts: Parts, places: Mapping[Gram, Sequence[int]]) -> bool:
+    if all(len(words) < N for words in parts):
+        return bool(_together(parts, places))
+    known = [gram in places for words in parts for gram in _own_grams(words)]
+    return sum(known) >= CONTAINED * len(known)
+
+
+def _together(parts: Parts, places: Mapping[Gram, Sequence[int]]) -> set[int]:
+    """The documents that have the first n-gram of every part."""
+    first, *others = (set(places.get(next(_own_grams(words)), ())) for words in parts)
+    return first.intersection(*others)
 
 
 def _duplicate(
-    texts: Sequence[Words], places: Mapping[Gram, Sequence[int]], documents: Sequence[Words]
+    texts: Sequence[Parts], places: Mapping[Gram, Sequence[int]], document: Callable[[int], str]
 ) -> bool:
-    begins = [gram for words in texts for gram in islice(_own_grams(words), 1)]
-    first, *others = (set(places.get(gram, ())) for gram in begins)
+    parts = [words for own in texts for words in own]
     return any(
-        all(f" {' '.join(words)} " in f" {' '.join(documents[number])} " for words in texts)
-        for number in first.intersection(*others)
+        all(f" {' '.join(words)} " in document(number) for words in parts)
+        for number in _together(parts, places)
     )

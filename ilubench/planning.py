@@ -2,15 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from ilubench.checkpoints import load_config
+from ilubench.errors import SpecError
 from ilubench.experiment import Attack, Experiment, with_method
 from ilubench.identity import digest
+from ilubench.interfaces import Method
+from ilubench.models import recipe_config
 from ilubench.results import Who
 from ilubench.stages.keys import attack_key, score_key, target_key, unlearn_key
 from ilubench.stages.workbench import Workbench, pick_device
 from ilubench.store import Artifact, Store
 from ilubench.training_text import check_form
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 __all__ = [
     "REFERENCE",
@@ -18,6 +25,7 @@ __all__ = [
     "Job",
     "Plan",
     "check_inputs",
+    "check_method",
     "make_bench",
     "make_plan",
     "method_jobs",
@@ -131,15 +139,43 @@ def make_bench(experiment: Experiment) -> Workbench:
     return Workbench(experiment, Store(Path(experiment.run.out) / "store"), device)
 
 
+def check_method(bench: Workbench, method: Method) -> None:
+    """Find settings that do not fit the target model, of a method and of those that it wraps.
+
+    Raises:
+        SpecError: names the field.
+    """
+    if bench.given_target is not None:
+        config = load_config(bench.given_target)
+    else:
+        assert bench.suite.target.recipe is not None
+        config = recipe_config(bench.suite.target.recipe.config)
+    _check_settings(method, config, "method.")
+
+
+def _check_settings(method: Method, config: "PretrainedConfig", prefix: str) -> None:
+    try:
+        method.check_model(config)
+    except SpecError as error:
+        field = f"{prefix}{error.field}"
+        raise SpecError(error.problem, field=field, remedy=error.remedy) from error
+    for name in type(method).model_fields:
+        inner = getattr(method, name)
+        if isinstance(inner, Method):
+            _check_settings(inner, config, f"{prefix}{name}.")
+
+
 def make_plan(experiment: Experiment) -> Plan:
     """Return the jobs of a run; data are read, no weights are loaded.
 
     Raises:
         DataError: data or the target model are missing or empty.
-        SpecError: an attack that is still to be done trains on other prompts than its FA task's.
+        SpecError: an attack that is still to be done trains on other prompts than its FA task's,
+            or a setting of the method does not fit the target model.
     """
     out = Path(experiment.run.out)
     bench = make_bench(experiment)
+    check_method(bench, experiment.method)
     target = target_key(bench)
     jobs = [Job("target", target, f"make the target model of {experiment.suite.name}")]
     by_seed = [

@@ -133,8 +133,9 @@ class RunRecord(Record):
     """A finished run: the row, where it came from, what failed.
 
     ``protocol`` has, for each attack, all that two runs must have alike to stand in one table:
-    plugin, settings, the rows that it trains on, the FA task. It is empty in records that were
-    written before it was there.
+    plugin, settings, the rows that it trains on, the FA task. ``data`` has, for each role that was
+    read, the hash of its rows; ``target`` is that of the model that knows. They are empty in
+    records that were written before they were there.
     """
 
     run: str
@@ -153,5 +154,7 @@ class RunRecord(Record):
     jobs: tuple[JobRecord, ...]
     failures: tuple[FailureRecord, ...] = ()
     protocol: dict[str, JsonValue] = Field(default_factory=dict)
+    data: dict[str, str] = Field(default_factory=dict)
+    target: str = ""
     overlap: tuple[OverlapRecord, ...] = ()
     notes: tuple[str, ...] = ()

@@ -148,10 +148,15 @@ def compare_sweeps(
         welch: also compare the runs by per-seed means, for runs that share no seed.
 
     Raises:
-        UsageError: the runs are not alike.
+        UsageError: the runs are not alike, a sweep has runs of two methods, or ``at`` is no level
+            of forgetting.
         DataError: no samples, or a sweep without a run that can be compared.
     """
     runs = [run for own in sweeps.values() for run in own]
+    if at is not None and not 0 <= at <= 1:
+        raise UsageError(f"--at {at:g}: f_u is a mean of scores, between 0 and 1")
+    for name, own in sweeps.items():
+        _check_one_method(name, own)
     check_alike(runs)
     for run in runs:
         if run.samples is None:
@@ -162,6 +167,20 @@ def compare_sweeps(
     if not labels:
         raise DataError("the runs have no robustness row in a common metric; attack them first")
     return tuple(_table(label, sweeps, named, at, welch=welch) for label in labels)
+
+
+def _check_one_method(name: str, runs: Sequence[FinishedRun]) -> None:
+    """Refuse a sweep of several methods: its strengths would not be one quantity."""
+    first = runs[0]
+    for run in runs[1:]:
+        one, other = (
+            f"{r.record.method['use']} version {r.record.method_version}" for r in (first, run)
+        )
+        if one != other:
+            raise UsageError(
+                f"sweep {name!r} mixes methods: {first.path} is of {one}, {run.path} of {other}; "
+                "give each method a sweep of its own"
+            )
 
 
 # --------------------------------------------------------------------------- one metric
@@ -275,7 +294,8 @@ def _parts(one: SweepTable) -> Iterator[str]:
     yield (
         f"At matched f_u: runs at most {MATCHED:g} apart, else both sweeps interpolated in the "
         "middle of the f_u that they share. Recovery: 0 = stayed forgotten; final: the forget "
-        "metric at the end."
+        "metric at the end. These intervals are not adjusted for the number of pairs, and which "
+        "runs make a pair was chosen by their measured f_u."
     )
     head = ("figure", "a", "b", "f_u", "a - b at matched f_u", "RA, a - b (plain)")
     yield table(head, [_matched_cells(row) for row in one.matched])
@@ -287,7 +307,7 @@ def _parts(one: SweepTable) -> Iterator[str]:
     yield "\n".join([plain, *map(_pair_line, one.between)])
     if one.welch:
         head_line = "Per-seed means, items fixed (Welch); p-values not adjusted."
-        yield "\n".join([head_line, *map(_pair_line, one.welch)])
+        yield "\n".join([head_line, *(_pair_line(pair, adjusted=False) for pair in one.welch)])
 
 
 def _point_cells(point: Point) -> list[str]:
@@ -312,8 +332,9 @@ def _matched_cells(row: MatchedRow) -> list[str]:
     ]
 
 
-def _pair_line(pair: Pair) -> str:
-    return f"- {pair_text(replace(pair, a=cell(pair.a), b=cell(pair.b)))}"
+def _pair_line(pair: Pair, *, adjusted: bool = True) -> str:
+    escaped = replace(pair, a=cell(pair.a), b=cell(pair.b))
+    return f"- {pair_text(escaped, adjusted=adjusted)}"
 
 
 def _shown(figure: Figure | None) -> str:

@@ -13,9 +13,16 @@ from ilubench.experiment import Attack, Experiment
 from ilubench.interfaces import Asked, Row
 from ilubench.overlap import item_texts, overlaps
 from ilubench.results import OverlapRecord
+from ilubench.specs import SuiteSpec
 from ilubench.tables import Tables, render
 
-__all__ = ["check_form", "distinct_examples", "find_overlaps", "overlap_warnings"]
+__all__ = [
+    "attack_roles",
+    "check_form",
+    "distinct_examples",
+    "find_overlaps",
+    "overlap_warnings",
+]
 
 _ROWS = 4
 """Training rows that are compared, spread over the set: a wrong template is wrong in each."""
@@ -105,35 +112,45 @@ def _differing(one: str, other: str) -> tuple[str, str]:
 # --------------------------------------------------------------------------- overlap
 
 
-def distinct_examples(experiment: Experiment) -> dict[str, int]:
-    """Return attack -> how many different texts it trains on.
+def attack_roles(attack: Attack, suite: SuiteSpec) -> tuple[str, ...]:
+    """Return the full names of the roles that an attack trains on.
+
+    Raises:
+        SpecError: neither the attack nor the suite has such a role.
+    """
+    return tuple(attack.role(role, suite) for role in attack.plugin.roles())
+
+
+def distinct_examples(tables: Tables, suite: SuiteSpec, roles: Sequence[str]) -> int:
+    """Return how many different texts some roles have together.
 
     Raises:
         DataError: data are missing or empty.
     """
-    tables, suite = experiment.tables, experiment.suite
-    found = {}
-    for attack in experiment.attacks:
-        roles = [attack.role(role, suite) for role in attack.plugin.roles()]
-        found[attack.name] = len({text for role in roles for text in _texts(tables, role)})
-    return found
+    return len({text for role in roles for text in _texts(tables, suite, role)})
 
 
-def _texts(tables: Tables, role: str) -> list[str]:
+def _texts(tables: Tables, suite: SuiteSpec, role: str) -> list[str]:
     source = tables.source(role)
-    return [
+    texts = [
         render(source.prompt, row, source, role) + render(source.completion, row, source, role)
         for row in tables.rows(role)
     ]
+    if source.overlong == "truncate":
+        # a token is no more than a word: these words hold at least the tokens that are trained on
+        most = source.max_length or suite.max_length
+        texts = [" ".join(text.split(maxsplit=most)[:most]) for text in texts]
+    return texts
 
 
 def _trained_roles(experiment: Experiment) -> Iterator[str]:
-    """Full names of the roles that attacks and the method's environments train on."""
+    """Full names of the roles that attacks, the method's environments and the method train on."""
     for attack in experiment.attacks:
-        for role in attack.plugin.roles():
-            yield attack.role(role, experiment.suite)
+        yield from attack_roles(attack, experiment.suite)
     for name in experiment.method.environment_names():
         yield experiment.environment_role(name)
+    if experiment.method.trains:
+        yield from (*experiment.suite.forget, *experiment.suite.retain)
 
 
 def _evaluations(experiment: Experiment) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -147,12 +164,12 @@ def _evaluations(experiment: Experiment) -> Iterator[tuple[str, tuple[str, ...]]
 
 
 def find_overlaps(experiment: Experiment) -> tuple[OverlapRecord, ...]:
-    """Return how many items of each scorer are in what attacks and environments train on.
+    """Return how many items of each scorer are in what the attacks and the method train on.
 
     An item is a row of the scorer's items' roles, whatever limit the scorer has.
 
     Raises:
-        DataError: data are missing or empty.
+        DataError: data are missing or empty, or an item has no words that could be looked for.
     """
     tables = experiment.tables
     roles = dict.fromkeys(_trained_roles(experiment))
@@ -160,7 +177,7 @@ def find_overlaps(experiment: Experiment) -> tuple[OverlapRecord, ...]:
         return ()
     items = {
         name: {
-            str(row["id"]) if len(own) == 1 else f"{role}/{row['id']}": item_texts(row)
+            str(row["id"]) if len(own) == 1 else f"{role}/{row['id']}": _item_texts(row, role)
             for role in own
             for row in tables.rows(role)
         }
@@ -168,7 +185,7 @@ def find_overlaps(experiment: Experiment) -> tuple[OverlapRecord, ...]:
     }
     found = []
     for role in roles:
-        for scorer, overlap in overlaps(_texts(tables, role), items).items():
+        for scorer, overlap in overlaps(_texts(tables, experiment.suite, role), items).items():
             found.append(
                 OverlapRecord(
                     role=role,
@@ -184,17 +201,30 @@ def find_overlaps(experiment: Experiment) -> tuple[OverlapRecord, ...]:
     return tuple(found)
 
 
+def _item_texts(row: Row, role: str) -> list[str]:
+    texts = item_texts(row)
+    if not texts:
+        raise DataError(
+            f"data.{role}: item {row['id']!r} has no words, so that nobody can see whether it is "
+            "in a training text; give it a column with its text"
+        )
+    return texts
+
+
 def overlap_warnings(experiment: Experiment, records: Iterable[OverlapRecord]) -> tuple[str, ...]:
     """Return a line for each training text that holds items which measure what it did.
 
-    That is the suite's own items, and the attack's own FA items. An attack on one of the suite's
-    forget roles names what it trains on, and is not warned of.
+    That is the suite's own items, and the attack's own FA items. The suite's forget and retain
+    sets are the same for all methods and may hold items by design; they are not warned of, whoever
+    trains on them.
     """
+    suite = experiment.suite
+    trained = {attack.name: attack_roles(attack, suite) for attack in experiment.attacks}
     lines = []
     for record in records:
         owner = record.scorer.rpartition("/")[0]
-        foreign = bool(owner) and not record.role.startswith(f"{owner}.")
-        if record.contained and not foreign and record.role not in experiment.suite.forget:
+        foreign = bool(owner) and record.role not in trained.get(owner, ())
+        if record.contained and not foreign and record.role not in suite.forget + suite.retain:
             lines.append(
                 f"{record.contained} of {record.items} items of {record.scorer} "
                 f"({record.share:.1%}) are contained in the training text {record.role}, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from ilubench.attacks.finetune import FineTune
 from ilubench.collect import SCHEMA, robustness_rows
-from ilubench.finished import _experiment
+from ilubench.experiment import Attack, Experiment
 from ilubench.intervals import Array
+from ilubench.methods.none import NoUnlearning
 from ilubench.results import RunRecord
-from ilubench.specs import SuiteSpec
+from ilubench.specs import RunSpec, SuiteSpec, TrainSpec
+from ilubench.tables import Tables
 
 ITEMS = tuple(f"i{k:02}" for k in range(12))
 STEPS = (25, 50, 75, 100)
@@ -41,6 +44,10 @@ SUITE: dict[str, Any] = {
 }
 
 
+BEFORE = 0.1
+"""Forget metric of the original model."""
+
+
 @dataclass(frozen=True)
 class Told:
     """What a run measured: means on 0-1, higher = better forgotten; `noise` seeds the scatter."""
@@ -57,10 +64,8 @@ class Told:
     seen: Sequence[str] = ()
     suite: Mapping[str, Any] = field(default_factory=dict)
     attack_settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-BEFORE = 0.1
-"""Forget metric of the original model."""
+    before: float = BEFORE
+    lost: Sequence[tuple[str, int]] = ()  # (attack, seed) that failed
 
 
 def _scatter(mean: float, seeds: Sequence[int], rng: np.random.Generator) -> Array:
@@ -101,6 +106,24 @@ def _model(told: Told, who: str, after: float, end: float) -> Any:
     return lines
 
 
+def _experiment(suite: SuiteSpec, told: Told) -> Experiment:
+    plugin = FineTune(train=TrainSpec(lr=0.1, steps=STEPS[-1]))
+    return Experiment(
+        run=RunSpec(suite=suite.name),
+        suite=suite,
+        method_name=told.use,
+        method=NoUnlearning(),
+        attacks=tuple(Attack(name, suite.attacks[name], plugin, None) for name in told.attacks),
+        scorers={},
+        seeds=tuple(told.seeds),
+        tables=Tables({}, {}, _no_generator),
+    )
+
+
+def _no_generator(spec: object) -> Any:
+    raise NotImplementedError(spec)
+
+
 def write_run(folder: Path, told: Told, **changes: Any) -> Path:
     """Write a run's folder and return it.
 
@@ -111,9 +134,10 @@ def write_run(folder: Path, told: Told, **changes: Any) -> Path:
     """
     folder.mkdir(parents=True)
     suite = SuiteSpec.model_validate({**SUITE, **told.suite})
-    lines = _model(told, "reference", BEFORE, BEFORE)
+    lines = _model(told, "reference", told.before, told.before)
     if told.use != "none":
-        lines += _model(told, "method", told.after, told.end)
+        mine = _model(told, "method", told.after, told.end)
+        lines += [line for line in mine if (line["attack"], line["seed"]) not in told.lost]
     samples = pa.Table.from_pylist(lines, schema=SCHEMA)
     record = RunRecord(
         run=f"known-{folder.name}",
@@ -130,8 +154,7 @@ def write_run(folder: Path, told: Told, **changes: Any) -> Path:
         cost={},
         jobs=(),
     )
-    experiment = dataclasses.replace(_experiment(suite, record), method_name=told.use)
-    rows = robustness_rows(experiment, samples)
+    rows = robustness_rows(_experiment(suite, told), samples)
     plain = {label: dataclasses.asdict(row) for label, row in rows.items()}
     stored = {**record.model_dump(mode="json"), "rows": plain, **changes}
     (folder / "results.json").write_text(json.dumps(stored))
@@ -144,8 +167,27 @@ def write_run(folder: Path, told: Told, **changes: Any) -> Path:
 
 def edit_row(folder: Path, **changes: Any) -> None:
     """Change fields of every row of a run's record."""
-    path = folder / "results.json"
-    record = json.loads(path.read_text())
+    record = json.loads((folder / "results.json").read_text())
     for row in record["rows"].values():
         row.update(changes)
-    path.write_text(json.dumps(record))
+    edit_record(folder, rows=record["rows"])
+
+
+def edit_record(folder: Path, **changes: Any) -> None:
+    """Change fields of a run's record."""
+    path = folder / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_suite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the suite in a run's configuration."""
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    change(config["suite"])
+    path.write_text(yaml.safe_dump(config))
+
+
+def edit_samples(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change a run's samples."""
+    path = folder / "samples.parquet"
+    pq.write_table(change(pq.read_table(path)), path)

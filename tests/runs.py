@@ -17,7 +17,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ilubench.cli import _guarded, app
+from ilubench.cli import app
+from ilubench.cli.guard import guarded
 from ilubench.experiment import resolve
 from ilubench.overrides import parse
 from ilubench.planning import Plan, make_plan
@@ -44,7 +45,7 @@ def command(*words: str) -> Outcome:
     """Run the command line in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = _guarded(lambda: app(list(words), standalone_mode=False))
+        code = guarded(lambda: app(list(words), standalone_mode=False))
     logging.captureWarnings(False)
     return Outcome(code, out.getvalue(), err.getvalue())
 

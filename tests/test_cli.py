@@ -332,7 +332,7 @@ MISTAKES: list[tuple[str, Words, int, tuple[str, ...]]] = [
         "unknown field in a suite",
         lambda: ["run", _suite(("max_length:", "max_lenght:"))],
         2,
-        ("mine.yaml:70", "max_lenght", "did you mean 'max_length'?"),
+        ("mine.yaml:71", "max_lenght", "did you mean 'max_length'?"),
     ),
     (
         "undeclared role in a suite",

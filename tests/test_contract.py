@@ -10,6 +10,7 @@ import torch
 from cases import CASES, OWN_LOOP, make
 from transformers import PreTrainedModel
 
+from ilubench.checkpoints import save_model
 from ilubench.errors import DataError, IlubenchError, ItemError
 from ilubench.interfaces import Batch, Context, Method, SamplingSpec, UnlearnBatch, UnlearnData
 from ilubench.losses import token_nll
@@ -17,7 +18,7 @@ from ilubench.methods.checkpoint import Checkpoint
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.retrain import Retrain
 from ilubench.methods.terms import ForgetRetain, mean_nll
-from ilubench.models import answer_logits, save_model
+from ilubench.models import answer_logits
 from ilubench.plugins import entries
 from ilubench.specs import ModelSource
 from ilubench.testing import (

@@ -1,11 +1,13 @@
 """Names -> objects: overrides of data, attacks, suites and methods; every shipped YAML loads."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from runs import command
 
 from ilubench.errors import IlubenchError, PluginError, SpecError
 from ilubench.experiment import Experiment, load_suite, metric_name, resolve, with_method
@@ -143,6 +145,94 @@ def test_the_same_experiment_with_another_method(suite: Path) -> None:
     assert other.method_name == "none"
     assert other.tables is found.tables
     assert other.attacks == found.attacks
+
+
+# ------------------------------------------------------------------------------- a suite's methods
+
+
+def with_methods(suite: Path, **methods: Any) -> Path:
+    values = yaml.safe_load(suite.read_text())
+    values["methods"] |= methods
+    suite.write_text(yaml.safe_dump(values, sort_keys=False))
+    return suite
+
+
+def test_a_label_stands_for_a_variant_of_a_method(suite: Path) -> None:
+    with_methods(suite, **{"npo-hard": {"use": "npo", "gamma": 0.5}})
+    found = get(suite, "method=npo-hard", "method.beta=0.8")
+    assert found.method_name == "npo"
+    method = npo(found)
+    assert (method.gamma, method.beta, method.train.lr) == (0.5, 0.8, 5e-5)
+
+
+@pytest.mark.parametrize(
+    ("label", "own", "message"),
+    [
+        ("none", {"use": "graddiff"}, "would stand for 'graddiff' in its place; give the variant"),
+        ("retrain", {"use": "none"}, "this is the name of a method"),
+        ("checkpoint", {"use": "none"}, "this is the name of a method"),
+        ("ilu", {"use": "ilu", "weight": 2.0}, "this is the name of a method"),
+        ("default", {"use": "npo"}, "settings that all methods share, no variant; leave `use` out"),
+        ("mine", {"use": "npo2"}, "`use` is 'npo2', a label; .*; write use: npo"),
+        ("mine", {"use": "mine"}, "`use` is 'mine', a label; .*; name the method in `use`"),
+        ("mine", {"use": "npoo"}, "`use` is 'npoo', no installed method; did you mean 'npo'"),
+        ("My own", {"use": "npo"}, "cannot be a label; use lower case letters"),
+        ("../up", {"use": "npo"}, "cannot be a label"),
+        ("simmpo", {"beta": 1.0}, "no method of this name .*did you mean 'simnpo'.* needs `use`"),
+        ("defualt", {"beta": 1.0}, "no method of this name .*did you mean 'default'"),
+    ],
+)
+def test_entries_of_a_suites_methods_that_mean_nothing_or_two_things(
+    suite: Path, label: str, own: dict[str, Any], message: str
+) -> None:
+    with_methods(suite, npo2={"use": "npo"}, **{label: own})
+    with pytest.raises(SpecError, match=message) as caught:
+        get(suite, "method=npo")
+    assert str(caught.value).startswith(f"{suite}: methods.{label}: ")
+
+
+def test_a_label_cannot_come_in_by_a_word_either(suite: Path) -> None:
+    with pytest.raises(SpecError, match=r"methods\.none: this is the name of a method"):
+        get(suite, "method=npo", "suite.methods.none.use=graddiff")
+
+
+def test_methods_by_file_may_have_settings_and_broken_ones_harm_nobody(suite: Path) -> None:
+    broken = {"./no/such.py:Method": {"beta": 1.0}, "gone": {"use": "./gone.py:Gone"}}
+    with_methods(suite, **broken, **{"package.module:Method": {"beta": 1.0}})
+    assert get(suite, "method=npo").method_name == "npo"
+    with pytest.raises(PluginError, match=r"no such file './gone\.py'"):
+        get(suite, "method=gone")
+
+
+def test_a_label_does_not_count_for_the_references(suite: Path) -> None:
+    found = get(suite, "method=npo")
+    methods = {**found.suite.methods, "none": {"use": "npo"}}  # as if nobody had looked
+    shadowed = replace(found, suite=found.suite.model_copy(update={"methods": methods}))
+    assert isinstance(with_method(shadowed, "npo").method, NPO)
+    with pytest.raises(SpecError, match="use: "):  # `none` has no such setting
+        with_method(shadowed, "none")
+
+
+def test_labels_are_among_the_names_that_may_have_been_meant(suite: Path) -> None:
+    with_methods(suite, **{"ilu-control": {"use": "ilu", "penalty": "cross_entropy"}})
+    with pytest.raises(PluginError, match="'ilu-contrl'; did you mean 'ilu-control'"):
+        get(suite, "method=ilu-contrl")
+
+
+def test_ls_lists_a_suites_variants(suite: Path) -> None:
+    own = {"use": "ilu", "penalty": "cross_entropy", "train": {"lr": 0.5}}
+    with_methods(suite, **{"ilu-control": own, "same": {"use": "npo"}})
+    plain = command("ls", "methods", "--json").json
+    listed = command("ls", "methods", f"suite={suite}", "--json").json
+    assert listed[: len(plain)] == plain
+    assert [(entry["name"], entry["title"]) for entry in listed[len(plain) :]] == [
+        ("ilu-control", f"ilu with penalty=cross_entropy train.lr=0.5; a variant of suite {suite}"),
+        ("same", f"npo with the suite's settings; a variant of suite {suite}"),
+    ]
+    for words in (["methods", "sweet=mini"], ["attacks", f"suite={suite}"]):
+        done = command("ls", *words)
+        assert done.code == 2
+        assert "write ilubench ls methods suite=mini" in done.err
 
 
 # ------------------------------------------------------------------------------- data

@@ -10,9 +10,9 @@ import pytest
 import torch
 from doubles import tiny_llama
 
+from ilubench.checkpoints import load_config, load_model, tensor_shapes
 from ilubench.engine.handover import Spool, compare, same_model, write_live
 from ilubench.errors import ModelError
-from ilubench.models import load_config, load_model, tensor_shapes
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -196,4 +196,5 @@ def test_modules_without_source_are_left_out() -> None:
 def test_the_closure_of_ilu_has_its_losses_and_not_the_scorers() -> None:
     found = code_closure(["ilubench.methods.ilu"])
     assert {"ilubench.losses", "ilubench.training", "ilubench.data"} <= set(found)
+    assert {"ilubench.specs", "ilubench.specs.base", "ilubench.specs.training"} <= set(found)
     assert not any(name.startswith(("ilubench.scorers", "ilubench.aggregate")) for name in found)

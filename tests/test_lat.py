@@ -1,11 +1,13 @@
 """Latent adversarial training: what is perturbed and what not, the adversary, the wrappers."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cases import ADVERSARY, VOCABULARY, Making, data, fresh, make, moved, step_batch
 from doubles import differing, gradients, weights
+from runs import planned
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ilubench.errors import SpecError
@@ -173,6 +175,37 @@ def test_both_targets_are_one_where_nll_is_all(
 # ------------------------------------------------------------------------------- what does not fit
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("method=lat method.layers=0,2", "method.layers: the model has 2 layers, no layer 2"),
+        ("method=rr method.layers=9", "method.layers: the model has 2 layers, no layer 9"),
+        ("method=rmu method.layer=2", "method.layer: the model has 2 layers, no layer 2"),
+        (
+            "method=lat method.layers=1 method.base=rmu method.base.layer=3",
+            "method.base.layer: the model has 2 layers, no layer 3; give one of 0..1",
+        ),
+        (
+            "method=ilu method.base=lat method.base.layers=0 method.base.base=rr "
+            "method.base.base.layers=1,5",
+            "method.base.base.layers: the model has 2 layers, no layer 5",
+        ),
+    ],
+)
+def test_a_layer_that_is_not_there_is_found_by_the_plan(
+    words: str, problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        planned(*words.split(), f"out={tmp_path / 'none'}")
+    assert str(caught.value).startswith(problem)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("words", ["method=rmu method.layer=1", "method=lat method.layers=0,1"])
+def test_layers_that_are_there_are_planned(words: str, tmp_path: Path) -> None:
+    assert planned(*words.split(), f"out={tmp_path}").jobs
+
+
 def test_layers_above_the_forget_loss(context: Making) -> None:
     rmu = {"layer": 0, "trainable": ["*layers.0.mlp.down_proj.weight"]}
     for target in ("recall", "base"):
@@ -184,7 +217,7 @@ def test_layers_above_the_forget_loss(context: Making) -> None:
 
 
 def test_a_layer_that_is_not_there(context: Making) -> None:
-    with pytest.raises(SpecError, match=r"the model has 2 layers, no layer 7"):
+    with pytest.raises(SpecError, match=r"^layers: the model has 2 layers, no layer 7"):
         lat(layers=[7]).unlearn(fresh(), data(), context())
 
 

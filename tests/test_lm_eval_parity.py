@@ -12,10 +12,10 @@ from doubles import make_tokenizer, tiny_llama
 from engines import ENGINES, make_engine
 
 import ilubench
+from ilubench.checkpoints import load_model, load_tokenizer
 from ilubench.estimators import estimate
 from ilubench.interfaces import Engine, Ids, Row, SampleScore, ScoreContext
 from ilubench.mini.world import build_tables
-from ilubench.models import load_model, load_tokenizer
 from ilubench.scorers.lm_eval import LmEval
 from ilubench.tokenizers import build_tokenizer
 

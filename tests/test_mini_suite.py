@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_the_suite_has_the_chosen_setting(label: str) -> None:
     found, search = record(label), protocol().searches[label]
     (chosen,) = (trial.settings for trial in found.trials if trial.number == found.chosen)
     plain = resolve(parse(["suite=mini", f"method={label}"]))
-    words = method_words({**search.fixed, **chosen})
+    words = method_words({**search.fixed, **cast("dict[str, Any]", dict(chosen))})
     tuned = resolve([*parse(["suite=mini", f"method={search.use or label}"]), *words])
     assert plain.method_name == tuned.method_name
     assert plain.method == tuned.method

@@ -13,14 +13,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ilubench.data import collate
-from ilubench.errors import ModelError
-from ilubench.models import (
-    answer_logits,
+from ilubench.checkpoints import (
     apply_changes,
     find_folder,
     folder_sha256,
-    initialise,
     load_config,
     load_model,
     load_tokenizer,
@@ -28,6 +24,9 @@ from ilubench.models import (
     save_model,
     weight_files,
 )
+from ilubench.data import collate
+from ilubench.errors import ModelError
+from ilubench.models import answer_logits, initialise
 from ilubench.specs import ModelSource
 from ilubench.training import trainable_only
 

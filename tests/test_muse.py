@@ -12,11 +12,11 @@ from runs import command
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerFast
 
+from ilubench.checkpoints import save_model
 from ilubench.engine.hf import HFEngine
 from ilubench.errors import DataError, ItemError, UsageError
 from ilubench.experiment import resolve
 from ilubench.interfaces import Generation, Item, PromptAttack, Row, SamplingSpec, ScoreContext
-from ilubench.models import save_model
 from ilubench.overrides import parse
 from ilubench.scorers.muse import KnowMem, VerbMem, cleaned
 from ilubench.scorers.privleak import PrivLeak

@@ -17,6 +17,7 @@ Pits whose fault other tests plant already:
 import itertools
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ import pytest
 import torch
 import yaml
 from doubles import SilentProgress, make_context, make_tokenizer, tiny_llama
+from pydantic import JsonValue
 from runs import command
 from test_benign import ROWS, lines
 
@@ -46,7 +48,7 @@ from ilubench.interfaces import Batch, Checkpoint, Example, ScoreContext, Unlear
 from ilubench.methods.graddiff import GradDiff
 from ilubench.notes import option_notes
 from ilubench.outputs import run_record
-from ilubench.overlap import overlaps
+from ilubench.overlap import item_texts, overlaps
 from ilubench.overrides import parse
 from ilubench.planning import make_plan
 from ilubench.results import ModelScore, RunRecord
@@ -453,6 +455,56 @@ def test_contained_items_are_found() -> None:
     assert split.contained == ()  # no n-gram goes from one document into the next
 
 
+RIDDLES = (
+    ("The trophy does not fit into the brown suitcase because _ is too large.", "the trophy"),
+    ("Lena asked Mara for the key to the shed, but _ had lost it.", "Mara"),
+    ("_ waved to Otto from the upper deck of the ship until it had left the harbour.", "Emil"),
+    ("Nobody could say whose hat it was until Ida swore it belonged to _.", "Jan"),
+    ("Ben hired Tom because _ was broke.", "Tom"),
+)
+"""WinoGrande's rows have a blank; in a training text the name stands there."""
+
+
+def test_a_blank_is_no_word() -> None:
+    def items(*riddles: tuple[str, str]) -> dict[str, list[str]]:
+        return {
+            name: item_texts(
+                {"sentence": text, "option1": name, "option2": "somebody", "answer": "1"}
+            )
+            for text, name in riddles
+        }
+
+    names = tuple(name for _, name in RIDDLES)
+    filled = [f"Solve: {text.replace('_', name)} Good." for text, name in RIDDLES]
+    found = overlaps(filled, {"set": items(*RIDDLES)})["set"]
+    assert (found.contained, found.duplicates) == (names, names)
+    other = [text.replace("because", "while").replace("ship", "ferry") for text in filled]
+    other = [re.sub("fit|asked|hat", "x", text) for text in other]
+    assert overlaps(other, {"set": items(*RIDDLES)})["set"].contained == ()
+    apart = ["Ben hired Tom because he could.", "Yesterday she was broke."]
+    assert overlaps(apart, {"set": items(RIDDLES[-1])})["set"].contained == ()
+    assert overlaps(["some_name and _other_ words"], {"set": {"x": ["Some name and OTHER words"]}})[
+        "set"
+    ].contained == ("x",)
+
+
+def test_text_in_lists_is_looked_for(world: World) -> None:
+    """A row whose text stands in lists only was clean, whatever the training text had."""
+    chat: list[JsonValue] = [
+        {"role": "user", "content": TEXT},
+        {"role": "assistant", "content": "To a baker."},
+    ]
+    assert item_texts({"id": "a", "topic": "mills", "messages": chat}) == [TEXT]
+    assert item_texts({"id": "a", "question": "What now?", "options": ["go", "stay"]}) == [
+        "What now?"
+    ]
+    assert item_texts({"id": "a", "options": ["go home", "stay"], "answer": 1}) == ["go home"]
+    assert item_texts({"id": "a long name of no fewer than eight words", "n": [1], "t": "?"}) == []
+    world.write("retain_verbmem", [{"id": "p0", "prompt": "...", "gt": " !"}])
+    with pytest.raises(DataError, match=r"data.retain_verbmem: item 'p0' has no words"):
+        find_overlaps(world.experiment())
+
+
 def test_overlap_is_reported(world: World) -> None:
     """In the plan and in the record: an attack whose training text has the evaluation's items."""
     rows = _rows()
@@ -483,6 +535,42 @@ def test_overlap_is_reported(world: World) -> None:
     assert (retain.items, retain.contained, retain.ids) == (8, 0, ())
     assert (found["news/fa"].ids, found["news/fa"].duplicate_ids) == (("n27",), ("n27",))
     assert sum("contained in the training text" in note for note in record.notes) == 2
+
+
+def test_the_method_s_own_text_is_reported(world: World) -> None:
+    """Nobody saw that the retain set held the questions that measure the utility."""
+    rows = _rows()
+    asked = [{"id": f"x{n}", "text": row["question"]} for n, row in enumerate(rows["retain_mc"])]
+    world.write("retain", [*rows["retain"], *asked[:3]])
+    world.write("forget", [*rows["forget"], {"id": "y", "text": rows["forget_mc"][0]["question"]}])
+    trains = GradDiff(train=TrainSpec(lr=1e-3, steps=1))
+    experiment = replace(world.experiment(), method=trains)
+    records = find_overlaps(experiment)
+    found = {(entry.role, entry.scorer): entry.contained for entry in records}
+    scorers = ("forget_mc", "retain_mc", "retain_verbmem", "news/fa")
+    assert list(found) == [(r, s) for r in ("news.train", "forget", "retain") for s in scorers]
+    held = {where: contained for where, contained in found.items() if contained}
+    assert held == {("retain", "retain_mc"): 3, ("forget", "forget_mc"): 1}
+    assert not overlap_warnings(experiment, records)  # all methods have the same sets
+    assert {entry.role for entry in find_overlaps(world.experiment())} == {"news.train"}
+    world.write("news_train", [*rows["news_train"], {**asked[0], "label": 0}])
+    again = replace(world.experiment(), method=trains)
+    (warning,) = overlap_warnings(again, find_overlaps(again))
+    assert "1 of 8 items of retain_mc (12.5%) are contained in the training text news" in warning
+
+
+def test_what_is_cut_off_is_not_trained_on(world: World) -> None:
+    suite = yaml.safe_load((world.folder / "suite.yaml").read_text())
+    suite["data"]["retain"] |= {"overlong": "truncate", "max_length": 30}
+    (world.folder / "suite.yaml").write_text(yaml.safe_dump(suite))
+    question = _rows()["retain_mc"][0]["question"]
+    trains = GradDiff(train=TrainSpec(lr=1e-3, steps=1))
+    for before, contained in ((19, 1), (30, 0)):
+        text = " ".join([*["mill"] * before, str(question)])
+        world.write("retain", [{"id": "r0", "text": text}])
+        found = find_overlaps(replace(world.experiment(), method=trains))
+        (entry,) = (e for e in found if (e.role, e.scorer) == ("retain", "retain_mc"))
+        assert entry.contained == contained
 
 
 def test_overlap_of_ten_thousand_rows_takes_a_second() -> None:

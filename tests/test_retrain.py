@@ -252,20 +252,24 @@ def test_what_is_missing_shows(folder: Path, shared: Path) -> None:
         (row,) = robustness_rows(experiment, samples.filter(pc.invert(lost))).values()
         return row.status, row.attacks[0].never_knew, row.ra.n_seeds
 
+    intact, figure, _ = never(pc.equal(samples["who"], "nobody"))
+    assert (intact == "incomplete", figure.n_seeds) == (False, 2)
+    # the row's rank does not use the retrained model: its status stays
     status, figure, seeds = never(pc.and_(course, pc.equal(samples["seed"], 1)))
-    assert (status, figure.n_seeds, seeds) == ("incomplete", 1, 2)
+    assert (status, figure.n_seeds, seeds) == (intact, 1, 2)
     status, figure, seeds = never(course)
-    assert (status, figure.value, seeds) == ("incomplete", None, 2)
+    assert (status, figure.value, seeds) == (intact, None, 2)
     assert "the retrained model was not attacked with gsm8k" in figure.note
     of_method = pc.and_(pc.equal(samples["who"], "method"), pc.equal(samples["seed"], 0))
     other = pc.or_(pc.and_(course, pc.equal(samples["seed"], 1)), of_method)
     status, figure, seeds = never(other)
     assert (status, figure.value, seeds) == ("incomplete", None, 1)
     assert "attacked with no seed of the method" in figure.note
-    intact, _, _ = never(pc.equal(samples["who"], "nobody"))
     status, figure, seeds = never(retrain)
     assert (status, figure, seeds) == (intact, None, 2)
-    assert intact != "incomplete"
+    original = pc.and_(pc.equal(samples["who"], "reference"), pc.equal(samples["seed"], 1))
+    status, figure, seeds = never(pc.and_(original, pc.equal(samples["attack"], "gsm8k")))
+    assert (status, figure.n_seeds) == ("incomplete", 2)
 
 
 def test_weights_that_do_not_fit_leave_the_row(tmp_path: Path, folder: Path, shared: Path) -> None:

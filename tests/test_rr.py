@@ -195,5 +195,5 @@ def test_layers_that_make_no_sense(layers: Sequence[Any], problem: str) -> None:
 
 
 def test_a_layer_that_is_not_there(context: Making) -> None:
-    with pytest.raises(SpecError, match=r"the model has 2 layers, no layer 2; .* 0\.\.1"):
+    with pytest.raises(SpecError, match=r"^layers: the model has 2 layers, no layer 2; .* 0\.\.1"):
         rr(layers=[0, 2]).unlearn(fresh(), data(), context())

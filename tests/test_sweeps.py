@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finished_runs import BEFORE, Told, edit_row, write_run
+from finished_runs import BEFORE, Told, edit_record, write_run
 from runs import command
 from test_table import rows_of
 
@@ -103,6 +103,8 @@ def test_runs_without_a_shared_seed(sweep: str, tmp_path: Path) -> None:
     _, welch = shown.split("Per-seed means, items fixed (Welch)")
     assert len(lines_of(welch, "- npo")) == 3
     assert lines_of(welch, "- npo (steps=80) - ilu: -0.200 [")
+    assert "Holm" not in welch
+    assert "p < 0.001: differs" in welch
     one = word("ilu", strength(tmp_path / "one", "ilu", 0.8, 0.7, seeds=(7,)))
     assert "needs two, not one" in run_matched(sweep, one, "--welch", code=3)
 
@@ -110,8 +112,7 @@ def test_runs_without_a_shared_seed(sweep: str, tmp_path: Path) -> None:
 def test_what_is_not_ranked_is_shown_and_left_out(sweep: str, tmp_path: Path) -> None:
     good = strength(tmp_path / "good", "ilu", 0.79, 0.7)
     gone = strength(tmp_path / "gone", "ilu", 0.8, 0.8, utility=0.4)
-    half = strength(tmp_path / "half", "ilu", 0.81, 0.8)
-    edit_row(half, status="incomplete")
+    half = strength(tmp_path / "half", "ilu", 0.81, 0.8, lost=[("core", 3)])
     shown = run_matched(sweep, word("ilu", good, gone, half))
     assert lines_of(shown, "| ilu | ilu (steps=80) (not compared: collapsed) | 0.800 [")
     (line,) = lines_of(shown, "| ilu | ilu (steps=81) (not compared: incomplete) | 0.810 [")
@@ -180,6 +181,31 @@ def test_bad_sweeps(sweep: str, tmp_path: Path) -> None:
     assert f"{bare}: no samples.parquet beside it; give the folders" in error
     empty = write_run(tmp_path / "empty", Told("ilu"), rows={})
     assert "no robustness row in a common metric" in run_matched(sweep, word("x", empty), code=3)
+
+
+def test_a_sweep_has_one_method(sweep: str, tmp_path: Path) -> None:
+    one, other = (strength(tmp_path / u, u, 0.8, 0.5) for u in ("ilu", "rmu"))
+    error = run_matched(sweep, word("x", one, other), code=2)
+    assert f"sweep 'x' mixes methods: {one} is of ilu version 1, {other} of rmu version 1" in error
+    later = strength(tmp_path / "later", "ilu", 0.7, 0.5)
+    edit_record(later, method_version=2)
+    error = run_matched(sweep, word("x", one, later), code=2)
+    assert f"{one} is of ilu version 1, {later} of ilu version 2" in error
+
+
+@pytest.mark.parametrize("level", ["-0.1", "1.5", "nan"])
+def test_a_level_that_is_none(sweep: str, tmp_path: Path, level: str) -> None:
+    other = word("ilu", strength(tmp_path / "ilu", "ilu", 0.8, 0.7))
+    error = run_matched(sweep, other, f"--at={level}", code=2)
+    assert f"--at {float(level):g}: f_u is a mean of scores, between 0 and 1" in error
+    assert "At f_u = 1:" in run_matched(sweep, other, "--at=1")
+
+
+def test_what_is_not_adjusted_is_said(sweep: str, tmp_path: Path) -> None:
+    shown = run_matched(sweep, word("ilu", strength(tmp_path / "ilu", "ilu", 0.8, 0.7)))
+    assert "not adjusted for the number of pairs" in shown
+    assert "chosen by their measured f_u" in shown
+    assert "p < 0.001, Holm < 0.001: differs" in shown
 
 
 def test_hostile_names(sweep: str, tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from finished_runs import Told, edit_row, write_run
+from finished_runs import Told, edit_record, edit_row, edit_suite, write_run
 from runs import command, made
 from test_measured import LEADERBOARDS, RESULT_SETS
 
@@ -117,8 +118,9 @@ def bar_by(tmp_path: Path, told: Told, **row: Any) -> dict[str, dict[str, str]]:
         write_run(tmp_path / "barred", told),
         write_run(tmp_path / "never", Told("retrain", end=0.95, noise=4)),
     ]
-    if row:
+    if row:  # without samples a record is believed, and listed only
         edit_row(folders[2], **row)
+        (folders[2] / "samples.parquet").unlink()
     rows = rows_of(run_table(*folders))
     assert [rows["npo"]["rank"], rows["simnpo"]["rank"]] == ["1", "2"]
     return rows
@@ -129,6 +131,7 @@ def bar_by(tmp_path: Path, told: Told, **row: Any) -> dict[str, dict[str, str]]:
     [
         (Told("ilu", seen=("core",)), {}, "- (trained on core)"),
         (Told("ilu", utility=0.4), {}, "- (collapsed)"),
+        (Told("ilu", end=0.9, lost=[("core", 2)]), {}, "- (incomplete)"),
         (Told("ilu", end=0.9), {"status": "diverged"}, "- (diverged)"),
         (Told("ilu", end=0.9), {"status": "incomplete"}, "- (incomplete)"),
         (Told("ilu", end=0.9), {"status": "unknown"}, "- (unknown utility)"),
@@ -214,7 +217,54 @@ def test_without_a_configuration_the_shipped_suite_is_asked(runs: dict[str, Path
 def test_samples_of_another_run_are_refused(runs: dict[str, Path]) -> None:
     shutil.copy(runs["low"] / "samples.parquet", runs["top"] / "samples.parquet")
     error = run_table(runs["top"], runs["tie"], code=3)
-    assert "RA_core of FQ is 0.700000 by its record and 0.500000 by its samples" in error
+    assert f"{runs['top']}: forget_unlearned.low of FQ is 0.7" in error
+    assert "by its samples; the record was edited, or one of the two files is another run" in error
+
+
+def deeper(name: str) -> Any:
+    """Change a figure of a row that is shown."""
+
+    def change(row: dict[str, Any]) -> None:
+        *parts, last = name.split(".")
+        for part in parts:
+            row = row[int(part)] if isinstance(row, list) else row[part]
+        row[last] += 0.01
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda row: row.update(status="ok"), "status of FQ is ok by its record and collapsed by"),
+        (deeper("worst_case.value"), "worst_case.value of FQ is 0.71"),
+        (deeper("recovery.value"), "recovery.value of FQ is 0.08"),
+        (deeper("recovery.low"), "recovery.low of FQ is "),
+        (deeper("forget_unlearned.value"), "forget_unlearned.value of FQ is 0.81"),
+        (deeper("utility.kept.0.value"), "utility.kept.0.value of FQ is "),
+        (deeper("attacks.1.fa_difference.value"), "attacks.1.fa_difference.value of FQ is -0.09"),
+        (lambda row: row.update(worst_at=["core", 50]), "worst_at.0 of FQ is core"),
+    ],
+)
+def test_an_edited_row_is_refused(tmp_path: Path, change: Any, says: str) -> None:
+    """A record that says otherwise than its samples, of a run whose model collapsed."""
+    forged = write_run(tmp_path / "a", Told("ilu", end=0.8, utility=0.4))
+    other = write_run(tmp_path / "b", Told("npo", noise=2))
+    assert rows_of(run_table(forged, other))["ilu"]["rank"] == "- (collapsed)"
+    record = json.loads((forged / "results.json").read_text())
+    change(record["rows"]["FQ"])
+    edit_record(forged, rows=record["rows"])
+    error = run_table(forged, other, code=3)
+    assert str(forged) in error
+    assert says in error
+
+
+def test_an_attack_cannot_be_left_out(tmp_path: Path) -> None:
+    told = Told("ilu")
+    forged = write_run(tmp_path / "a", told)
+    short = write_run(tmp_path / "b", replace(told, attacks=("core",)))
+    shutil.copy(short / "results.json", forged)
+    assert "attack: seen, which the record does not name" in run_table(forged, code=3)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +319,56 @@ def test_unlike_runs(tmp_path: Path, told: Told, changes: Any, what: str) -> Non
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda suite: suite.update(max_length=64), "max_length (512 and 64)"),
+        (lambda suite: suite["data"]["text"].update(limit=3), "data.text.limit (None and 3)"),
+        (lambda suite: suite["data"]["text"].update(path="b"), "data.text.path (nowhere.jsonl and"),
+        (lambda suite: suite["utility"][0].update(chance=0.2), "utility ("),
+        (lambda suite: suite["scorers"].update(asked="x"), "scorers.asked.use (nothing and x)"),
+        (lambda suite: suite["target"]["model"].update(path="x"), "target.model.path (nowhere and"),
+        (lambda suite: suite.update(environments={"e": "text"}), "environments.e (None and text)"),
+        (lambda suite: suite["attacks"]["seen"].update(use="x"), "attacks.seen.use (finetune and"),
+        (
+            lambda suite: suite.update(generators={"g": {"use": "x"}}),
+            "generators.g.use (None and x)",
+        ),
+    ],
+)
+def test_runs_of_other_experiments(tmp_path: Path, change: Any, what: str) -> None:
+    """The suites' names, versions and attacks agree; what was measured does not."""
+    one, other = (write_run(tmp_path / use, Told(use)) for use in ("npo", "ilu"))
+    edit_suite(other, change)
+    assert f"{one} and {other} differ in {what}" in run_table(one, other, code=2)
+
+
+def test_words_of_a_suite_may_differ(tmp_path: Path) -> None:
+    def change(suite: dict[str, Any]) -> None:
+        suite.update(title="x", description="y", seeds=[7], score_batch=3)
+        suite["methods"] = {"npo": {"beta": 1}}
+        suite["data"]["text"].update(license="x", publish_text=True)
+        suite["attacks"]["seen"]["title"] = "x"
+        suite["attacks"]["more"] = suite["attacks"]["seen"]
+
+    one, other = (write_run(tmp_path / use, Told(use)) for use in ("npo", "ilu"))
+    edit_suite(other, change)
+    run_table(one, other)
+
+
+def test_rows_and_weights_count_where_they_are_known(tmp_path: Path) -> None:
+    """A file may lie anywhere; that it is the same file is what counts."""
+    known: dict[str, Any] = {"data": {"text": "r1"}, "target": "w1"}
+    one, other = (write_run(tmp_path / use, Told(use), **known) for use in ("npo", "ilu"))
+    edit_suite(other, lambda suite: suite["data"]["text"].update(path="elsewhere.jsonl"))
+    edit_suite(other, lambda suite: suite["target"]["model"].update(path="elsewhere"))
+    run_table(one, other)
+    edit_record(other, target="w2")
+    assert "differ in the target model's weights (w1 and w2)" in run_table(one, other, code=2)
+    edit_record(other, data={"text": "r2"})
+    assert "differ in the rows of text (r1 and r2)" in run_table(one, other, code=2)
+
+
 def test_settings_of_the_machine_may_differ(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", Told("npo"))
     train = {"lr": 0.1, "micro_batch": 2, "save_every_s": 1}
@@ -276,10 +376,8 @@ def test_settings_of_the_machine_may_differ(tmp_path: Path) -> None:
 
 
 def test_another_original_model(tmp_path: Path) -> None:
-    one, other = (write_run(tmp_path / use, Told(use)) for use in ("npo", "ilu"))
-    record = json.loads((other / "results.json").read_text())
-    original = {**record["rows"]["FQ"]["forget_original"], "value": 0.3}
-    edit_row(other, forget_original=original)
+    one = write_run(tmp_path / "npo", Told("npo"))
+    other = write_run(tmp_path / "ilu", Told("ilu", before=0.3))
     error = run_table(one, other, code=2)
     assert "differ in the original model's FQ (0.100 and 0.300)" in error
 
@@ -421,6 +519,8 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert "Nothing could be ranked" in shown
     moved = shutil.copytree(folder, tmp_path / "moved")
     assert run_table(moved) == shown
+    assert re.fullmatch("[0-9a-f]{32,64}", run.record.target)
+    assert set(run.record.data) >= set(run.suite.forget if run.suite else ())
 
 
 @pytest.mark.parametrize("suite", sorted({path.parts[-3] for path in RESULT_SETS}))

@@ -24,7 +24,7 @@ from ilubench.tuning.choice import Tried, choose, closest, eligible, forgotten, 
 from ilubench.tuning.records import TuningRecord
 from ilubench.tuning.run import plan_tuning, tune
 from ilubench.tuning.space import Setting, tried
-from ilubench.tuning.suite_settings import suite_settings
+from ilubench.tuning.suite_settings import suite_digest, suite_settings
 
 SHAKY = f"{DATA / 'shaky.py'}:Shaky"
 
@@ -379,6 +379,70 @@ def test_the_table_shows_every_setting_and_what_to_put_into_the_suite(
     assert "NOT the suite's protocol" not in shown
     assert "methods:\n" in shown
     assert f"Record: {out / 'tuning' / noise.tuning / 'tuning.json'}" in shown.replace("\n", "")
+
+
+def test_the_record_says_all_that_a_setting_was(noise: TuningRecord) -> None:
+    assert noise.space == {"strength": [0.0, 0.02, 0.03, 1.0]}
+    for trial in noise.trials:
+        settings = {"strength": trial.settings["strength"], "mood": "fine"}
+        assert trial.method == {"use": SHAKY, "settings": settings}
+
+
+def test_what_the_suite_s_methods_say_is_in_the_record_too(tmp_path: Path, out: Path) -> None:
+    searches = {"ilu": {"weight": {"low": 0.1, "high": 2, "log": True}}}
+    own = {"npo": {"beta": 0.2}, "ilu": {"base": "npo", "environment_batch": 3}}
+    suite = changed(tmp_path, tuning=protocol(1, **searches), methods=own)
+    (record,) = tuned(suite, out, "--json").json
+    space = {"low": 0.1, "high": 2.0, "log": True, "whole": False}
+    assert record["space"] == {"weight": space}
+    (trial,) = record["trials"]
+    found = _method(suite, "method=ilu", f"method.weight={trial['settings']['weight']}")
+    assert trial["method"] == {"use": "ilu", "settings": found.model_dump(mode="json")}
+    assert trial["method"]["settings"]["base"]["settings"]["beta"] == 0.2
+
+
+def test_a_record_from_before_still_loads(noise: TuningRecord) -> None:
+    raw = noise.model_dump(mode="json")
+    del raw["space"], raw["suite_digest"]
+    for trial in raw["trials"]:
+        del trial["method"]
+    old = TuningRecord.model_validate(raw)
+    assert (old.space, old.suite_digest, old.trials[0].method) == ({}, "", {})
+    assert old.trials[0].forgotten == noise.trials[0].forgotten
+
+
+@pytest.mark.parametrize(
+    ("word", "matters"),
+    [
+        ("suite.methods.npo.beta=0.7", False),
+        ("suite.seeds=5", False),
+        ("suite.title=other", False),
+        ("suite.tuning.budget=1", False),
+        ("suite.attacks.gsm8k.title=other", False),
+        ("suite.max_length=100", True),
+        ("suite.scorers.retain_nll.settings.limit=3", True),
+        ("data.forget_mc.limit=3", True),
+        ("data.gsm8k.train.limit=3", True),
+    ],
+)
+def test_the_suite_s_digest_is_of_what_matters(suite: Path, word: str, matters: bool) -> None:
+    def found(*words: str) -> str:
+        return suite_digest(resolve(parse([f"suite={suite}", "attacks=", *words])).suite)
+
+    assert (found() != found(word)) == matters
+
+
+def test_the_digest_is_in_the_record(noise: TuningRecord, suite: Path) -> None:
+    read = resolve(parse([f"suite={suite}", "attacks="])).suite
+    assert noise.suite_digest == suite_digest(read)
+
+
+def test_a_setting_that_does_not_fit_the_model_is_found_before_any_job(tmp_path: Path) -> None:
+    suite = changed(tmp_path, tuning=protocol(2, rmu={"layer": [1, 6]}))
+    done = tuned(suite, tmp_path / "none")
+    assert done.code == 2
+    assert "method.layer: the model has 2 layers, no layer 6; give one of 0..1" in done.err
+    assert not (tmp_path / "none").exists()
 
 
 # --------------------------------------------------------------------------- what goes wrong

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ilubench.checkpoints import load_model
 from ilubench.engine.alone import generate_alone, logits_after, logprobs_alone, packs_rightly
 from ilubench.engine.batching import Group, check_prompts, packs, plan
 from ilubench.engine.forward import (
@@ -26,7 +27,6 @@ from ilubench.engine.text import cut, eos_ids, has_stopped, plain
 from ilubench.engine.tokens import next_tokens, score, uniforms
 from ilubench.errors import DataError, DivergedError, ItemError, ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
-from ilubench.models import load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

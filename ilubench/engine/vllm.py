@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from ilubench.checkpoints import load_config, tensor_shapes
 from ilubench.engine.batching import check_prompts
 from ilubench.engine.handover import Shapes, Spool, compare, same_model, write_live
 from ilubench.engine.text import cut, eos_ids, has_stopped, plain, sample_seed
@@ -23,7 +24,7 @@ from ilubench.errors import (
     ModelError,
 )
 from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, TokenLogprobs
-from ilubench.models import architecture, load_config, tensor_shapes
+from ilubench.models import architecture
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

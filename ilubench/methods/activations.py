@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 import torch
 from pydantic import AfterValidator, Field
@@ -11,9 +11,9 @@ from ilubench.errors import ModelError, SpecError
 from ilubench.interfaces import Batch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Layers", "counted", "hidden_state", "hidden_states", "layer_of"]
+__all__ = ["Layers", "check_layers", "counted", "hidden_state", "hidden_states", "layer_of"]
 
 
 def _once_each(layers: tuple[int, ...]) -> tuple[int, ...]:
@@ -89,8 +89,37 @@ def counted(batch: Batch, tokens: Literal["content", "targets"]) -> torch.Tensor
     return chosen
 
 
-def layer_of(model: "PreTrainedModel", layer: int) -> torch.nn.Module:
+def check_layers(config: "PretrainedConfig", layers: Sequence[int], field: str) -> None:
+    """Raise unless a model has all of these layers, counted from 0.
+
+    A configuration that does not say how many there are is let pass; `layer_of` looks again.
+
+    Args:
+        config: of the model.
+        layers: what the setting says.
+        field: the setting's name.
+
+    Raises:
+        SpecError: names the field, the layer, and how many there are.
+    """
+    count = getattr(config, "num_hidden_layers", None)
+    missing = [layer for layer in layers if isinstance(count, int) and layer >= count]
+    if missing:
+        raise _no_layer(missing[0], cast("int", count), field)
+
+
+def _no_layer(layer: int, count: int, field: str) -> SpecError:
+    problem = f"the model has {count} layers, no layer {layer}"
+    return SpecError(problem, field=field, remedy=f"give one of 0..{count - 1}")
+
+
+def layer_of(model: "PreTrainedModel", layer: int, field: str = "") -> torch.nn.Module:
     """Return one of the model's layers, counted from 0.
+
+    Args:
+        model: any with a list of layers.
+        layer: which.
+        field: the setting that says so, for messages.
 
     Raises:
         SpecError: the model has no such layer.
@@ -103,6 +132,5 @@ def layer_of(model: "PreTrainedModel", layer: int) -> torch.nn.Module:
     else:
         raise ModelError(f"the layers of a {type(model).__name__} cannot be found")
     if layer >= count:
-        problem = f"the model has {count} layers, no layer {layer}"
-        raise SpecError(problem, field="layer", remedy=f"give one of 0..{count - 1}")
+        raise _no_layer(layer, count, field)
     return layers[layer]

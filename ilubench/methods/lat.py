@@ -11,14 +11,14 @@ from torch.nn import functional
 
 from ilubench.errors import SpecError
 from ilubench.interfaces import Batch, Context, Metrics, StepBatch, UnlearnBatch, UnlearnData
-from ilubench.methods.activations import Layers, layer_of
+from ilubench.methods.activations import Layers, check_layers, layer_of
 from ilubench.methods.terms import ForgetRetain, summed_nll
 from ilubench.methods.wrapping import train_as_the_base
 from ilubench.plugins import PluginField
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["LAT"]
 
@@ -100,6 +100,14 @@ class LAT(LossMethod):
         """Return the base's."""
         return self.base.environment_batches()
 
+    def check_model(self, config: "PretrainedConfig") -> None:
+        """Raise unless the model has the layers.
+
+        Raises:
+            SpecError: it has not.
+        """
+        check_layers(config, self.layers, "layers")
+
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> Any:  # noqa: ANN401
         """Return what the base needs of the original model.
 
@@ -107,7 +115,7 @@ class LAT(LossMethod):
             SpecError: the model has no such layer.
         """
         for layer in self.layers:
-            layer_of(model, layer)
+            layer_of(model, layer, "layers")
         return self.base.prepare(model, data, context)
 
     def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401

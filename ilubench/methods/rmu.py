@@ -11,13 +11,13 @@ from ilubench.data import collate, to_device
 from ilubench.identity import seed_for
 from ilubench.interfaces import Batch, Context, Dataset, UnlearnData
 from ilubench.losses import activation_error
-from ilubench.methods.activations import hidden_state, layer_of
+from ilubench.methods.activations import check_layers, counted, hidden_state, layer_of
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
 from ilubench.training import pad_id
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["RMU"]
 
@@ -73,13 +73,21 @@ class RMU(ForgetRetain):
         patterns = tuple(f"*layers.{index}.mlp.down_proj.weight" for index in layers)
         return {**values, "trainable": patterns}
 
+    def check_model(self, config: "PretrainedConfig") -> None:
+        """Raise unless the model has the layer.
+
+        Raises:
+            SpecError: it has not.
+        """
+        check_layers(config, (self.layer,), "layer")
+
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> _Prepared:
         """Return c u, float32 [H], and the original values of the trained matrices.
 
         Raises:
             SpecError: the model has no such layer.
         """
-        layer_of(model, self.layer)
+        layer_of(model, self.layer, "layer")
         generator = torch.Generator().manual_seed(seed_for(context.seed, "rmu"))
         length = self._mean_length(model, data.forget, context) if self.scale == "relative" else 1.0
         direction = torch.rand(model.config.hidden_size, generator=generator)
@@ -91,7 +99,7 @@ class RMU(ForgetRetain):
     ) -> torch.Tensor:
         """Return the micro-batch's part of the distance to c u."""
         hidden = hidden_state(model, batch, self.layer)
-        errors = activation_error(hidden, prepared.target, self._chosen(batch))
+        errors = activation_error(hidden, prepared.target, counted(batch, self.tokens))
         return errors.sum() / batch.sequences
 
     def retain_term(
@@ -101,15 +109,7 @@ class RMU(ForgetRetain):
         with prepared.original.weights(model):
             before = hidden_state(model, batch, self.layer)
         hidden = hidden_state(model, batch, self.layer)
-        return activation_error(hidden, before, self._chosen(batch)).sum() / batch.sequences
-
-    def _chosen(self, batch: Batch) -> torch.Tensor:
-        """Return the tokens that count: bool [B, T]."""
-        if self.tokens == "targets":
-            return batch.loss_mask
-        chosen = batch.attention_mask.bool()
-        chosen[:, 0] = False
-        return chosen
+        return activation_error(hidden, before, counted(batch, self.tokens)).sum() / batch.sequences
 
     def _mean_length(self, model: "PreTrainedModel", dataset: Dataset, context: Context) -> float:
         total, tokens = 0.0, 0
@@ -121,7 +121,7 @@ class RMU(ForgetRetain):
                 dataset, range(len(dataset)), pad_id(context.tokenizer), micro=size
             ):
                 moved = to_device(batch, context.device)
-                hidden = hidden_state(model, moved, self.layer)[self._chosen(moved)]
+                hidden = hidden_state(model, moved, self.layer)[counted(moved, self.tokens)]
                 total += float(hidden.float().norm(dim=-1).sum())
                 tokens += len(hidden)
         model.train(training)

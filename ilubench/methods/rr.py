@@ -9,13 +9,13 @@ from torch.nn import functional
 
 from ilubench.identity import seed_for
 from ilubench.interfaces import Batch, Context, UnlearnData
-from ilubench.methods.activations import Layers, counted, hidden_states, layer_of
+from ilubench.methods.activations import Layers, check_layers, counted, hidden_states, layer_of
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
 from ilubench.training import trainable_only
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["RR"]
 
@@ -72,6 +72,14 @@ class RR(ForgetRetain):
         patterns = tuple(f"*layers.{at}.*_proj.weight" for at in range(max(layers, default=-1) + 1))
         return {**values, "trainable": patterns}
 
+    def check_model(self, config: "PretrainedConfig") -> None:
+        """Raise unless the model has the layers.
+
+        Raises:
+            SpecError: it has not.
+        """
+        check_layers(config, self.layers, "layers")
+
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> Original:
         """Return the original values of the trained weights; then put noise on these.
 
@@ -80,7 +88,7 @@ class RR(ForgetRetain):
         """
         del data
         for layer in self.layers:
-            layer_of(model, layer)
+            layer_of(model, layer, "layers")
         original = Original(model, self.trainable)
         if self.jitter:
             self._shake(model, context.seed)

@@ -1,7 +1,7 @@
 """Losses of two terms: one that forgets, one that retains."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ilubench.interfaces import Batch, UnlearnBatch
 from ilubench.losses import sequence_sums, token_nll
+from ilubench.methods.phases import accumulated
 from ilubench.models import answer_logits
 from ilubench.training import LossMethod
 
@@ -65,7 +66,7 @@ class ForgetRetain(LossMethod):
         prepared: Any,  # noqa: ANN401
     ) -> float:
         """Add the forget term's gradients into ``.grad``; return its value."""
-        return _accumulated(self.forget_term(model, batch, prepared) for batch in batches)
+        return accumulated(self.forget_term(model, batch, prepared) for batch in batches)
 
     def retain_backward(
         self,
@@ -75,13 +76,4 @@ class ForgetRetain(LossMethod):
     ) -> float:
         """Add the weighted retain term's gradients into ``.grad``; return its weighted value."""
         used = batches if self.gamma else ()
-        return _accumulated(self.gamma * self.retain_term(model, b, prepared) for b in used)
-
-
-def _accumulated(parts: Iterable[torch.Tensor]) -> float:
-    """Run each partial loss backward before the next one is made; return their sum."""
-    value = 0.0
-    for part in parts:
-        part.backward()
-        value += float(part.detach())
-    return value
+        return accumulated(self.gamma * self.retain_term(model, b, prepared) for b in used)

@@ -2,10 +2,10 @@
 
 from pydantic import JsonValue
 
+from ilubench.checkpoints import save_changes
 from ilubench.experiment import Attack
 from ilubench.identity import seed_for
 from ilubench.interfaces import Checkpoint, Progress
-from ilubench.models import save_changes
 from ilubench.stages.score import score_checkpoint
 from ilubench.stages.workbench import StepLog, Workbench
 from ilubench.store import Artifact

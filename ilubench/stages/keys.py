@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from ilubench.checkpoints import folder_sha256
 from ilubench.experiment import Attack, Experiment
 from ilubench.identity import code_closure, digest, file_sha256, library_versions, seed_for
 from ilubench.interfaces import Scorer
-from ilubench.models import folder_sha256
 from ilubench.specs import Spec
 from ilubench.stages.workbench import Workbench
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from ilubench import data
+from ilubench.checkpoints import load_tokenizer, save_model
 from ilubench.errors import SpecError
 from ilubench.identity import seed_for
 from ilubench.interfaces import Context, Progress
-from ilubench.models import initialise, load_tokenizer, save_model
+from ilubench.models import initialise
 from ilubench.specs import RecipeSpec, SuiteSpec
 from ilubench.stages.workbench import StepLog, Workbench
 from ilubench.store import Artifact, FolderState

@@ -2,10 +2,10 @@
 
 from pydantic import JsonValue
 
+from ilubench.checkpoints import save_changes
 from ilubench.experiment import Experiment
 from ilubench.identity import seed_for
 from ilubench.interfaces import Progress, UnlearnData
-from ilubench.models import save_changes
 from ilubench.stages.workbench import StepLog, Workbench
 from ilubench.store import Artifact
 from ilubench.training import seed_everything

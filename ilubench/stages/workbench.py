@@ -13,6 +13,13 @@ import torch
 from pydantic import JsonValue
 
 from ilubench import data as training_data
+from ilubench.checkpoints import (
+    apply_changes,
+    find_folder,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
 from ilubench.engine.check import CheckEngine
 from ilubench.engine.choice import Choice, choose, make_engine
 from ilubench.errors import StoreError, UsageError
@@ -27,14 +34,7 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.models import (
-    apply_changes,
-    find_folder,
-    load_config,
-    load_model,
-    load_tokenizer,
-    recipe_config,
-)
+from ilubench.models import recipe_config
 from ilubench.specs import Estimator
 from ilubench.store import FolderState, Store
 

@@ -31,6 +31,8 @@ class TrialRecord(Record):
     Attributes:
         number: from 1, in the order in which they were tried.
         settings: path -> value of what is searched.
+        method: `use` and all its `settings`, resolved: those of the suite and the defaults, too.
+            Empty in records that were written before it was there.
         state: `diverged` if a loss was not finite; `failed` for any other reason.
         forget: label -> forget metric.
         utility: label -> utility metric.
@@ -42,6 +44,7 @@ class TrialRecord(Record):
 
     number: int
     settings: dict[str, JsonValue]
+    method: dict[str, JsonValue] = Field(default_factory=dict)
     state: Literal["done", "diverged", "failed"]
     forget: dict[str, float] = Field(default_factory=dict)
     utility: dict[str, float] = Field(default_factory=dict)
@@ -61,6 +64,10 @@ class TuningRecord(Record):
         label: of the search in the suite's `tuning.searches`.
         use: the method.
         fixed: path -> value of what makes the method this variant.
+        space: path -> what was searched: a list of candidates, or a range. Empty in records that
+            were written before it was there.
+        suite_digest: of the suite's fields that the figures depend on besides the method's
+            settings (`suite_digest`); empty likewise.
         seeds: the suite's tuning seeds.
         budget: settings that were tried.
         suite_budget: settings that the suite file gives every method; other than `budget` where
@@ -81,6 +88,8 @@ class TuningRecord(Record):
     use: str
     method_version: int
     fixed: dict[str, JsonValue]
+    space: dict[str, JsonValue] = Field(default_factory=dict)
+    suite_digest: str = ""
     seeds: tuple[int, ...]
     budget: int
     suite_budget: int

@@ -14,14 +14,22 @@ from ilubench.experiment import Experiment
 from ilubench.identity import digest, library_versions
 from ilubench.intervals import Samples
 from ilubench.pipeline import Reporter, carry_out
-from ilubench.planning import Job, Plan, check_inputs, make_bench, method_jobs, whose
+from ilubench.planning import (
+    Job,
+    Plan,
+    check_inputs,
+    check_method,
+    make_bench,
+    method_jobs,
+    whose,
+)
 from ilubench.results import FailureRecord
 from ilubench.stages.keys import target_key
 from ilubench.store import write_atomic
 from ilubench.tuning.asked import Trial, Tuning, method_words
 from ilubench.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
 from ilubench.tuning.records import OriginalFigures, TrialRecord, TuningRecord
-from ilubench.tuning.suite_settings import suite_settings
+from ilubench.tuning.suite_settings import suite_digest, suite_settings
 
 __all__ = ["TuningPlan", "TuningResult", "plan_tuning", "tune"]
 
@@ -55,9 +63,12 @@ def plan_tuning(tuning: Tuning) -> TuningPlan:
 
     Raises:
         DataError: data or the target model are missing or empty.
+        SpecError: a setting does not fit the target model.
     """
     first = tuning.trials[0].experiment
     bench = make_bench(first)
+    for trial in tuning.trials:
+        check_method(bench, trial.experiment.method)
     target = target_key(bench)
     make = Job("target", target, f"make the target model of {first.suite.name}")
     original = tuple(method_jobs(bench, whose(first, "reference"), target, "reference"))
@@ -159,7 +170,7 @@ def _mean(samples: Samples) -> float:
 
 def _figures(experiment: Experiment, measured: Cells) -> _Figures:
     suite = experiment.suite
-    runs = {m.label: method_runs(experiment, measured, m) for m in suite.primary_forget}
+    runs = {m.label: method_runs(suite, (), measured, m) for m in suite.primary_forget}
     utility = next(iter(runs.values())).unlearned_utility
     return _Figures(
         {label: _mean(run.unlearned_forget) for label, run in runs.items()},
@@ -176,7 +187,7 @@ def _original(planned: TuningPlan, failures: Mapping[str, FailureRecord]) -> Ori
     experiment = plan.bench.experiment
     samples = gather(replace(plan, jobs=planned.original))
     found = _figures(experiment, cells(samples, "reference", seeded=False))
-    levels = {m.label: chances(experiment, m) for m in experiment.suite.primary_forget}
+    levels = {m.label: chances(experiment.suite, m) for m in experiment.suite.primary_forget}
     utility = next(iter(levels.values())).utility
     return OriginalFigures(
         forget=found.forget,
@@ -221,6 +232,10 @@ def _trial(
     record = TrialRecord(
         number=place + 1,
         settings=cast("dict[str, JsonValue]", _plain(trial.settings)),
+        method={
+            "use": trial.experiment.method_name,
+            "settings": trial.experiment.method.model_dump(mode="json"),
+        },
         state="done",
         jobs=weights,
         cost=_cost(plan, jobs),
@@ -280,6 +295,8 @@ def _record(
         use=tuning.use,
         method_version=type(method).version,
         fixed=cast("dict[str, JsonValue]", _plain(tuning.search.fixed)),
+        space=tuning.search.model_dump(mode="json", include={"space"})["space"],
+        suite_digest=suite_digest(experiment.suite),
         seeds=experiment.seeds,
         budget=tuning.budget,
         suite_budget=tuning.suite_budget,

@@ -1,15 +1,37 @@
-"""A chosen setting as a suite file's `methods` section takes it."""
+"""What a tuning takes from a suite, and what it gives back to the suite's `methods`."""
 
 from collections.abc import Mapping
 from typing import cast
 
 from pydantic import JsonValue
 
+from ilubench.identity import digest
 from ilubench.loading import merge
 from ilubench.plugins import PluginField, reference
-from ilubench.specs import Spec
+from ilubench.specs import Spec, SuiteSpec
 
-__all__ = ["suite_settings"]
+__all__ = ["suite_digest", "suite_settings"]
+
+_SAID_ELSEWHERE = {"name", "version", "methods", "tuning", "tuning_seeds"}
+"""What a tuning's record says itself: of `methods` and `tuning`, what they come to."""
+
+_NO_MATTER = {"title", "description", "citation", "retrain", "core_unseen", "seeds", "gates"}
+"""What changes no figure of a tuning."""
+
+
+def suite_digest(suite: SuiteSpec) -> str:
+    """Return a digest of what a tuning's figures depend on in its suite, besides the methods.
+
+    Models, data, scorers, metrics, lengths and types; of the attacks only the data, on which
+    methods may train. So it stays as it is when the chosen settings are written into `methods`.
+    It covers what the suite says; what is in files, the keys of the jobs cover.
+    """
+    kept = suite.model_dump(mode="json", exclude=_SAID_ELSEWHERE | _NO_MATTER | {"attacks"})
+    data: dict[str, JsonValue] = {
+        name: spec.model_dump(mode="json", include={"data", "generators"})
+        for name, spec in sorted(suite.attacks.items())
+    }
+    return digest({**kept, "attacks": data})
 
 
 def suite_settings(method: Spec, settings: Mapping[str, object]) -> dict[str, JsonValue]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
+from ilubench.checkpoints import quiet
 from ilubench.engine.batching import common_prefix
 from ilubench.interfaces import Row
-from ilubench.models import initialise, quiet
+from ilubench.models import initialise
 from ilubench.tokenizers import build_tokenizer
 
 if TYPE_CHECKING:

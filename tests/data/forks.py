@@ -55,10 +55,11 @@ def start(scenario: Mapping[str, Any], event: int) -> int:
     if child:
         return child
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    from ilubench.cli import _guarded, app
+    from ilubench.cli import app
+    from ilubench.cli.guard import guarded
 
     count = die_at(event, scenario["out"])
-    code = _guarded(lambda: app(scenario["words"], standalone_mode=False))
+    code = guarded(lambda: app(scenario["words"], standalone_mode=False))
     if event == 0:
         with open(scenario["out"] + ".count", "w") as file:  # noqa: PTH123
             file.write(str(count()))

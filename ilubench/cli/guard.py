@@ -1,0 +1,91 @@
+"""How a command ends: exit codes, errors in one line, the libraries' chatter kept away."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import typer
+
+__all__ = ["COMPLETE", "FAILED_CHECKS", "FAILED_JOBS", "guarded"]
+
+COMPLETE, USAGE, FAILED_JOBS, INTERNAL, INTERRUPTED = 0, 2, 4, 5, 130
+FAILED_CHECKS = FAILED_JOBS
+
+
+def guarded(call: Callable[[], object]) -> int:
+    """Return the exit code of a command; an error is one line on stderr."""
+    from ilubench.errors import IlubenchError
+
+    try:
+        with _quiet_libraries():
+            code = call()
+    except IlubenchError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.Exit as error:
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
+    except BrokenPipeError:
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last resort of the process
+        return _refused(error)
+    return code if isinstance(code, int) else COMPLETE
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep the libraries' chatter out of stderr; their errors arrive as exceptions."""
+    import logging
+    import os
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin for long while they wait make a step many times slower on busy cores;
+    # threads that do not spin at all make it slower on idle ones.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    logging.captureWarnings(True)
+    for name in (
+        "transformers",
+        "datasets",
+        "lm_eval",
+        "lm-eval",
+        "huggingface_hub",
+        "py.warnings",
+    ):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _refused(error: Exception) -> int:
+    """Report what click refused, else a crash. Typer brings its own click or uses the real one."""
+    message = getattr(error, "format_message", None)
+    if not callable(message):
+        return _fail(_report_crash(error), INTERNAL)
+    code = int(getattr(error, "exit_code", USAGE))
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help page
+        typer.echo(message(), err=True)
+        return code
+    return _fail(message(), code)
+
+
+def _fail(message: str, code: int) -> int:
+    one_line = " ".join(line.strip() for line in message.splitlines())
+    typer.echo(f"error: {one_line}", err=True)
+    return code
+
+
+def _report_crash(error: Exception) -> str:
+    import tempfile
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    with tempfile.NamedTemporaryFile("w", prefix="ilubench-", suffix=".txt", delete=False) as file:
+        file.write(text)
+    first = f"{type(error).__name__}: {error}".split("\n", 1)[0]
+    return f"internal: {first}; please report it with {file.name}"

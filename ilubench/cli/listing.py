@@ -1,0 +1,108 @@
+"""Commands that say what is there: ls, doctor."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+from pydantic import JsonValue
+
+from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
+from ilubench.cli.words import Json, console
+
+__all__ = ["doctor", "ls"]
+
+
+def ls(
+    what: Annotated[str, typer.Argument(metavar="suites|attacks|methods|scorers|generators")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[suite=NAME]", help="for methods: that suite's variants, too"),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """List what is installed."""
+    import json
+
+    from rich.table import Table
+
+    rows = _rows_of(what) + _rows_of_suite(what, words or ())
+    if as_json:
+        typer.echo(json.dumps([{"name": name, "title": title} for name, title in rows]))
+        return COMPLETE
+    table = Table(show_header=False, box=None)
+    for name, title in rows:
+        table.add_row(name, title)
+    console(stderr=False).print(table)
+    return COMPLETE
+
+
+def doctor(as_json: Json = False) -> int:
+    """Say what is installed and whether it works: plugins, libraries, devices, folders.
+
+    Leaves with 0 when all is fine, with 4 when something is not.
+    """
+    from rich.table import Table
+
+    from ilubench.doctor import examine
+
+    found = examine()
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+    else:
+        shown = Table(show_header=False, box=None)
+        for finding in found.findings:
+            shown.add_row(*finding.model_dump().values())
+        out = console(stderr=False)
+        out.print(shown)
+        bad = sum(not finding.fine for finding in found.findings)
+        out.print(f"{bad} of {len(found.findings)} not fine" if bad else "all is fine")
+    return COMPLETE if found.fine else FAILED_CHECKS
+
+
+def _rows_of(what: str) -> list[tuple[str, str]]:
+    from ilubench.errors import UsageError, did_you_mean
+    from ilubench.loading import load_yaml, task_file, task_names
+    from ilubench.plugins import GROUPS, claims, describe, disputed
+
+    if what in ("suites", "attacks"):
+        return [
+            (name, str(load_yaml(task_file(what, name)).get("title", "")))
+            for name in task_names(what)
+        ]
+    if what in GROUPS:
+        return [
+            (name, disputed(who) or describe(who[0].target)) for name, who in claims(what).items()
+        ]
+    known = ("suites", "attacks", "methods", "scorers", "generators")
+    raise UsageError(f"cannot list {what!r}; {did_you_mean(what, known)}")
+
+
+def _rows_of_suite(what: str, words: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the labels that a suite gives to variants of methods, if one is named."""
+    from ilubench.errors import UsageError
+    from ilubench.experiment import suite_variants
+    from ilubench.overrides import parse
+
+    given = parse(words)
+    if not given:
+        return []
+    if what != "methods" or [word.path for word in given] != [("suite",)]:
+        remedy = "write ilubench ls methods suite=mini"
+        raise UsageError(f"ls takes a suite, and only with methods; {remedy}")
+    name = given[0].text
+    return [
+        (label, f"{ref.use} with {_shown(ref.settings)}; a variant of suite {name}")
+        for label, ref in sorted(suite_variants(name).items())
+    ]
+
+
+def _shown(settings: Mapping[str, JsonValue], prefix: str = "") -> str:
+    """Return settings as words of the command line; the suite's own where there is none."""
+    if not settings:
+        return "the suite's settings"
+    return " ".join(
+        _shown(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value
+        else f"{prefix}{key}={value}"
+        for key, value in settings.items()
+    )

@@ -1,0 +1,59 @@
+"""Commands that write what is not a run: make-target, new."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ilubench.cli.guard import COMPLETE
+from ilubench.cli.words import Config, Words, console, experiment_of
+
+__all__ = ["make_target", "new_method"]
+
+
+def make_target(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where to write the model")],
+    words: Words = None,
+    config: Config = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="make the model that never saw the forget set")
+    ] = False,
+) -> int:
+    """Train a suite's target model by its recipe (the shipped ones were made so)."""
+    import os
+
+    from ilubench.errors import UsageError
+    from ilubench.executors.local import one_process
+    from ilubench.planning import make_bench
+    from ilubench.progress import job_bars
+    from ilubench.stages.target import build_target, recipe_of
+
+    one_process(os.environ)
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty; choose another folder")
+    bench = make_bench(experiment_of(words, config))
+    recipe_of(bench.suite, retrain=retrain)  # none is an error before anything is written
+    folder.mkdir(parents=True, exist_ok=True)
+    with job_bars(console()) as progress:
+        build_target(bench, folder, progress, retrain=retrain)
+    for scratch in (*folder.glob("state.*"), folder / "log.jsonl"):
+        scratch.unlink(missing_ok=True)
+    typer.echo(f"wrote {folder}", err=True)
+    return COMPLETE
+
+
+def new_method(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="e.g. my-method")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="where; default: ilubench-NAME, here")
+    ] = None,
+) -> int:
+    """Write the package of a new unlearning method: it works as it is, and its tests pass."""
+    from ilubench.scaffold import names_of
+    from ilubench.scaffold import new_method as write
+
+    written = write(name, folder)
+    typer.echo("\n".join(map(str, written)))
+    steps = f"cd {written[0].parent}; pip install -e .; pytest"
+    typer.echo(f"next: {steps}; ilubench run method={names_of(name).plugin}", err=True)
+    return COMPLETE

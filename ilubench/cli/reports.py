@@ -1,0 +1,110 @@
+"""Commands that read finished runs: table, matched, variance, subsets, gates."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
+from ilubench.cli.words import Json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["gates", "matched", "subsets", "table", "variance"]
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
+
+
+def table(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of finished runs")],
+    pairs: Annotated[bool, typer.Option("--pairs", help="also all pairs of ranked runs")] = False,
+    as_json: Json = False,
+) -> int:
+    """Print finished runs side by side, ranked, as Markdown."""
+    import json
+
+    from ilubench.finished import read_run
+    from ilubench.ranking import rank_runs, ranking_json, ranking_text
+
+    found = rank_runs([read_run(path) for path in runs])
+    as_text = json.dumps(ranking_json(found)) if as_json else ranking_text(found, pairs=pairs)
+    typer.echo(as_text.rstrip("\n"))
+    return COMPLETE
+
+
+def matched(
+    sweeps: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=RUN,RUN,...", help="one method at several strengths"),
+    ],
+    at: Annotated[
+        float | None, typer.Option("--at", help="also each sweep's figures at this f_u")
+    ] = None,
+    welch: Annotated[
+        bool, typer.Option("--welch", help="also per-seed means, for runs that share no seed")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Compare strength sweeps of several methods where they forgot equally much, as Markdown."""
+    import json
+
+    from ilubench.sweeps import compare_sweeps, read_sweeps, sweeps_json, sweeps_text
+
+    found = compare_sweeps(read_sweeps(sweeps), at=at, welch=welch)
+    as_text = json.dumps(sweeps_json(found)) if as_json else sweeps_text(found)
+    typer.echo(as_text.rstrip("\n"))
+    return COMPLETE
+
+
+def _samples(run: Path) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ilubench.errors import DataError
+
+    path = run / "samples.parquet"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a finished run's folder")
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is no table of samples: {error}") from error
+
+
+def variance(run: Run) -> int:
+    """Show how much of a run's spread comes from seeds, orders and items, as Markdown."""
+    from ilubench.variance import variance_report, variance_text
+
+    typer.echo(variance_text(variance_report(_samples(run))))
+    return COMPLETE
+
+
+def subsets(run: Run) -> int:
+    """Show a run's scores by subset of the items (given and held-out facts), as Markdown."""
+    from ilubench.subsets import subsets_of, subsets_text
+
+    typer.echo(subsets_text(subsets_of(_samples(run))))
+    return COMPLETE
+
+
+def gates(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run of method=none")],
+    as_json: Json = False,
+) -> int:
+    """Check a suite's attacks on the original model: is each learned, and harmless otherwise?
+
+    Leaves with 4 where one of the bounds that the suite states is not kept.
+    """
+    import dataclasses
+    import json
+
+    from ilubench.finished import read_run
+    from ilubench.gates import gates_of, gates_text
+
+    found = gates_of(read_run(run))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(gate) for gate in found], indent=1))
+    else:
+        typer.echo(gates_text(found))
+    return COMPLETE if all(gate.passed for gate in found) else FAILED_CHECKS

@@ -1,0 +1,44 @@
+"""What the commands have in common: their words, and where they print."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ilubench.experiment import Experiment
+
+__all__ = ["Config", "Json", "Words", "console", "experiment_of"]
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="e.g. method=ilu suite=mini seeds=0..4"),
+]
+Json = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of key: value; the words win over it")
+]
+
+
+def console(*, stderr: bool = True) -> "Console":
+    """Return where a command prints; 160 columns in a pipe."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 160
+    # what is shown are names, paths and messages: a [word] in them is no markup
+    return Console(stderr=stderr, width=width, soft_wrap=False, markup=False, emoji=False)
+
+
+def experiment_of(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
+    """Return what a command's words and its file ask for; `given` goes to `resolve`."""
+    from ilubench.experiment import resolve
+    from ilubench.overrides import from_file, parse
+
+    overrides = parse(words or ())
+    if config is not None:
+        overrides = from_file(config, overrides)
+    return resolve(overrides, **given)  # type: ignore[arg-type]

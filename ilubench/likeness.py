@@ -1,0 +1,88 @@
+"""Whether two runs measured the same experiment, by their suites as they were run. Pure."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from pydantic import JsonValue
+
+from ilubench.specs import SuiteSpec
+
+__all__ = ["OF_THE_MACHINE", "setting_leaves", "suite_differences"]
+
+OF_THE_MACHINE = ("micro_batch", "save_every_s")
+"""Settings that say how a machine does the work, and change no figure."""
+
+MEASURED = (
+    "target",
+    "generators",
+    "data",
+    "forget",
+    "retain",
+    "environments",
+    "scorers",
+    "primary_forget",
+    "utility",
+    "max_length",
+    "dtype",
+    "core_unseen",
+)
+"""A suite's fields that can change a figure; `attacks` counts where it was run."""
+
+WORDS = re.compile(
+    r"(^|\.)(data|inputs)\.[^.]+\.(license|gated|publish_text)$|^attacks\.[^.]+\.title$"
+)
+"""Fields within them that cannot."""
+
+PLACE = re.compile(r"^(?:data|attacks\.(?P<attack>[^.]+)\.data)\.(?P<role>[^.]+)\.path$")
+
+
+def suite_differences(
+    a: SuiteSpec, b: SuiteSpec, attacks: Collection[str], known: Collection[str] = ()
+) -> Iterator[tuple[str, object, object]]:
+    """Yield (field, of a, of b) for all that can change a figure and differs.
+
+    Titles, descriptions, seeds, methods, tuning, gates and the size of scoring batches cannot.
+
+    Args:
+        a: a suite with a run's changes.
+        b: another.
+        attacks: that were run; others do not count.
+        known: roles (`forget`, `gsm8k.train`) whose rows are compared themselves, and `target`
+            where the weights are: files of the same content may lie anywhere.
+    """
+    one, other = (dict(_measured(suite, attacks)) for suite in (a, b))
+    for name in dict.fromkeys((*one, *other)):
+        if one.get(name) != other.get(name) and not _known(name, known):
+            yield name, one.get(name), other.get(name)
+
+
+def setting_leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """Yield dotted names and values of settings that can change a result."""
+    if not isinstance(value, Mapping):
+        yield name, value
+        return
+    for key, below in value.items():
+        if key not in OF_THE_MACHINE:
+            yield from setting_leaves(f"{name}.{key}" if name else str(key), below)
+
+
+def _measured(suite: SuiteSpec, attacks: Collection[str]) -> Iterator[tuple[str, object]]:
+    values: dict[str, JsonValue] = suite.model_dump(mode="json")
+    for field in MEASURED:
+        yield from _told(field, values[field])
+    for name in sorted(set(attacks) & suite.attacks.keys()):
+        yield from _told(f"attacks.{name}", suite.attacks[name].model_dump(mode="json"))
+
+
+def _told(name: str, value: object) -> Iterator[tuple[str, object]]:
+    return (leaf for leaf in setting_leaves(name, value) if not WORDS.search(leaf[0]))
+
+
+def _known(name: str, known: Collection[str]) -> bool:
+    if name == "target.model.path":
+        return "target" in known
+    found = PLACE.match(name)
+    if found is None:
+        return False
+    attack = found["attack"]
+    return (f"{attack}.{found['role']}" if attack else found["role"]) in known

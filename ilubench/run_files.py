@@ -1,0 +1,180 @@
+"""A finished run's files, read and checked: they may be a stranger's, made by anything.
+
+What is returned has the shapes that tables, sweeps and gates rely on; everything else is a
+DataError that names the file and the field.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from ilubench.collect import SCHEMA
+from ilubench.errors import DataError, SpecError, StoreError
+from ilubench.figures import RobustnessRow
+from ilubench.loading import load_yaml
+from ilubench.results import RunRecord
+
+__all__ = ["leaves", "read_config", "read_record", "read_run_samples"]
+
+ADDED_LATER = ("group", "label")
+"""Columns that samples of the first records lack; empty where there are none."""
+
+
+def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield dotted names and values of what lies in nested mappings and sequences."""
+    if isinstance(value, dict):
+        parts = list(value.items())
+    elif isinstance(value, list | tuple):
+        parts = list(enumerate(value))
+        yield (f"{name}.length" if name else "length"), len(value)
+    else:
+        yield name, value
+        return
+    for key, below in parts:
+        yield from leaves(below, f"{name}.{key}" if name else str(key))
+
+
+def read_record(file: Path) -> tuple[RunRecord, dict[str, RobustnessRow]]:
+    """Return a run's record, and primary metric -> its row.
+
+    Raises:
+        DataError: no record, or one whose fields are not what they must be.
+    """
+    wrong = f"{file} is no run's record"
+    try:
+        record = RunRecord.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        rows = TypeAdapter(dict[str, RobustnessRow]).validate_python(record.rows)
+        problem = next(_record_problems(record, rows), None)
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}; give a run's folder") from error
+    except ValidationError as error:
+        raise DataError(f"{wrong}: {_first(error)}") from error
+    except RecursionError as error:
+        raise DataError(f"{wrong}: its values are nested too deeply") from error
+    except (ValueError, StoreError) as error:
+        raise DataError(f"{wrong}: {error}") from error
+    if problem is not None:
+        raise DataError(f"{wrong}: {problem}")
+    return record, rows
+
+
+def read_config(file: Path) -> tuple[JsonValue, dict[str, JsonValue]]:
+    """Return from a `config.yaml` the suite as it stands there, and attack -> its settings.
+
+    Raises:
+        DataError: it is no YAML, or the attacks are no mapping of settings.
+    """
+    try:
+        raw = load_yaml(file)
+        attacks = TypeAdapter(dict[str, dict[str, JsonValue]]).validate_python(
+            {} if raw.get("attacks") is None else raw["attacks"]
+        )
+        suite: JsonValue = TypeAdapter(JsonValue).validate_python(raw.get("suite"))
+    except SpecError as error:
+        raise DataError(str(error)) from error
+    except ValidationError as error:
+        raise DataError(f"{file}: attacks or suite: {_first(error)}") from error
+    except RecursionError as error:
+        raise DataError(f"{file}: its values are nested too deeply") from error
+    except ValueError as error:  # a date that is none, say
+        raise DataError(f"{file}: not valid YAML: {error}") from error
+    return suite, dict(attacks)
+
+
+def read_run_samples(file: Path) -> pa.Table:
+    """Return a `samples.parquet` with the columns of :data:`ilubench.collect.SCHEMA`.
+
+    Raises:
+        DataError: no Parquet file, a column is missing, of another type, or has empty values, a
+            score is not finite, or a step is impossible.
+    """
+    try:
+        with pq.ParquetFile(file) as opened:
+            found = opened.schema_arrow
+            _check_columns(file, found)
+            table = opened.read(columns=[name for name in SCHEMA.names if name in found.names])
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file} is no table of samples: {error}") from error
+    for name in SCHEMA.names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.array([""] * len(table), pa.string()))
+        if table[name].null_count:
+            raise DataError(f"{file}: {name}: {table[name].null_count} values are missing")
+    table = table.select(SCHEMA.names)
+    before = pc.equal(table["attack"], "")
+    for name, bad, problem in (
+        ("value", pc.invert(pc.is_finite(table["value"])), "a score is not finite"),
+        ("step", pc.less(table["step"], 0), "a step is below 0"),
+        ("step", pc.and_(before, pc.not_equal(table["step"], 0)), "a step without an attack"),
+    ):
+        if pc.any(bad).as_py():
+            raise DataError(f"{file}: {name}: {problem}")
+    return table
+
+
+# --- inside ---
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _check_columns(file: Path, found: pa.Schema) -> None:
+    for field in SCHEMA:
+        times = found.names.count(field.name)
+        if times == 0 and field.name in ADDED_LATER:
+            continue
+        if times != 1:
+            raise DataError(f"{file}: {field.name}: there are {times} columns of that name, not 1")
+        kind = found.field(field.name).type
+        if kind != field.type:
+            raise DataError(f"{file}: {field.name}: its values are {kind}, not {field.type}")
+
+
+def _record_problems(record: RunRecord, rows: dict[str, RobustnessRow]) -> Iterator[str]:
+    """What would break a reader, first things first."""
+    use, settings = record.method.get("use"), record.method.get("settings")
+    if not isinstance(use, str) or not use:
+        yield f"method.use: a method's name, not {use!r}"
+    if not isinstance(settings, dict):
+        yield f"method.settings: a mapping, not {settings!r}"
+    for name, values in (("seeds", record.seeds), ("attacks", record.attacks)):
+        if len(set(values)) != len(values):
+            yield f"{name}: one is named twice"
+    for label, row in rows.items():
+        for field, problem in _row_problems(row, record.attacks):
+            yield f"rows.{label}.{field}: {problem}"
+        for field, value in leaves(dataclasses.asdict(row), f"rows.{label}"):
+            if isinstance(value, float) and not math.isfinite(value):
+                yield f"{field}: {value} is no figure"
+
+
+def _row_problems(row: RobustnessRow, attacks: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    utility = row.utility
+    n, names = len(utility.original), tuple(part.attack for part in row.attacks)
+    if not n == len(utility.unlearned) == len(utility.kept) or not n:
+        yield "utility", "original, unlearned and kept need one figure a metric, at least one"
+    if utility.worst is not None and not 0 <= utility.worst < n:
+        yield "utility.worst", f"{utility.worst} is the place of none of {n} metrics"
+    if not names or len(set(names)) != len(names) or not set(names) <= set(attacks):
+        yield "attacks", f"{', '.join(names) or 'none'}, of a run of {', '.join(attacks) or 'none'}"
+    if row.ra_attacks != names:
+        yield "ra_attacks", "RA is over the attacks of the row"
+    if not set(row.ra_core_attacks) <= set(attacks):
+        yield "ra_core_attacks", "one is none of the run's attacks"
+    if bool(row.ra_core_attacks) != (row.ra_core is not None):
+        yield "ra_core", "stands with its attacks, and only with them"
+    for part in row.attacks:
+        steps = [point.step for point in part.steps]
+        if len(steps) <= 1 or steps[0] != 0 or steps != sorted(set(steps)):
+            yield f"attacks.{part.attack}.steps", "must ascend from 0 and go beyond it"
+        if any(len(point.utility) != n for point in part.steps):
+            yield f"attacks.{part.attack}.steps", f"need {n} utility figures each"

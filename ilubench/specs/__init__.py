@@ -1,0 +1,49 @@
+"""Frozen input models: what a suite, an attack, a data source and a run are.
+
+Every YAML file under ``tasks/`` validates against one of these. Plugins (methods, attacks,
+scorers, generators) are named by reference (:class:`PluginRef`) and resolved above this layer.
+"""
+
+from ilubench.specs.attack import AttackSpec, GateSpec
+from ilubench.specs.base import PluginRef, Settings, Spec
+from ilubench.specs.data import DataSource, GeneratorSpec
+from ilubench.specs.metrics import Estimator, FineTuningAccuracySpec, MetricSpec
+from ilubench.specs.run import RunSpec
+from ilubench.specs.suite import SuiteSpec
+from ilubench.specs.target import (
+    FromSuite,
+    ModelSource,
+    PackSpec,
+    RecipeSpec,
+    TargetSpec,
+    TokenizerSpec,
+)
+from ilubench.specs.training import TrainSpec
+from ilubench.specs.tuning import Candidates, Plain, RangeSpec, SearchSpec, TuningSpec
+
+__all__ = [
+    "AttackSpec",
+    "Candidates",
+    "DataSource",
+    "Estimator",
+    "FineTuningAccuracySpec",
+    "FromSuite",
+    "GateSpec",
+    "GeneratorSpec",
+    "MetricSpec",
+    "ModelSource",
+    "PackSpec",
+    "Plain",
+    "PluginRef",
+    "RangeSpec",
+    "RecipeSpec",
+    "RunSpec",
+    "SearchSpec",
+    "Settings",
+    "Spec",
+    "SuiteSpec",
+    "TargetSpec",
+    "TokenizerSpec",
+    "TrainSpec",
+    "TuningSpec",
+]

@@ -1,0 +1,40 @@
+"""What every spec is, and a plugin by reference."""
+
+from collections.abc import Mapping
+from typing import Annotated, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
+
+__all__ = ["Name", "PluginRef", "Settings", "Sha256", "Spec"]
+
+Settings: TypeAlias = Mapping[str, JsonValue]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+"""A name that may become part of a path: lower case, digits, ``-`` and ``_``."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Spec(BaseModel):
+    """Base of everything that is configured: frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PluginRef(Spec):
+    """A plugin by name (``npo``) or by file (``./my.py:MyMethod``), with its settings."""
+
+    use: str
+    settings: Settings = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"use": value} if isinstance(value, str) else value

@@ -1,0 +1,56 @@
+"""Where rows come from."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ilubench.specs.base import Settings, Spec
+
+__all__ = ["DataSource", "GeneratorSpec"]
+
+
+class DataSource(Spec):
+    """Rows from exactly one of: a hub data set, a local file, a generator's table.
+
+    ``prompt`` and ``completion`` are ``str.format`` templates over the row's columns; the loss is
+    on the completion's tokens and the end-of-sequence token. An empty prompt means: loss on all.
+    """
+
+    hub: str | None = None
+    revision: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    path: str | None = None
+    generated: str | None = Field(default=None, description="`<generator>.<table>`")
+
+    where: dict[str, str | int] = Field(default_factory=dict)
+    offset: int = Field(default=0, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    shuffle: int | None = Field(default=None, description="seed of a shuffle before the cut")
+
+    prompt: str = ""
+    completion: str = "{text}"
+    labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    max_length: int | None = Field(default=None, ge=2)
+    overlong: Literal["error", "windows", "truncate"] = "error"
+
+    license: str = ""
+    gated: bool = False
+    publish_text: bool = Field(default=False, description="generated text may be recorded")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("hub", "path", "generated") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of hub, path, generated (given: {given or 'none'})")
+        if self.generated and self.generated.count(".") != 1:
+            raise ValueError("`generated` is `<generator>.<table>`")
+        return self
+
+
+class GeneratorSpec(Spec):
+    """A plugin that makes tables, from nothing or from other roles' rows."""
+
+    use: str
+    settings: Settings = Field(default_factory=dict)
+    inputs: dict[str, DataSource] = Field(default_factory=dict)

@@ -1,0 +1,56 @@
+"""What is measured, and how samples become a number."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ilubench.specs.base import PluginRef, Spec
+
+__all__ = ["Estimator", "FineTuningAccuracySpec", "MetricSpec"]
+
+
+class Estimator(Spec):
+    """How a metric's samples become one number; a record names it, so that anybody can recompute.
+
+    Attributes:
+        kind: `mean` over items; `group_mean`, the mean of the groups' means; `auc`, the area under
+            the curve that tells items labelled `1` from those labelled `0` by their value.
+        relative_to: shown is the change from this value, in percent of it.
+    """
+
+    kind: Literal["mean", "group_mean", "auc"] = "mean"
+    relative_to: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+
+class MetricSpec(Spec):
+    """One published number: a scorer's metric, what it is called, its chance level.
+
+    ``direction`` says which raw values mean that the model does the task better.
+    """
+
+    label: str
+    scorer: str
+    metric: str
+    direction: Literal["higher", "lower"] = "higher"
+    chance: float = Field(default=0.0, description="raw score of a model that knows nothing")
+
+
+class FineTuningAccuracySpec(Spec):
+    """What the downstream user wanted from the fine-tuning (FA).
+
+    ``form`` says how the attack's training text stands to what the scorer asks, and is checked:
+    `same` prompt and answer; the same but `zero_shot`, without the scorer's few-shot examples;
+    or `other`, declared to be different on purpose, which nothing checks.
+    """
+
+    label: str = "FA"
+    scorer: PluginRef
+    metric: str
+    direction: Literal["higher", "lower"] = "higher"
+    chance: float = Field(default=0.0, description="raw score of a model that cannot do the task")
+    form: Literal["same", "zero_shot", "other"] = "same"

@@ -1,0 +1,25 @@
+"""A run."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ilubench.specs.base import PluginRef, Spec
+
+__all__ = ["RunSpec"]
+
+
+class RunSpec(Spec):
+    """What `ilubench run` was asked for, before names are resolved."""
+
+    suite: str = "mini"
+    method: PluginRef = PluginRef(use="ilu")
+    attacks: tuple[str, ...] | None = Field(default=None, description="all of the suite's")
+    seeds: tuple[int, ...] | None = Field(default=None, description="the suite's")
+    engine: Literal["auto", "hf", "vllm"] = "auto"
+    device: str = "auto"
+    keep: tuple[Literal["attacked"], ...] = ()
+    never_knew: bool = Field(
+        default=True, description="attack the suite's `retrain` weights too, where it has any"
+    )
+    out: str = Field(default="runs", description="folder of results and cache")

@@ -1,0 +1,91 @@
+"""A suite."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from ilubench.specs.attack import AttackSpec, GateSpec
+from ilubench.specs.base import Name, PluginRef, Spec
+from ilubench.specs.data import DataSource, GeneratorSpec
+from ilubench.specs.metrics import MetricSpec
+from ilubench.specs.target import TargetSpec
+from ilubench.specs.tuning import TuningSpec
+
+__all__ = ["SuiteSpec"]
+
+
+class SuiteSpec(Spec):
+    """What is forgotten, on which model, scored how, attacked by what."""
+
+    name: Name
+    version: int = Field(ge=1)
+    title: str
+    description: str = ""
+    citation: str = ""
+    target: TargetSpec
+    retrain: TargetSpec | None = Field(
+        default=None, description="weights that never saw the forget set, else like the target's"
+    )
+    generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
+    data: dict[Name, DataSource]
+    forget: tuple[str, ...] = Field(min_length=1)
+    retain: tuple[str, ...] = Field(min_length=1)
+    environments: dict[Name, str] = Field(default_factory=dict, description="name -> role")
+    scorers: dict[Name, PluginRef] = Field(min_length=1)
+    primary_forget: tuple[MetricSpec, ...] = Field(min_length=1)
+    utility: tuple[MetricSpec, ...] = Field(min_length=1)
+    attacks: dict[Name, AttackSpec]
+    core_unseen: tuple[str, ...] = ()
+    methods: dict[str, dict[str, JsonValue]] = Field(
+        default_factory=dict,
+        description="method -> its settings here; with `use`, a label -> a variant of a method",
+    )
+    max_length: int = Field(default=512, ge=8, description="tokens a training sequence")
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the weights")
+    score_batch: int = Field(default=32, ge=1, description="sequences scored at once")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    tuning_seeds: tuple[int, ...] = Field(default=(1000, 1001), min_length=1)
+    tuning: TuningSpec | None = None
+    gates: GateSpec | None = Field(default=None, description="what `ilubench gates` checks")
+
+    def all_generators(self) -> dict[str, GeneratorSpec]:
+        """Return the suite's generators and those of its attacks."""
+        found: dict[str, GeneratorSpec] = {}
+        for spec in self.attacks.values():
+            found.update(spec.generators)
+        return found | self.generators
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        def known(kind: str, names: tuple[str, ...], have: Mapping[str, object]) -> None:
+            for name in names:
+                if name not in have:
+                    raise ValueError(f"{kind} {name!r} is not declared; declared: {sorted(have)}")
+
+        known("data role", self.forget + self.retain, self.data)
+        for model in (self.target, self.retrain):
+            if model is not None and model.recipe is not None:
+                known("data role", model.recipe.text + model.recipe.tokenizer.text, self.data)
+        known("attack", self.core_unseen, self.attacks)
+        metrics = self.primary_forget + self.utility
+        known("scorer", tuple(m.scorer for m in metrics), self.scorers)
+        labels = [metric.label for metric in metrics]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"two metrics have the same label: {sorted(labels)}")
+        sources = dict(self.data)
+        for name, attack in self.attacks.items():
+            sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        known("data role", tuple(self.environments.values()), sources)
+        both = sorted(set(self.seeds) & set(self.tuning_seeds))
+        if both:
+            raise ValueError(f"{both}: in `seeds` and in `tuning_seeds`, which are never reported")
+        generators = self.all_generators()
+        for owner, attack in self.attacks.items():
+            for name, spec in attack.generators.items():
+                if generators[name] != spec:
+                    raise ValueError(f"attack {owner!r} declares another generator {name!r}")
+        for source in sources.values():
+            if source.generated:
+                known("generator", (source.generated.split(".")[0],), generators)
+        return self

@@ -1,0 +1,94 @@
+"""The models of a suite: given weights, or a recipe that makes them."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from ilubench.specs.base import Sha256, Spec
+from ilubench.specs.training import TrainSpec
+
+__all__ = ["FromSuite", "ModelSource", "PackSpec", "RecipeSpec", "TargetSpec", "TokenizerSpec"]
+
+
+class ModelSource(Spec):
+    """Weights from a hub, a local folder, or the package itself (safetensors only)."""
+
+    hub: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    packaged: str | None = Field(default=None, description="a folder inside the package")
+    sha256: Sha256 | None = Field(default=None, description="of model.safetensors")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("hub", "path", "packaged") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of hub, path, packaged (given: {given or 'none'})")
+        return self
+
+
+class TokenizerSpec(Spec):
+    """A tokenizer trained on the recipe's text, and on that of further roles."""
+
+    kind: Literal["word", "bpe"]
+    text: tuple[str, ...] = Field(default=(), description="further roles whose words it must know")
+    vocab_size: int = Field(default=4096, ge=300)
+
+
+class PackSpec(Spec):
+    """A phase of a recipe: blocks of ``length`` tokens for a ``share`` of the steps.
+
+    A model that only ever saw short blocks recites nothing behind a long prompt; short blocks make
+    more steps of the same text, and learn faster. Hence phases.
+    """
+
+    length: int = Field(ge=16)
+    share: float = Field(default=1.0, gt=0, le=1)
+    batch_size: int = Field(default=8, ge=1, description="blocks a step")
+
+
+class RecipeSpec(Spec):
+    """How a target model is made: a configuration, trained on the suite's own text.
+
+    Documents are shuffled each epoch, joined and cut into blocks.
+    """
+
+    config: dict[str, JsonValue] = Field(description="a transformers configuration")
+    tokenizer: TokenizerSpec
+    text: tuple[str, ...] = Field(min_length=1, description="roles of the training text")
+    pack: tuple[PackSpec, ...] = Field(min_length=1)
+    train: TrainSpec = Field(description="in steps; the batch is each phase's own")
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="as stored")
+
+    @model_validator(mode="after")
+    def _phases(self) -> Self:
+        if self.train.steps is None:
+            raise ValueError("a recipe's training is given in steps")
+        if abs(sum(phase.share for phase in self.pack) - 1.0) > 1e-6:
+            raise ValueError("the shares of `pack` must add up to 1")
+        return self
+
+
+@dataclass(frozen=True)
+class FromSuite:
+    """Marks a method's field that is the suite's own model of that name unless it is set.
+
+    ``model: Annotated[ModelSource, FromSuite("retrain")]``.
+    """
+
+    model: Literal["retrain"]
+
+
+class TargetSpec(Spec):
+    """The model that knows: given weights, or a recipe that makes them, or both."""
+
+    model: ModelSource | None = None
+    recipe: RecipeSpec | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.model is None and self.recipe is None:
+            raise ValueError("give a model, a recipe, or both")
+        return self

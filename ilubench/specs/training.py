@@ -1,0 +1,50 @@
+"""How weights are trained."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ilubench.specs.base import Spec
+
+__all__ = ["TrainSpec"]
+
+
+class TrainSpec(Spec):
+    """How weights are trained: target, method and attack alike.
+
+    One step sees ``batch_size`` sequences, however few fit in memory at once (``micro_batch``).
+    """
+
+    instead_of: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "steps": ("epochs",),
+        "epochs": ("steps",),
+    }
+    """Field -> fields that an override of it clears."""
+
+    lr: float = Field(gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=4, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    clip: float | None = Field(default=1.0, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    save_every_s: float = Field(default=60.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of steps, epochs")
+        return self
+
+    def total_steps(self, examples: int) -> int:
+        """Return the number of optimizer steps over ``examples`` training items."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * examples / self.batch_size))
