@@ -95,6 +95,8 @@ def read_run_samples(file: Path) -> pa.Table:
         DataError: no Parquet file, a column is missing, of another type, or has empty values, a
             score is not finite, or a step is impossible.
     """
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; give a finished run's folder")
     try:
         with pq.ParquetFile(file) as opened:
             found = opened.schema_arrow

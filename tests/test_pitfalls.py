@@ -792,10 +792,11 @@ def test_steps_and_samples_come_from_the_settings_alone(
     def met() -> tuple[Any, ...]:
         stops = FineTune(train=spec).checkpoints(64)
         stream = training_data.Stream(64, seed_for(0, "attack", "news"), "train").step(2, 16)
-        return spec.total_steps(64), stops, stream
+        fixed = TrainSpec(lr=1e-3, steps=7, batch_size=16).total_steps(64)
+        return (spec.total_steps(64), fixed), stops, stream
 
     alone = met()
-    assert alone[:2] == (12, (0, 3, 4, 6, 8, 9, 12))
+    assert alone[:2] == ((12, 7), (0, 3, 4, 6, 8, 9, 12))
     for name, value in (
         ("WORLD_SIZE", "8"),
         ("RANK", "3"),

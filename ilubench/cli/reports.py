@@ -1,17 +1,16 @@
 """Commands that read finished runs: table, matched, variance, subsets, gates."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.words import Json
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 __all__ = ["gates", "matched", "subsets", "table", "variance"]
+
+SAMPLES = "samples.parquet"
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
 
@@ -57,34 +56,21 @@ def matched(
     return COMPLETE
 
 
-def _samples(run: Path) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from ilubench.errors import DataError
-
-    path = run / "samples.parquet"
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give a finished run's folder")
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is no table of samples: {error}") from error
-
-
 def variance(run: Run) -> int:
     """Show how much of a run's spread comes from seeds, orders and items, as Markdown."""
+    from ilubench.run_files import read_run_samples
     from ilubench.variance import variance_report, variance_text
 
-    typer.echo(variance_text(variance_report(_samples(run))))
+    typer.echo(variance_text(variance_report(read_run_samples(run / SAMPLES))))
     return COMPLETE
 
 
 def subsets(run: Run) -> int:
     """Show a run's scores by subset of the items (given and held-out facts), as Markdown."""
+    from ilubench.run_files import read_run_samples
     from ilubench.subsets import subsets_of, subsets_text
 
-    typer.echo(subsets_text(subsets_of(_samples(run))))
+    typer.echo(subsets_text(subsets_of(read_run_samples(run / SAMPLES))))
     return COMPLETE
 
 
