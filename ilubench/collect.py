@@ -21,11 +21,13 @@ from ilubench.stages.workbench import FA
 __all__ = [
     "SCHEMA",
     "Cells",
+    "Compared",
     "Measured",
     "cells",
     "chances",
     "gather",
     "method_runs",
+    "robustness_row",
     "robustness_rows",
 ]
 
@@ -62,6 +64,21 @@ class Cells:
 
     scores: Mapping[int, Measured]
     attacks: Mapping[str, Mapping[int, Measured]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The samples that a row is made of.
+
+    Attributes:
+        mine: the method's.
+        original: the original model's; for the method `none` these are its own.
+        never: of the model that never knew; empty where there is none.
+    """
+
+    mine: Cells
+    original: Cells
+    never: Cells
 
 
 def gather(plan: Plan) -> pa.Table:
@@ -131,27 +148,49 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
         mine = cells(samples, "method", seeded=experiment.method.seeded)
     if not experiment.attacks or not mine.scores or not original.scores:
         return {}
-    never = cells(samples, "retrain", seeded=False)
     suite, attacks = experiment.suite, [attack.name for attack in experiment.attacks]
-    core = suite.core_unseen
+    found = Compared(mine, original, cells(samples, "retrain", seeded=False))
+    return {
+        metric.label: robustness_row(suite, metric, attacks, experiment.seeds, found)
+        for metric in suite.primary_forget
+    }
+
+
+def robustness_row(
+    suite: SuiteSpec,
+    forget: MetricSpec,
+    attacks: Sequence[str],
+    seeds: Sequence[int],
+    found: Compared,
+) -> RobustnessRow:
+    """Return a method's row in one primary forget metric, `incomplete` where a course is missing.
+
+    Args:
+        suite: what was measured.
+        forget: the metric.
+        attacks: names of those that were to be run, with each seed.
+        seeds: of the run.
+        found: what was measured.
+
+    Raises:
+        DataError: nothing was measured, or seeds were scored on other items.
+    """
+    core, never = suite.core_unseen, found.never
+    row = aggregate(
+        method_runs(suite, attacks, found.mine, forget),
+        method_runs(suite, attacks, found.original, forget),
+        chances(suite, forget),
+        core=core if set(core) <= set(attacks) else (),
+        retrain=method_runs(suite, attacks, never, forget) if never.scores else None,
+    )
     # not of the retrained model: only the never-knew difference uses it, and has its own n_seeds
     missing = any(
         seed not in runs.attacks.get(attack, {})
-        for runs in (mine, original)
+        for runs in (found.mine, found.original)
         for attack in attacks
-        for seed in experiment.seeds
+        for seed in seeds
     )
-    rows = {}
-    for metric in suite.primary_forget:
-        row = aggregate(
-            method_runs(suite, attacks, mine, metric),
-            method_runs(suite, attacks, original, metric),
-            chances(suite, metric),
-            core=core if set(core) <= set(attacks) else (),
-            retrain=method_runs(suite, attacks, never, metric) if never.scores else None,
-        )
-        rows[metric.label] = replace(row, status="incomplete") if missing else row
-    return rows
+    return replace(row, status="incomplete") if missing else row
 
 
 def _adjusted(

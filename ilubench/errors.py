@@ -5,7 +5,8 @@
     IlubenchError                 5  (a defect of ours, unless a subclass says otherwise)
     ├── UsageError                2  what was typed, or a spec file, is wrong
     │   ├── SpecError             2  a spec file or override: names file, field and remedy
-    │   └── PluginError           2  a plugin that was asked for is missing or broken
+    │   ├── PluginError           2  a plugin that was asked for is missing or broken
+    │   └── CannotApplyError      2  a scorer cannot ask its items as a prompt attack rewrites them
     ├── DataError                 3  data are missing, empty, or not what the spec says
     │   ├── AccessError           3  a hub refused, or cannot be reached
     │   ├── ItemError             3  one evaluation item cannot be scored: names it
@@ -22,6 +23,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "AccessError",
+    "CannotApplyError",
     "DataError",
     "DivergedError",
     "IlubenchError",
@@ -64,6 +66,10 @@ class SpecError(UsageError):
 
 class PluginError(UsageError):
     """A plugin that was asked for is missing or broken."""
+
+
+class CannotApplyError(UsageError):
+    """A scorer cannot ask its items as a prompt attack rewrites them."""
 
 
 class DataError(IlubenchError):

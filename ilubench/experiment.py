@@ -39,6 +39,7 @@ __all__ = [
     "load_suite",
     "metric_name",
     "resolve",
+    "suite_tables",
     "suite_variants",
     "with_method",
 ]
@@ -314,7 +315,8 @@ def _generator(spec: GeneratorSpec) -> Generator:
     return cast("Generator", create("generators", ref))
 
 
-def _tables(suite: SuiteSpec) -> Tables:
+def suite_tables(suite: SuiteSpec) -> Tables:
+    """Return the rows of a suite's roles and of its attacks' own (`gsm8k.train`); none is read."""
     sources = dict(suite.data)
     for name, attack in suite.attacks.items():
         sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
@@ -367,7 +369,9 @@ def resolve(
     seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
     if not seeds:
         raise SpecError("no seed is given", field="seeds", remedy="write seeds=0..4")
-    experiment = Experiment(run, suite, ref.use, chosen, attacks, scorers, seeds, _tables(suite))
+    experiment = Experiment(
+        run, suite, ref.use, chosen, attacks, scorers, seeds, suite_tables(suite)
+    )
     for name in chosen.environment_names():
         experiment.environment_role(name)
     return experiment

@@ -3,6 +3,7 @@
 No plugin is loaded: a stranger's run is read without its method, its attacks or its scorers.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,18 +16,18 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from ilubench.aggregate import aggregate
-from ilubench.collect import Cells, cells, chances, method_runs
+from ilubench.collect import Cells, Compared, cells, chances, method_runs, robustness_row
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
 from ilubench.experiment import load_suite
 from ilubench.figures import MethodRuns, RobustnessRow
-from ilubench.likeness import OF_THE_MACHINE, setting_leaves, suite_differences
+from ilubench.likeness import setting_differences, suite_differences
 from ilubench.loading import validate
 from ilubench.planning import REFERENCE, RETRAIN
 from ilubench.results import RunRecord
 from ilubench.run_files import leaves, read_config, read_record, read_run_samples
 from ilubench.specs import MetricSpec, SuiteSpec
 
-__all__ = ["OF_THE_MACHINE", "REFERENCES", "FinishedRun", "check_alike", "read_run"]
+__all__ = ["REFERENCES", "FinishedRun", "check_alike", "read_run"]
 
 REFERENCES = (REFERENCE, RETRAIN)
 """Methods that others are measured against: the model that knows, and the one that never knew."""
@@ -123,34 +124,15 @@ class FinishedRun:
     def _row(self, label: str, stored: RobustnessRow) -> RobustnessRow:
         """The row as the run made it, from the samples."""
         suite, metric = self._metric(label)
-        attacks = self.record.attacks
-        measured = [self._mine, self._reference]
-        never = None
-        if self._never.scores:
-            measured.append(self._never)
-            never = self._scores(label, self._never)
-        row = aggregate(
-            self.scores(label),
-            self.original(label),
-            chances(suite, metric),
-            core=suite.core_unseen if set(suite.core_unseen) <= set(attacks) else (),
-            retrain=never,
-        )
-        if any(
-            seed not in runs.attacks.get(attack, {})
-            for runs in measured
-            for attack in attacks
-            for seed in self.record.seeds
-        ):
+        attacks, seeds = self.record.attacks, self.record.seeds
+        found = Compared(self._mine, self._reference, self._cells("retrain", seeded=False))
+        with self._reading(label):
+            row = robustness_row(suite, metric, attacks, seeds, found)
+        if row.status == "incomplete" and stored.status == "diverged":
             # what diverged is missing in the samples; only the record knows why
-            diverged = stored.status == "diverged"
-            row = replace(row, status="diverged" if diverged else "incomplete")
+            row = replace(row, status="diverged")
         _check_same(f"{self.path}", label, stored, row)
         return row
-
-    @cached_property
-    def _never(self) -> Cells:
-        return self._cells("retrain", seeded=False)
 
     @cached_property
     def _reference(self) -> Cells:
@@ -184,8 +166,14 @@ class FinishedRun:
 
     def _scores(self, label: str, found: Cells) -> MethodRuns:
         suite, metric = self._metric(label)
-        try:
+        with self._reading(label):
             return method_runs(suite, self.record.attacks, found, metric)
+
+    @contextlib.contextmanager
+    def _reading(self, label: str) -> Iterator[None]:
+        """Say of what is missing or wrong in the samples where it is."""
+        try:
+            yield
         except KeyError as error:
             raise DataError(f"{self.path}: samples.parquet lacks {error} of {label}") from error
         except DataError as error:
@@ -299,13 +287,10 @@ def _differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, object, 
     yield from _input_differences(a, b)
     both = ((a.settings, b.settings), (a.record.protocol, b.record.protocol))
     for attack, own, others in (
-        (name, dict(setting_leaves("", x[name])), dict(setting_leaves("", y[name])))
-        for x, y in both
-        for name in x.keys() & y.keys()
+        (name, x[name], y[name]) for x, y in both for name in x.keys() & y.keys()
     ):
-        for key in sorted(own.keys() | others.keys()):
-            if own.get(key) != others.get(key):
-                yield f"{key} of {attack}", own.get(key), others.get(key)
+        for key, one, other in setting_differences(own, others):
+            yield f"{key} of {attack}", one, other
     for label in a.rows.keys() & b.rows.keys():
         yield from _row_differences(label, a.rows[label], b.rows[label])
 

@@ -12,17 +12,16 @@ from typing import cast
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, UsageError
-from ilubench.experiment import Attack
+from ilubench.experiment import Attack, suite_tables
 from ilubench.figures import AttackFigures, RobustnessRow
-from ilubench.finished import OF_THE_MACHINE, FinishedRun
-from ilubench.interfaces import Generator
+from ilubench.finished import FinishedRun
+from ilubench.likeness import setting_differences
 from ilubench.markdown import cell, table
 from ilubench.planning import REFERENCE
 from ilubench.plugins import create
 from ilubench.specs import (
     FineTuningAccuracySpec,
     GateSpec,
-    GeneratorSpec,
     MetricSpec,
     PluginRef,
     SuiteSpec,
@@ -94,7 +93,7 @@ def gates_of(run: FinishedRun) -> list[Gate]:
     absent = sorted(set(run.record.attacks) - {figures.attack for figures in row.attacks})
     if absent:
         raise DataError(f"{run.path}: {', '.join(absent)} has no figures; run its jobs again")
-    tables = _tables(run.suite)
+    tables = suite_tables(run.suite)
     trained = {
         name: _training_text(run, run.suite, tables, name)
         for name in dict.fromkeys(run.record.attacks)
@@ -148,17 +147,6 @@ def _shown(gate: Gate) -> str:
 # --------------------------------------------------------------------------- the training text
 
 
-def _tables(suite: SuiteSpec) -> Tables:
-    sources = dict(suite.data)
-    for name, attack in suite.attacks.items():
-        sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
-    return Tables(sources, suite.all_generators(), _generator)
-
-
-def _generator(spec: GeneratorSpec) -> Generator:
-    return cast("Generator", create("generators", PluginRef(use=spec.use, settings=spec.settings)))
-
-
 def _training_text(run: FinishedRun, suite: SuiteSpec, tables: Tables, name: str) -> TrainingText:
     """What an attack of a run trained on, its settings being the suite's."""
     if name not in run.settings:
@@ -182,24 +170,12 @@ def _as_the_suite_says(run: FinishedRun, suite: SuiteSpec, name: str) -> Attack:
     settings = cast("dict[str, JsonValue]", run.settings[name])
     ran = create("attacks", PluginRef(use=spec.use, settings=settings), source=str(run.path))
     both = (x.model_dump(mode="json") for x in (declared, ran))
-    for field, wanted, given in _unlike(f"attack.{name}", *both):
+    for field, wanted, given in setting_differences(*both):
         raise UsageError(
-            f"{run.path}: {field} is {given!r} and the suite's {wanted!r}; gates are those of the "
+            f"{run.path}: attack.{name}.{field} is {given!r} and the suite's {wanted!r}; gates are those of the "
             "suite's own attacks: run it without that setting"
         )
     return Attack(name, spec, declared, None)
-
-
-def _unlike(
-    field: str, one: JsonValue, other: JsonValue
-) -> Iterator[tuple[str, JsonValue, JsonValue]]:
-    """(name, one, other) of each setting that differs and can change a result."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in one | other:
-            if key not in OF_THE_MACHINE:
-                yield from _unlike(f"{field}.{key}", one.get(key), other.get(key))
-    elif one != other:
-        yield field, one, other
 
 
 def _shared(run: FinishedRun, suite: SuiteSpec, name: str, roles: Sequence[str]) -> int:

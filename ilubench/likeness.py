@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from typing import TypeAlias
 
 from pydantic import JsonValue
 
 from ilubench.specs import SuiteSpec
 
-__all__ = ["OF_THE_MACHINE", "setting_leaves", "suite_differences"]
+__all__ = ["setting_differences", "suite_differences"]
+
+Leaves: TypeAlias = Iterator[tuple[str, object]]
 
 OF_THE_MACHINE = ("micro_batch", "save_every_s")
 """Settings that say how a machine does the work, and change no figure."""
@@ -50,23 +53,39 @@ def suite_differences(
         known: roles (`forget`, `gsm8k.train`) whose rows are compared themselves, and `target`
             where the weights are: files of the same content may lie anywhere.
     """
-    one, other = (dict(_measured(suite, attacks)) for suite in (a, b))
+    for name, one, other in _differences(_measured(a, attacks), _measured(b, attacks)):
+        if not _known(name, known):
+            yield name, one, other
+
+
+def setting_differences(a: object, b: object) -> Iterator[tuple[str, object, object]]:
+    """Yield (dotted name, of a, of b) for each setting that can change a result and differs.
+
+    Args:
+        a: settings, mappings in each other.
+        b: others of the same thing.
+    """
+    yield from _differences(_leaves("", a), _leaves("", b))
+
+
+def _differences(a: Leaves, b: Leaves) -> Iterator[tuple[str, object, object]]:
+    one, other = dict(a), dict(b)
     for name in dict.fromkeys((*one, *other)):
-        if one.get(name) != other.get(name) and not _known(name, known):
+        if one.get(name) != other.get(name):
             yield name, one.get(name), other.get(name)
 
 
-def setting_leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
-    """Yield dotted names and values of settings that can change a result."""
+def _leaves(name: str, value: object) -> Leaves:
+    """Dotted names and values of settings that can change a result."""
     if not isinstance(value, Mapping):
         yield name, value
         return
     for key, below in value.items():
         if key not in OF_THE_MACHINE:
-            yield from setting_leaves(f"{name}.{key}" if name else str(key), below)
+            yield from _leaves(f"{name}.{key}" if name else str(key), below)
 
 
-def _measured(suite: SuiteSpec, attacks: Collection[str]) -> Iterator[tuple[str, object]]:
+def _measured(suite: SuiteSpec, attacks: Collection[str]) -> Leaves:
     values: dict[str, JsonValue] = suite.model_dump(mode="json")
     for field in MEASURED:
         yield from _told(field, values[field])
@@ -74,8 +93,8 @@ def _measured(suite: SuiteSpec, attacks: Collection[str]) -> Iterator[tuple[str,
         yield from _told(f"attacks.{name}", suite.attacks[name].model_dump(mode="json"))
 
 
-def _told(name: str, value: object) -> Iterator[tuple[str, object]]:
-    return (leaf for leaf in setting_leaves(name, value) if not WORDS.search(leaf[0]))
+def _told(name: str, value: object) -> Leaves:
+    return (leaf for leaf in _leaves(name, value) if not WORDS.search(leaf[0]))
 
 
 def _known(name: str, known: Collection[str]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import Field
 
 from ilubench.errors import (
+    CannotApplyError,
     DataError,
     ItemError,
     ModelError,
     SpecError,
     UsageError,
-    did_you_mean,
 )
 from ilubench.interfaces import (
     Asked,
+    BoundPromptAttack,
     BoundScorer,
     Engine,
-    PromptAttack,
     Row,
     SampleScore,
     SamplingSpec,
@@ -39,9 +39,10 @@ from ilubench.interfaces import (
 )
 from ilubench.scorers.answers import loglikelihoods
 from ilubench.scorers.logged import asked, check_items, naming_requests, sample_scores
-from ilubench.scorers.rows import groups_of
+from ilubench.scorers.rewriting import ask_rewritten, refuse_sampling
+from ilubench.scorers.rows import groups_of, item_ids
 from ilubench.scorers.task_files import Member, TaskFacts, task_facts
-from ilubench.scorers.task_rows import OwnData, Roles, own_data
+from ilubench.scorers.task_rows import OwnData, Roles, chosen_members, own_data
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
@@ -131,8 +132,14 @@ class LmEval(Scorer):
                 f"the tokenizer of {name} has neither an end-of-sequence nor a beginning-of-"
                 "sequence token; set eos_token or bos_token in its tokenizer_config.json"
             )
+        return self._bound(tokenizer, context, {})
+
+    def _bound(
+        self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext, before: Mapping[str, str]
+    ) -> _Bound:
+        """The task over the roles' rows; ``before``: item -> text in front of what it is asked."""
         facts = task_facts(self.task)
-        members = self._members(facts)
+        members = chosen_members(facts, self.subjects)
         roles = Roles(self.data, self.fewshot, self.num_fewshot, self.split_by)
         data = own_data(facts, members, roles, context)
         changes: dict[str, Any] = {}
@@ -151,6 +158,37 @@ class LmEval(Scorer):
             numbers=numbers,
             publish_text=context.publish_text(self.data),
             groups=self._groups(facts, context),
+            before=before,
+            attacked=lambda engine, attack: self._attacked(tokenizer, context, engine, attack),
+        )
+
+    def _attacked(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        context: ScoreContext,
+        engine: Engine,
+        attack: BoundPromptAttack,
+    ) -> list[SampleScore]:
+        """The scores of the items as an attack asks them: the task is built over rewritten rows."""
+        refuse_sampling(f"lm_eval task {self.task}", attack)
+        if self.fewshot == self.data:
+            problem = f"its examples and its questions have one role, {self.data}"
+            raise CannotApplyError(f"{self.task} cannot apply the attack {attack.name}: {problem}")
+        rows = context.rows(self.data)
+
+        def ask(asked: Sequence[Row], before: Mapping[str, str]) -> list[SampleScore]:
+            def rows_of(role: str) -> Sequence[Row]:
+                return asked if role == self.data else context.rows(role)
+
+            return self._bound(tokenizer, replace(context, rows=rows_of), before).score(engine)
+
+        is_group = task_facts(self.task).is_group
+        return ask_rewritten(
+            attack,
+            rows,
+            item_ids(rows, f"data.{self.data}"),
+            ask,
+            lambda item: item.partition("/")[2] if is_group else item,
         )
 
     def _groups(self, facts: TaskFacts, context: ScoreContext) -> Mapping[str, str]:
@@ -158,21 +196,6 @@ class LmEval(Scorer):
             problem = f"{self.task} is a group of tasks, each a subset of its own"
             raise SpecError(problem, field="group_by", remedy="leave it out")
         return groups_of(context.rows(self.data), self.group_by, self.data)
-
-    def _members(self, facts: TaskFacts) -> tuple[Member, ...]:
-        if self.subjects and not facts.is_group:
-            remedy = "leave subjects out"
-            raise SpecError(
-                f"{self.task} is one task, not a group", field="subjects", remedy=remedy
-            )
-        known = [member.subset for member in facts.members]
-        for subject in self.subjects:
-            if subject not in known:
-                remedy = did_you_mean(subject, known)
-                problem = f"{self.task} has no task of {subject!r}"
-                raise SpecError(problem, field="subjects", remedy=remedy)
-        chosen = self.subjects or known
-        return tuple(member for member in facts.members if member.subset in chosen)
 
 
 def _load_members(
@@ -257,19 +280,20 @@ class _Bound:
     numbers: Mapping[str, Sequence[int]] = field(kw_only=True)
     publish_text: bool = field(kw_only=True)
     groups: Mapping[str, str] = field(kw_only=True)
+    before: Mapping[str, str] = field(kw_only=True)
+    attacked: Callable[[Engine, BoundPromptAttack], list[SampleScore]] = field(kw_only=True)
     encoded: dict[tuple[str, bool | None], array[int]] = field(default_factory=dict)
 
-    def score(self, engine: Engine, attack: PromptAttack | None = None) -> list[SampleScore]:
+    def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
         """Return one score an item, filter and metric.
 
         Raises:
-            UsageError: a prompt attack was given.
+            CannotApplyError: the prompt attack samples, or the task keeps no room for it.
             DataError: no items.
             ItemError: an item that the engine cannot take; nothing is truncated.
         """
         if attack is not None:
-            name = type(attack).__name__
-            raise UsageError(f"lm_eval tasks cannot apply the prompt attack {name}")
+            return self.attacked(engine, attack)
         with _quiet():
             from lm_eval.evaluator import evaluate  # type: ignore[import-untyped, unused-ignore]
 
@@ -297,6 +321,22 @@ class _Bound:
         if self.groups:
             return [replace(score, group=self.groups[score.item]) for score in scores]
         return scores
+
+    def context(self, request: Any) -> str:  # noqa: ANN401
+        """Return a request's prompt, with what an attack puts before it.
+
+        Raises:
+            CannotApplyError: it cannot be told which item it is, or it asks without a prompt.
+        """
+        text = str(request.args[0])
+        if not any(self.before.values()):
+            return text
+        name = request.doc.get("id")
+        if name is None or not text:
+            lacks = "the id of its items" if name is None else "a prompt (acc_mutual_info)"
+            problem = f"{request.task_name} asks without {lacks}; no text can stand before it"
+            raise CannotApplyError(problem)
+        return self.before[str(name)] + text
 
 
 # ------------------------------------------------------------------ lm-eval's side
@@ -342,7 +382,7 @@ def _adapter_class() -> type[Any]:
             with naming_requests(requests, self.bound.numbers):
                 pairs = []
                 for position, request in enumerate(requests):
-                    context, continuation = request.args
+                    context, continuation = self.bound.context(request), request.args[1]
                     if not continuation:
                         raise ItemError(position, "an answer is empty; nothing to score")
                     pairs.append((request.args, *self._encode(context, continuation)))
@@ -406,7 +446,8 @@ def _generate(adapter: Any, requests: Sequence[Any]) -> list[str]:  # noqa: ANN4
         tokens = tuple(special[string] for string in stop if string in special)
         strings = tuple(string for string in stop if string and string not in special)
         sampling = SamplingSpec(max_tokens=most, stop=strings, stop_ids=tokens)
-        prompts = [adapter.tok_encode(requests[position].args[0]) for position in positions]
+        asked = [adapter.bound.context(requests[position]) for position in positions]
+        prompts = [adapter.tok_encode(text) for text in asked]
         with naming_requests([requests[place] for place in positions], adapter.bound.numbers):
             written = adapter.engine.generate(prompts, sampling)
         for position, found in zip(positions, written, strict=True):

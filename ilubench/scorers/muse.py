@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import Field
 
-from ilubench.errors import UsageError
 from ilubench.interfaces import (
+    BoundPromptAttack,
     BoundScorer,
     Engine,
-    PromptAttack,
+    Ids,
     Row,
     SampleScore,
     SamplingSpec,
     ScoreContext,
     Scorer,
 )
+from ilubench.scorers.rewriting import ask_rewritten
 from ilubench.scorers.rows import groups_of, item_ids, naming, take, text_of
 from ilubench.specs import Estimator
 
@@ -78,24 +79,24 @@ class VerbMem(Scorer):
             DataError: no rows, or a row without `prompt` or `gt`.
         """
         rows = take(context.rows(self.data), self.limit, self.data)
-        references = []
-        for row in rows:
+
+        def made(row: Row, before: str) -> _Made:
             ids = tokenizer.encode(text_of(row, "gt", self.data), verbose=False)
-            references.append(
-                tokenizer.decode(
-                    ids[: self.max_tokens],
-                    skip_special_tokens=True,
-                    clean_up_tokenization_spaces=False,
-                )
+            reference = tokenizer.decode(
+                ids[: self.max_tokens],
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
             )
+            prompt = before + text_of(row, "prompt", self.data)
+            return tokenizer.encode(prompt, verbose=False), cleaned(str(reference))
+
         return _Bound(
             metric="verbmem",
             role=self.data,
             items=item_ids(rows, self.data),
-            prompts=[
-                tokenizer.encode(text_of(row, "prompt", self.data), verbose=False) for row in rows
-            ],
-            references=[cleaned(str(reference)) for reference in references],
+            rows=rows,
+            make=made,
+            plain=[made(row, "") for row in rows],
             sampling=SamplingSpec(max_tokens=self.max_tokens),
             publish_text=context.publish_text(self.data),
         )
@@ -150,14 +151,18 @@ class KnowMem(Scorer):
             _asked(pair, self.icl) + text_of(pair, "answer", self.icl) + "\n\n"
             for pair in take(context.rows(self.icl), None, self.icl)
         )
+
+        def made(row: Row, before: str) -> _Made:
+            prompt = before + shown + _asked(row, self.data)
+            return tokenizer.encode(prompt, verbose=False), text_of(row, "answer", self.data)
+
         return _Bound(
             metric="knowmem",
             role=self.data,
             items=item_ids(rows, self.data),
-            prompts=[
-                tokenizer.encode(shown + _asked(row, self.data), verbose=False) for row in rows
-            ],
-            references=[text_of(row, "answer", self.data) for row in rows],
+            rows=rows,
+            make=made,
+            plain=[made(row, "") for row in rows],
             sampling=SamplingSpec(max_tokens=self.max_tokens),
             publish_text=context.publish_text(self.data),
             ends=_ANSWER_ENDS,
@@ -169,11 +174,17 @@ def _asked(row: Row, role: str) -> str:
     return f"Question: {text_of(row, 'question', role)}\nAnswer: "
 
 
+_Made: TypeAlias = tuple[Ids, str]
+"""What is asked of a row, and its reference."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Bound:
     """The items, ready for many checkpoints.
 
     Attributes:
+        make: (row, text before it) -> what is asked.
+        plain: the items without an attack, made.
         ends: what is written is cut at the first of each, one after the other.
         groups: item -> its subset.
     """
@@ -181,29 +192,36 @@ class _Bound:
     metric: str
     role: str
     items: Sequence[str]
-    prompts: Sequence[Sequence[int]]
-    references: Sequence[str]
+    rows: Sequence[Row]
+    make: Callable[[Row, str], _Made]
+    plain: Sequence[_Made]
     sampling: SamplingSpec
     publish_text: bool
     ends: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
 
-    def score(self, engine: Engine, attack: PromptAttack | None = None) -> list[SampleScore]:
-        """Return ROUGE-L F1 of each item.
+    def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
+        """Return ROUGE-L F1 of each item."""
+        if attack is None:
+            return self._scores(engine, self.plain, self.sampling)
+        sampling = attack.sampling(self.sampling)
 
-        Raises:
-            UsageError: a prompt attack was given.
-        """
+        def ask(rows: Sequence[Row], before: Mapping[str, str]) -> list[SampleScore]:
+            made = [self.make(row, before[str(row["id"])]) for row in rows]
+            return self._scores(engine, made, sampling)
+
+        return ask_rewritten(attack, self.rows, self.items, ask)
+
+    def _scores(
+        self, engine: Engine, made: Sequence[_Made], sampling: SamplingSpec
+    ) -> list[SampleScore]:
+        """ROUGE-L F1 of what is written for each item, in the items' order; one a sample."""
         from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped, unused-ignore]
 
-        if attack is not None:
-            raise UsageError(
-                f"{self.metric} cannot apply the prompt attack {type(attack).__name__}"
-            )
         rouge = RougeScorer(["rougeL"], use_stemmer=False)
         with naming(self.items, self.role):
-            found = engine.generate(self.prompts, self.sampling)
-        written = [self._cut(cleaned(one.text)) for (one,) in found]
+            found = engine.generate([prompt for prompt, _ in made], sampling)
+        written = [[self._cut(cleaned(one.text)) for one in own] for own in found]
         return [
             SampleScore(
                 item=item,
@@ -212,7 +230,8 @@ class _Bound:
                 group=self.groups.get(item, ""),
                 text=text if self.publish_text else "",
             )
-            for item, reference, text in zip(self.items, self.references, written, strict=True)
+            for item, (_, reference), texts in zip(self.items, made, written, strict=True)
+            for text in texts
         ]
 
     def _cut(self, text: str) -> str:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ilubench.errors import DataError, UsageError
+from ilubench.errors import DataError
 from ilubench.interfaces import (
     Asked,
+    BoundPromptAttack,
     BoundScorer,
     Engine,
-    PromptAttack,
+    Ids,
     Row,
     SampleScore,
     ScoreContext,
     Scorer,
 )
+from ilubench.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scorers.rows import item_ids, naming, take
 from ilubench.specs import DataSource, Estimator
 from ilubench.tables import render
@@ -75,14 +77,17 @@ class AnswerNLL(Scorer):
             DataError: no rows, a missing column, or an answer without tokens.
         """
         rows = take(context.rows(self.data), self.limit, self.data)
-        items = item_ids(rows, self.data)
-        pairs = []
-        for item, row in zip(items, rows, strict=True):
-            context_ids, answer_ids = split(tokenizer, *self._text(row))
+
+        def made(row: Row, before: str) -> tuple[Ids, Ids]:
+            prompt, completion = self._text(row)
+            context_ids, answer_ids = split(tokenizer, before + prompt, completion)
             if not context_ids or not answer_ids:
-                raise DataError(f"data.{self.data}: {item}: prompt or answer has no tokens")
-            pairs.append((context_ids, answer_ids))
-        return _Bound(self.data, items, pairs)
+                raise DataError(f"data.{self.data}: {row['id']}: prompt or answer has no tokens")
+            return context_ids, answer_ids
+
+        items = item_ids(rows, self.data)
+        named = [{**row, "id": item} for item, row in zip(items, rows, strict=True)]
+        return _Bound(self.data, items, named, made, [made(row, "") for row in named])
 
 
 def split(
@@ -107,22 +112,32 @@ def split(
 
 @dataclass(frozen=True)
 class _Bound:
-    """The items, ready for many checkpoints."""
+    """The items, ready for many checkpoints; `make` has (row, text before it), `plain` none."""
 
     role: str
     items: Sequence[str]
-    pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    rows: Sequence[Row]
+    make: Callable[[Row, str], tuple[Ids, Ids]]
+    plain: Sequence[tuple[Ids, Ids]]
 
-    def score(self, engine: Engine, attack: PromptAttack | None = None) -> list[SampleScore]:
+    def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
         """Return the mean negative log-likelihood of each item's answer tokens.
 
         Raises:
-            UsageError: a prompt attack was given.
+            CannotApplyError: the prompt attack samples; nothing is generated here.
         """
-        if attack is not None:
-            raise UsageError(f"answer_nll cannot apply the prompt attack {type(attack).__name__}")
+        if attack is None:
+            return self._scores(engine, self.plain)
+        refuse_sampling("answer_nll", attack)
+
+        def ask(rows: Sequence[Row], before: Mapping[str, str]) -> list[SampleScore]:
+            return self._scores(engine, [self.make(row, before[str(row["id"])]) for row in rows])
+
+        return ask_rewritten(attack, self.rows, self.items, ask)
+
+    def _scores(self, engine: Engine, pairs: Sequence[tuple[Ids, Ids]]) -> list[SampleScore]:
         with naming(self.items, self.role):
-            scores = engine.logprobs(self.pairs)
+            scores = engine.logprobs(pairs)
         return [
             SampleScore(item=item, metric="nll", value=-scored.total / len(scored.values))
             for item, scored in zip(self.items, scores, strict=True)

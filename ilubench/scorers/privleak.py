@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ilubench.errors import DataError, UsageError
+from ilubench.errors import CannotApplyError, DataError
 from ilubench.interfaces import (
+    BoundPromptAttack,
     BoundScorer,
     Engine,
-    PromptAttack,
     SampleScore,
     ScoreContext,
     Scorer,
@@ -109,16 +109,17 @@ class _Bound:
     texts: Sequence[_Texts]
     k: float
 
-    def score(self, engine: Engine, attack: PromptAttack | None = None) -> list[SampleScore]:
+    def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
         """Return each text's negated Min-K% score, once for either metric.
 
         An item's name starts with its role, since both roles may use the same ids.
 
         Raises:
-            UsageError: a prompt attack was given.
+            CannotApplyError: a prompt attack was given.
         """
         if attack is not None:
-            raise UsageError(f"privleak cannot apply the prompt attack {type(attack).__name__}")
+            problem = f"privleak cannot apply the prompt attack {attack.name}: it asks no question"
+            raise CannotApplyError(problem)
         found = [(texts, self._values(engine, texts)) for texts in self.texts]
         return [
             SampleScore(item=f"{texts.role}/{item}", metric=metric, value=value, label=texts.label)

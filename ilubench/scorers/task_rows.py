@@ -8,7 +8,7 @@ from ilubench.errors import DataError, SpecError, did_you_mean
 from ilubench.interfaces import Row, ScoreContext
 from ilubench.scorers.task_files import Member, TaskFacts
 
-__all__ = ["OwnData", "Roles", "divide", "own_data"]
+__all__ = ["OwnData", "Roles", "chosen_members", "divide", "own_data"]
 
 OwnData: TypeAlias = dict[str, tuple[Sequence[int], dict[str, Any]]]
 """Task name -> positions of its rows in the role, and the settings that put them in place."""
@@ -35,6 +35,24 @@ class Roles:
     def shots(self, member: Member) -> int:
         """Return the number of examples that a task shows."""
         return member.num_fewshot if self.num_fewshot is None else self.num_fewshot
+
+
+def chosen_members(facts: TaskFacts, subjects: Sequence[str]) -> tuple[Member, ...]:
+    """Return the tasks of some subjects of a group; all where none is named.
+
+    Raises:
+        SpecError: an unknown subject, or subjects of a single task.
+    """
+    if subjects and not facts.is_group:
+        problem = f"{facts.name} is one task, not a group"
+        raise SpecError(problem, field="subjects", remedy="leave subjects out")
+    known = [member.subset for member in facts.members]
+    for subject in subjects:
+        if subject not in known:
+            problem = f"{facts.name} has no task of {subject!r}"
+            raise SpecError(problem, field="subjects", remedy=did_you_mean(subject, known))
+    chosen = subjects or known
+    return tuple(member for member in facts.members if member.subset in chosen)
 
 
 def own_data(

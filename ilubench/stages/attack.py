@@ -6,8 +6,9 @@ from ilubench.checkpoints import save_changes
 from ilubench.experiment import Attack
 from ilubench.identity import seed_for
 from ilubench.interfaces import Checkpoint, Progress
+from ilubench.stages.cost import StepLog
 from ilubench.stages.score import score_checkpoint
-from ilubench.stages.workbench import StepLog, Workbench
+from ilubench.stages.workbench import Workbench
 from ilubench.store import Artifact
 from ilubench.training import seed_everything
 

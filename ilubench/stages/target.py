@@ -16,7 +16,8 @@ from ilubench.identity import seed_for
 from ilubench.interfaces import Context, Progress
 from ilubench.models import initialise
 from ilubench.specs import RecipeSpec, SuiteSpec
-from ilubench.stages.workbench import StepLog, Workbench
+from ilubench.stages.cost import StepLog
+from ilubench.stages.workbench import Workbench
 from ilubench.store import Artifact, FolderState
 from ilubench.tables import render
 from ilubench.tokenizers import train_tokenizer

@@ -6,7 +6,8 @@ from ilubench.checkpoints import save_changes
 from ilubench.experiment import Experiment
 from ilubench.identity import seed_for
 from ilubench.interfaces import Progress, UnlearnData
-from ilubench.stages.workbench import StepLog, Workbench
+from ilubench.stages.cost import Passes, StepLog
+from ilubench.stages.workbench import Workbench
 from ilubench.store import Artifact
 from ilubench.training import seed_everything
 
@@ -39,14 +40,16 @@ def run_unlearn(
                 for name in method.environment_names()
             },
         )
-        log = StepLog(folder / "log.jsonl")
+        passes = Passes()
+        log = StepLog(folder / "log.jsonl", passes)
         role_seed = seed_for(seed, "unlearn")
         context = bench.context(folder, log, progress, role_seed, target)
         model = bench.target_model(target)
         if method.trains:
             bench.engine(target).load(model)  # what cannot be scored shows before hours of training
         seed_everything(role_seed)
-        model = method.unlearn(model, data, context)
+        with passes.counting(model):
+            model = method.unlearn(model, data, context)
         changed = save_changes(model, bench.target_folder(target), folder)
         meta: dict[str, JsonValue] = {
             "stage": "unlearn",

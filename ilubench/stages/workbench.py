@@ -1,8 +1,5 @@
 """What the jobs of one run share: data, tokenizer, engine, scorers bound once, weights."""
 
-import json
-import resource
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import JsonValue
 
 from ilubench import data as training_data
 from ilubench.checkpoints import (
@@ -29,19 +25,19 @@ from ilubench.interfaces import (
     Context,
     Engine,
     Example,
-    Metrics,
     Progress,
     ScoreContext,
     Scorer,
 )
 from ilubench.models import recipe_config
 from ilubench.specs import Estimator
+from ilubench.stages.cost import StepLog
 from ilubench.store import FolderState, Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["FA", "Measure", "StepLog", "Workbench", "pick_device"]
+__all__ = ["FA", "Measure", "Workbench", "pick_device"]
 
 FA = "fa"
 """Name of the fine-tuning-accuracy scorer in an attack's records."""
@@ -64,49 +60,6 @@ def pick_device(asked: str) -> str:
     if kind not in ("cpu", "cuda"):
         raise UsageError(f"device={asked}: no device that can be used; use auto, cpu or cuda")
     return asked
-
-
-class StepLog:
-    """A job's optimizer steps as lines of JSON; survives a kill, and adds up to its cost."""
-
-    def __init__(self, path: Path) -> None:
-        """Read what an earlier try of the job wrote."""
-        self._path = path
-        self._steps: dict[int, dict[str, float]] = {}
-        if path.is_file():
-            for line in path.read_text().splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._steps[int(entry["step"])] = entry
-                except (ValueError, KeyError):
-                    continue  # the line that was being written when the job was killed
-        self._last = time.monotonic()
-
-    def __call__(self, step: int, metrics: Metrics) -> None:
-        """Append one step."""
-        now = time.monotonic()
-        entry = {"step": step, **metrics, "seconds": now - self._last}
-        self._last = now
-        self._steps[step] = entry
-        with self._path.open("a") as handle:
-            handle.write(json.dumps(entry) + "\n")
-
-    def skip_time(self) -> None:
-        """Do not count the time since the last step (it went into scoring)."""
-        self._last = time.monotonic()
-
-    def cost(self) -> dict[str, JsonValue]:
-        """Return optimizer steps, training tokens, seconds, peak memory in bytes."""
-        if torch.cuda.is_available():
-            peak = torch.cuda.max_memory_allocated()
-        else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {
-            "steps": len(self._steps),
-            "tokens": int(sum(entry.get("tokens", 0.0) for entry in self._steps.values())),
-            "train_seconds": sum(entry.get("seconds", 0.0) for entry in self._steps.values()),
-            "peak_bytes": peak,
-        }
 
 
 @dataclass(frozen=True)
