@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["aggregate", "ra_samples", "why_undefined"]
 
+NO_STEPS = "n/a: the attack takes no steps"
 KEPT_UTILITY = 0.90
 COLLAPSED_UTILITY = 0.50
 HALF = 0.5
@@ -301,8 +302,10 @@ def _attack(
         steps=tuple(_step(course, k, method, chances) for k in range(len(course.steps))),
         ra=_ra([course]),
         recovery=_recovery_figure(method, original, [course], _final([course])),
-        half_life=_half_life(method, original, course),
-        area=_recovery_figure(method, original, [course], _area(course)),
+        half_life=no_figure(NO_STEPS) if course.levels else _half_life(method, original, course),
+        area=no_figure(NO_STEPS)
+        if course.levels
+        else _recovery_figure(method, original, [course], _area(course)),
         fa_difference=_fa_difference(course, original),
         never_knew=None if retrain is None else _never_knew(course, retrain),
     )
@@ -321,6 +324,7 @@ def _step(course: Course, k: int, method: MethodRuns, chances: Chances) -> StepF
         utility_kept=worst,
         eligible=k > 0 and worst.value is not None and worst.value >= KEPT_UTILITY - ROUNDING,
         fa=None if course.fa is None else table_mean(course.fa[k]),
+        level=course.levels[k - 1] if course.levels and k else "",
     )
 
 

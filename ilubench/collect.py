@@ -1,7 +1,8 @@
 """Artifacts -> the aggregator's input: per-sample tables by seed, item, attack and step."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -39,18 +40,26 @@ _WHERE = pa.schema(
         ("step", pa.int64()),
     ]
 )
-SCHEMA = pa.schema([*_WHERE, *SAMPLES])
+SCHEMA = pa.schema([*_WHERE, *SAMPLES, ("level", pa.string())])
 """A run's samples; `who` is `method`, `reference` or `retrain` (the model that never knew),
-`attack` is empty before any attack."""
+`attack` is empty before any attack. `level` names the checkpoint of an attack that takes no steps,
+whose `step` counts from 1; it is empty, or not there, where an attack takes steps."""
+
+_ONCE = "once"
+"""Level of an attack's only checkpoint, where it has no other name."""
 
 Items: TypeAlias = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One job's samples: step -> (scorer, metric) -> item -> value."""
+    """One job's samples: step -> (scorer, metric) -> item -> value.
+
+    ``levels`` has the names of the checkpoints of an attack that takes no steps.
+    """
 
     steps: dict[int, dict[tuple[str, str], dict[str, float]]]
+    levels: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,17 +98,26 @@ def gather(plan: Plan) -> pa.Table:
         if artifact is None:
             continue
         for path in scored_checkpoints(artifact.folder / "scores"):
-            step = read_score(path).step
-            if step is None:
-                raise DataError(f"{path}: a checkpoint without a step cannot be part of a course")
+            step, level = _point(path)
             samples = read_samples(path.with_suffix(".parquet"))
             where = (job.who, job.attack.name if job.attack else "", job.seed, step)
             shared = [
-                pa.array([value] * len(samples), field.type)
-                for field, value in zip(_WHERE, where, strict=True)
+                pa.array([value] * len(samples), column.type)
+                for column, value in zip(_WHERE, where, strict=True)
             ]
-            tables.append(pa.table([*shared, *samples.columns], schema=SCHEMA))
+            levels = pa.array([level] * len(samples), pa.string())
+            tables.append(pa.table([*shared, *samples.columns, levels], schema=SCHEMA))
     return pa.concat_tables(tables).combine_chunks()
+
+
+def _point(path: Path) -> tuple[int, str]:
+    """A scored checkpoint's step and level; the place stands for a step where there is none."""
+    record = read_score(path)
+    if record.step is not None:
+        return record.step, ""
+    if record.place is None:
+        raise DataError(f"{path}: neither a step nor a place; delete its folder and run again")
+    return record.place, record.level or _ONCE
 
 
 def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
@@ -118,10 +136,16 @@ def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
     own = samples.filter(pc.equal(samples["who"], who))
     names = ("attack", "seed", "step", "scorer", "metric", "item", "value")
     columns = (own[name].to_pylist() for name in names)
-    for attack, seed, step, scorer, metric, item, value in zip(*columns, strict=True):
+    known = "level" in own.column_names
+    levels = own["level"].to_pylist() if known else [""] * len(own)
+    for level, (attack, seed, step, scorer, metric, item, value) in zip(
+        levels, zip(*columns, strict=True), strict=True
+    ):
         runs = attacks.setdefault(attack, {}) if attack else scores
-        steps = runs.setdefault(seed, Measured({})).steps
-        scored = steps.setdefault(step, {}).setdefault((scorer, metric), {})
+        run = runs.setdefault(seed, Measured({}))
+        scored = run.steps.setdefault(step, {}).setdefault((scorer, metric), {})
+        if level:
+            run.levels[step] = level
         if item in scored:
             where = f"{attack or 'no attack'}, seed {seed}, step {step}"
             raise DataError(f"{who}, {where}, {scorer}.{metric}: item {item!r} stands there twice")
@@ -240,25 +264,47 @@ def _course(suite: SuiteSpec, attack: str, cells: Cells, forget: MetricSpec) -> 
 
     def column(spec: MetricSpec, kind: Literal["forget", "other"]) -> list[Samples]:
         metric = (spec.scorer, spec.metric)
-        return [
-            _at(start, 0, metric, spec, kind),
-            *(_at(runs, step, metric, spec, kind) for step in later),
-        ]
+        during = [_at(runs, step, metric, spec, kind) for step in later]
+        return [_only(_at(start, 0, metric, spec, kind), during[0].items), *during]
 
     fa, task = None, suite.attacks[attack].fa
     if task is not None:
         metric = (FA, task.metric)
         fa = tuple(_at(runs, step, metric, task, "other") for step in (0, *later))
     columns = [column(spec, "other") for spec in suite.utility]
+    levels = _levels(attack, runs, later)
     return Course(
         attack=attack,
         steps=(0, *later),
         forget=tuple(column(forget, "forget")),
         utility=tuple(zip(*columns, strict=True)),
         fa=fa,
-        quartile_steps=quartile_steps(later),
+        quartile_steps=tuple(later) if levels else quartile_steps(later),
         total_steps=later[-1],
+        levels=levels,
     )
+
+
+def _only(table: Samples, items: Sequence[str]) -> Samples:
+    """The items that an attack's course has; all of them, unless it scores a part."""
+    if set(items) >= set(table.items):
+        return table
+    column = {item: place for place, item in enumerate(table.items)}
+    kept = sorted(set(items) & column.keys())
+    return Samples(table.values[:, [column[item] for item in kept]], table.seeds, tuple(kept))
+
+
+def _levels(attack: str, runs: Mapping[int, Measured], later: Sequence[int]) -> tuple[str, ...]:
+    """Names of the checkpoints of an attack that takes no steps; none where it does."""
+    named = [
+        {run.levels.get(step, "") for run in runs.values() if step in run.steps} for step in later
+    ]
+    if any(len(names) > 1 for names in named):
+        raise DataError(f"attack {attack!r}: its seeds have other levels")
+    levels = tuple(name for (name,) in named)
+    if any(levels) and not all(levels):
+        raise DataError(f"attack {attack!r}: its checkpoints have steps and levels")
+    return levels if any(levels) else ()
 
 
 def method_runs(

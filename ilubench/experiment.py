@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel, JsonValue
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
-from ilubench.interfaces import Generator, Method, Scorer, WeightAttack
+from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
 from ilubench.loading import load_yaml, merge, task_file, validate
 from ilubench.overrides import Override, PluginLookup, apply
 from ilubench.plugins import create, find
@@ -51,7 +51,7 @@ class Attack:
 
     name: str
     spec: AttackSpec
-    plugin: WeightAttack
+    plugin: WeightAttack | PromptAttack
     fa: Scorer | None
 
     def role(self, role: str, suite: SuiteSpec) -> str:
@@ -267,8 +267,11 @@ def _attack(
     name: str, spec: AttackSpec, everyone: Sequence[Override], mine: Sequence[Override]
 ) -> Attack:
     found = find("attacks", spec.use)
-    if not issubclass(found, WeightAttack):
-        raise PluginError(f"attack {name!r}: {spec.use!r} is not a WeightAttack")
+    if not issubclass(found, WeightAttack | PromptAttack):
+        raise PluginError(f"attack {name!r}: {spec.use!r} is no WeightAttack and no PromptAttack")
+    if issubclass(found, PromptAttack) and spec.fa is not None:
+        problem = f"{spec.use} changes no weights, so that it has no task to be learned"
+        raise SpecError(problem, where=f"attack {name}", field="fa", remedy="leave it out")
     lookup = PluginLookup(find, lambda _g, _u: {})
     settings = apply(found, spec.settings, everyone, lookup, prefix="attack.")
     settings = apply(found, settings, mine, lookup, prefix=f"attack.{name}.")

@@ -58,6 +58,8 @@ class Course:
             measured.
         quartile_steps: the steps at 25, 50 and 100 % that RA averages.
         total_steps: the attack's steps.
+        levels: names of the checkpoints after the first, for an attack that takes no steps: its
+            `steps` only count them, all are `quartile_steps`, and no time follows from them.
 
     Raises:
         DataError: steps and tables that do not fit each other, or items that change along the
@@ -71,6 +73,7 @@ class Course:
     fa: tuple[Samples, ...] | None
     quartile_steps: tuple[int, ...]
     total_steps: int
+    levels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -87,6 +90,8 @@ class Course:
             raise fail(f"the quartile steps {self.quartile_steps} are not among {self.steps[1:]}")
         if self.quartile_steps[-1] != self.total_steps:
             raise fail("the last of the quartile steps must be the final step")
+        if len(self.levels) not in (0, n - 1):
+            raise fail(f"{len(self.levels)} levels for {n - 1} checkpoints")
         fa = self.forget if self.fa is None else self.fa
         if not len(self.forget) == len(self.utility) == len(fa) == n:
             raise fail(f"{n} steps need {n} tables of each metric")
@@ -158,7 +163,8 @@ class StepFigures:
     """The means at one checkpoint.
 
     ``utility_kept`` is the chance-corrected utility relative to the unlearned model's, that of
-    the worst metric; ``eligible`` says whether it counts for the worst case.
+    the worst metric; ``eligible`` says whether it counts for the worst case. ``level`` names the
+    checkpoint of an attack that takes no steps; then ``step`` only counts.
     """
 
     step: int
@@ -167,13 +173,20 @@ class StepFigures:
     utility_kept: Figure
     eligible: bool
     fa: Figure | None
+    level: str = ""
+
+    @property
+    def name(self) -> str:
+        """The checkpoint, for people: its step, or its level."""
+        return self.level or str(self.step)
 
 
 @dataclass(frozen=True, slots=True)
 class AttackFigures:
     """One attack: the course and what follows from it (``recovery`` is at the final step).
 
-    ``fa_difference`` (method - original) and ``never_knew`` (forget metric, method - retrain) are
+    Of an attack that takes no steps, ``recovery`` is at the last level, and there is no half-life
+    and no area. ``fa_difference`` (method - original) and ``never_knew`` (forget metric, method - retrain) are
     at the final step, paired by seed and item; ``never_knew`` is None without a retrained model.
     """
 

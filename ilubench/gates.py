@@ -172,8 +172,8 @@ def _as_the_suite_says(run: FinishedRun, suite: SuiteSpec, name: str) -> Attack:
     both = (x.model_dump(mode="json") for x in (declared, ran))
     for field, wanted, given in setting_differences(*both):
         raise UsageError(
-            f"{run.path}: attack.{name}.{field} is {given!r} and the suite's {wanted!r}; gates are those of the "
-            "suite's own attacks: run it without that setting"
+            f"{run.path}: attack.{name}.{field} is {given!r} and the suite's {wanted!r}; gates are "
+            "those of the suite's own attacks: run it without that setting"
         )
     return Attack(name, spec, declared, None)
 

@@ -337,7 +337,7 @@ class PromptContext:
 
 
 class PromptAttack(Spec, ABC):
-    """Asks differently instead of changing weights; the unlearned model is scored once, so asked."""
+    """Asks differently, and changes no weights: the unlearned model is scored once, so asked."""
 
     version: ClassVar[int] = 1
 

@@ -17,13 +17,17 @@ ONE_OPTION = 0.9
 
 def utility_note(attack: AttackFigures) -> str:
     """Return where an attack destroys the utility, or nothing where it keeps it."""
-    kept = [(s.step, s.utility_kept.value) for s in attack.steps if s.step > 0 and not s.eligible]
-    below = [(step, value) for step, value in kept if value is not None]
+    kept = [
+        (s.level or f"step {s.step}", s.utility_kept.value)
+        for s in attack.steps
+        if s.step > 0 and not s.eligible
+    ]
+    below = [(where, value) for where, value in kept if value is not None]
     if not below:
         return ""
     least = min(value for _, value in below)
     return (
-        f"{attack.attack}: utility fell below {KEPT_UTILITY:.0%} of the unlearned model's at step "
+        f"{attack.attack}: utility fell below {KEPT_UTILITY:.0%} of the unlearned model's at "
         f"{below[0][0]} (lowest: {least:.0%}); RA counts such checkpoints, the worst case does not"
     )
 

@@ -25,10 +25,10 @@ from ilubench.figures import RobustnessRow
 from ilubench.identity import digest, file_sha256, library_versions
 from ilubench.notes import option_notes, row_notes
 from ilubench.planning import Job, Plan
-from ilubench.results import JobRecord, ModelScore, RunRecord, ScoreSummary
+from ilubench.results import JobRecord, ModelScore, RunRecord, ScoreRecord, ScoreSummary
 from ilubench.stages.score import read_score, scored_checkpoints
 from ilubench.store import write_atomic, write_json
-from ilubench.training_text import find_overlaps, overlap_warnings
+from ilubench.training_text import overlap_warnings
 
 __all__ = ["run_record", "write_inputs", "write_outputs", "write_status"]
 
@@ -52,7 +52,7 @@ def _cost(plan: Plan) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def _summaries(plan: Plan) -> Iterator[tuple[Job, int | None, ScoreSummary]]:
+def _summaries(plan: Plan) -> Iterator[tuple[Job, ScoreRecord, ScoreSummary]]:
     for job in plan.jobs:
         artifact = plan.artifact(job)
         if artifact is None:
@@ -60,7 +60,7 @@ def _summaries(plan: Plan) -> Iterator[tuple[Job, int | None, ScoreSummary]]:
         for path in scored_checkpoints(artifact.folder / "scores"):
             record = read_score(path)
             for summary in record.summaries:
-                yield job, record.step, summary
+                yield job, record, summary
 
 
 def run_record(
@@ -73,8 +73,8 @@ def run_record(
         for job, _, summary in _summaries(plan)
         if job.stage == "score"
     )
-    overlap = find_overlaps(experiment)
-    notes = (*row_notes(rows), *option_notes(scores), *overlap_warnings(experiment, overlap))
+    shared = overlap_warnings(experiment, plan.overlap)
+    notes = (*row_notes(rows), *option_notes(scores), *shared)
     return RunRecord(
         run=plan.run_id,
         suite=experiment.suite.name,
@@ -97,7 +97,7 @@ def run_record(
         protocol={a.name: _protocol(experiment, a) for a in experiment.attacks},
         data=_row_hashes(plan),
         target=_target_hash(plan),
-        overlap=overlap,
+        overlap=plan.overlap,
         notes=notes,
     )
 
@@ -257,10 +257,11 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
             "stage": job.stage,
             "attack": job.attack.name if job.attack else "",
             "seed": job.seed,
-            "step": step,
+            "step": record.step,
+            "level": record.level,
             **summary.model_dump(),
         }
-        for job, step, summary in _summaries(plan)
+        for job, record, summary in _summaries(plan)
     ]
     if rows:
         write_atomic(plan.folder / "metrics.parquet", _parquet(pa.Table.from_pylist(rows)))

@@ -4,17 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ilubench.checkpoints import load_config
 from ilubench.errors import SpecError
 from ilubench.experiment import Attack, Experiment, with_method
 from ilubench.identity import digest
-from ilubench.interfaces import Method
-from ilubench.models import recipe_config
-from ilubench.results import Who
+from ilubench.interfaces import Method, PromptAttack
+from ilubench.results import OverlapRecord, Who
 from ilubench.stages.keys import attack_key, score_key, target_key, unlearn_key
+from ilubench.stages.prompting import applicable, bind
 from ilubench.stages.workbench import Workbench, pick_device
 from ilubench.store import Artifact, Store
-from ilubench.training_text import check_form
+from ilubench.training_text import check_form, find_overlaps
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -63,7 +62,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a run in the order of their execution; `title` says what it is, if no run."""
+    """The jobs of a run in the order of their execution.
+
+    Attributes:
+        title: what it is, if no run.
+        overlap: what of the evaluation items is in the text that is trained on.
+    """
 
     run_id: str
     folder: Path
@@ -71,6 +75,7 @@ class Plan:
     target: str
     jobs: tuple[Job, ...]
     title: str = ""
+    overlap: tuple[OverlapRecord, ...] = ()
 
     def is_done(self, job: Job) -> bool:
         """Whether the job's artifact is there (a given target model needs no job)."""
@@ -145,12 +150,7 @@ def check_method(bench: Workbench, method: Method) -> None:
     Raises:
         SpecError: names the field.
     """
-    if bench.given_target is not None:
-        config = load_config(bench.given_target)
-    else:
-        assert bench.suite.target.recipe is not None
-        config = recipe_config(bench.suite.target.recipe.config)
-    _check_settings(method, config, "method.")
+    _check_settings(method, bench.target_config, "method.")
 
 
 def _check_settings(method: Method, config: "PretrainedConfig", prefix: str) -> None:
@@ -166,10 +166,11 @@ def _check_settings(method: Method, config: "PretrainedConfig", prefix: str) -> 
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """Return the jobs of a run; data are read, no weights are loaded.
+    """Return the jobs of a run; data are read and looked through, no weights are loaded.
 
     Raises:
-        DataError: data or the target model are missing or empty.
+        DataError: data or the target model are missing or empty, or an evaluation item has no
+            words that could be looked for in the training text.
         SpecError: an attack that is still to be done trains on other prompts than its FA task's,
             or a setting of the method does not fit the target model.
     """
@@ -187,7 +188,7 @@ def make_plan(experiment: Experiment) -> Plan:
     ordered = tuple({job.key: job for job in jobs + by_seed}.values())
     name = experiment.method_name.rpartition(":")[2].lower()
     run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
-    plan = Plan(run_id, out / run_id, bench, target, ordered)
+    plan = Plan(run_id, out / run_id, bench, target, ordered, overlap=find_overlaps(experiment))
     to_do = {job.attack.name: job.attack for job in ordered if job.attack and not plan.is_done(job)}
     for attack in to_do.values():
         check_form(experiment, attack)
@@ -199,6 +200,7 @@ def check_inputs(plan: Plan) -> None:
 
     Raises:
         DataError: data are missing, empty, or an item does not fit the model.
+        UsageError: a scorer that the row needs cannot apply a prompt attack.
     """
     bench, suite = plan.bench, plan.bench.suite
     open_jobs = [job for job in plan.jobs if not plan.is_done(job)]
@@ -209,7 +211,7 @@ def check_inputs(plan: Plan) -> None:
             roles += [(bench.experiment.environment_role(name),) for name in names]
             for role in roles:
                 bench.examples(role, plan.target)
-        elif job.attack is not None:
+        elif job.attack is not None and not isinstance(job.attack.plugin, PromptAttack):
             for name in job.attack.plugin.roles():
                 bench.examples((job.attack.role(name, suite),), plan.target)
     attacks = {job.attack.name: job.attack for job in open_jobs if job.attack is not None}
@@ -217,3 +219,6 @@ def check_inputs(plan: Plan) -> None:
         bench.check_items(bench.attack_scorers(attack, plan.target), plan.target)
     if any(job.stage in ("score", "attack") for job in open_jobs):
         bench.check_items(bench.suite_scorers(plan.target), plan.target)
+    for attack in attacks.values():
+        if isinstance(attack.plugin, PromptAttack):
+            applicable(bench, bind(bench, attack, bench.experiment.seeds[0]), plan.target)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ilubench.executors.local import Outcome
 from ilubench.planning import Job, Plan
+from ilubench.training_text import overlap_warnings
 
 __all__ = ["Bars", "Lines", "job_bars", "plan_table", "reporter"]
 
@@ -97,7 +98,8 @@ def _headline(plan: Plan) -> str:
         lines[1] = f"tuning   {plan.title}"
     if experiment.seen:
         lines.insert(3, f"seen     {', '.join(experiment.seen)} (the method trains on it)")
-    return "\n".join(lines)
+    found = overlap_warnings(experiment, plan.overlap)
+    return "\n".join([*lines, *(f"warning  {line}" for line in found)])
 
 
 def _short(value: object) -> str:

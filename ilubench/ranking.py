@@ -178,6 +178,8 @@ def _off_quartiles(row: RobustnessRow) -> Iterator[str]:
     """Say where RA's checkpoints are not at the quartiles."""
     for attack in row.attacks:
         steps = [point.step for point in attack.steps]
+        if attack.steps[-1].level:
+            continue  # no steps, no quartiles: RA is over all levels
         shares = [step / steps[-1] for step in quartile_steps(steps)]
         if any(abs(a - b) > NEAR for a, b in zip(shares, RA_SHARES, strict=True)):
             found, wanted = (

@@ -55,7 +55,7 @@ def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: st
         for step in attack.steps:
             table.add_row(
                 attack.attack,
-                str(step.step),
+                step.name,
                 figure_text(step.forget),
                 *map(figure_text, step.utility),
                 figure_text(step.fa),
@@ -67,9 +67,17 @@ def _figures(row: RobustnessRow) -> Iterator[tuple[str, str]]:
     yield f"RA over {{{', '.join(row.ra_attacks)}}}", figure_text(row.ra)
     if row.ra_core is not None:
         yield f"RA_core over {{{', '.join(row.ra_core_attacks)}}}", figure_text(row.ra_core)
-    where = f" (at {row.worst_at[0]}, step {row.worst_at[1]})" if row.worst_at else ""
-    yield "worst case", figure_text(row.worst_case) + where
+    yield "worst case", figure_text(row.worst_case) + _worst_at(row)
     yield "recovery, mean of attacks", figure_text(row.recovery)
+
+
+def _worst_at(row: RobustnessRow) -> str:
+    """Where the worst case is, in brackets."""
+    if row.worst_at is None:
+        return ""
+    name, place = row.worst_at
+    levels = {(a.attack, s.step): s.level for a in row.attacks for s in a.steps}
+    return f" (at {name}, {levels.get(row.worst_at) or f'step {place}'})"
 
 
 def _summary_table(label: str, row: RobustnessRow) -> Table:

@@ -77,11 +77,15 @@ class ModelScore(ScoreSummary):
 
 
 class ScoreRecord(Record):
-    """All metrics of one model at one point; the samples lie beside it as Parquet."""
+    """All metrics of one model at one point; the samples lie beside it as Parquet.
+
+    ``place`` counts the checkpoints of an attack that takes no steps, from 1.
+    """
 
     checkpoint: str
     step: int | None = None
     level: str | None = None
+    place: int | None = None
     summaries: tuple[ScoreSummary, ...]
 
 

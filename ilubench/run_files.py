@@ -23,7 +23,7 @@ from ilubench.results import RunRecord
 
 __all__ = ["leaves", "read_config", "read_record", "read_run_samples"]
 
-ADDED_LATER = ("group", "label")
+ADDED_LATER = ("group", "label", "level")
 """Columns that samples of the first records lack; empty where there are none."""
 
 

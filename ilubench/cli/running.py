@@ -1,12 +1,12 @@
 """Commands that carry out jobs: run, plan, tune, score, attack."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
-from ilubench.cli.words import Config, Json, Words, console, experiment_of
+from ilubench.cli.words import Config, Json, Model, Words, console, experiment_of
 
 if TYPE_CHECKING:
     from ilubench.experiment import Experiment
@@ -26,11 +26,11 @@ def plan(words: Words = None, config: Config = None, as_json: Json = False) -> i
 
     from ilubench.planning import make_plan
     from ilubench.progress import plan_table
-    from ilubench.training_text import find_overlaps, overlap_warnings
+    from ilubench.training_text import overlap_warnings
 
     experiment = experiment_of(words, config)
     made = make_plan(experiment)
-    warnings = overlap_warnings(experiment, find_overlaps(experiment))
+    warnings = overlap_warnings(experiment, made.overlap)
     if as_json:
         jobs = [
             {"stage": j.stage, "key": j.key, "label": j.label, "cached": made.is_done(j)}
@@ -83,7 +83,7 @@ def tune(words: Words = None, config: Config = None, as_json: Json = False) -> i
 
 
 def score(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="a folder or a hub id[@revision]")],
+    model: Model,
     words: Words = None,
     config: Config = None,
     as_json: Json = False,
@@ -98,7 +98,7 @@ def score(
 
 
 def attack(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="a folder or a hub id[@revision]")],
+    model: Model,
     words: Words = None,
     config: Config = None,
     as_json: Json = False,

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 
     from ilubench.experiment import Experiment
 
-__all__ = ["Config", "Json", "Words", "console", "experiment_of"]
+__all__ = ["Config", "Json", "Model", "Words", "console", "experiment_of"]
 
 Words = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="e.g. method=ilu suite=mini seeds=0..4"),
 ]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder or a hub id[@revision]")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
 Config = Annotated[
     Path | None, typer.Option("--config", help="YAML file of key: value; the words win over it")

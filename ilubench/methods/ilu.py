@@ -1,7 +1,7 @@
 """Invariant unlearning: an invariance penalty on benign fine-tuning sets, added to a base."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -10,9 +10,8 @@ from ilubench.interfaces import Batch, Context, Metrics, StepBatch, UnlearnBatch
 from ilubench.losses import invariance_gradient, token_nll
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.invariance import Statistic, add_penalty
-from ilubench.methods.wrapping import train_as_the_base
+from ilubench.methods.wrapping import Base, train_as_the_base
 from ilubench.models import answer_logits
-from ilubench.plugins import PluginField
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -53,9 +52,7 @@ class ILU(LossMethod):
             `split` multiplies those of two random halves.
     """
 
-    base: Annotated[LossMethod, PluginField("methods", lends=("train", "trainable"))] = Field(
-        default="npo", validate_default=True
-    )
+    base: Base = Field(default="npo", validate_default=True)
     weight: float = Field(default=1.0, ge=0)
     environments: tuple[str, ...] = Field(default=("gsm8k",), min_length=1)
     environment_batch: int = Field(default=16, ge=1)

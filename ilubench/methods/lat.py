@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,8 +13,7 @@ from ilubench.errors import SpecError
 from ilubench.interfaces import Batch, Context, Metrics, StepBatch, UnlearnBatch, UnlearnData
 from ilubench.methods.activations import Layers, check_layers, layer_of
 from ilubench.methods.terms import ForgetRetain, summed_nll
-from ilubench.methods.wrapping import train_as_the_base
-from ilubench.plugins import PluginField
+from ilubench.methods.wrapping import Base, train_as_the_base
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -75,9 +74,7 @@ class LAT(LossMethod):
         target: what the adversary wants: `recall` or `base`.
     """
 
-    base: Annotated[LossMethod, PluginField("methods", lends=("train", "trainable"))] = Field(
-        default="npo", validate_default=True
-    )
+    base: Base = Field(default="npo", validate_default=True)
     layers: Layers = (7,)
     epsilon: float = Field(default=2.0, gt=0)
     inner_steps: int = Field(default=16, ge=1)

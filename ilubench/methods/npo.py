@@ -9,11 +9,11 @@ from pydantic import Field
 
 from ilubench.errors import IlubenchError
 from ilubench.interfaces import Batch, Context, Metrics, StepBatch, UnlearnData
-from ilubench.losses import kl_divergence, npo
+from ilubench.losses import npo
+from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain, mean_nll, summed_nll
-from ilubench.models import answer_logits
 from ilubench.training import sequence_nll
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ class NPO(ForgetRetain):
         """Return the micro-batch's part of the retain term, unweighted."""
         if prepared.original is None:
             return mean_nll(model, batch)
-        with prepared.original.weights(model):
-            before = answer_logits(model, batch).logits
-        return kl_divergence(answer_logits(model, batch).logits, before).sum() / batch.tokens
+        return mean_divergence(model, batch, prepared.original)
 
     def forget_backward(
         self, model: "PreTrainedModel", batches: Sequence[Batch], prepared: _Prepared

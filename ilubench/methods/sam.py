@@ -1,7 +1,7 @@
 """Sharpness-aware minimisation around another method."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 from ilubench.interfaces import Context, Metrics, StepBatch, UnlearnBatch, UnlearnData
 from ilubench.methods.gradients import scale_gradients, swapped, take_gradients
 from ilubench.methods.terms import ForgetRetain
-from ilubench.methods.wrapping import train_as_the_base
-from ilubench.plugins import PluginField
+from ilubench.methods.wrapping import Base, train_as_the_base
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -35,9 +34,7 @@ class SAM(LossMethod):
         terms: perturb for the `forget` term, or for the whole loss (`all`), which any base allows.
     """
 
-    base: Annotated[LossMethod, PluginField("methods", lends=("train", "trainable"))] = Field(
-        default="npo", validate_default=True
-    )
+    base: Base = Field(default="npo", validate_default=True)
     rho: float = Field(default=0.01, gt=0)
     terms: Literal["forget", "all"] = "forget"
 

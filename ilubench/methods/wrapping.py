@@ -1,14 +1,17 @@
 """Methods around another one: its training settings are theirs unless they are given their own."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from ilubench.loading import merge
-from ilubench.plugins import create
+from ilubench.plugins import PluginField, create
 from ilubench.specs import PluginRef, TrainSpec
 from ilubench.training import LossMethod
 
-__all__ = ["train_as_the_base"]
+__all__ = ["Base", "train_as_the_base"]
+
+Base: TypeAlias = Annotated[LossMethod, PluginField("methods", lends=("train", "trainable"))]
+"""A setting: the method that a wrapper trains, by its own `train` and `trainable`."""
 
 
 def train_as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,7 +38,13 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scorers.answers import loglikelihoods
-from ilubench.scorers.logged import asked, check_items, naming_requests, sample_scores
+from ilubench.scorers.logged import (
+    asked,
+    check_items,
+    naming_requests,
+    prompt_of,
+    sample_scores,
+)
 from ilubench.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scorers.rows import groups_of, item_ids
 from ilubench.scorers.task_files import Member, TaskFacts, task_facts
@@ -137,7 +143,7 @@ class LmEval(Scorer):
     def _bound(
         self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext, before: Mapping[str, str]
     ) -> _Bound:
-        """The task over the roles' rows; ``before``: item -> text in front of what it is asked."""
+        """The task over the roles' rows; ``before``: item -> text in front of its prompt."""
         facts = task_facts(self.task)
         members = chosen_members(facts, self.subjects)
         roles = Roles(self.data, self.fewshot, self.num_fewshot, self.split_by)
@@ -159,7 +165,7 @@ class LmEval(Scorer):
             publish_text=context.publish_text(self.data),
             groups=self._groups(facts, context),
             before=before,
-            attacked=lambda engine, attack: self._attacked(tokenizer, context, engine, attack),
+            attacked=partial(self._attacked, tokenizer, context),
         )
 
     def _attacked(
@@ -322,22 +328,6 @@ class _Bound:
             return [replace(score, group=self.groups[score.item]) for score in scores]
         return scores
 
-    def context(self, request: Any) -> str:  # noqa: ANN401
-        """Return a request's prompt, with what an attack puts before it.
-
-        Raises:
-            CannotApplyError: it cannot be told which item it is, or it asks without a prompt.
-        """
-        text = str(request.args[0])
-        if not any(self.before.values()):
-            return text
-        name = request.doc.get("id")
-        if name is None or not text:
-            lacks = "the id of its items" if name is None else "a prompt (acc_mutual_info)"
-            problem = f"{request.task_name} asks without {lacks}; no text can stand before it"
-            raise CannotApplyError(problem)
-        return self.before[str(name)] + text
-
 
 # ------------------------------------------------------------------ lm-eval's side
 
@@ -382,7 +372,7 @@ def _adapter_class() -> type[Any]:
             with naming_requests(requests, self.bound.numbers):
                 pairs = []
                 for position, request in enumerate(requests):
-                    context, continuation = self.bound.context(request), request.args[1]
+                    context, continuation = prompt_of(request, self.bound.before), request.args[1]
                     if not continuation:
                         raise ItemError(position, "an answer is empty; nothing to score")
                     pairs.append((request.args, *self._encode(context, continuation)))
@@ -446,7 +436,7 @@ def _generate(adapter: Any, requests: Sequence[Any]) -> list[str]:  # noqa: ANN4
         tokens = tuple(special[string] for string in stop if string in special)
         strings = tuple(string for string in stop if string and string not in special)
         sampling = SamplingSpec(max_tokens=most, stop=strings, stop_ids=tokens)
-        asked = [adapter.bound.context(requests[position]) for position in positions]
+        asked = [prompt_of(requests[position], adapter.bound.before) for position in positions]
         prompts = [adapter.tok_encode(text) for text in asked]
         with naming_requests([requests[place] for place in positions], adapter.bound.numbers):
             written = adapter.engine.generate(prompts, sampling)

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ilubench.errors import DataError, ItemError
+from ilubench.errors import CannotApplyError, DataError, ItemError
 from ilubench.interfaces import Asked, SampleScore
 from ilubench.scorers.rows import item_ids
 from ilubench.scorers.task_files import TaskFacts
 
-__all__ = ["asked", "check_items", "naming_requests", "sample_scores"]
+__all__ = ["asked", "check_items", "naming_requests", "prompt_of", "sample_scores"]
 
 
 def _item(name: str, place: int, doc: Mapping[str, Any], rows: Sequence[int]) -> str:
@@ -35,6 +35,27 @@ def naming_requests(
         task = str(asked.task_name)
         name = _item(task, int(asked.doc_id), asked.doc, numbers.get(task, ()))
         raise ItemError(error.position, error.problem, name=name) from error
+
+
+def prompt_of(request: Any, before: Mapping[str, str]) -> str:  # noqa: ANN401
+    """Return a request's prompt, with what a prompt attack puts before it.
+
+    Args:
+        request: lm-eval's.
+        before: id of an item -> text in front of its prompt; empty without an attack.
+
+    Raises:
+        CannotApplyError: it cannot be told which item it is, or it asks without a prompt.
+    """
+    text = str(request.args[0])
+    if not any(before.values()):
+        return text
+    name = request.doc.get("id")
+    if name is None or not text:
+        lacks = "the id of its items" if name is None else "a prompt"
+        problem = f"{request.task_name} asks without {lacks}: no text can stand before it"
+        raise CannotApplyError(problem)
+    return before[str(name)] + text
 
 
 def check_items(name: str, task: Any, rows: Sequence[int], limit: int | None) -> None:  # noqa: ANN401

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ilubench.errors import DataError, DivergedError, StoreError
+from ilubench.errors import DataError, DivergedError, StoreError, did_you_mean
 from ilubench.estimators import estimate
-from ilubench.interfaces import Checkpoint, Progress, SampleScore
+from ilubench.interfaces import BoundPromptAttack, Checkpoint, Progress, SampleScore
 from ilubench.results import ScoreRecord, ScoreSummary
 from ilubench.specs import Estimator
 from ilubench.stages.workbench import Measure, Workbench
@@ -95,21 +95,37 @@ def score_checkpoint(
     scorers: Mapping[str, Measure],
     folder: Path,
     progress: Progress,
+    attack: BoundPromptAttack | None = None,
 ) -> None:
     """Score a model with every scorer, unless that is done; the model is left as it was.
 
+    Args:
+        checkpoint: the model, and which items of which scorers count.
+        engine: takes its weights.
+        scorers: by name.
+        folder: of the course's scores.
+        progress: display.
+        attack: how the items are asked; None for as they are.
+
     Raises:
-        DataError: a scorer gave no sample, or one that is not finite.
+        DataError: a scorer gave no sample, or one that is not finite, or the checkpoint names items
+            of a scorer that there is not.
     """
     if (folder / f"{checkpoint.name}.json").is_file():
         return
+    for name in checkpoint.items:
+        if name not in scorers:
+            problem = f"checkpoint {checkpoint.name}: it names items of scorer {name!r}, not one of"
+            raise DataError(f"{problem} the suite's; {did_you_mean(name, scorers)}")
     engine.load(checkpoint.model)
     progress.start(f"score {checkpoint.name}", len(scorers))
     samples: dict[str, list[SampleScore]] = {}
     for done, (name, scorer) in enumerate(scorers.items(), start=1):
-        scored = scorer.bound.score(engine)
-        if checkpoint.items is not None:
-            scored = [sample for sample in scored if sample.item in checkpoint.items]
+        scored = (
+            scorer.bound.score(engine) if attack is None else scorer.bound.score(engine, attack)
+        )
+        if name in checkpoint.items:
+            scored = [sample for sample in scored if sample.item in checkpoint.items[name]]
         samples[name] = scored
         progress.advance(done, name)
     summaries = [
@@ -121,14 +137,20 @@ def score_checkpoint(
         checkpoint=checkpoint.name,
         step=checkpoint.step,
         level=checkpoint.level,
+        place=_place(folder) if checkpoint.step is None else None,
         summaries=tuple(summaries),
     )
     write_atomic(folder / f"{checkpoint.name}.parquet", _parquet(samples))
     write_atomic(folder / f"{checkpoint.name}.json", record.model_dump_json(indent=1).encode())
 
 
+def _place(folder: Path) -> int:
+    """The place of the next checkpoint without a step: levels have an order that no name tells."""
+    return 1 + sum(read_score(path).step is None for path in folder.glob("*.json"))
+
+
 def scored_checkpoints(folder: Path) -> list[Path]:
-    """Return the records of the scored checkpoints, in the order of their steps."""
+    """Return the records of the scored checkpoints, in the order of their steps; levels by name."""
     return sorted(folder.glob("*.json"))
 
 

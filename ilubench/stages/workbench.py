@@ -35,7 +35,7 @@ from ilubench.stages.cost import StepLog
 from ilubench.store import FolderState, Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["FA", "Measure", "Workbench", "pick_device"]
 
@@ -95,12 +95,19 @@ class Workbench:
         Raises:
             UsageError: the engine that was asked for cannot be used.
         """
+        return choose(self.experiment.run.engine, self.target_config, self.device)
+
+    @cached_property
+    def target_config(self) -> "PretrainedConfig":
+        """The target model's configuration: its files', or its recipe's before it is made.
+
+        Raises:
+            ModelError: it cannot be read, or transformers does not accept it.
+        """
         if self.given_target is not None:
-            config = load_config(self.given_target)
-        else:
-            assert self.suite.target.recipe is not None
-            config = recipe_config(self.suite.target.recipe.config)
-        return choose(self.experiment.run.engine, config, self.device)
+            return load_config(self.given_target)
+        assert self.suite.target.recipe is not None
+        return recipe_config(self.suite.target.recipe.config)
 
     @cached_property
     def given_target(self) -> Path | None:
@@ -152,10 +159,18 @@ class Workbench:
         Raises:
             ItemError: one does not; it is named.
         """
-        config = load_config(self.target_folder(target_key))
-        engine = CheckEngine(self.tokenizer(target_key), config)
+        engine = self.check_engine(target_key)
         for measure in measures.values():
             measure.bound.score(engine)
+
+    def check_engine(self, target_key: str) -> CheckEngine:
+        """Return an engine that refuses what the target model could not take, and answers nothing.
+
+        Raises:
+            StoreError: the target model is not made yet.
+        """
+        config = load_config(self.target_folder(target_key))
+        return CheckEngine(self.tokenizer(target_key), config)
 
     def target_model(self, target_key: str) -> "PreTrainedModel":
         """Load the target model for training."""

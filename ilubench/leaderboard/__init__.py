@@ -1,0 +1,1 @@
+"""The public leaderboards: records, submission, checking, verification, pages."""

@@ -1,0 +1,131 @@
+"""Prompt attacks: unlearned weights -> their scores as the attack asks; no weight changes."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from ilubench.errors import CannotApplyError, PluginError, UsageError
+from ilubench.experiment import Attack
+from ilubench.identity import seed_for
+from ilubench.interfaces import (
+    BoundPromptAttack,
+    Checkpoint,
+    Progress,
+    PromptAttack,
+    PromptContext,
+    Shot,
+)
+from ilubench.stages.cost import StepLog
+from ilubench.stages.score import score_checkpoint
+from ilubench.stages.workbench import Measure, Workbench
+from ilubench.store import Artifact
+from ilubench.tables import render
+
+__all__ = ["applicable", "bind", "run_prompt_attack"]
+
+
+def run_prompt_attack(
+    bench: Workbench, attack: Attack, keys: tuple[str, str, str], seed: int, progress: Progress
+) -> Artifact:
+    """Return the artifact of one prompt attack, made if need be: a single checkpoint.
+
+    Args:
+        bench: shared state.
+        attack: how the items are asked.
+        keys: of the target, of the unlearned weights, of this job.
+        seed: the user's.
+        progress: display.
+
+    Raises:
+        UsageError: a scorer that the row needs cannot apply the attack.
+    """
+    target, unlearn, key = keys
+    with bench.store.work("attack", key) as folder:
+        done = bench.store.get("attack", key)
+        if done is not None:
+            return done
+        log = StepLog(folder / "log.jsonl")
+        bound = bind(bench, attack, seed)
+        scorers, left_out = applicable(bench, bound, target)
+        checkpoint = Checkpoint(bench.unlearned_model(target, unlearn), None)
+        engine = bench.engine(target)
+        score_checkpoint(checkpoint, engine, scorers, folder / "scores", progress, bound)
+        reasons: dict[str, JsonValue] = dict(left_out)
+        meta: dict[str, JsonValue] = {
+            "stage": "attack",
+            "attack": attack.name,
+            "seed": seed,
+            "left_out": reasons,
+            "cost": log.cost(),
+        }
+        return bench.store.finish("attack", key, meta)
+
+
+def bind(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttack:
+    """Return a prompt attack with the rows that it shows, rendered by their roles' templates.
+
+    Raises:
+        DataError: rows are missing, empty, or lack a column of a template.
+    """
+    plugin = attack.plugin
+    assert isinstance(plugin, PromptAttack)
+    shots = {
+        role: _shots(bench, attack.role(role, bench.suite))
+        for role in dict.fromkeys(plugin.roles())
+    }
+    context = PromptContext(shots, seed_for(seed, "attack", attack.name))
+    return BoundPromptAttack(attack.name, plugin, context)
+
+
+def _shots(bench: Workbench, role: str) -> tuple[Shot, ...]:
+    source = bench.tables.source(role)
+    return tuple(
+        Shot(
+            row,
+            render(source.prompt, row, source, role),
+            render(source.completion, row, source, role),
+        )
+        for row in bench.tables.rows(role)
+    )
+
+
+def applicable(
+    bench: Workbench, attack: BoundPromptAttack, target: str
+) -> tuple[dict[str, Measure], Mapping[str, str]]:
+    """Return the suite's scorers that can apply an attack, and why each of the others cannot.
+
+    Each is tried on an engine that only checks, so that an item that does not fit shows, too.
+
+    Args:
+        bench: shared state.
+        attack: how the items are asked.
+        target: key of the target model.
+
+    Raises:
+        UsageError: one that cannot makes a figure of the row; without it there is none.
+        PluginError: a scorer takes the attack and does not apply it.
+        ItemError: a rewritten item does not fit the model.
+    """
+    needed = {metric.scorer: metric.label for metric in bench.experiment.metrics}
+    engine = bench.check_engine(target)
+    can: dict[str, Measure] = {}
+    left_out: dict[str, str] = {}
+    for name, measure in bench.suite_scorers(target).items():
+        before = attack.rewritten
+        try:
+            measure.bound.score(engine, attack)
+        except CannotApplyError as error:
+            if name in needed:
+                raise UsageError(
+                    f"attack {attack.name}: {error}; the row needs scorer {name!r} for "
+                    f"{needed[name]}. Leave the attack out: attacks=<the others>"
+                ) from error
+            left_out[name] = str(error)
+            continue
+        if attack.rewritten == before:
+            raise PluginError(
+                f"scorer {name!r} asked its items without the prompt attack {attack.name}; its "
+                "`score` must call attack.rewrite for each, or raise CannotApplyError"
+            )
+        can[name] = measure
+    return can, left_out
