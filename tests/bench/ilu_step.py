@@ -1,10 +1,14 @@
-"""What one ILU step costs: against its cross-entropy control, and against plain NPO.
+"""What one ILU step costs: against its cross-entropy control, and against each plain base.
 
-    python tests/bench/ilu_step.py [--threads N] [--repetitions N]
+    python tests/bench/ilu_step.py [--threads N] [--repetitions N] [--bases npo,rmu,graddiff,simnpo]
+                                   [--forget 4] [--environment 48] [--wide]
 
 Every method goes through `LossMethod.unlearn`: the same batches in the same order, the real
 `backward`, clipping and optimizer. The methods take turns; a step's time is from one call of
 `context.log` to the next, without the first (which holds the reference's log-probabilities).
+Beside each ratio of times stands that of the arithmetic: positions that went forwards plus twice
+those that went backwards, counted at the layers, the head and the optimizer left out. By default
+the batches are the published ones, 4 forget and 4 retain sequences to 48 of the environment.
 """
 
 import argparse
@@ -26,7 +30,9 @@ from ilubench.overrides import parse
 from ilubench.planning import make_plan
 from ilubench.plugins import create
 from ilubench.specs import PluginRef
+from ilubench.stages.cost import Passes
 from ilubench.stages.workbench import Workbench
+from ilubench.suite_methods import method_settings
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
 
 STEPS = 4
 GOAL = 1.1
+BASES = ("npo", "rmu", "graddiff", "simnpo")
 
 
 class Nothing:
@@ -60,15 +67,19 @@ class Clock:
 
     seconds: list[float] = field(default_factory=list)
     tokens: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+    passes: Passes = field(default_factory=Passes)
     last: float = 0.0
 
     def __call__(self, step: int, metrics: Metrics) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
+        counted = self.passes.take()
         if step > 1:
             self.seconds.append(now - self.last)
             self.tokens.append(metrics["tokens"])
+            self.work.append(counted["forward_tokens"] + 2 * counted["backward_tokens"])
         self.last = now
 
 
@@ -81,28 +92,37 @@ class Case:
     data: UnlearnData
     tokenizer: "PreTrainedTokenizerBase"
     device: str
+    settings: Mapping[str, Mapping[str, JsonValue]]
+    """Method -> what the suite sets."""
 
 
-def methods(settings: Mapping[str, JsonValue]) -> dict[str, LossMethod]:
-    """Plain NPO, ILU, and its control, with the mini suite's settings but for the step count."""
-    train = {"lr": 1e-5, "steps": STEPS, "batch_size": 8}
-    base: dict[str, JsonValue] = {"use": "npo", "settings": cast("JsonValue", {"train": train})}
-    both = {**settings, "base": base}
+@dataclass(frozen=True)
+class Batches:
+    """Sequences a step."""
+
+    forget: int
+    environment: int
+
+
+def methods(case: Case, base: str, batches: Batches) -> dict[str, LossMethod]:
+    """The base, ILU on it, and ILU's control, as the mini suite sets the base."""
+    train = {"lr": 1e-5, "steps": STEPS, "batch_size": batches.forget}
+    own = {**case.settings[base], "train": train}
+    on_top: dict[str, JsonValue] = {
+        "base": {"use": base, "settings": cast("JsonValue", own)},
+        "weight": 0.5,
+        "environments": ["gsm8k"],
+        "environment_batch": batches.environment,
+    }
     found = {
-        "npo": PluginRef(use="npo", settings=cast("dict[str, JsonValue]", {"train": train})),
-        "cross_entropy": PluginRef(use="ilu", settings={**both, "penalty": "cross_entropy"}),
-        "irm": PluginRef(use="ilu", settings={**both, "penalty": "irm"}),
+        base: PluginRef(use=base, settings=cast("dict[str, JsonValue]", own)),
+        "cross_entropy": PluginRef(use="ilu", settings={**on_top, "penalty": "cross_entropy"}),
+        "irm": PluginRef(use="ilu", settings={**on_top, "penalty": "irm"}),
     }
     return {name: cast("LossMethod", create("methods", ref)) for name, ref in found.items()}
 
 
-def measure(case: Case, repetitions: int) -> dict[str, Clock]:
-    settings: dict[str, JsonValue] = {
-        "weight": 0.5,
-        "environments": ["gsm8k"],
-        "environment_batch": 16,
-    }
-    made = methods(settings)
+def measure(case: Case, made: Mapping[str, LossMethod], repetitions: int) -> dict[str, Clock]:
     clocks = {name: Clock() for name in made}
     models = {name: case.model() for name in made}
     for repetition in range(repetitions + 1):
@@ -112,7 +132,8 @@ def measure(case: Case, repetitions: int) -> dict[str, Clock]:
             clock = clocks[name] if repetition else Clock()  # the first round warms up
             nothing = Nothing()
             context = Context(repetition, case.device, case.tokenizer, nothing, nothing, clock)
-            made[name].unlearn(models[name], case.data, context)
+            with clock.passes.counting(models[name]):
+                made[name].unlearn(models[name], case.data, context)
     return clocks
 
 
@@ -121,19 +142,19 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def report(case: Case, clocks: Mapping[str, Clock]) -> None:
-    print(f"\n{case.name}: steps timed {len(clocks['npo'].seconds)} a method")
+def report(base: str, clocks: Mapping[str, Clock]) -> None:
+    print(f"\nbase {base}: steps timed {len(clocks[base].seconds)} a method")
     for name, clock in clocks.items():
         low, middle, high = (1000 * value for value in quartiles(clock.seconds))
         tokens = statistics.mean(clock.tokens)
         print(f"  {name:14} {middle:8.1f} ms [{low:.1f}, {high:.1f}]  {tokens:6.0f} tokens a step")
-    for name, other in (("irm", "cross_entropy"), ("irm", "npo"), ("cross_entropy", "npo")):
+    for name, other in (("irm", "cross_entropy"), ("irm", base), ("cross_entropy", base)):
         pairs = zip(clocks[name].seconds, clocks[other].seconds, strict=True)
         low, middle, high = quartiles([one / two for one, two in pairs])
-        tokens = sum(clocks[name].tokens) / sum(clocks[other].tokens)
+        work = sum(clocks[name].work) / sum(clocks[other].work)
         goal = f", goal <= {GOAL}" if (name, other) == ("irm", "cross_entropy") else ""
         print(
-            f"  {name} / {other}: {middle:.3f} [{low:.3f}, {high:.3f}]; tokens {tokens:.2f}{goal}"
+            f"  {name} / {other}: {middle:.3f} [{low:.3f}, {high:.3f}]; arithmetic {work:.2f}{goal}"
         )
 
 
@@ -151,7 +172,8 @@ def mini() -> Case:
     )
     tokenizer = bench.tokenizer(target)
     name = "mini target (4 layers, hidden 192), the suite's own data"
-    return Case(name, lambda: bench.target_model(target), data, tokenizer, bench.device)
+    settings = {base: method_settings(bench.suite, base) for base in BASES}
+    return Case(name, lambda: bench.target_model(target), data, tokenizer, bench.device, settings)
 
 
 def wide(like: Case) -> Case:
@@ -188,20 +210,28 @@ def wide(like: Case) -> Case:
         return model
 
     name = "the same shape with a vocabulary of 32,000, random text of the same lengths"
-    return Case(name, make, data, like.tokenizer, like.device)
+    return Case(name, make, data, like.tokenizer, like.device, like.settings)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--bases", default=",".join(BASES))
+    parser.add_argument("--forget", type=int, default=4, help="forget (and retain) sequences")
+    parser.add_argument("--environment", type=int, default=48, help="sequences of the environment")
+    parser.add_argument("--wide", action="store_true", help="a vocabulary of 32,000 as well")
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
     small = mini()
-    print(json.dumps({"device": small.device, "threads": torch.get_num_threads()}))
-    for case in (small, wide(small)):
-        report(case, measure(case, given.repetitions))
+    batches = Batches(given.forget, given.environment)
+    about = {"device": small.device, "threads": torch.get_num_threads(), **vars(batches)}
+    print(json.dumps(about))
+    for case in (small, wide(small)) if given.wide else (small,):
+        print(f"\n{case.name}")
+        for base in given.bases.split(","):
+            report(base, measure(case, methods(case, base, batches), given.repetitions))
 
 
 if __name__ == "__main__":
