@@ -74,7 +74,7 @@ def run_record(
         if job.stage == "score"
     )
     shared = overlap_warnings(experiment, plan.overlap)
-    notes = (*row_notes(rows), *option_notes(scores), *shared)
+    notes = (*row_notes(rows), *option_notes(scores), *_left_out(plan), *shared)
     return RunRecord(
         run=plan.run_id,
         suite=experiment.suite.name,
@@ -100,6 +100,18 @@ def run_record(
         overlap=plan.overlap,
         notes=notes,
     )
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    """Which scorers could not apply a prompt attack, each once."""
+    found: dict[str, None] = {}
+    for job in plan.jobs:
+        artifact = plan.artifact(job) if job.attack is not None else None
+        reasons = artifact.meta().get("left_out") if artifact is not None else None
+        if job.attack is not None and isinstance(reasons, dict):
+            for scorer, why in sorted(reasons.items()):
+                found[f"{job.attack.name}: scorer {scorer} was left out: {why}"] = None
+    yield from found
 
 
 def _protocol(experiment: Experiment, attack: Attack) -> dict[str, JsonValue]:

@@ -1,6 +1,6 @@
 """The jobs of a run, in order, with their keys; nothing is computed here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -188,11 +188,11 @@ def make_plan(experiment: Experiment) -> Plan:
     ordered = tuple({job.key: job for job in jobs + by_seed}.values())
     name = experiment.method_name.rpartition(":")[2].lower()
     run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
-    plan = Plan(run_id, out / run_id, bench, target, ordered, overlap=find_overlaps(experiment))
+    plan = Plan(run_id, out / run_id, bench, target, ordered)
     to_do = {job.attack.name: job.attack for job in ordered if job.attack and not plan.is_done(job)}
     for attack in to_do.values():
         check_form(experiment, attack)
-    return plan
+    return replace(plan, overlap=find_overlaps(experiment))
 
 
 def check_inputs(plan: Plan) -> None:

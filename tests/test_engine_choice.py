@@ -39,7 +39,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         importlib.invalidate_caches()
 
     if VLLM:
-        pytest.skip("the real one is installed")
+        pytest.skip("the metadata of the installed vLLM would be read beside this one's")
     return install
 
 
@@ -47,7 +47,7 @@ def test_hf_is_always_there() -> None:
     assert choose("hf", LLAMA, "cpu").name == "hf"
 
 
-@pytest.mark.skipif(VLLM, reason="vLLM is installed")
+@pytest.mark.skipif(VLLM, reason="vLLM is installed; this is about its absence")
 def test_without_vllm(tmp_path: Path) -> None:
     choice = choose("auto", LLAMA, "cpu")
     assert choice.name == "hf"

@@ -292,3 +292,46 @@ def test_a_damaged_artifact_is_one_clear_line(finished: Path, tmp_path: Path) ->
     assert "is damaged" in last
     assert "run again" in last
     assert "internal" not in last
+
+
+READING = """
+from pathlib import Path
+
+from ilubench.losses import token_nll
+from ilubench.models import answer_logits
+from ilubench.specs import TrainSpec
+from ilubench.training import LossMethod
+
+
+class Reading(LossMethod):
+    train: TrainSpec
+    weights: str
+
+    def identity(self):
+        return {"weights": Path(self.weights).read_text()}
+
+    def loss(self, model, batch, prepared):
+        answers = answer_logits(model, batch.forget)
+        weight = float(Path(self.weights).read_text())
+        return -weight * token_nll(answers.logits, answers.targets).sum() / batch.forget.tokens
+"""
+
+
+@pytest.mark.parametrize("wrapper", ["ilu", "sam", "undo", "tar"])
+def test_a_file_that_the_base_reads_is_part_of_the_key(wrapper: str, tmp_path: Path) -> None:
+    module, read = tmp_path / "reading.py", tmp_path / "weights.txt"
+    module.write_text(READING)
+    base = f"method.base={module}:Reading"
+    terms = ("method.terms=all",) if wrapper == "sam" else ()
+    words = (
+        f"method={wrapper}",
+        *terms,
+        base,
+        f"method.base.weights={read}",
+        "method.base.train.lr=1e-4",
+    )
+    found = []
+    for text in ("1.0", "1.0", "2.0"):
+        read.write_text(text)
+        found.append(keys(planned(*words), "unlearn"))
+    assert found[0] == found[1] != found[2]

@@ -14,6 +14,7 @@ Pits whose fault other tests plant already:
 | no data, hence accuracy 0 | test_estimators, test_scorers: no rows are an error |
 """
 
+import io
 import itertools
 import json
 import random
@@ -30,6 +31,7 @@ import torch
 import yaml
 from doubles import SilentProgress, make_context, make_tokenizer, tiny_llama
 from pydantic import JsonValue
+from rich.console import Console
 from runs import command
 from test_benign import ROWS, lines
 
@@ -51,6 +53,7 @@ from ilubench.outputs import run_record
 from ilubench.overlap import item_texts, overlaps
 from ilubench.overrides import parse
 from ilubench.planning import make_plan
+from ilubench.progress import Lines
 from ilubench.results import ModelScore, RunRecord
 from ilubench.specs import TrainSpec
 from ilubench.stages.score import read_samples, read_score, score_checkpoint
@@ -503,6 +506,10 @@ def test_text_in_lists_is_looked_for(world: World) -> None:
     world.write("retain_verbmem", [{"id": "p0", "prompt": "...", "gt": " !"}])
     with pytest.raises(DataError, match=r"data.retain_verbmem: item 'p0' has no words"):
         find_overlaps(world.experiment())
+    done = command("run", *world.words())  # not when all is trained and the record is written
+    assert done.code == 3
+    assert "item 'p0' has no words" in done.err
+    assert not list(world.folder.glob("out/pits-*"))
 
 
 def test_overlap_is_reported(world: World) -> None:
@@ -521,6 +528,12 @@ def test_overlap_is_reported(world: World) -> None:
         "1 of 8 items of news/fa (12.5%) are contained in the training text new",
     ]
     assert len(command("plan", *world.words(), "--json").json["warnings"]) == 2
+    begun = io.StringIO()
+    Lines(Console(file=begun, width=160)).planned(make_plan(world.experiment()))
+    warnings = [line for line in begun.getvalue().splitlines() if line.startswith("warning")]
+    assert [line[9:] for line in warnings] == [
+        line.removeprefix("warning: ") for line in shown.err.splitlines()
+    ]
     record = _finished(world).record
     found = {entry.scorer: entry for entry in record.overlap}
     assert set(found) == {"forget_mc", "retain_mc", "retain_verbmem", "news/fa"}
@@ -677,7 +690,8 @@ class Planted:
                         pa.array([value] * len(samples), f.type)
                         for value, f in zip(where, SCHEMA, strict=False)
                     ]
-                    tables.append(pa.table([*columns, *samples.columns], schema=SCHEMA))
+                    levels = pa.array([""] * len(samples), pa.string())
+                    tables.append(pa.table([*columns, *samples.columns, levels], schema=SCHEMA))
         return robustness_rows(self.experiment, pa.concat_tables(tables))["FQ"]
 
     def finished(self, row: RobustnessRow) -> FinishedRun:

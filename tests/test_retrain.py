@@ -1,7 +1,9 @@
 """The model that never saw the forget set: made, used as a method, and as each row's reference."""
 
 import dataclasses
+import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from doubles import make_tokenizer, tiny_llama, weights
+from finished_runs import edit_record, edit_samples
 from pydantic import ValidationError
 from runs import TINY, Outcome, command, made, target_folder, with_target
 
@@ -19,6 +22,7 @@ from ilubench.checkpoints import load_model, load_tokenizer, save_model
 from ilubench.collect import robustness_rows
 from ilubench.errors import ModelError, SpecError
 from ilubench.experiment import resolve
+from ilubench.finished import read_run
 from ilubench.interfaces import UnlearnData
 from ilubench.methods.retrain import Retrain
 from ilubench.overrides import parse
@@ -270,6 +274,29 @@ def test_what_is_missing_shows(folder: Path, shared: Path) -> None:
     original = pc.and_(pc.equal(samples["who"], "reference"), pc.equal(samples["seed"], 1))
     status, figure, seeds = never(pc.and_(original, pc.equal(samples["attack"], "gsm8k")))
     assert (status, figure.n_seeds) == ("incomplete", 2)
+
+
+def test_a_course_of_the_retrained_model_may_be_missing_in_a_finished_run(
+    folder: Path, shared: Path, tmp_path: Path
+) -> None:
+    experiment = resolve(parse([*words(folder, shared), "method=npo", "seeds=0,1"]))
+    made_of = make_plan(experiment).folder
+    for name in ("results.json", "config.yaml", "samples.parquet"):
+        shutil.copy(made_of / name, tmp_path)
+    samples = pq.read_table(made_of / "samples.parquet")
+    wanted = {"who": "retrain", "attack": "gsm8k", "seed": 1}
+    lost = functools.reduce(pc.and_, (pc.equal(samples[k], v) for k, v in wanted.items()))
+    less = samples.filter(pc.invert(lost))
+    assert 0 < len(less) < len(samples)
+    ((label, row),) = robustness_rows(experiment, less).items()
+    assert row.status != "incomplete"
+    edit_samples(tmp_path, lambda _: less)
+    edit_record(tmp_path, rows={label: dataclasses.asdict(row)})
+    found = read_run(tmp_path).rows[label]
+    assert found.status == row.status
+    never = found.attacks[0].never_knew
+    assert never is not None
+    assert never.n_seeds == 1
 
 
 def test_weights_that_do_not_fit_leave_the_row(tmp_path: Path, folder: Path, shared: Path) -> None:

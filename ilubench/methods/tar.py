@@ -112,10 +112,6 @@ class TAR(Method):
         own = (name for name in self.inner_data if name != _FORGET)
         return tuple(dict.fromkeys((*self.base.environment_names(), *own)))
 
-    def identity(self) -> Mapping[str, JsonValue]:
-        """Return the base's."""
-        return self.base.identity()
-
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context
     ) -> "PreTrainedModel":

@@ -1,12 +1,11 @@
 """Unlearn, noise, distil."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from ilubench.identity import seed_for
 from ilubench.interfaces import Context, Dataset, Method, Metrics, UnlearnData
@@ -65,10 +64,6 @@ class UNDO(Method):
     def environment_names(self) -> tuple[str, ...]:
         """Return the base's."""
         return self.base.environment_names()
-
-    def identity(self) -> Mapping[str, JsonValue]:
-        """Return the base's."""
-        return self.base.identity()
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

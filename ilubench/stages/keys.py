@@ -1,13 +1,13 @@
 """The key of each job: a hash of all that determines its result."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
 from ilubench.checkpoints import folder_sha256
 from ilubench.experiment import Attack, Experiment
 from ilubench.identity import code_closure, digest, file_sha256, library_versions, seed_for
-from ilubench.interfaces import Scorer
+from ilubench.interfaces import Method, Scorer
 from ilubench.specs import Spec
 from ilubench.stages.workbench import Workbench
 
@@ -25,6 +25,15 @@ def _modules(plugin: Spec) -> set[str]:
         if isinstance(value, Spec):
             found |= _modules(value)
     return found
+
+
+def _identities(method: Method, name: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """Yield what a method, and each method in its fields, adds to the key."""
+    yield name, dict(method.identity())
+    for field in type(method).model_fields:
+        value = getattr(method, field)
+        if isinstance(value, Method):
+            yield from _identities(value, f"{name}.{field}")
 
 
 def plugin_identity(plugin: Spec) -> dict[str, JsonValue]:
@@ -73,7 +82,7 @@ def unlearn_key(bench: Workbench, experiment: Experiment, target: str, seed: int
             "stage": "unlearn",
             "target": target,
             "method": plugin_identity(method),
-            "identity": dict(method.identity()),
+            "identity": dict(_identities(method)),
             "data": {
                 "forget": _fingerprints(bench, _same(suite.forget)),
                 "retain": _fingerprints(bench, _same(suite.retain)),
