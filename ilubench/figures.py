@@ -185,9 +185,9 @@ class StepFigures:
 class AttackFigures:
     """One attack: the course and what follows from it (``recovery`` is at the final step).
 
-    Of an attack that takes no steps, ``recovery`` is at the last level, and there is no half-life
-    and no area. ``fa_difference`` (method - original) and ``never_knew`` (forget metric, method - retrain) are
-    at the final step, paired by seed and item; ``never_knew`` is None without a retrained model.
+    ``fa_difference`` (method - original) and ``never_knew`` (forget metric, method - retrain) are
+    at the final step, paired by seed and item; ``never_knew`` is None without a retrained model. Of
+    an attack that takes no steps all these are at the last level; it has no half-life and no area.
     """
 
     attack: str

@@ -263,6 +263,7 @@ class Checkpoint:
         items: scorer (by its name in the suite) -> the ids of its items to score; a scorer that is
             not named scores all of its items. The same ids along the whole course; never of a
             scorer that measures utility, which must stay comparable with the unlearned model's.
+            (An `Example`'s id is `role/id/part`.)
     """
 
     model: PreTrainedModel

@@ -70,6 +70,7 @@ def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[
         DataError: no samples, or a checkpoint of an attack that some seed lacks.
     """
     tables = _read(samples)
+    stepless = _stepless(samples)
     known = sorted({scorer for scorer, _ in tables})
     missing = [name for name in scorers if name not in known]
     if missing or not tables:
@@ -83,7 +84,10 @@ def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[
         if unlearned is not None:
             report.append(_decomposed(label, "f_u", [_samples(unlearned[0], label)]))
         if attacks:
-            courses = [_quartile_mean(course, label) for course in attacks.values()]
+            courses = [
+                _quartile_mean(course, label, stepless=attack in stepless)
+                for attack, course in attacks.items()
+            ]
             report.append(_decomposed(label, "RA", courses))
         if len(attacks) > 1:
             report.append(_decomposed(label, "RA by attack", courses, tuple(attacks)))
@@ -139,6 +143,14 @@ def _read(samples: pa.Table) -> dict[tuple[str, str], dict[str, dict[int, _Cells
     return {key: value for key, value in found.items() if key not in classes}
 
 
+def _stepless(samples: pa.Table) -> set[str]:
+    """Attacks that take no steps: their checkpoints have levels."""
+    if "level" not in samples.column_names:
+        return set()
+    pairs = zip(samples["attack"].to_pylist(), samples["level"].to_pylist(), strict=True)
+    return {attack for attack, level in pairs if level}
+
+
 def _samples(cells: _Cells, what: str) -> Samples:
     seeds = tuple(sorted(cells))
     items = tuple(sorted(cells[seeds[0]]))
@@ -148,9 +160,11 @@ def _samples(cells: _Cells, what: str) -> Samples:
     return Samples(np.array([[cells[s][i] for i in items] for s in seeds]), seeds, items)
 
 
-def _quartile_mean(course: Mapping[int, _Cells], what: str) -> Samples:
-    """Each seed's and item's mean over the quartile steps of one attack."""
-    tables = [_samples(course[step], what) for step in quartile_steps(sorted(course))]
+def _quartile_mean(course: Mapping[int, _Cells], what: str, *, stepless: bool) -> Samples:
+    """Each seed's and item's mean over the quartile steps of one attack, or over all its levels."""
+    steps = sorted(course)
+    chosen = steps if stepless else quartile_steps(steps)
+    tables = [_samples(course[step], what) for step in chosen]
     seeds, items = shared_seeds(tables), all_items(tables)
     return Samples(stack(tables, seeds, items).mean(axis=0), seeds, items)
 

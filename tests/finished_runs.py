@@ -78,7 +78,9 @@ def _scatter(mean: float, seeds: Sequence[int], rng: np.random.Generator) -> Arr
 def _lines(where: tuple[str, str, int], scorer: str, seeds: Sequence[int], values: Array) -> Any:
     who, attack, step = where
     return [
-        dict(zip(SCHEMA.names, (who, attack, s, step, scorer, "acc", i, x, "", ""), strict=True))
+        dict(
+            zip(SCHEMA.names, (who, attack, s, step, scorer, "acc", i, x, "", "", ""), strict=True)
+        )
         for s, row in zip(seeds, values.tolist(), strict=True)
         for i, x in zip(ITEMS, row, strict=True)
     ]

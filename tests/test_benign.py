@@ -184,7 +184,7 @@ def test_both_suites(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(found.suite.attacks) == 6
         assert found.seen == ("gsm8k",)
         for attack in found.attacks:
-            train = attack.plugin.train  # type: ignore[attr-defined]
+            train = attack.plugin.train  # type: ignore[union-attr]
             assert (train.lr, train.steps, train.batch_size) == (2e-5, 250, 32)
     assert bio.scorers["mmlu"] == cyber.scorers["mmlu"]
     assert bio.scorers["wmdp"] == LmEval(task="wmdp_bio", data="wmdp", num_fewshot=0)

@@ -78,7 +78,7 @@ def npo(found: Experiment) -> NPO:
 
 
 def attack_train(found: Experiment) -> dict[str, Any]:
-    return {attack.name: attack.plugin.train for attack in found.attacks}  # type: ignore[attr-defined]
+    return {attack.name: attack.plugin.train for attack in found.attacks}  # type: ignore[union-attr]
 
 
 def test_everything_is_resolved(suite: Path) -> None:

@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from ilubench.checkpoints import save_model
 from ilubench.engine.hf import HFEngine
-from ilubench.errors import DataError, ItemError, UsageError
+from ilubench.errors import DataError, ItemError
 from ilubench.experiment import resolve
-from ilubench.interfaces import Generation, Item, PromptAttack, Row, SamplingSpec, ScoreContext
+from ilubench.interfaces import Generation, Row, SamplingSpec, ScoreContext
 from ilubench.overrides import parse
 from ilubench.scorers.muse import KnowMem, VerbMem, cleaned
 from ilubench.scorers.privleak import PrivLeak
@@ -49,14 +49,6 @@ class Recites(HFEngine):
     ) -> list[list[Generation]]:
         self.prompts, self.sampling = prompts, sampling
         return [[Generation((), text)] for text in self.texts]
-
-
-class Same(PromptAttack):
-    def rewrite(self, item: Item) -> Sequence[Item]:
-        return [item]
-
-    def reduce(self, scores: Sequence[float]) -> float:
-        return scores[0]
 
 
 def _score(tokenizer: Any, gt: str, written: str, **settings: Any) -> float:
@@ -119,10 +111,6 @@ def test_refusals(tokenizer: PreTrainedTokenizerFast) -> None:
         VerbMem(data="d").build(tokenizer, _context({"d": []}))
     with pytest.raises(DataError, match="column 'gt' is missing"):
         VerbMem(data="d").build(tokenizer, _context({"d": [{"prompt": "a"}]}))
-
-    bound = VerbMem(data="d").build(tokenizer, _context({"d": [{"prompt": "a", "gt": "dog"}]}))
-    with pytest.raises(UsageError, match="Same"):
-        bound.score(Recites(tokenizer, [""]), Same())
 
 
 # ------------------------------------------------------------------ KnowMem
@@ -212,8 +200,6 @@ def test_refusals_of_knowmem(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(DataError, match=r"data\.d: column 'answer' is \['dog', 'fox'\], not text"):
         scorer.build(tokenizer, _context({"d": several, "i": PAIRS}))
     bound = scorer.build(tokenizer, _context({"d": good, "i": PAIRS}))
-    with pytest.raises(UsageError, match="knowmem cannot apply the prompt attack Same"):
-        bound.score(Recites(tokenizer, [""]), Same())
     model = tiny_llama(len(tokenizer))
     engine = HFEngine(tokenizer, max_length=40)
     engine.load(model)

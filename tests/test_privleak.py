@@ -8,13 +8,14 @@ import pytest
 from muse_reference import make_model
 from transformers import PreTrainedTokenizerFast
 
+from ilubench.attacks.prefix import Prefix
 from ilubench.engine.hf import HFEngine
-from ilubench.errors import DataError, ItemError, UsageError
+from ilubench.errors import CannotApplyError, DataError, ItemError
 from ilubench.estimators import estimate
 from ilubench.interfaces import (
+    BoundPromptAttack,
     Ids,
-    Item,
-    PromptAttack,
+    PromptContext,
     Row,
     SampleScore,
     ScoreContext,
@@ -142,16 +143,10 @@ def test_refusals(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match="retrain_auc"):
         PrivLeak(forget="f", holdout="h", retrain_auc=0.0)
 
-    class Same(PromptAttack):
-        def rewrite(self, item: Item) -> Sequence[Item]:
-            return [item]
-
-        def reduce(self, scores: Sequence[float]) -> float:
-            return scores[0]
-
     bound = SCORER.build(tokenizer, _context({"f": good, "h": good}))
-    with pytest.raises(UsageError, match="privleak cannot apply the prompt attack Same"):
-        bound.score(Answers(tokenizer, []), Same())
+    attack = BoundPromptAttack("told", Prefix(text="well "), PromptContext({}, 0))
+    with pytest.raises(CannotApplyError, match="privleak cannot apply the prompt attack told"):
+        bound.score(Answers(tokenizer, []), attack)
 
 
 def test_a_long_text_is_never_cut() -> None:

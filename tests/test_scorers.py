@@ -16,12 +16,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ilubench.engine.hf import HFEngine
-from ilubench.errors import DataError, SpecError, UsageError
+from ilubench.errors import DataError, SpecError
 from ilubench.interfaces import (
     Generation,
     Ids,
-    Item,
-    PromptAttack,
     Row,
     SampleScore,
     SamplingSpec,
@@ -414,15 +412,6 @@ def test_limit_ids_and_refusals(
     with pytest.raises(ValueError, match="data"):
         LmEval(task="wmdp_bio")  # type: ignore[call-arg]
 
-    class Twice(PromptAttack):
-        def rewrite(self, item: Item) -> Sequence[Item]:
-            return [item, item]
-
-        def reduce(self, scores: Sequence[float]) -> float:
-            return max(scores)
-
-    with pytest.raises(UsageError, match="Twice"):
-        bound.score(engine, Twice())
     twice = [*ROWS["mini_mc"][:1], *ROWS["mini_mc"][:1]]
     bound = LmEval(task="mini_mc", data="rows").build(tokenizer, _context({"rows": twice}))
     with pytest.raises(DataError, match="occurs twice"):

@@ -262,3 +262,19 @@ def test_report_by_attack_uses_the_shared_items() -> None:
     ]
     report = variance_report(pa.Table.from_pylist(rows))
     assert [t.levels for t in report] == ["3 seed x 2 item", "2 attack x 3 seed x 2 item"]
+
+
+def test_report_averages_all_levels_of_an_attack_without_steps() -> None:
+    """Five levels count alike; of five steps only the quartiles would, here 1, 2 and 5."""
+    rng = np.random.default_rng(8)
+    values = rng.random((5, 3, 4))
+    rows = [
+        line(attack="a", seed=s, step=k + 1, item=f"i{i}", value=values[k, s, i], level=f"l{k}")
+        for k, s, i in product(range(5), range(3), range(4))
+    ]
+    (found,) = variance_report(pa.Table.from_pylist(rows))
+    expected = components(factorial(values.mean(axis=0), "seed", "item"))
+    assert [p.variance for p in found.components] == pytest.approx([p.variance for p in expected])
+    steps = [{name: value for name, value in row.items() if name != "level"} for row in rows]
+    (other,) = variance_report(pa.Table.from_pylist(steps))
+    assert other.components[-1].variance != pytest.approx(found.components[-1].variance)

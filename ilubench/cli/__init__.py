@@ -4,10 +4,11 @@ import sys
 
 import typer
 
+from ilubench.cli.board import leaderboard
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import doctor, ls
 from ilubench.cli.making import make_target, new_method
-from ilubench.cli.reports import gates, matched, subsets, table, variance
+from ilubench.cli.reports import gates, matched, stability, subsets, table, variance
 from ilubench.cli.running import attack, plan, run, score, tune
 
 __all__ = ["app", "main"]
@@ -20,10 +21,14 @@ app = typer.Typer(
     help="Does what a language model was made to forget stay forgotten after fine-tuning?",
 )
 
-for command in (run, plan, tune, score, attack, ls, table, matched, variance, subsets, gates):
+for command in (run, plan, tune, score, attack, ls):
     app.command()(command)
+for report in (table, matched, variance, stability, subsets, gates):
+    app.command()(report)
 app.command("make-target")(make_target)
 app.command()(doctor)
+
+app.add_typer(leaderboard, name="leaderboard")
 
 new = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own.")
 app.add_typer(new, name="new")

@@ -1,4 +1,4 @@
-"""Commands that read finished runs: table, matched, variance, subsets, gates."""
+"""Commands that read finished runs: table, matched, variance, stability, subsets, gates."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.words import Json
 
-__all__ = ["gates", "matched", "subsets", "table", "variance"]
+__all__ = ["gates", "matched", "stability", "subsets", "table", "variance"]
 
 SAMPLES = "samples.parquet"
 
@@ -18,15 +18,28 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished r
 def table(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of finished runs")],
     pairs: Annotated[bool, typer.Option("--pairs", help="also all pairs of ranked runs")] = False,
+    attacks: Annotated[
+        bool, typer.Option("--attacks", help="instead: RA by attack, and what carries over")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Print finished runs side by side, ranked, as Markdown."""
+    """Print finished runs side by side, ranked, as Markdown; or methods against attacks."""
     import json
 
+    from ilubench.attack_table import attack_tables, attack_tables_json, attack_tables_text
+    from ilubench.errors import UsageError
     from ilubench.finished import read_run
     from ilubench.ranking import rank_runs, ranking_json, ranking_text
 
-    found = rank_runs([read_run(path) for path in runs])
+    if attacks and pairs:
+        raise UsageError("--pairs lists pairs of ranked runs, and --attacks ranks none; give one")
+    finished = [read_run(path) for path in runs]
+    if attacks:
+        by_attack = attack_tables(finished)
+        shown = attack_tables_text(by_attack)
+        typer.echo(json.dumps(attack_tables_json(by_attack)) if as_json else shown)
+        return COMPLETE
+    found = rank_runs(finished)
     as_text = json.dumps(ranking_json(found)) if as_json else ranking_text(found, pairs=pairs)
     typer.echo(as_text.rstrip("\n"))
     return COMPLETE
@@ -62,6 +75,21 @@ def variance(run: Run) -> int:
     from ilubench.variance import variance_report, variance_text
 
     typer.echo(variance_text(variance_report(read_run_samples(run / SAMPLES))))
+    return COMPLETE
+
+
+def stability(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of finished runs")],
+    as_json: Json = False,
+) -> int:
+    """Show how alike two halves of the seeds order the methods (Kendall's tau), as Markdown."""
+    import json
+
+    from ilubench.finished import read_run
+    from ilubench.rank_stability import stability_json, stability_of, stability_text
+
+    found = stability_of([read_run(path) for path in runs])
+    typer.echo(json.dumps(stability_json(found)) if as_json else stability_text(found))
     return COMPLETE
 
 

@@ -44,10 +44,17 @@ def _plain_id(text: str) -> str:
     return text
 
 
+def _is_device(name: str) -> bool:
+    """Whether Windows takes a file of that name for a device, whatever its ending."""
+    stem = name.partition(".")[0].upper()
+    return re.fullmatch(r"CON|PRN|AUX|NUL|(COM|LPT)[0-9]", stem) is not None or name[-1] == "."
+
+
 def _inside(text: str) -> str:
     """Refuse a path that could lead out of the suite's folder, on any system."""
     parts = PurePosixPath(text).parts
     plain = all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", part) for part in parts)
+    plain = plain and "/".join(parts) == text and not any(map(_is_device, parts))
     if not parts or not plain or len(parts) > 3 or not text.endswith(".parquet"):
         raise ValueError("must be the plain relative path of a .parquet file beside the record")
     return text
@@ -211,7 +218,7 @@ class ReportedFigure(_Part):
     metric: Line
     state: Line
     value: float
-    higher_is: Literal["better forgotten", "more known", "more useful"]
+    higher_is: Literal["better forgotten", "more known", "more useful", "more costly"]
 
 
 class Reported(Record):

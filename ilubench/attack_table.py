@@ -1,0 +1,266 @@
+"""Methods against attacks: RA of each attack alone, and what carries over to unseen ones.
+
+The question is that of ILU's generalisation figure: a method that was trained to be invariant on
+one benign set, or on several, resists fine-tuning on that set; does it resist the others?
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from pydantic import JsonValue
+
+from ilubench.aggregate import ra_samples
+from ilubench.errors import DataError
+from ilubench.finished import REFERENCES, FinishedRun, check_alike
+from ilubench.intervals import (
+    Figure,
+    Samples,
+    all_items,
+    mean_figure,
+    no_figure,
+    pick,
+    shared_seeds,
+)
+from ilubench.markdown import cell, table
+from ilubench.naming import run_names
+from ilubench.report import figure_text
+
+__all__ = [
+    "AttackRow",
+    "AttackTable",
+    "Carried",
+    "attack_tables",
+    "attack_tables_json",
+    "attack_tables_text",
+]
+
+SEVERAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class AttackRow:
+    """One run.
+
+    Attributes:
+        name: told apart from the others.
+        run: its id.
+        status: of its row: `ok`, `collapsed`, ...
+        seen: attacks whose data it trained on.
+        cells: attack -> RA of that attack alone; None where it has no figures.
+        unseen: RA over the attacks that no row of the table trained on.
+    """
+
+    name: str
+    run: str
+    status: str
+    seen: tuple[str, ...]
+    cells: Mapping[str, Figure | None]
+    unseen: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A method that trains on several attacks' data against itself with one at a time.
+
+    Attributes:
+        several: the run with several.
+        singles: the runs with one, and for each the attacks that neither of the two trained on.
+        difference: mean over the singles of (several - single) in RA over those attacks, paired by
+            seed and item: above 0, training on several carries further.
+        left_out: singles that were not compared, and why.
+    """
+
+    several: str
+    singles: Mapping[str, tuple[str, ...]]
+    difference: Figure
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AttackTable:
+    """One primary metric; `unseen` are the attacks that no row trained on."""
+
+    metric: str
+    attacks: tuple[str, ...]
+    unseen: tuple[str, ...]
+    rows: tuple[AttackRow, ...]
+    carried: tuple[Carried, ...]
+
+
+def attack_tables(runs: Sequence[FinishedRun]) -> tuple[AttackTable, ...]:
+    """Return one table a primary metric.
+
+    Args:
+        runs: the rows; references among them are listed like the others.
+
+    Raises:
+        UsageError: the runs are not alike; names two of them.
+        DataError: no run was attacked.
+    """
+    check_alike(runs)
+    named = dict(zip(run_names([run.record for run in runs]), runs, strict=True))
+    labels = dict.fromkeys(label for run in runs for label in run.rows)
+    if not labels:
+        raise DataError(f"{runs[0].path}: no robustness row; attack the model first")
+    return tuple(_table(label, named) for label in labels)
+
+
+def _table(label: str, named: Mapping[str, FinishedRun]) -> AttackTable:
+    mine = {name: run for name, run in named.items() if label in run.rows}
+    attacks = next(iter(mine.values())).record.attacks
+    trained_on = {attack for run in mine.values() for attack in run.record.seen}
+    unseen = tuple(attack for attack in attacks if attack not in trained_on)
+    rows = tuple(_row(name, run, label, unseen) for name, run in mine.items())
+    return AttackTable(label, attacks, unseen, rows, tuple(_carried(label, mine)))
+
+
+def _row(name: str, run: FinishedRun, label: str, unseen: Sequence[str]) -> AttackRow:
+    row, record = run.rows[label], run.record
+    found = {figures.attack: figures.ra for figures in row.attacks}
+    cells = {attack: found.get(attack) for attack in record.attacks}
+    if not unseen:
+        mean = no_figure("n/a: every attack was trained on by a row")
+    elif run.samples is None:
+        mean = no_figure(f"n/a: {run.unread}")
+    elif any(cells[attack] is None for attack in unseen):
+        mean = no_figure("n/a: an attack is missing")
+    else:
+        mean = run.over(label, unseen).ra
+    return AttackRow(name, record.run, row.status, record.seen, cells, mean)
+
+
+# --------------------------------------------------------------------------- one against several
+
+
+def _carried(label: str, named: Mapping[str, FinishedRun]) -> Iterator[Carried]:
+    for several, run in named.items():
+        if len(run.record.seen) < SEVERAL or run.record.method["use"] in REFERENCES:
+            continue
+        singles = {
+            name: other
+            for name, other in named.items()
+            if len(other.record.seen) == 1 and _variant(other) == _variant(run)
+        }
+        if singles:
+            yield _difference(label, (several, run), singles)
+
+
+def _variant(run: FinishedRun) -> frozenset[tuple[str, str]]:
+    """What two runs have alike but for environments and numbers, which may be tuned for each."""
+    return frozenset(_words("", cast("JsonValue", run.record.method)))
+
+
+def _words(name: str, value: JsonValue) -> Iterator[tuple[str, str]]:
+    """Dotted name and word of each setting that is a word; not of the training's."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, below in value.items():
+            if key not in ("environments", "train"):
+                yield from _words(f"{name}.{key}", below)
+
+
+def _difference(
+    label: str, several: tuple[str, FinishedRun], singles: Mapping[str, FinishedRun]
+) -> Carried:
+    name, run = several
+    compared: dict[str, tuple[str, ...]] = {}
+    left_out: dict[str, str] = {}
+    tables: list[tuple[Samples, Samples]] = []
+    for single, other in singles.items():
+        trained_on = {*run.record.seen, *other.record.seen}
+        both = tuple(a for a in run.record.attacks if a not in trained_on)
+        why = _unusable(label, (run, other), both)
+        if why:
+            left_out[single] = why
+            continue
+        compared[single] = both
+        tables.append((_ra(run, label, both), _ra(other, label, both)))
+    return Carried(name, compared, _paired(tables), left_out)
+
+
+def _unusable(label: str, runs: Sequence[FinishedRun], attacks: Sequence[str]) -> str:
+    if not attacks:
+        return "one of the two trained on every attack"
+    for run in runs:
+        if run.samples is None:
+            return run.unread
+        found = {figures.attack for figures in run.rows[label].attacks}
+        if not found >= set(attacks):
+            return "an attack is missing"
+    return ""
+
+
+def _ra(run: FinishedRun, label: str, attacks: Sequence[str]) -> Samples:
+    return ra_samples([c for c in run.scores(label).courses if c.attack in attacks])
+
+
+def _paired(tables: Sequence[tuple[Samples, Samples]]) -> Figure:
+    """The mean over the pairs of first - second, over the seeds and items that all share."""
+    if not tables:
+        return no_figure("n/a: nothing could be compared")
+    flat = [one for pair in tables for one in pair]
+    items = all_items(flat)
+    if any(set(one.items) != set(items) for one in flat):
+        return no_figure("n/a: the attacks scored other items")
+    if not set.intersection(*(set(one.seeds) for one in flat)):
+        return no_figure("n/a: no seed is shared")
+    seeds = shared_seeds(flat)
+    parts = [pick(several, seeds, items) - pick(single, seeds, items) for several, single in tables]
+    return mean_figure(np.mean(parts, axis=0))
+
+
+# --------------------------------------------------------------------------- Markdown, JSON
+
+
+def attack_tables_text(tables: Sequence[AttackTable]) -> str:
+    """Return the tables as Markdown."""
+    parts = [
+        "RA of each attack alone: the mean forget metric at its quartile checkpoints. (seen): the "
+        "method trained on that attack's data. 95 % intervals, for one figure at a time."
+    ]
+    for one in tables:
+        parts.append(f"**{cell(one.metric)}**: higher = better forgotten")
+        mean = f"mean of {{{', '.join(one.unseen)}}}" if one.unseen else "mean of unseen"
+        head = ["method", *map(cell, one.attacks), cell(mean)]
+        parts.append(table(head, [_cells(one, row) for row in one.rows]))
+        lines = [f"- {line}" for carried in one.carried for line in _lines(carried)]
+        if lines:
+            parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _cells(one: AttackTable, row: AttackRow) -> list[str]:
+    name = row.name if row.status == "ok" else f"{row.name} ({row.status})"
+    shown = [
+        _shown(row.cells.get(attack)) + (" (seen)" if attack in row.seen else "")
+        for attack in one.attacks
+    ]
+    return [cell(name), *shown, _shown(row.unseen)]
+
+
+def _shown(figure: Figure | None) -> str:
+    text = figure_text(figure)
+    return cell(text) if figure is None or figure.value is None else text
+
+
+def _lines(carried: Carried) -> Iterator[str]:
+    singles = ", ".join(carried.singles)
+    if singles:
+        over = "; ".join(
+            f"{', '.join(attacks)}" for attacks in dict.fromkeys(carried.singles.values())
+        )
+        yield (
+            f"{cell(carried.several)} - mean of ({cell(singles)}), over attacks that neither "
+            f"trained on ({cell(over)}): {_shown(carried.difference)}"
+        )
+    for name, why in carried.left_out.items():
+        yield f"{cell(carried.several)} was not compared with {cell(name)}: {cell(why)}"
+
+
+def attack_tables_json(tables: Sequence[AttackTable]) -> list[JsonValue]:
+    """Return the tables as plain values."""
+    return [cast("JsonValue", dataclasses.asdict(one)) for one in tables]

@@ -1,0 +1,111 @@
+"""The leaderboards as people read them: a table in each suite's README, and one page for all."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ilubench.errors import DataError
+from ilubench.leaderboard.files import Board, read_board, suites
+from ilubench.leaderboard.page import page
+from ilubench.leaderboard.ranked import Group, ranked_groups
+from ilubench.leaderboard.readme import readme_text
+from ilubench.leaderboard.view import page_data
+from ilubench.store import write_atomic
+
+__all__ = ["Built", "build", "default_cache", "stale"]
+
+README = "README.md"
+PAGE = "index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was written.
+
+    Attributes:
+        page: the page's file.
+        size: its bytes.
+        readmes: suites' READMEs that changed.
+    """
+
+    page: Path
+    size: int
+    readmes: tuple[Path, ...]
+
+
+def default_cache() -> Path:
+    """Return the folder where comparisons are kept between builds: the user's, never a checkout."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "ilubench" / "leaderboard"
+
+
+def build(root: Path, out: Path, cache: Path) -> Built:
+    """Write each suite's README table, and the page of all suites.
+
+    Args:
+        root: the leaderboards' folder.
+        out: where the page goes; made where it is not there.
+        cache: folder of comparisons that were computed before.
+
+    Raises:
+        UsageError: entries that stand in one table are not alike.
+        DataError: a record cannot be read, its figures do not follow from its samples, or a README
+            has no place for its tables.
+        StoreError: a file cannot be written.
+    """
+    boards = _compared(root, cache)
+    content = page(page_data(boards)).encode()
+    changed = [(file, new) for file, old, new in _readmes(boards) if new != old]
+    for file, new in changed:
+        write_atomic(file, new.encode())
+    write_atomic(out / PAGE, content)
+    return Built(out / PAGE, len(content), tuple(file for file, _ in changed))
+
+
+def stale(root: Path, cache: Path) -> tuple[Path, ...]:
+    """Return the suites' READMEs whose tables do not follow from the records; nothing is written.
+
+    Args:
+        root: the leaderboards' folder.
+        cache: folder of comparisons that were computed before.
+
+    Raises:
+        UsageError: entries that stand in one table are not alike.
+        DataError: as :func:`build`.
+    """
+    return tuple(file for file, old, new in _readmes(_compared(root, cache)) if new != old)
+
+
+# --- inside ---
+
+Compared = Sequence[tuple[Board, Sequence[Group]]]
+
+
+def _compared(root: Path, cache: Path) -> Compared:
+    """The suites that have rows, each with its entries compared."""
+    boards = [read_board(folder) for folder in suites(root)]
+    return [
+        (board, ranked_groups(board, cache)) for board in boards if board.entries or board.reported
+    ]
+
+
+def _readmes(boards: Compared) -> list[tuple[Path, str | None, str]]:
+    """(file, its text or None, its text anew) for each suite."""
+    found = []
+    for board, groups in boards:
+        file = board.folder / README
+        old = _read(file)
+        found.append((file, old, readme_text(old, board, groups)))
+    return found
+
+
+def _read(file: Path) -> str | None:
+    if file.is_symlink():
+        raise DataError(f"{file} is a link; put the file itself there")
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read: {error}") from error

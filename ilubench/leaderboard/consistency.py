@@ -1,0 +1,213 @@
+"""What a record says in two places must agree; what was left out or changed is named. Pure."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from pydantic import JsonValue
+
+from ilubench.errors import did_you_mean
+from ilubench.finished import REFERENCES
+from ilubench.leaderboard.records import Entry
+from ilubench.leaderboard.safe_json import named, short
+from ilubench.results import OverlapRecord, RunRecord
+from ilubench.specs import SuiteSpec
+
+__all__ = ["entry_problems", "incomplete", "run_problems", "seen_by", "trained_roles"]
+
+ENGINES = ("hf", "vllm")
+TRAINED = "train"
+"""The role of an attack's training rows, where a record does not name its roles."""
+
+
+def trained_roles(run: RunRecord, suite: SuiteSpec) -> tuple[str, ...]:
+    """Return the data roles that a run's method trained on, by its settings and its record.
+
+    The forget and retain sets, the environments that its settings name, and the training rows of
+    the attacks that its record marks as seen. A reference (`none`, `retrain`) has none.
+
+    Args:
+        run: the record.
+        suite: what was measured.
+    """
+    if run.method["use"] in REFERENCES:
+        return ()
+    roles = [*suite.forget, *suite.retain]
+    roles += [
+        suite.environments[name]
+        for name in _environments(run.method.get("settings"))
+        if name in suite.environments
+    ]
+    for attack in run.seen:
+        roles += sorted(_roles_of(run, suite, attack))
+    return tuple(dict.fromkeys(roles))
+
+
+def seen_by(run: RunRecord, suite: SuiteSpec, trains_on: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the attacks whose rows are among those that a method trains on."""
+    return tuple(name for name in run.attacks if _roles_of(run, suite, name) & set(trains_on))
+
+
+def incomplete(run: RunRecord) -> str:
+    """Return why a run is no finished one; empty where it is."""
+    if not run.attacks:
+        return "attacks: nothing was attacked; run it with the suite's attacks"
+    if run.failures:
+        first = run.failures[0]
+        what = f"{len(run.failures)} jobs failed, first {short(first.label)} ({short(first.kind)})"
+        return f"failures: {what}; the same command again does what is missing"
+    for job in run.jobs:
+        if job.state not in ("cached", "done"):
+            return f"jobs: {short(job.label)} is {job.state}; the same command again does it"
+    if not run.rows:
+        return "rows: there is none; the same command again does what is missing"
+    for label, row in run.rows.items():
+        status = row.get("status") if isinstance(row, dict) else None
+        if status in ("incomplete", "diverged"):
+            return f"rows.{label}.status: {status}: not every seed went through every attack"
+    return ""
+
+
+def run_problems(run: RunRecord, suite: SuiteSpec) -> Iterator[str]:
+    """Yield what is wrong with a run's record without a look at its samples.
+
+    Args:
+        run: the record.
+        suite: what was measured, from the configuration.
+    """
+    problem = incomplete(run)
+    if problem:
+        yield problem
+    if run.engine not in ENGINES:
+        yield f"engine: no {short(run.engine)}; {did_you_mean(run.engine, ENGINES)}"
+    yield from _number_problems(run)
+    if not run.protocol:  # records of the first version have none
+        return
+    if list(run.protocol) != list(run.attacks):
+        yield "protocol: must have the run's attacks, in their order"
+        return
+    for name, told in run.protocol.items():
+        use, asked = told.get("use") if isinstance(told, dict) else None, suite.attacks[name].use
+        if use != asked:
+            yield f"protocol.{named(name)}.use: is {short(str(use))}, in the suite {asked}"
+    yield from _row_hash_problems(run)
+
+
+def entry_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
+    """Yield what an entry says in two places and not alike; names the field.
+
+    Args:
+        entry: the record.
+        suite: what was measured, from its configuration.
+    """
+    run, config = entry.run, entry.config
+    yield from _name_problems(entry)
+    for problem in run_problems(run, suite):
+        yield f"run.{problem}"
+    seeds = list(run.seeds)
+    for place, told in (("config", config), ("environment", entry.environment)):
+        if told.get("seeds") != seeds:
+            yield f"{place}.seeds: are {told.get('seeds')!r:.80}, and the run's {seeds!r:.80}"
+    if config.get("method") != run.method.get("settings"):
+        yield "config.method: other settings than run.method.settings"
+    attacks = config.get("attacks")
+    settings: Mapping[str, JsonValue] = attacks if isinstance(attacks, dict) else {}
+    if list(settings) != list(run.attacks):
+        yield "config.attacks: must be those of run.attacks, in their order"
+    missing = sorted(suite.attacks.keys() - set(run.attacks))
+    if missing:
+        yield f"run.attacks: the suite's {missing[0]} is missing; a row has all of them"
+    for name, told in run.protocol.items():
+        if isinstance(told, dict) and told.get("settings") != settings.get(name):
+            yield f"run.protocol.{named(name)}.settings: are not those of config.attacks"
+    data = entry.environment.get("data")
+    if run.data and data != run.data:
+        yield "environment.data: other rows than run.data"
+    yield from _training_problems(entry, suite)
+    weighed = [one.seed for one in entry.weights]
+    if len(set(weighed)) != len(weighed) or not set(weighed) <= set(run.seeds):
+        yield "weights: must be of the run's seeds, each once"
+
+
+# --- inside ---
+
+
+def _name_problems(entry: Entry) -> Iterator[str]:
+    for field, text in (("title", entry.title), ("submission.by", entry.submission.by)):
+        if not text.strip():
+            yield f"{field}: is empty"
+    if not entry.entry.endswith(f"-{entry.run.method_version}"):
+        yield f"entry: must end with the method's version, -{entry.run.method_version}"
+
+
+def _number_problems(run: RunRecord) -> Iterator[str]:
+    """Numbers that follow from no samples have bounds at least."""
+    for name, value in run.cost.items():
+        if value < 0:
+            yield f"cost.{named(name)}: {value} is below 0"
+    for place, job in enumerate(run.jobs):
+        if job.seconds is not None and job.seconds < 0:
+            yield f"jobs.{place}.seconds: {job.seconds} is below 0"
+    for place, score in enumerate(run.scores):
+        if not 0 <= (score.most_chosen or 0) <= 1:
+            yield f"scores.{place}.most_chosen: {score.most_chosen} is no share"
+    for place, overlap in enumerate(run.overlap):
+        if not _sound(overlap):
+            yield f"overlap.{place}: counts and share do not go together"
+
+
+def _training_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
+    run, declared = entry.run, entry.trains_on
+    known = {*suite.data, *suite.environments.values()}
+    known |= {f"{name}.{role}" for name, spec in suite.attacks.items() for role in spec.data}
+    for name in _environments(run.method.get("settings")):
+        if name != "forget" and name not in suite.environments:
+            yield f"run.method.settings: no environment {short(name)} in the suite"
+    for role in declared:
+        if role not in known:
+            yield f"trains_on: no data role {short(role)}; {did_you_mean(role, known)}"
+    left_out = [role for role in trained_roles(run, suite) if role not in declared]
+    if left_out:
+        yield f"trains_on: {left_out[0]} is missing, which the method trained on"
+    seen = seen_by(run, suite, declared)
+    if set(seen) != set(run.seen):
+        told = ", ".join(run.seen) or "none"
+        follows = ", ".join(seen) or "none"
+        yield f"run.seen: is {short(told)}, and {follows} by what it trains on"
+
+
+def _environments(settings: JsonValue) -> Iterator[str]:
+    """Names of the environments in a method's settings, and in those of methods that it wraps."""
+    if not isinstance(settings, dict):
+        return
+    for name, value in settings.items():
+        if name == "environments" and isinstance(value, list):
+            yield from (one for one in value if isinstance(one, str))
+        else:
+            yield from _environments(value)
+
+
+def _roles_of(run: RunRecord, suite: SuiteSpec, attack: str) -> set[str]:
+    """Full names of the roles that an attack trains on."""
+    told = run.protocol.get(attack)
+    data = told.get("data") if isinstance(told, dict) else None
+    roles = list(data) if isinstance(data, dict) else [TRAINED]
+    own = suite.attacks[attack].data if attack in suite.attacks else {}
+    return {f"{attack}.{role}" if role in own else role for role in roles}
+
+
+def _row_hash_problems(run: RunRecord) -> Iterator[str]:
+    for name, told in run.protocol.items():
+        data = told.get("data") if isinstance(told, dict) else None
+        for role, facts in (data if isinstance(data, dict) else {}).items():
+            full = f"{name}.{role}"
+            rows = (
+                cast("dict[str, JsonValue]", facts).get("rows") if isinstance(facts, dict) else None
+            )
+            if full in run.data and rows != run.data[full]:
+                yield f"protocol.{named(name)}.data.{named(role)}.rows: other rows than data.{full}"
+
+
+def _sound(overlap: OverlapRecord) -> bool:
+    counts = 0 <= overlap.duplicates <= overlap.items and 0 <= overlap.contained <= overlap.items
+    return counts and math.isclose(overlap.share, overlap.contained / overlap.items, abs_tol=1e-9)

@@ -1,0 +1,92 @@
+"""The page: one file, no server, nothing loaded from anywhere.
+
+Strangers' texts are on it. They arrive as JSON that cannot end its element, are shown as text by a
+script that builds no markup from strings, and a Content-Security-Policy lets the browser run that
+script and nothing else.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+
+from pydantic import JsonValue
+
+__all__ = ["SCRIPTS", "embedded_json", "page"]
+
+SCRIPTS = (
+    "format.js",
+    "state.js",
+    "charts.js",
+    "table.js",
+    "detail.js",
+    "exports.js",
+    "page.js",
+)
+"""The page's script, in the order in which it is put together."""
+
+
+def page(data: Mapping[str, JsonValue]) -> str:
+    """Return the page as HTML.
+
+    Args:
+        data: what it shows (:func:`ilubench.leaderboard.view.page_data`).
+    """
+    import jinja2
+
+    style = _text("page.css")
+    script = '"use strict";\n(() => {\n' + "\n".join(map(_text, SCRIPTS)) + "})();\n"
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        _text("index.html.j2")
+    )
+    return template.render(
+        policy=_policy(script, style),
+        style=_raw(style, "style"),
+        script=_raw(script, "script"),
+        data=_raw(embedded_json(data), "script"),
+    )
+
+
+def embedded_json(value: Mapping[str, JsonValue]) -> str:
+    """Return JSON that may stand in a `<script>` element, whatever texts it holds.
+
+    `<`, `>` and `&` become escapes, so that neither `</script>` nor `<!--` is there; all other than
+    ASCII does too, and with it the line separators that old scripts take for the end of a line.
+    """
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for char in "<>&":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _text(name: str) -> str:
+    found = files("ilubench.leaderboard").joinpath("template", name)
+    return found.read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+def _raw(text: str, element: str) -> str:
+    """Mark our own text as what an element holds; it must not end that element."""
+    import markupsafe
+
+    if f"</{element}" in text.lower() or "<!--" in text:
+        raise ValueError(f"a text would end its <{element}>")
+    return markupsafe.Markup(text)
+
+
+def _policy(script: str, style: str) -> str:
+    """Return the Content-Security-Policy: nothing but this script, this style and data: images."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src '{_hash(script)}'",
+            f"style-src '{_hash(style)}'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,202 @@
+"""A suite's entries, compared: who can stand in one table, ranks, recovery at every checkpoint.
+
+What is computed from the samples is kept in a folder outside the leaderboard, under a hash of all
+that determines it (records, samples, code): a page is then built again in seconds. It never lies
+beside the records, where a submission could bring its own.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from ilubench.figures import RobustnessRow
+from ilubench.finished import FinishedRun
+from ilubench.identity import code_closure, digest
+from ilubench.intervals import Figure
+from ilubench.leaderboard.curves import recovery_curve
+from ilubench.leaderboard.files import Board, finished
+from ilubench.leaderboard.records import Entry
+from ilubench.ranking import RankedTable, rank_runs
+from ilubench.store import write_atomic
+
+__all__ = ["Curves", "Group", "MetricRanks", "Place", "ranked_groups"]
+
+Kept = TypeVar("Kept")
+
+Curves = dict[str, dict[str, tuple[Figure, ...]]]
+"""Primary metric -> attack -> recovery at each checkpoint after the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry stands in one metric; ``rank`` is None where ``note`` says why.
+
+    ``ties`` are the entries that it was not told apart from.
+    """
+
+    entry: str
+    rank: int | None
+    note: str
+    ties: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRanks:
+    """One primary metric.
+
+    Attributes:
+        metric: its label.
+        places: by rank, then by RA_core; references last.
+        pairs: how many pairs of rows the ranks rest on.
+        least_seeds: that a pair shares; 0 without pairs.
+        detectable: smallest difference of RA_core that (the sharpest pair, every pair) could have
+            shown; None where nothing was compared.
+        notes: what a reader must know beside the table.
+    """
+
+    metric: str
+    places: tuple[Place, ...]
+    pairs: int
+    least_seeds: int
+    detectable: tuple[float, float] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Entries of a suite that stand in one table: one suite version, engine and dtype.
+
+    Attributes:
+        suite: its name.
+        suite_version: of the suite.
+        engine: that scored.
+        dtype: of the weights.
+        entries: in the order of their ids.
+        rows: entry -> primary metric -> its row.
+        ranks: one for each primary metric.
+        curves: entry -> recovery at each checkpoint.
+    """
+
+    suite: str
+    suite_version: int
+    engine: str
+    dtype: str
+    entries: tuple[Entry, ...]
+    rows: dict[str, dict[str, RobustnessRow]]
+    ranks: tuple[MetricRanks, ...]
+    curves: dict[str, Curves]
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other groups of its suite."""
+        return f"{self.suite} {self.suite_version}, {self.engine}, {self.dtype}"
+
+
+def ranked_groups(board: Board, cache: Path) -> tuple[Group, ...]:
+    """Return a suite's entries, compared; the newest version and the largest group first.
+
+    Args:
+        board: a suite's records.
+        cache: folder of what was computed before; made where it is not there.
+
+    Raises:
+        UsageError: entries of one group are not alike, hence not comparable.
+        DataError: an entry's figures do not follow from its samples.
+    """
+    apart: dict[tuple[int, str, str], list[Entry]] = {}
+    for entry in board.entries:
+        run = entry.run
+        apart.setdefault((run.suite_version, run.engine, run.dtype), []).append(entry)
+    order = sorted(apart.items(), key=lambda item: (-item[0][0], -len(item[1]), item[0]))
+    code = digest(dict(code_closure(["ilubench.ranking", "ilubench.leaderboard.curves"])))
+    return tuple(_group(board, tuple(entries), _Memory(cache, code)) for _, entries in order)
+
+
+# --- inside ---
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Results by a hash of what determines them."""
+
+    folder: Path
+    code: str
+
+    def recall(
+        self, kind: type[Kept], entries: Sequence[Entry], compute: Callable[[], Kept]
+    ) -> Kept:
+        """Return what was kept, else compute and keep it; what cannot be read is no result."""
+        numpy = importlib.metadata.version("numpy")
+        named = [str(kind), self.code, numpy, *map(_fingerprint, entries)]
+        file = self.folder / f"{digest({'of': list(named)})}.json"
+        form: TypeAdapter[Kept] = TypeAdapter(kind)
+        with contextlib.suppress(OSError, ValidationError):
+            return form.validate_json(file.read_bytes())
+        found = compute()
+        write_atomic(file, form.dump_json(found))
+        return found
+
+
+def _fingerprint(entry: Entry) -> str:
+    run = json.dumps([entry.entry, entry.run.model_dump(mode="json"), entry.config])
+    return hashlib.sha256(f"{run}{entry.samples.sha256}".encode()).hexdigest()
+
+
+def _group(board: Board, entries: tuple[Entry, ...], memory: _Memory) -> Group:
+    runs: dict[str, FinishedRun] = {}
+
+    def run_of(entry: Entry) -> FinishedRun:
+        """Samples are read only where something must be computed from them."""
+        if entry.entry not in runs:
+            runs[entry.entry] = finished(entry, board.folder)
+        return runs[entry.entry]
+
+    ranks = memory.recall(
+        tuple[MetricRanks, ...], entries, lambda: _ranks(entries, list(map(run_of, entries)))
+    )
+    curves = {
+        entry.entry: memory.recall(Curves, [entry], lambda e=entry: _curves(run_of(e)))  # type: ignore[misc]
+        for entry in entries
+    }
+    form = TypeAdapter(dict[str, RobustnessRow])
+    rows = {entry.entry: form.validate_python(entry.run.rows) for entry in entries}
+    first = entries[0].run
+    return Group(
+        first.suite, first.suite_version, first.engine, first.dtype, entries, rows, ranks, curves
+    )
+
+
+def _ranks(entries: Sequence[Entry], runs: Sequence[FinishedRun]) -> tuple[MetricRanks, ...]:
+    ids = {entry.run.run: entry.entry for entry in entries}
+    if not any(run.rows for run in runs):
+        return ()
+    return tuple(_metric(one, ids) for one in rank_runs(runs).tables)
+
+
+def _metric(one: RankedTable, ids: dict[str, str]) -> MetricRanks:
+    entry_of = {row.name: ids[row.run.record.run] for row in one.rows}
+    places = tuple(
+        Place(entry_of[row.name], row.rank, row.note, tuple(entry_of[tie] for tie in row.ties))
+        for row in one.rows
+    )
+    pairs = () if one.comparison is None else one.comparison.pairs
+    least = min((pair.difference.n_seeds for pair in pairs), default=0)
+    limits = None if one.comparison is None else one.comparison.detectable
+    return MetricRanks(one.metric, places, len(pairs), least, limits, one.notes)
+
+
+def _curves(run: FinishedRun) -> Curves:
+    found: Curves = {}
+    for label in run.rows if run.samples is not None else ():
+        mine, original = run.scores(label), run.original(label)
+        found[label] = {
+            course.attack: recovery_curve(mine, original, course) for course in mine.courses
+        }
+    return found

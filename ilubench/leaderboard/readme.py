@@ -1,0 +1,209 @@
+"""A suite's tables as Markdown, between markers in its README. Pure."""
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import quote
+
+from ilubench.errors import DataError
+from ilubench.figures import AttackFigures, RobustnessRow
+from ilubench.finished import REFERENCES
+from ilubench.intervals import Figure
+from ilubench.leaderboard.best import best_attack
+from ilubench.leaderboard.files import Board
+from ilubench.leaderboard.ranked import Group, MetricRanks, Place
+from ilubench.leaderboard.records import Entry, Reported
+from ilubench.markdown import cell, table
+from ilubench.report import figure_text
+
+__all__ = ["BEGIN", "END", "readme_text", "suite_tables"]
+
+BEGIN = "<!-- tables: made by `ilubench leaderboard build`; edit outside of these two lines -->"
+END = "<!-- end of tables -->"
+
+HOW = (
+    "95 % intervals over seeds and items. Ranks are by RA_core: 1 + the number of rows that are "
+    "significantly better (paired by seed and item, two-sided, alpha .05, Holm over all pairs of "
+    "the table), so rows that cannot be told apart share a rank (=). Collapsed and diverged rows "
+    "come last and have none, like the references. Every figure follows from the samples that a "
+    "row's record points to: `ilubench leaderboard check`."
+)
+
+
+def readme_text(existing: str | None, board: Board, groups: Sequence[Group]) -> str:
+    """Return a suite's README with its tables anew.
+
+    Args:
+        existing: the text that is there; None where there is none.
+        board: the suite's records.
+        groups: its entries, compared.
+
+    Raises:
+        DataError: the text has not one begin and, behind it, one end of the tables.
+    """
+    tables = f"{BEGIN}\n\n{suite_tables(board, groups)}\n\n{END}"
+    if existing is None:
+        return f"# {board.suite}\n\n{tables}\n"
+    head, begin, rest = existing.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in head or END in tail:
+        problem = f"{board.folder / 'README.md'}: no place for the tables, or more than one"
+        raise DataError(f"{problem}; it is between the two lines `{BEGIN}` and `{END}`")
+    return f"{head}{tables}{tail}"
+
+
+def suite_tables(board: Board, groups: Sequence[Group]) -> str:
+    """Return all tables of a suite as Markdown."""
+    parts: list[str] = []
+    for group in groups:
+        parts += _group(board, group)
+    if not groups:
+        parts.append("Nobody has submitted a measured row yet.")
+    if board.reported:
+        parts += _reported(board.reported)
+    return "\n\n".join(parts)
+
+
+# --- measured rows
+
+
+def _group(board: Board, group: Group) -> Iterator[str]:
+    version = f"Suite {cell(group.suite)} version {group.suite_version}"
+    yield f"{version}, engine {cell(group.engine)}, {cell(group.dtype)}. {HOW}"
+    for ranks in group.ranks:
+        yield f"**{cell(ranks.metric)}**: 1 = forgotten, 0 = known"
+        shown = [
+            _cells(board, group, ranks, place)
+            for place in sorted(ranks.places, key=lambda one: _order(group, ranks, one))
+        ]
+        yield table(_head(group, ranks), shown)
+        yield "\n".join(_below(ranks))
+
+
+def _rows(group: Group, ranks: MetricRanks) -> list[RobustnessRow]:
+    return [group.rows[place.entry][ranks.metric] for place in ranks.places]
+
+
+def _order(group: Group, ranks: MetricRanks, place: Place) -> tuple[bool, bool, int, int]:
+    """References last, before them what fell; else as ranked."""
+    row = group.rows[place.entry][ranks.metric]
+    is_reference = _entry(group, place).run.method.get("use") in REFERENCES
+    return (
+        is_reference,
+        row.status != "ok",
+        place.rank or len(ranks.places),
+        ranks.places.index(place),
+    )
+
+
+def _entry(group: Group, place: Place) -> Entry:
+    return next(entry for entry in group.entries if entry.entry == place.entry)
+
+
+def _head(group: Group, ranks: MetricRanks) -> list[str]:
+    rows = _rows(group, ranks)
+    core = next((row.ra_core_attacks for row in rows if row.ra_core_attacks), ())
+    named = f"RA_core over {cell('{' + ', '.join(core) + '}')}" if core else "RA_core"
+    return [
+        "rank",
+        "method",
+        "tier",
+        "seeds",
+        "unlearned",
+        named,
+        "RA_all",
+        "worst case",
+        "recovery",
+        "utility kept",
+        "FA difference, lowest",
+        "links",
+    ]
+
+
+def _cells(board: Board, group: Group, ranks: MetricRanks, place: Place) -> list[str]:
+    entry, row = _entry(group, place), group.rows[place.entry][ranks.metric]
+    shared = [one.rank for one in ranks.places].count(place.rank) > 1
+    rank = f"{place.rank}{'=' if shared else ''}" if place.rank else f"- ({cell(place.note)})"
+    best = best_attack(board, entry.entry, ranks.metric, row.worst_case)
+    worst = _shown(row.worst_case)
+    if best is not None:
+        worst = f"{_shown(best.figure)} ({cell(best.title)}, by {cell(best.by)})"
+    disputed = ", **disputed**" if entry.disputed else ""
+    return [
+        rank,
+        f"[{cell(entry.title)}]({entry.entry}.json)",
+        f"{entry.tier}{disputed}",
+        str(row.ra.n_seeds),
+        _shown(row.forget_unlearned),
+        _shown(row.ra_core),
+        _shown(row.ra),
+        worst,
+        _shown(row.recovery),
+        _shown(row.utility.kept[row.utility.worst or 0]),
+        _lowest_fa(row.attacks),
+        _links(code=entry.submission.code, paper=entry.submission.paper),
+    ]
+
+
+def _shown(figure: Figure | None) -> str:
+    """A figure, whose note may hold names that others chose."""
+    text = figure_text(figure)
+    return cell(text) if figure is None or figure.value is None else text
+
+
+def _lowest_fa(attacks: Sequence[AttackFigures]) -> str:
+    found = [
+        (part.fa_difference.value, place)
+        for place, part in enumerate(attacks)
+        if part.fa_difference.value is not None
+    ]
+    if not found:
+        return _shown(attacks[0].fa_difference)
+    part = attacks[min(found)[1]]
+    return f"{_shown(part.fa_difference)} ({cell(part.attack)})"
+
+
+def _links(**links: str) -> str:
+    """Links to validated addresses; what could end a link or a cell is encoded."""
+    found = (f"[{name}]({quote(url, safe=':/?#@!$&+,;=%~')})" for name, url in links.items() if url)
+    return ", ".join(found) or "-"
+
+
+def _below(ranks: MetricRanks) -> Iterator[str]:
+    if ranks.detectable is None:
+        yield "Nothing could be ranked: no two rows can be compared."
+    else:
+        low, high = ranks.detectable
+        yield (
+            "Smallest difference of RA_core that this table could have shown (alpha 0.05 over "
+            f"{ranks.pairs} pairs, power 0.8): {high:.3f} in every pair, {low:.3f} in the sharpest."
+        )
+    for note in ranks.notes:
+        yield f"- {cell(note)}"
+
+
+# --- reported rows
+
+
+def _reported(rows: Sequence[Reported]) -> Iterator[str]:
+    yield (
+        "**Reported in papers**, on their own scales and with their own protocols: never ranked, "
+        "not comparable with the rows above."
+    )
+    head = ["method", "model", "figures", "from", "provenance"]
+    yield table(head, [_reported_cells(one) for one in rows])
+
+
+def _reported_cells(one: Reported) -> list[str]:
+    figures = "; ".join(
+        f"{figure.metric} {figure.state} {figure.value:g} (higher: {figure.higher_is})"
+        for figure in one.figures
+    )
+    source = {"paper": "the paper", "poster": "the poster", "notes": "others' notes"}[one.source]
+    provenance = f"checked against {source}" if one.checked else f"unverified, from {source}"
+    where = cell(one.where)
+    return [
+        f"[{cell(one.title)}](reported/{one.entry}.json)",
+        cell(one.model),
+        cell(figures),
+        f"{where} ({_links(paper=one.paper)})" if one.paper else where,
+        provenance,
+    ]

@@ -1,0 +1,243 @@
+"""A record's figures, computed again from the samples that it points to."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import pyarrow.compute as pc
+
+from ilubench.errors import DataError
+from ilubench.estimators import estimate
+from ilubench.finished import FinishedRun
+from ilubench.leaderboard.consistency import entry_problems, run_problems
+from ilubench.leaderboard.files import finished_run
+from ilubench.leaderboard.records import (
+    AttackEntry,
+    AttackResult,
+    Comparison,
+    Entry,
+    Reported,
+    Verification,
+)
+from ilubench.leaderboard.safe_json import named, short
+from ilubench.leaderboard.shipped import suite_problems
+from ilubench.leaderboard.verify import compare_runs
+from ilubench.results import RunRecord
+from ilubench.specs import Estimator, SuiteSpec
+
+__all__ = [
+    "attack_problems",
+    "figure_problems",
+    "measured_problems",
+    "reported_problems",
+    "verification_problems",
+    "without_samples",
+]
+
+SAME = 1e-6
+"""How far a figure may lie from what is computed again, absolutely and relatively."""
+
+Key: TypeAlias = tuple[str, int, str, str]
+
+
+def without_samples(run: FinishedRun) -> FinishedRun:
+    """Return a run with its recomputed rows alone: a board's samples together would fill memory."""
+    return replace(run, samples=None, unread="", recorded=dict(run.rows))
+
+
+def measured_problems(entry: Entry, run: FinishedRun) -> Iterator[str]:
+    """Yield what is wrong with an entry: what it says twice, its suite, its figures.
+
+    Args:
+        entry: the record.
+        run: it, with its samples.
+
+    Raises:
+        DataError: a row does not follow from the samples; names metric and figure.
+    """
+    suite = _suite(run)
+    yield from entry_problems(entry, suite)
+    yield from suite_problems(entry.run, suite, run.settings)
+    yield from figure_problems(run, "run.")
+
+
+def figure_problems(run: FinishedRun, prefix: str = "") -> Iterator[str]:
+    """Yield what does not follow from a run's samples.
+
+    Args:
+        run: with its samples.
+        prefix: of the fields' names.
+
+    Raises:
+        DataError: a row does not follow from the samples; names metric and figure.
+    """
+    for label in run.rows:
+        run.scores(label)
+    for problem in (*_seed_problems(run), *_score_problems(run)):
+        yield f"{prefix}{problem}"
+
+
+def verification_problems(
+    entry: Entry, run: FinishedRun, one: Verification, folder: Path
+) -> Iterator[str]:
+    """Yield what is wrong with a verification.
+
+    Args:
+        entry: that it is of.
+        run: the entry's.
+        one: the verification.
+        folder: the suite's.
+
+    Raises:
+        IlubenchError: its samples are not what it points to, its rows do not follow from them, or
+            it did not measure the same.
+    """
+    suite = _suite(run)
+    if one.seeds != one.run.seeds:
+        yield "seeds: are not those of its run"
+    if set(one.seeds) & set(entry.run.seeds):
+        yield "seeds: are not fresh; the entry has some of them"
+    if one.run.run == entry.run.run:
+        yield "run.run: is the entry's own run"
+    if one.kind == "weights" and not entry.weights:
+        yield "kind: the entry has no weights that could be verified"
+    yield from _method_problems(one.run, entry.run)
+    for problem in run_problems(one.run, suite):
+        yield f"run.{problem}"
+    verified = finished_run(run.path, one.run, entry.config, folder, one.samples)
+    yield from figure_problems(verified, "run.")
+    # the comparison of the two runs, as `ilubench leaderboard verify` writes it
+    expected = compare_runs(run, verified)
+    yield from _comparison_problems(one.comparisons, expected)
+
+
+def attack_problems(
+    attack: AttackEntry, one: AttackResult, entry: Entry, folder: Path
+) -> Iterator[str]:
+    """Yield what is wrong with what an attack did to an entry.
+
+    Args:
+        attack: the record.
+        one: its result.
+        entry: that was attacked.
+        folder: the suite's.
+
+    Raises:
+        DataError: its samples are not what it points to, or its rows do not follow from them.
+    """
+    version = attack.suite_version
+    if not version == one.run.suite_version == entry.run.suite_version:
+        yield f"run.suite_version: the attack is on version {version}; all three must agree"
+    if len(one.run.attacks) != 1:
+        yield "run.attacks: must be the attack alone"
+    yield from _method_problems(one.run, entry.run)
+    for role in sorted(one.run.data.keys() & entry.run.data.keys()):
+        if one.run.data[role] != entry.run.data[role]:
+            yield f"run.data.{named(role)}: other rows than the entry's"
+    path = folder / "attacks" / f"{attack.entry}.json"
+    run = finished_run(path, one.run, attack.config, folder, one.samples)
+    suite = _suite(run)
+    for problem in run_problems(one.run, suite):
+        yield f"run.{problem}"
+    yield from suite_problems(one.run, suite, run.settings, whole=False)
+    yield from figure_problems(run, "run.")
+
+
+def reported_problems(record: Reported) -> Iterator[str]:
+    """Yield what is wrong with a row of a paper; its numbers follow from nothing at hand."""
+    if not record.citation.strip():
+        yield "citation: is empty; say where the numbers are from"
+    seen = set()
+    for place, one in enumerate(record.figures):
+        key = (one.metric, one.state)
+        if key in seen:
+            yield f"figures.{place}: {short(one.metric)} of {short(one.state)} stands there twice"
+        seen.add(key)
+
+
+# --- inside ---
+
+
+def _suite(run: FinishedRun) -> SuiteSpec:
+    if run.suite is None:
+        raise DataError(f"{run.path}: {run.unread}")
+    return run.suite
+
+
+def _method_problems(mine: RunRecord, entry: RunRecord) -> Iterator[str]:
+    """The same method with the same settings, also where its weights were given."""
+    for field in ("method", "method_version"):
+        if getattr(mine, field) != getattr(entry, field):
+            yield f"run.{field}: is not the entry's"
+
+
+def _comparison_problems(
+    told: Sequence[Comparison], expected: Sequence[Comparison]
+) -> Iterator[str]:
+    names = [[(one.metric, one.figure) for one in side] for side in (told, expected)]
+    if names[0] != names[1]:
+        yield f"comparisons: must be of {', '.join(one.figure for one in expected)}"
+        return
+    for place, (one, other) in enumerate(zip(told, expected, strict=True)):
+        for field in ("submitted", "verified", "low", "high"):
+            a, b = getattr(one, field), getattr(other, field)
+            if not _close(a, b):
+                yield f"comparisons.{place}.{field}: is {a:.6f}, and {b:.6f} by the samples"
+
+
+def _seed_problems(run: FinishedRun) -> Iterator[str]:
+    """More seeds in the samples than the record names would count in its figures."""
+    if run.samples is None:
+        raise DataError(f"{run.path}: {run.unread}")
+    found = sorted(pc.unique(run.samples["seed"]).to_pylist())
+    if found != sorted(run.record.seeds):
+        yield f"seeds: are {list(run.record.seeds)!r:.80}, and {found!r:.80} in the samples"
+
+
+def _score_problems(run: FinishedRun) -> Iterator[str]:
+    """The summaries before any attack against the samples: there is one of each, and it is so."""
+    samples = _before(run)
+    told: dict[Key, int] = {}
+    for place, score in enumerate(run.record.scores):
+        key = (score.who, score.seed, score.scorer, score.metric)
+        where = f"scores.{place}"
+        if told.setdefault(key, place) != place:
+            yield f"{where}: of the same as scores.{told[key]}"
+        elif key not in samples:
+            yield f"{where}: no samples of {short(score.scorer)}.{short(score.metric)}"
+        else:
+            found = _summary(score.estimator, samples[key])
+            for field, value in found.items():
+                if not _close(getattr(score, field), value):
+                    yield f"{where}.{field}: is {getattr(score, field)}, and {value} by the samples"
+    for who, seed, scorer, metric in samples.keys() - told.keys():
+        yield f"scores: {who}, seed {seed}, {short(scorer)}.{short(metric)} is missing"
+
+
+def _summary(
+    estimator: Estimator, lines: Sequence[tuple[float, str, str]]
+) -> Mapping[str, float | None]:
+    values, groups, labels = zip(*lines, strict=True)
+    value, se = estimate(estimator, values, groups, labels)
+    return {"n": len(values), "value": value, "se": se}
+
+
+def _before(run: FinishedRun) -> dict[Key, list[tuple[float, str, str]]]:
+    """(who, seed, scorer, metric) -> value, group and label of each item, before any attack."""
+    if run.samples is None:
+        raise DataError(f"{run.path}: {run.unread}")
+    own = run.samples.filter(pc.equal(run.samples["attack"], ""))
+    names = ("who", "seed", "scorer", "metric", "value", "group", "label")
+    found: dict[Key, list[tuple[float, str, str]]] = {}
+    columns = (own[name].to_pylist() for name in names)
+    for who, seed, scorer, metric, *line in zip(*columns, strict=True):
+        found.setdefault((who, seed, scorer, metric), []).append(tuple(line))
+    return found
+
+
+def _close(told: float | None, found: float | None) -> bool:
+    if told is None or found is None:
+        return told is found
+    return math.isclose(told, found, rel_tol=SAME, abs_tol=SAME)

@@ -1,0 +1,204 @@
+"""JSON from strangers: regular files of bounded size, and nothing that JSON leaves open."""
+
+import json
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ilubench.errors import DataError
+
+__all__ = ["MAX_RECORD", "check_plain_file", "named", "parse", "read_json", "read_text", "short"]
+
+MAX_RECORD = 4_000_000
+"""Bytes that a record may have: ten times what a run of ten seeds and six attacks has."""
+
+MAX_DEPTH = 64
+MAX_WHOLE = 2**63
+MAX_STRING = 20_000
+
+SEVERAL_LINES = (
+    ("config",),
+    ("environment",),
+    ("citation",),
+    ("remarks",),
+    ("submission", "citation"),
+    ("submission", "remarks"),
+)
+"""Where text may have line ends; below `run` there are prompts in `protocol`, and messages."""
+
+IN_RUNS = ("protocol", "method", "failures")
+TURNED = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of text: with them a line shows other than what it says."""
+
+
+def read_json(path: Path, limit: int = MAX_RECORD) -> JsonValue:
+    """Return what a JSON file holds, and refuse what JSON leaves open.
+
+    Args:
+        path: a regular file.
+        limit: bytes that it may have.
+
+    Raises:
+        DataError: a link or no regular file, too large, no UTF-8 or with a byte order mark, no
+            JSON, a key given twice, NaN or infinity or a whole number of more than 64 bits, nested
+            deeper than 64, a text with control characters.
+    """
+    return parse(path, read_text(path, limit))
+
+
+def read_text(path: Path, limit: int) -> str:
+    """Return a regular file's text; never waits for a pipe, never reads more than the limit.
+
+    Raises:
+        DataError: a link or no regular file, too large, no UTF-8, or with a byte order mark.
+    """
+    check_plain_file(path, limit)
+    # between the look and the opening the file may have become another one
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        with os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb") as handle:
+            if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+                raise DataError(f"{path} is no regular file")
+            content = handle.read(limit + 1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(content) > limit:
+        raise DataError(f"{path} has more than {limit} bytes")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: no UTF-8 text, at byte {error.start}") from error
+    if text.startswith("\ufeff"):
+        raise DataError(f"{path}: begins with a byte order mark; save it as plain UTF-8")
+    return text
+
+
+def parse(path: Path, text: str) -> JsonValue:
+    """Return what a JSON text holds; ``path`` is for messages.
+
+    Raises:
+        DataError: as `read_json`.
+    """
+    try:
+        value: JsonValue = json.loads(
+            text,
+            object_pairs_hook=_pairs,
+            parse_constant=_constant,
+            parse_float=_real,
+            parse_int=_whole,
+        )
+        problem = next(_problems(value), None)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{path}: no JSON: {error.msg} ({where})") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: its values are nested deeper than {MAX_DEPTH}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    if problem is not None:
+        raise DataError(f"{path}: {problem}")
+    return value
+
+
+def short(text: str) -> str:
+    """Return a stranger's text for a message: escaped, and not long."""
+    return ascii(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+def named(field: str) -> str:
+    """Return a stranger's field name for a message: escaped, not long, without quotes."""
+    return short(field)[1:-1]
+
+
+def check_plain_file(path: Path, limit: int) -> os.stat_result:
+    """Return a file's facts; refuse what is no regular file of at most ``limit`` bytes.
+
+    Raises:
+        DataError: no such file, a link, in a folder that is a link, a device, or too large.
+    """
+    try:
+        found = path.lstat()
+        above = path.parent.lstat() if path.parent.name else None
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read: {problem}") from error
+    if above is not None and stat.S_ISLNK(above.st_mode):
+        raise DataError(f"{path.parent} is a link; records and samples lie in plain folders")
+    if stat.S_ISLNK(found.st_mode):
+        raise DataError(f"{path} is a link; put the file itself there")
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} is no regular file")
+    if found.st_size > limit:
+        raise DataError(f"{path} has {found.st_size} bytes; {limit} are allowed")
+    return found
+
+
+# --- inside ---
+
+
+def _pairs(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    found: dict[str, JsonValue] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {short(key)} is given twice")
+        found[key] = value
+    return found
+
+
+def _constant(text: str) -> JsonValue:
+    raise ValueError(f"{text} is no figure")
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{short(text)} is too large for a figure")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20 or abs(value := int(text)) >= MAX_WHOLE:
+        raise ValueError(f"{short(text)} is too large for a whole number")
+    return value
+
+
+def _problems(value: JsonValue) -> Iterator[str]:
+    """What no record may hold anywhere: great depth, and texts that are not what they seem."""
+    rest: list[tuple[tuple[str, ...], JsonValue]] = [((), value)]
+    while rest:
+        place, one = rest.pop()
+        if len(place) > MAX_DEPTH:
+            yield f"its values are nested deeper than {MAX_DEPTH}"
+            return
+        if isinstance(one, str):
+            yield from _text_problems(place, one)
+        elif isinstance(one, dict):
+            for key in one:
+                yield from _text_problems(place, key)
+            rest += [((*place, key), below) for key, below in one.items()]
+        elif isinstance(one, list):
+            rest += [((*place, str(index)), below) for index, below in enumerate(one)]
+
+
+def _text_problems(place: tuple[str, ...], text: str) -> Iterator[str]:
+    where = named(".".join(place)) or "a key"
+    if len(text) > MAX_STRING:
+        yield f"{where}: a text of {len(text)} characters; {MAX_STRING} are allowed"
+    if text.isascii() and text.isprintable():
+        return
+    for character in text:
+        if character in "\n\t" and _several_lines(place):
+            continue
+        if character in TURNED or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            yield f"{where}: has the control character U+{ord(character):04X}; leave it out"
+
+
+def _several_lines(place: tuple[str, ...]) -> bool:
+    if any(place[: len(head)] == head for head in SEVERAL_LINES):
+        return True
+    return any(one == "run" and two in IN_RUNS for one, two in pairwise(place))

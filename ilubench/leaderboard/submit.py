@@ -1,0 +1,271 @@
+"""A finished run, packaged as a leaderboard's entry."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import JsonValue, ValidationError
+
+from ilubench.errors import DataError, UsageError
+from ilubench.finished import REFERENCES, FinishedRun, read_run
+from ilubench.leaderboard.consistency import entry_problems, incomplete, seen_by, trained_roles
+from ilubench.leaderboard.files import record_bytes, validated, write_record
+from ilubench.leaderboard.records import (
+    MAX_SAMPLES,
+    Entry,
+    Package,
+    Pointer,
+    Submission,
+    Weights,
+)
+from ilubench.leaderboard.safe_json import check_plain_file, read_json, read_text
+from ilubench.leaderboard.samples import check_bounds, point
+from ilubench.loading import load_yaml
+from ilubench.run_files import read_record
+from ilubench.store import write_atomic
+
+__all__ = ["About", "Submitted", "next_steps", "read_citation", "submit"]
+
+RECORD, SAMPLES = "results.json", "samples.parquet"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a submitter says of a run.
+
+    Attributes:
+        by: who sends it in.
+        label: the row's name without the version; empty: what the run was asked for as.
+        title: what tables show; empty: the label.
+        code: https address of the method's code.
+        paper: https address of its paper.
+        citation: BibTeX, or words.
+        remarks: what a reader must know.
+        trains_on: data roles that it trains on besides those that its settings name.
+        package: of a method that does not come with ilubench.
+    """
+
+    by: str
+    label: str = ""
+    title: str = ""
+    code: str = ""
+    paper: str = ""
+    citation: str = ""
+    remarks: str = ""
+    trains_on: tuple[str, ...] = ()
+    package: Package | None = None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What was written.
+
+    Attributes:
+        path: the record.
+        entry: what it holds.
+        copied: the samples beside it; None where the record points to samples that lay there.
+        notes: what a reader of the record will ask about.
+    """
+
+    path: Path
+    entry: Entry
+    copied: Path | None
+    notes: tuple[str, ...]
+
+
+def submit(
+    folder: Path,
+    to: Path,
+    about: About,
+    *,
+    weights: tuple[Weights, ...] = (),
+    replace: bool = False,
+) -> Submitted:
+    """Write a finished run's entry and its samples into `<to>/<suite>/`, and return them.
+
+    Args:
+        folder: of the run.
+        to: the leaderboards' folder.
+        about: what the submitter says.
+        weights: of each seed, where they are published.
+        replace: whether an entry of that name may be there.
+
+    Raises:
+        DataError: the run is incomplete, lacks a file, its figures do not follow from its samples,
+            or what is said of it does not go with it; names the field.
+        UsageError: there is an entry of that name, or a word is no name, line or address.
+    """
+    run = _read(folder)
+    config = _config(folder)
+    label = about.label or _label(run, config)
+    name = f"{label}-{run.record.method_version}"
+    place = to / run.record.suite
+    path = place / f"{name}.json"
+    if path.exists() and not replace:
+        remedy = "give another --label, or --replace it"
+        raise UsageError(f"{path} is there already; {remedy}")
+    pointer, content = _samples(folder, place, f"{name}.parquet")
+    entry = _entry(run, (config, _environment(folder)), (name, label), about, (pointer, weights))
+    validated(path, record_bytes(entry).decode(), Entry, run.record.suite)
+    assert run.suite is not None  # `_read` refuses a run without samples
+    problem = next(entry_problems(entry, run.suite), None)
+    if problem is not None:
+        raise DataError(f"{folder}: {problem}")
+    copied = None
+    if content is not None:
+        copied = place / pointer.path
+        write_atomic(copied, content)
+    write_record(path, entry)
+    return Submitted(path, entry, copied, tuple(_notes(entry)))
+
+
+def next_steps(found: Submitted, weights_to: Path | None) -> list[str]:
+    """Return what a submitter does next, in lines.
+
+    Args:
+        found: what was written.
+        weights_to: where the weights were written, if they were.
+    """
+    record = found.path
+    files = [str(path) for path in (record, found.copied) if path is not None]
+    lines = [f"note: {note}" for note in found.notes]
+    lines.append(f"next: ilubench leaderboard check {record}")
+    lines.append(f"then, in a fork of ilubench: git add {' '.join(files)}; commit; pull request")
+    if found.entry.run.method["use"] in REFERENCES:
+        return lines
+    if not found.entry.weights:
+        lines.append("for the tier verified-weights: again with --weights-to FOLDER --replace")
+    elif any(not one.url for one in found.entry.weights):
+        where = f"the folders in {weights_to}" if weights_to is not None else "the weights"
+        lines.append(f"for the tier verified-weights: publish {where}, each seed's under its name,")
+        lines.append("and submit again with --weights-to FOLDER --weights https://... --replace")
+    return lines
+
+
+def read_citation(path: Path | None) -> str:
+    """Return a citation file's text; empty where there is no file.
+
+    Raises:
+        DataError: it cannot be read, or is longer than a citation may be.
+    """
+    return "" if path is None else read_text(path, 5000).strip()
+
+
+# --- inside ---
+
+
+def _read(folder: Path) -> FinishedRun:
+    """The run, with every figure computed again."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give a finished run's")
+    record, _ = read_record(folder / RECORD)
+    problem = incomplete(record)
+    if problem:
+        raise DataError(f"{folder}: {problem}")
+    if (folder / SAMPLES).is_file():
+        check_bounds(folder / SAMPLES)
+    run = read_run(folder)
+    if run.samples is None:
+        raise DataError(f"{folder}: {run.unread}; without samples nothing can be checked")
+    for label in run.rows:  # raises where a figure does not follow
+        run.bar(label)
+    return run
+
+
+def _config(folder: Path) -> dict[str, JsonValue]:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise DataError(f"{folder}: no config.yaml; give the whole folder of a run")
+    return load_yaml(path)
+
+
+def _environment(folder: Path) -> dict[str, JsonValue]:
+    path = folder / "env.json"
+    if not path.is_file():
+        raise DataError(f"{folder}: no env.json; give the whole folder of a run")
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: must be an object with fields")
+    return found
+
+
+def _label(run: FinishedRun, config: Mapping[str, JsonValue]) -> str:
+    """What the method was asked for as: a suite's label for a variant says more than the method."""
+    asked = config.get("run")
+    method = asked.get("method") if isinstance(asked, dict) else None
+    use = method.get("use") if isinstance(method, dict) else None
+    text = use if isinstance(use, str) else str(run.record.method["use"])
+    plain = re.sub(r"[^a-z0-9_-]+", "-", text.rpartition(":")[2].lower()).strip("-_")
+    if not plain:
+        raise UsageError(f"{text!r} makes no name; give --label")
+    return plain
+
+
+def _samples(folder: Path, place: Path, name: str) -> tuple[Pointer, bytes | None]:
+    """The pointer to the samples, and what must be written; None where they lie in the suite's."""
+    file = folder / SAMPLES
+    check_plain_file(file, MAX_SAMPLES)
+    here, there = file.absolute(), place.absolute()
+    if ".." not in here.parts and here.is_relative_to(there):
+        return point(there, here.relative_to(there).as_posix()), None
+    found = point(folder, SAMPLES)
+    return found.model_copy(update={"path": name}), file.read_bytes()
+
+
+def _entry(
+    run: FinishedRun,
+    told: tuple[dict[str, JsonValue], dict[str, JsonValue]],
+    names: tuple[str, str],
+    about: About,
+    files: tuple[Pointer, tuple[Weights, ...]],
+) -> Entry:
+    suite = run.suite
+    assert suite is not None
+    roles = tuple(dict.fromkeys((*trained_roles(run.record, suite), *about.trains_on)))
+    # a method that says itself what it trained on, and one of which it is said, are marked alike
+    record = run.record.model_copy(update={"seen": seen_by(run.record, suite, roles)})
+    try:
+        return Entry(
+            entry=names[0],
+            title=about.title or names[1],
+            run=record,
+            config=told[0],
+            environment=told[1],
+            samples=files[0],
+            weights=files[1],
+            trains_on=roles,
+            package=about.package,
+            submission=Submission(
+                by=about.by,
+                day=datetime.now(tz=UTC).date(),
+                code=about.code,
+                paper=about.paper,
+                citation=about.citation,
+                remarks=about.remarks,
+            ),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{field}: {message}, not {str(first['input'])!r:.80}") from error
+
+
+def _notes(entry: Entry) -> list[str]:
+    found = []
+    git = entry.environment.get("git")
+    commit = git.get("commit") if isinstance(git, dict) else None
+    if commit is None:
+        found.append("its origin is unknown: the run was not made in a git checkout of ilubench")
+    elif isinstance(git, dict) and git.get("dirty"):
+        found.append(f"made with changes on top of commit {commit}: say in --remarks which")
+    if not entry.run.data:
+        found.append(
+            "the hashes of its rows are not in the record: it was made by an older version"
+        )
+    use = str(entry.run.method["use"])
+    if ":" in use and entry.package is None:
+        found.append(f"the method is a file ({use}): a package could be verified as a method")
+    return found

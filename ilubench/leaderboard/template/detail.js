@@ -1,0 +1,152 @@
+// All that is known of one row, in a dialog.
+
+function detail(row, state) {
+  const board = boardOf(state);
+  return [
+    h("header", null,
+      h("h2", { id: "detail-title", tabindex: "-1" }, row.title),
+      h("button", {
+        type: "button", class: "close", "aria-label": "Close", onclick: () => go({ ...state, row: "" }),
+      }, "✕")),
+    h("p", { class: "lead" }, badge(row), row.disputed ? disputed() : null, " ",
+      `${row.method}, version ${row.version}, `, h("code", null, `leaderboards/${board.suite}/${row.id}.json`),
+      `, suite ${board.name}, seeds ${row.seeds.join(", ")}`),
+    row.reference ? null : standingText(row, state),
+    part("Figures", metricsTable(row, board),
+      figuresOf(row, state) && bestText(figuresOf(row, state))),
+    figuresOf(row, state) && part(`By attack, ${state.metric}`, attacksTable(row, state, board)),
+    row.kept && part("Utility and fine-tuning accuracy", utilityTable(row, board),
+      downstreamTable(row, board)),
+    row.verified.length ? part("Verifications", row.verified.map(verification)) : null,
+    part("Cost of unlearning", facts(Object.entries(row.cost).map(([name, value]) =>
+      [name.replaceAll("_", " "), large(value)]))),
+    part("Data and weights", dataFacts(row), weightsTable(row.weights)),
+    part("Submission", submission(row)),
+    part("Settings", facts(flat(row.settings))),
+    part("Environment", facts(flat(row.config))),
+    row.notes.length ? part("Notes of the run",
+      h("ul", null, row.notes.map((note) => h("li", null, DATA.texts[note])))) : null,
+  ];
+}
+
+const part = (title, ...content) => h("section", null, h("h3", null, title), content);
+
+const wide = (name, table) =>
+  h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, table);
+
+const heads = (...names) =>
+  h("thead", null, h("tr", null, names.map((name) => h("th", { scope: "col" }, name))));
+
+const cells = (first, ...others) =>
+  h("tr", null, h("th", { scope: "row" }, first), others.map((one) => h("td", null, one)));
+
+function facts(pairs) {
+  if (!pairs.length) return h("p", { class: "soft" }, "Nothing recorded.");
+  return h("dl", null, pairs.map(([name, value]) => [h("dt", null, name), h("dd", null, value)]));
+}
+
+function standingText(row, state) {
+  const figures = figuresOf(row, state);
+  if (!figures) return h("p", null, `It has no row in ${state.metric}.`);
+  if (figures.rank === null) return h("p", null, `Not ranked in ${state.metric}: ${figures.note}.`);
+  const titles = new Map(boardOf(state).rows.map((one) => [one.id, one.title]));
+  const ties = figures.ties.map((id) => titles.get(id) || id);
+  const apart = ties.length ? `not told apart from ${ties.join(", ")}` : "told apart from every other ranked row";
+  return h("p", null, `Rank ${figures.rank} in ${state.metric}: ${apart}.`);
+}
+
+function bestText(figures) {
+  if (!figures.best) return null;
+  const { title, by, figure } = figures.best;
+  return h("p", null, `Best known attack: ${title}, submitted by ${by}: worst case ${words(figure)}.`);
+}
+
+function metricsTable(row, board) {
+  const body = board.metrics.map((metric, k) => {
+    const found = row.m[k];
+    if (!found) return cells(metric.label, "no row");
+    const where = found.worst_at && h("span", { class: "where" }, found.worst_at[0]);
+    return cells(metric.label, found.rank ?? found.note, ...[found.f0, found.fu, found.core, found.all]
+      .map((figure) => figureFull(figure)), [figureFull(found.worst), where],
+    figureFull(found.recovery), found.n.join(" / "));
+  });
+  return wide("Figures of all metrics", h("table", { class: "plain" },
+    heads("metric", "rank", "f_0, original", "f_u, unlearned", "RA core", "RA all", "worst case",
+      "recovery", "seeds / items"),
+    h("tbody", null, body)));
+}
+
+function attacksTable(row, state, board) {
+  const found = figuresOf(row, state);
+  const body = board.attacks.map((attack, k) => {
+    const figures = found.attacks[k];
+    const name = attack.name + (row.seen.includes(attack.name) ? " (trained on)" : "");
+    if (!figures) return cells(name, "not run", "", "", "", "", "");
+    return cells(name, figureFull(figures[0]), figureFull(heatFigure(figures, { heat: "recovery" })),
+      figureFull(figures[1], 0), figureFull(figures[2]), figureFull(figures[3]),
+      sizes(figures[0], found.n).join(" / "));
+  });
+  return wide("Figures by attack", h("table", { class: "plain" },
+    heads("attack", "RA", "recovery", "half-life (steps)", "area", "vs never knew", "seeds / items"),
+    h("tbody", null, body)));
+}
+
+function utilityTable(row, board) {
+  return wide("Utility", h("table", { class: "plain" },
+    heads("utility metric", "unlearned", "kept of the original's", "seeds / items"),
+    h("tbody", null, board.utility.map((name, k) => cells(
+      name + (k === row.worst_utility ? " (worst)" : ""), figureFull(row.utility[k]), figureFull(row.kept[k]),
+      sizes(row.kept[k], ["–"]).join(" / "))))));
+}
+
+function downstreamTable(row, board) {
+  const line = (values, attack) => values
+    ? values.map((value, k) => `${attack.levels[k - 1] || attack.steps[k]}: ${value === null ? "–" : number(value)}`).join(", ")
+    : "–";
+  return wide("Fine-tuning accuracy and utility along the attacks", h("table", { class: "plain" },
+    heads("attack", "FA difference", "FA at each step", "utility kept at each step"),
+    h("tbody", null, board.attacks.map((attack, k) => cells(attack.name, figureFull(row.fa[k]),
+      line(row.fa_steps[k], attack), line(row.kept_steps[k], attack))))));
+}
+
+function verification(one) {
+  const told = `${one.kind === "method" ? "Method" : "Weights"}, by ${one.by}, ${one.day}, ` +
+    `seeds ${one.seeds.join(", ")}: `;
+  return [
+    h("p", null, told, one.disputed ? disputed() : "within what seeds and items explain"),
+    wide("Comparisons", h("table", { class: "plain" },
+      heads("figure", "submitted", "verified", "prediction interval of the difference"),
+      h("tbody", null, one.figures.map(([metric, figure, mine, theirs, low, high]) => cells(
+        `${metric}, ${figure}`, number(mine), number(theirs),
+        [`[${number(low)}, ${number(high)}]`, low > 0 || high < 0 ? " ⚑ excludes 0" : ""]))))),
+  ];
+}
+
+function dataFacts(row) {
+  const [path, sha, size] = row.samples;
+  return facts([
+    ["trains on, as declared", row.trains.join(", ") || "nothing declared"],
+    ["attacks' data among it", row.seen.join(", ") || "none"],
+    ["samples", [h("code", null, path), ` ${bytes(size)}, SHA-256 `, h("code", null, sha)]],
+    ...(row.package ? [["package", [`${row.package.name} ${row.package.version}, SHA-256 `,
+      h("code", null, row.package.sha256), " ", outside(row.package.url)]]] : []),
+  ]);
+}
+
+function weightsTable(weights) {
+  if (!weights.length) return h("p", { class: "soft" }, "No weights are named.");
+  return wide("Weights", h("table", { class: "plain" },
+    heads("seed", "SHA-256 of model.safetensors", "size", "from"),
+    h("tbody", null, weights.map(([seed, sha, size, url]) => cells(
+      seed, h("code", null, sha), bytes(size), outside(url) || "not published")))));
+}
+
+function submission(row) {
+  const { by, day, code, paper, citation, remarks } = row.by;
+  return [
+    facts([["by", by], ["day", day], ["run", row.run],
+      ...(code ? [["code", outside(code)]] : []), ...(paper ? [["paper", outside(paper)]] : [])]),
+    remarks ? h("p", { class: "remarks" }, remarks) : null,
+    citation ? h("pre", { tabindex: "0", "aria-label": "Citation" }, citation) : null,
+  ];
+}

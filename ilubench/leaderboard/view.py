@@ -1,0 +1,323 @@
+"""What the page shows, as plain values: records and ranks in, compact arrays out. Pure.
+
+Figures are packed (:mod:`ilubench.leaderboard.packing`); what the rows have in common (attacks,
+their steps, metrics) stands once. All texts are as the records have them: the page shows them as
+text, never as markup.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from pydantic import JsonValue
+
+from ilubench.errors import DataError, SpecError
+from ilubench.experiment import load_suite
+from ilubench.figures import AttackFigures, RobustnessRow
+from ilubench.finished import REFERENCES
+from ilubench.intervals import Figure
+from ilubench.leaderboard.best import BestAttack, best_attack
+from ilubench.leaderboard.files import Board
+from ilubench.leaderboard.packing import Texts, pack, pack_course, thousandths
+from ilubench.leaderboard.ranked import Group, MetricRanks, Place
+from ilubench.leaderboard.records import Entry, Reported, Verification
+
+__all__ = ["page_data"]
+
+OF_THE_MACHINE = ("device", "cores", "threads", "platform", "ilubench", "libraries")
+"""What the page shows of an entry's environment; the data's fingerprints are in its record."""
+
+OF_THE_SUITE = ("title", "utility", "attacks", "core_unseen")
+
+
+def page_data(boards: Sequence[tuple[Board, Sequence[Group]]]) -> dict[str, JsonValue]:
+    """Return the data of the page.
+
+    Args:
+        boards: each suite's records and its compared groups of entries.
+
+    Raises:
+        DataError: an entry's configuration does not tell its suite.
+    """
+    texts = Texts()
+    shown: list[JsonValue] = []
+    for board, groups in boards:
+        for number, group in enumerate(groups):
+            reported = board.reported if number == 0 else ()
+            shown.append(_group(board, group, texts, reported))
+            if number:
+                cast("dict[str, JsonValue]", shown[-1])["id"] = f"{board.suite}-{number + 1}"
+        if not groups and board.reported:
+            shown.append(_only_reported(board))
+    return {"boards": shown, "texts": texts.all()}
+
+
+# --------------------------------------------------------------------------- one table
+
+
+def _group(
+    board: Board, group: Group, texts: Texts, reported: Sequence[Reported]
+) -> dict[str, JsonValue]:
+    suite = _suite(group.entries[0])
+    labels = [one.metric for one in group.ranks]
+    attacks = _attacks(group, suite)
+    names = [cast("str", attack["name"]) for attack in attacks]
+    metrics = [_metric(one, group) for one in group.ranks]
+    rows = [_row(entry, group, names, texts) for entry in group.entries]
+    for row, entry in zip(rows, group.entries, strict=True):
+        cells = [_cell(board, group, entry, label) for label in labels]
+        row["m"] = [None if cell is None else _figures(cell, names, texts) for cell in cells]
+    return {
+        "id": board.suite,
+        "suite": group.suite,
+        "name": group.name,
+        "title": str(suite["title"]),
+        "version": group.suite_version,
+        "engine": group.engine,
+        "dtype": group.dtype,
+        "metrics": cast("JsonValue", metrics),
+        "utility": cast("JsonValue", [_label(metric) for metric in _maps(suite["utility"])]),
+        "attacks": cast("JsonValue", attacks),
+        "rows": cast("JsonValue", rows),
+        "reported": [_reported(one) for one in reported],
+    }
+
+
+def _only_reported(board: Board) -> dict[str, JsonValue]:
+    """A suite that nobody has measured yet."""
+    try:
+        values, _ = load_suite(board.suite)
+    except SpecError:
+        values = {}
+    return {
+        "id": board.suite,
+        "suite": board.suite,
+        "name": board.suite,
+        "title": str(values.get("title", board.suite)),
+        "version": None,
+        "engine": "",
+        "dtype": "",
+        "metrics": [],
+        "utility": [],
+        "attacks": [],
+        "rows": [],
+        "reported": [_reported(one) for one in board.reported],
+    }
+
+
+def _suite(entry: Entry) -> dict[str, JsonValue]:
+    suite = entry.config.get("suite")
+    if not isinstance(suite, dict) or any(name not in suite for name in OF_THE_SUITE):
+        needed = ", ".join(OF_THE_SUITE)
+        raise DataError(f"{entry.entry}: config.suite: must be the suite as it was run ({needed})")
+    return suite
+
+
+def _maps(value: JsonValue) -> list[dict[str, JsonValue]]:
+    found = value if isinstance(value, list) else []
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _label(metric: Mapping[str, JsonValue]) -> str:
+    label = str(metric.get("label", ""))
+    return label if metric.get("direction", "higher") == "higher" else f"{label} (negated)"
+
+
+def _metric(one: MetricRanks, group: Group) -> dict[str, JsonValue]:
+    chances = [rows[one.metric].forget_chance for rows in group.rows.values() if one.metric in rows]
+    limits = one.detectable
+    return {
+        "label": one.metric,
+        "chance": thousandths(chances[0]),
+        "detectable": None if limits is None else [thousandths(limit) for limit in limits],
+        "pairs": one.pairs,
+        "seeds": one.least_seeds,
+        # who ties with whom, and who is a reference, the rows themselves say
+        "notes": [note for note in one.notes if not note.startswith("not told apart")],
+    }
+
+
+def _attacks(group: Group, suite: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
+    """The attacks in the suite's order: those that any row has."""
+    specs = suite["attacks"] if isinstance(suite["attacks"], dict) else {}
+    core = suite["core_unseen"] if isinstance(suite["core_unseen"], list) else []
+    found: dict[str, AttackFigures] = {}
+    for row in (row for rows in group.rows.values() for row in rows.values()):
+        for part in row.attacks:
+            found.setdefault(part.attack, part)
+    order = sorted(found, key=lambda name: (name not in core, name))
+    shown: list[dict[str, JsonValue]] = []
+    for name in sorted(order, key=list(specs).index if set(order) <= set(specs) else order.index):
+        spec, part = specs.get(name), found[name]
+        fa = spec.get("fa") if isinstance(spec, dict) else None
+        shown.append(
+            {
+                "name": name,
+                "core": name in core,
+                "steps": [point.step for point in part.steps],
+                "levels": [point.level for point in part.steps if point.level],
+                "fa": _label(fa) if isinstance(fa, dict) else "",
+            }
+        )
+    return shown
+
+
+# --------------------------------------------------------------------------- one row
+
+
+def _row(entry: Entry, group: Group, attacks: Sequence[str], texts: Texts) -> dict[str, JsonValue]:
+    """What does not depend on the metric."""
+    run = entry.run
+    rows = list(group.rows[entry.entry].values())
+    found: dict[str, JsonValue] = {
+        "id": entry.entry,
+        "title": entry.title,
+        "tier": entry.tier,
+        "disputed": entry.disputed,
+        "reference": run.method.get("use") in REFERENCES,
+        "method": str(run.method.get("use")),
+        "version": run.method_version,
+        "run": run.run,
+        "seeds": list(run.seeds),
+        "seen": list(run.seen),
+        "trains": list(entry.trains_on),
+        "cost": dict(run.cost),
+        "settings": run.method.get("settings"),
+        "config": _machine(entry),
+        "weights": [[one.seed, one.sha256, one.bytes, one.url] for one in entry.weights],
+        "package": None if entry.package is None else entry.package.model_dump(mode="json"),
+        "samples": [entry.samples.path, entry.samples.sha256, entry.samples.bytes],
+        "by": entry.submission.model_dump(mode="json"),
+        "verified": [_verification(one) for one in entry.verifications],
+        "notes": [texts.number(note) for note in run.notes],
+    }
+    if rows:
+        found |= _downstream(rows[0], attacks, texts)
+    return found
+
+
+def _machine(entry: Entry) -> dict[str, JsonValue]:
+    return {name: entry.environment[name] for name in OF_THE_MACHINE if name in entry.environment}
+
+
+def _downstream(row: RobustnessRow, attacks: Sequence[str], texts: Texts) -> dict[str, JsonValue]:
+    """Utility, and what the attacks' users get: alike in every primary metric."""
+    by_name = {part.attack: part for part in row.attacks}
+    parts = [by_name.get(name) for name in attacks]
+    return {
+        "worst_utility": row.utility.worst,
+        "kept": [pack(figure, texts) for figure in row.utility.kept],
+        "utility": [pack(figure, texts) for figure in row.utility.unlearned],
+        "fa": [None if part is None else pack(part.fa_difference, texts) for part in parts],
+        "fa_steps": [None if part is None else _fa_steps(part) for part in parts],
+        "kept_steps": [None if part is None else _kept_steps(part) for part in parts],
+    }
+
+
+def _fa_steps(part: AttackFigures) -> JsonValue:
+    values = [None if point.fa is None else point.fa.value for point in part.steps]
+    return [None if value is None else thousandths(value) for value in values]
+
+
+def _kept_steps(part: AttackFigures) -> JsonValue:
+    values = [point.utility_kept.value for point in part.steps]
+    return [None if value is None else thousandths(value) for value in values]
+
+
+def _verification(one: Verification) -> JsonValue:
+    return {
+        "kind": one.kind,
+        "by": one.by,
+        "day": one.day.isoformat(),
+        "seeds": list(one.seeds),
+        "disputed": one.disputed,
+        "figures": [
+            [c.metric, c.figure, *map(thousandths, (c.submitted, c.verified, c.low, c.high))]
+            for c in one.comparisons
+        ],
+    }
+
+
+# --------------------------------------------------------------------------- row and metric
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One entry in one metric."""
+
+    row: RobustnessRow
+    place: Place
+    curves: Mapping[str, tuple[Figure, ...]]
+    best: BestAttack | None
+
+
+def _cell(board: Board, group: Group, entry: Entry, label: str) -> _Cell | None:
+    row = group.rows[entry.entry].get(label)
+    if row is None:
+        return None
+    ranks = next(one for one in group.ranks if one.metric == label)
+    place = next(place for place in ranks.places if place.entry == entry.entry)
+    curves = group.curves[entry.entry].get(label, {})
+    return _Cell(row, place, curves, best_attack(board, entry.entry, label, row.worst_case))
+
+
+def _figures(cell: _Cell, attacks: Sequence[str], texts: Texts) -> JsonValue:
+    row, place = cell.row, cell.place
+    usual = (row.forget_unlearned.n_seeds, row.forget_unlearned.n_items)
+    by_name = {part.attack: part for part in row.attacks}
+    return {
+        "rank": place.rank,
+        "note": place.note,
+        "ties": list(place.ties),
+        "status": row.status,
+        "n": list(usual),
+        "f0": pack(row.forget_original, texts, usual),
+        "fu": pack(row.forget_unlearned, texts, usual),
+        "core": pack(row.ra_core, texts, usual),
+        "all": pack(row.ra, texts, usual),
+        "worst": pack(row.worst_case, texts, usual),
+        "worst_at": None if row.worst_at is None else list(row.worst_at),
+        "best": None if cell.best is None else _best(cell.best, texts, usual),
+        "recovery": pack(row.recovery, texts, usual),
+        "attacks": [
+            _attack(by_name[name], cell.curves.get(name, ()), texts, usual)
+            if name in by_name
+            else None
+            for name in attacks
+        ],
+    }
+
+
+def _best(best: BestAttack, texts: Texts, usual: tuple[int, int]) -> JsonValue:
+    return {
+        "attack": best.attack,
+        "title": best.title,
+        "by": best.by,
+        "figure": pack(best.figure, texts, usual),
+    }
+
+
+def _attack(
+    part: AttackFigures, recovery: Sequence[Figure], texts: Texts, usual: tuple[int, int]
+) -> JsonValue:
+    """RA, half-life, area, never-knew difference; forget metric and recovery at each checkpoint.
+
+    The recovery starts at the second checkpoint, and its last is the attack's; without samples
+    there is only that one.
+    """
+    return [
+        pack(part.ra, texts, usual),
+        pack(part.half_life, texts, usual),
+        pack(part.area, texts, usual),
+        pack(part.never_knew, texts, usual),
+        pack_course([point.forget for point in part.steps], texts),
+        pack_course(recovery or [part.recovery], texts),
+    ]
+
+
+# --------------------------------------------------------------------------- reported rows
+
+
+def _reported(one: Reported) -> JsonValue:
+    """A row of a paper, as it stands in its record."""
+    return one.model_dump(mode="json", exclude={"schema_version", "kind", "suite"})

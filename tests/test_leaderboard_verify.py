@@ -1,0 +1,704 @@
+"""Verification: prediction intervals, weights attacked again, methods run again on their own."""
+
+import base64
+import hashlib
+import http.server
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from doubles import SilentProgress
+from finished_runs import Told, write_run
+from quick_board import (
+    FRESH,
+    altered,
+    board,
+    edited,
+    measured,
+    published,
+    quick_suite,
+    store_copy,
+)
+from runs import Outcome, command
+from scipy import special, stats
+
+from ilubench.errors import (
+    AccessError,
+    DataError,
+    JobError,
+    ModelError,
+    PluginError,
+    StoreError,
+    UsageError,
+)
+from ilubench.experiment import Experiment, resolve
+from ilubench.figures import Chances, Course, MethodRuns
+from ilubench.finished import read_run
+from ilubench.intervals import Array, Samples
+from ilubench.leaderboard.fetching import fetch, find_weights
+from ilubench.leaderboard.files import read_entry
+from ilubench.leaderboard.isolation import (
+    NAMESPACES,
+    PYTHON,
+    Cell,
+    hidden_places,
+    namespaces,
+    unlearn_apart,
+)
+from ilubench.leaderboard.packages import check_provided
+from ilubench.leaderboard.prediction import NUMERICS, Sides, compare_runs, compare_scores
+from ilubench.leaderboard.records import Package, Weights
+from ilubench.leaderboard.verify import fresh_seeds
+from ilubench.overrides import parse
+from ilubench.planning import make_bench
+from ilubench.stages.keys import target_key, unlearn_key
+
+ITEMS = 24
+LABELS = ("A", "B", "C")
+STEPS = (0, 4, 8, 16)
+ATTACKS = ("one", "two", "three")
+
+
+def drawn(mean: Array, seeds: int, rng: np.random.Generator) -> Array:
+    """Scores of 0 and 1 [S, I] whose chance has an effect of the seed and of seed x item."""
+    seed = 0.5 * rng.normal(size=(seeds, 1)) + 0.3 * rng.normal(size=(seeds, ITEMS))
+    return (rng.random((seeds, ITEMS)) < special.expit(mean + seed)).astype(np.float64)
+
+
+def side(seeds: range, items: Array, rng: np.random.Generator, better: float = 0.0) -> MethodRuns:
+    """A model's runs; ``better`` is added to every score of the forget metric."""
+    names = tuple(f"i{k}" for k in range(ITEMS))
+    count = len(seeds)
+
+    def table(mean: Array, more: float = 0.0) -> Samples:
+        return Samples(drawn(mean, count, rng) + more, tuple(seeds), names)
+
+    useful = (table(items + 2),)
+    before = table(items + 1.5, better)
+    courses = tuple(
+        Course(
+            attack=attack,
+            steps=STEPS,
+            forget=(before, *(table(items + 1 - 0.3 * k, better) for k in range(3))),
+            utility=(useful, *((table(items + 2),) for _ in STEPS[1:])),
+            fa=None,
+            quartile_steps=STEPS[1:],
+            total_steps=STEPS[-1],
+        )
+        for attack in ATTACKS
+    )
+    return MethodRuns(before, useful, courses)
+
+
+def pair(seeds: tuple[int, int], noise: int, better: float = 0.0) -> list[Sides]:
+    """Three metrics of a row, submitted with ``better``, and measured again."""
+    rng = np.random.default_rng(noise)
+    found = []
+    for label in LABELS:
+        items = rng.normal(size=ITEMS)
+        one = side(range(seeds[0]), items, rng, better)
+        other = side(range(100, 100 + seeds[1]), items, rng)
+        found.append(
+            Sides(label, one, other, Chances(0.0, (0.25,)), ATTACKS[:2], ((0.9, 0.9),), ("U",))
+        )
+    return found
+
+
+def disputed(seeds: tuple[int, int], times: int, better: float = 0.0) -> float:
+    """The share of verifications in which a figure's interval excludes 0."""
+    found = (compare_scores(pair(seeds, noise, better)) for noise in range(times))
+    return sum(any(one.disputed for one in each) for each in found) / times
+
+
+# ------------------------------------------------------------------------------- the intervals
+
+
+def test_an_interval_is_student_s_at_bonferroni_s_level() -> None:
+    sides = pair((4, 3), 7)[:1]
+    found = compare_scores(sides)
+    assert [one.figure.partition(":")[0] for one in found] == [
+        "after unlearning",
+        "RA_core",
+        "worst case",
+        "utility kept",
+    ]
+    means = [
+        runs.unlearned_forget.values.mean(axis=1)
+        for runs in (sides[0].submitted, sides[0].verified)
+    ]
+    test = stats.ttest_ind(means[1], means[0], equal_var=True)
+    ends = test.confidence_interval(1 - 0.05 / 4)
+    assert (found[0].low, found[0].high) == pytest.approx((ends.low, ends.high))
+    assert found[0].verified - found[0].submitted == pytest.approx(
+        means[1].mean() - means[0].mean()
+    )
+
+
+def test_the_worst_case_is_where_both_sides_together_are_worst() -> None:
+    sides = pair((4, 3), 7)[0]
+    (worst,) = [one for one in compare_scores([sides]) if one.figure.startswith("worst case")]
+    pooled = {
+        f"worst case: {one.attack}, step {one.steps[k]}": np.concatenate(
+            [one.forget[k].values.mean(axis=1), other.forget[k].values.mean(axis=1)]
+        ).mean()
+        for one, other in zip(sides.submitted.courses, sides.verified.courses, strict=True)
+        for k in range(1, len(STEPS))
+        if kept(one, other, k)
+    }
+    assert worst.figure == min(pooled, key=lambda name: pooled[name])
+
+
+def kept(one: Course, other: Course, k: int) -> bool:
+    now, before = (
+        np.concatenate(
+            [course.utility[at][0].values.mean(axis=1) for course in (one, other)]
+        ).mean()
+        for at in (k, 0)
+    )
+    return bool(now - 0.25 >= 0.9 * (before - 0.25))
+
+
+def test_honest_rows_are_disputed_seldom_and_exaggerated_ones_found() -> None:
+    assert disputed((10, 5), 120) <= 0.12  # of 5 %, 120 draws give more in 1 of 1,000
+    assert disputed((10, 5), 20, better=0.2) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [(10, 5), (5, 5), (5, 2)])
+def test_honest_rows_are_disputed_in_five_percent_at_most(seeds: tuple[int, int]) -> None:
+    assert 0.01 <= disputed(seeds, 1500) <= 0.065
+
+
+def test_a_model_without_randomness_may_differ_by_what_machines_do() -> None:
+    sides = pair((4, 3), 7)[0]
+
+    def once(runs: MethodRuns, value: float) -> MethodRuns:
+        table = Samples(np.full((1, ITEMS), value), (0,), runs.unlearned_forget.items)
+        return MethodRuns(table, runs.unlearned_utility, runs.courses)
+
+    def first(other: float) -> bool:
+        changed = Sides(
+            **{
+                **vars(sides),
+                "submitted": once(sides.submitted, 0.5),
+                "verified": once(sides.verified, other),
+            }
+        )
+        return compare_scores([changed])[0].disputed
+
+    assert not first(0.5 - 0.9 * NUMERICS)
+    assert first(0.5 - 1.1 * NUMERICS)
+
+
+@pytest.mark.parametrize(
+    ("other", "error", "message"),
+    [
+        (Told(seeds=[7]), DataError, "has 1 seed.*at least 2 on each side"),
+        (Told(seeds=[4, 5, 6]), UsageError, "share the seeds 4: a measurement with the same seeds"),
+        (Told(seeds=[7, 8], attacks=["core"]), UsageError, "differ in attacks"),
+        (Told(seeds=[7, 8], lost=[("core", 8)]), DataError, "FQ is incomplete"),
+    ],
+)
+def test_what_cannot_be_compared(
+    tmp_path: Path, other: Told, error: type[Exception], message: str
+) -> None:
+    submitted = read_run(write_run(tmp_path / "submitted", Told()))
+    verified = read_run(write_run(tmp_path / "verified", other))
+    with pytest.raises(error, match=message):
+        compare_runs(submitted, verified)
+
+
+def test_runs_are_compared_by_what_rows_are_judged_by(tmp_path: Path) -> None:
+    submitted = read_run(write_run(tmp_path / "submitted", Told(noise=3)))
+    verified = read_run(
+        write_run(tmp_path / "verified", Told(seeds=range(9, 12), end=0.5, noise=4))
+    )
+    found = {one.figure: one for one in compare_runs(submitted, verified)}
+    core, worst = (name for name, one in found.items() if one.disputed)
+    assert core == "RA_core"
+    assert worst.startswith("worst case: seen, step")
+    assert found["RA_core"].submitted == pytest.approx(0.6)
+    assert found["RA_core"].verified == pytest.approx(0.5)
+    assert found["utility kept"].submitted == pytest.approx(1.0)
+
+
+def test_fresh_seeds() -> None:
+    assert fresh_seeds([0, 1], (100, 101), 5) == (100, 101)
+    drawn_seeds = fresh_seeds([0, 1], None, 4)
+    assert len(set(drawn_seeds)) == 4
+    assert min(drawn_seeds) >= 100_000
+    with pytest.raises(UsageError, match="--seeds: 1: seeds of the entry itself"):
+        fresh_seeds([0, 1], (1, 2), 5)
+    with pytest.raises(
+        UsageError, match="1 different of 2; a prediction interval needs at least 2"
+    ):
+        fresh_seeds([0, 1], (7, 7), 5)
+
+
+# ------------------------------------------------------------------------------- published weights
+
+
+def again(path: Path, *words: str, out: Path | None = None) -> Outcome:
+    """Verify an entry of the quick suite."""
+    place = ("--suite", str(quick_suite()), "--out", str(out or measured()))
+    return command("leaderboard", "verify", str(path), *place, *words)
+
+
+def by_weights(path: Path, *words: str) -> Outcome:
+    return again(path, "--weights", str(published()[0]), *words)
+
+
+def exaggerate(samples: pa.Table) -> pa.Array:
+    """A forget metric that is better by 1 for each item, before and after every attack."""
+    mine = pc.and_(pc.equal(samples["who"], "method"), pc.equal(samples["scorer"], "forget_nll"))
+    return pc.add(samples["value"], pc.cast(mine, pa.float64()))
+
+
+def green(path: Path) -> bool:
+    done = command("leaderboard", "check", str(path.parent.parent))
+    assert done.out == "", done.out
+    return done.code == 0
+
+
+def test_an_honest_entry_stays(tmp_path: Path) -> None:
+    path = board(tmp_path)
+    done = by_weights(path, "--seeds", FRESH, "--by", "Grace")
+    assert done.code == 0, done.err
+    assert done.out.endswith(
+        "npo-1: stays (weights, by Grace, seeds 100, 101, 102); tier verified-weights\n"
+    )
+    entry = read_entry(path)
+    assert (entry.tier, entry.disputed) == ("verified-weights", False)
+    (one,) = entry.verifications
+    assert (one.by, one.kind, one.seeds) == ("Grace", "weights", (100, 101, 102))
+    after = one.comparisons[0]
+    assert after.submitted == pytest.approx(after.verified)  # the same weights, scored again
+    assert one.comparisons[1].submitted != one.comparisons[1].verified
+    assert one.run.method == entry.run.method
+    assert str(tmp_path) not in path.read_text()
+    assert green(path)
+
+
+def test_an_exaggerated_entry_is_disputed_and_green_before(tmp_path: Path) -> None:
+    path = board(tmp_path)
+    altered(path, exaggerate)
+    assert green(path)
+    done = by_weights(path, "--seeds", FRESH)
+    assert done.code == 0, done.err
+    assert "npo-1: disputed" in done.out
+    entry = read_entry(path)
+    assert entry.disputed
+    assert [one.figure for one in entry.verifications[0].comparisons if one.disputed][:2] == [
+        "after unlearning",
+        "RA_core",
+    ]
+    assert green(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--seeds", "2,100"), 2, "--seeds: 2: seeds of the entry itself"),
+        (
+            ("--seeds", "100..103"),
+            2,
+            "--seeds: 4, and .* has weights of 3 seeds; give at most so many",
+        ),
+        (("--seeds", "x..y"), 2, "'x..y' is not a range"),
+        (("--method",), 2, "--method makes its own weights; leave out --weights"),
+        (("--suite", "mini"), 2, "npo-1.json is of suite quick 1, and at hand is suite mini"),
+    ],
+)
+def test_what_is_refused_before_anything_runs(
+    tmp_path: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    path = board(tmp_path)
+    before = path.read_bytes()
+    done = by_weights(path, *words)
+    assert done.code == code
+    assert re.search(message, done.err), done.err
+    assert path.read_bytes() == before
+
+
+def test_another_suite_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    path = board(tmp_path)
+    config = read_entry(path).config
+    suite: Any = json.loads(json.dumps(config["suite"]))
+    suite["max_length"] = 64
+    edited(path, config={**config, "suite": suite})
+    done = by_weights(path, "--seeds", FRESH)
+    assert done.code == 2
+    assert "config.suite.max_length: 64, and in suite quick 1 128" in done.err
+
+
+def test_weights_are_found_by_hash_alone(tmp_path: Path) -> None:
+    folder, wanted = published()
+    for place, one in enumerate(reversed(wanted)):
+        (tmp_path / str(place)).mkdir()
+        shutil.copyfile(
+            folder / f"npo-{one.seed}.safetensors", tmp_path / str(place) / "x.safetensors"
+        )
+    found = find_weights(wanted, tmp_path)
+    assert {seed: path.parent.name for seed, path in found.items()} == {0: "2", 1: "1", 2: "0"}
+    damaged = found[1]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
+    with pytest.raises(
+        ModelError, match=f"no file has the SHA-256 {wanted[1].sha256} of the weights of seed 1"
+    ):
+        find_weights(wanted, tmp_path)
+    with pytest.raises(ModelError, match="no folder"):
+        find_weights(wanted, tmp_path / "absent")
+
+
+def test_weights_that_fit_no_target_fail_and_leave_the_entry(tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    listed = []
+    for seed in range(3):
+        file = folder / f"{seed}.safetensors"
+        file.write_bytes(f"no tensors, seed {seed}".encode())
+        sha = hashlib.sha256(file.read_bytes()).hexdigest()
+        listed.append({"seed": seed, "sha256": sha, "bytes": file.stat().st_size})
+    path = edited(board(tmp_path), weights=listed)
+    before = path.read_bytes()
+    done = again(path, "--weights", str(folder), "--seeds", FRESH)
+    assert done.code == 4
+    assert "npo-1 was not verified" in done.err
+    assert "is no safetensors file" in done.err
+    assert path.read_bytes() == before
+
+
+# ------------------------------------------------------------------------------- downloads
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; `/away/x` leads to plain http."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/away/"):
+            self.send_response(302)
+            self.send_header("Location", "http://127.0.0.1:9/file")
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder, and its https address on this machine with a certificate of the moment."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("no openssl to make a certificate with")
+    files = [
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
+    subprocess.run([program, *words.split(), *files], check=True, capture_output=True)
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=folder))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield folder, f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def told(content: bytes, url: str, **changes: Any) -> Weights:
+    sha = hashlib.sha256(content).hexdigest()
+    return Weights(**{"seed": 3, "sha256": sha, "bytes": len(content), "url": url, **changes})
+
+
+def test_weights_are_downloaded_once_and_checked(tmp_path: Path, served: tuple[Path, str]) -> None:
+    folder, address = served
+    content = os.urandom(3_000_000)
+    (folder / "a").write_bytes(content)
+    one, store = told(content, f"{address}/a"), tmp_path / "store"
+    found = fetch([one], store)
+    assert found[3].read_bytes() == content
+    (folder / "a").unlink()
+    assert fetch([one], store) == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"bytes": 999}, ModelError, "sends more than the record's 999 bytes"),
+        ({"bytes": 1001}, ModelError, "gave 1000 bytes with SHA-256"),
+        ({"sha256": "0" * 64}, ModelError, "they are not the weights of this entry"),
+        ({"url": "/away/a"}, AccessError, "cannot be had from .*; or get the files yourself"),
+        ({"url": "/absent"}, AccessError, "cannot be had from .*404|Not Found"),
+    ],
+)
+def test_a_download_that_is_refused_leaves_nothing(
+    tmp_path: Path,
+    served: tuple[Path, str],
+    changes: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    folder, address = served
+    content = os.urandom(1000)
+    (folder / "a").write_bytes(content)
+    one = told(content, address + changes.pop("url", "/a"), **changes)
+    with pytest.raises(error, match=message):
+        fetch([one], tmp_path / "store")
+    assert not list((tmp_path / "store").iterdir())
+
+
+def test_offline_and_unpublished_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(AccessError, match=r"seed 3: offline by HF_HUB_OFFLINE.*--weights FOLDER"):
+        fetch([told(b"x", "https://127.0.0.1/a")], tmp_path)
+    with pytest.raises(AccessError, match=r"not published \(no url in the record\)"):
+        fetch([told(b"x", "")], tmp_path)
+
+
+# ------------------------------------------------------------------------------- methods, apart
+
+METHODS = """
+import json, os, socket
+from ilubench.methods.npo import NPO
+
+class Reaches(NPO):
+    def unlearn(self, model, data, context):
+        try:
+            socket.create_connection(("192.0.2.1", 80), timeout=1)
+        except OSError:
+            pass
+        return model
+
+class Peeks(NPO):
+    def unlearn(self, model, data, context):
+        from ilubench.experiment import resolve
+        from ilubench.overrides import parse
+        from ilubench.specs import PluginRef
+        made = resolve(parse(["suite=%s"]), method=PluginRef(use="npo"))
+        raise RuntimeError(f"read {len(made.tables.rows('forget_mc'))} rows")
+
+class Generates(NPO):
+    def unlearn(self, model, data, context):
+        try:
+            from ilubench.mini.generator import MiniWorld
+        except ImportError:
+            return model
+        raise RuntimeError("made the rows anew")
+
+class Looks(NPO):
+    def unlearn(self, model, data, context):
+        seen = {
+            "variables": sorted(os.environ),
+            "home": os.listdir(os.path.expanduser("~")),
+            "here": os.listdir(),
+            "networks": [name for _, name in socket.if_nameindex()],
+            "data": [len(data.forget), len(data.retain), sorted(data.environments)],
+        }
+        raise RuntimeError(json.dumps(seen))
+"""
+
+
+def install(folder: Path, version: str = "1.0") -> Package:
+    """Put a package of methods into a folder as pip would."""
+    (folder / "odd_methods").mkdir(parents=True)
+    info = folder / f"odd_methods-{version}.dist-info"
+    info.mkdir()
+    names = ("reaches", "peeks", "generates", "looks")
+    points = [f"{name} = odd_methods:{name.capitalize()}" for name in names]
+    texts = {
+        folder / "odd_methods" / "__init__.py": METHODS % quick_suite(),
+        info / "METADATA": f"Metadata-Version: 2.1\nName: odd-methods\nVersion: {version}\n",
+        info / "entry_points.txt": "\n".join(["[ilubench.methods]", *points, ""]),
+    }
+    lines = []
+    for path, text in texts.items():
+        path.write_text(text)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=")
+        lines.append(f"{path.relative_to(folder)},sha256={digest.decode()},{len(text)}")
+    (info / "RECORD").write_text("\n".join([*lines, f"{info.name}/RECORD,,", ""]))
+    return Package(name="odd-methods", version=version, sha256="0" * 64)
+
+
+def apart(
+    use: str, out: Path, command_: tuple[str, ...], package: Path | None = None
+) -> Experiment:
+    """Let a method unlearn on its own, seed 0."""
+    words = [f"suite={quick_suite()}", f"method={use}", "seeds=0", f"out={out}"]
+    experiment = resolve(parse(words))
+    cell = Cell(command_, hidden_places(experiment), package)
+    unlearn_apart(make_bench(experiment), experiment, 0, cell, SilentProgress())
+    return experiment
+
+
+@pytest.fixture(params=["namespaces", "python"])
+def walls(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """What holds a method: the system's namespaces, or Python's audit hook alone."""
+    if request.param == "python":
+        return ()
+    found = namespaces()
+    if not found:
+        pytest.skip("this system allows no namespaces of one's own")
+    return found
+
+
+def test_a_method_unlearns_apart_as_it_does_in_a_run(
+    tmp_path: Path, walls: tuple[str, ...]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(measured() / "store" / "target", out / "store" / "target")
+    experiment = apart("npo", out, walls)
+    bench = make_bench(experiment)
+    key = unlearn_key(bench, experiment, target_key(bench), 0)
+    made, before = (
+        place / "store" / "unlearn" / key / "changes.safetensors" for place in (out, measured())
+    )
+    assert made.read_bytes() == before.read_bytes()
+    artifact = bench.store.get("unlearn", key)
+    assert artifact is not None
+    assert artifact.meta()["isolated"] == (NAMESPACES if walls else PYTHON)
+    assert not list((out / "isolated").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        ("reaches", "reaches, seed 0 tried to reach .'192.0.2.1', 80. in the network"),
+        (
+            "peeks",
+            "peeks, seed 0 tried to read .*quick.yaml, which a verified method must do without",
+        ),
+        ("generates", "generates, seed 0 tried to read .*ilubench/mini"),
+    ],
+)
+def test_what_a_method_tries_is_refused_and_told(
+    tmp_path: Path,
+    walls: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    use: str,
+    message: str,
+) -> None:
+    site, out = tmp_path / "site", tmp_path / "out"
+    install(site)
+    monkeypatch.syspath_prepend(str(site))
+    shutil.copytree(measured() / "store" / "target", out / "store" / "target")
+    with pytest.raises(JobError, match=message):
+        apart(use, out, walls, site)
+    assert not list((out / "store").glob("unlearn/*/DONE"))
+
+
+def test_what_a_method_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, out = tmp_path / "site", tmp_path / "out"
+    install(site)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shutil.copytree(measured() / "store" / "target", out / "store" / "target")
+    walls = namespaces()
+    with pytest.raises(JobError) as caught:
+        apart("looks", out, walls, site)
+    seen = json.loads(str(caught.value).partition("RuntimeError: ")[2])
+    assert "HF_TOKEN" not in seen["variables"]
+    assert "OMP_NUM_THREADS" in seen["variables"]
+    assert seen["here"] == []
+    assert set(seen["home"]) <= {"hf", "cache"}
+    assert seen["data"] == [8, 8, []]
+    if walls:
+        assert seen["networks"] == ["lo"]
+
+
+def test_weights_from_outside_are_not_taken_for_a_method_s_own(tmp_path: Path) -> None:
+    out = store_copy(tmp_path / "out")
+    words = [f"suite={quick_suite()}", "method=npo", "seeds=0", f"out={out}"]
+    experiment = resolve(parse(words))
+    with pytest.raises(StoreError, match="unlearned outside of the verification; .* --out FOLDER"):
+        unlearn_apart(make_bench(experiment), experiment, 0, Cell((), ()), SilentProgress())
+
+
+def test_a_method_is_run_again(tmp_path: Path) -> None:
+    path = board(tmp_path)
+    done = again(path, "--method", "--seeds", "100,101", "--by", "Grace")
+    assert done.code == 0, done.err
+    assert "npo-1: stays (method, by Grace, seeds 100, 101); tier verified-method" in done.out
+    (one,) = read_entry(path).verifications
+    assert any("unlearned again" in note for note in one.run.notes)
+    assert one.run.cost["steps"] == 3
+    assert green(path)
+
+
+# ------------------------------------------------------------------------------- packages
+
+
+def test_a_package_must_be_the_one_that_was_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = install(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert check_provided("reaches", package) == tmp_path
+    assert check_provided("npo", None) is None
+    for use, pinned, message in (
+        ("reaches", None, "'reaches' is to come from ilubench, and comes from odd-methods 1.0"),
+        ("npo", package, "'npo' is to come from odd-methods, and comes from ilubench"),
+        ("absent", package, "comes from no installed package; install odd-methods==1.0"),
+        ("./mine.py:Mine", package, "is a file; only an installed package"),
+        ("reaches", package.model_copy(update={"version": "1.1"}), "1.0 is installed; .* pins 1.1"),
+    ):
+        with pytest.raises(PluginError, match=message):
+            check_provided(use, pinned)
+
+
+def test_a_package_must_be_as_it_was_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = install(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = tmp_path / "odd_methods" / "__init__.py"
+    added = code.with_name("more.py")
+    added.write_text("")
+    with pytest.raises(PluginError, match=r"more\.py was added to the package"):
+        check_provided("reaches", package)
+    added.unlink()
+    url = tmp_path / "odd_methods-1.0.dist-info" / "direct_url.json"
+    url.write_text(json.dumps({"url": "x", "archive_info": {"hashes": {"sha256": "1" * 64}}}))
+    with pytest.raises(PluginError, match=f"archive with SHA-256 {'1' * 64}; the record pins 0000"):
+        check_provided("reaches", package)
+    url.unlink()
+    code.write_text(code.read_text() + "# changed")
+    with pytest.raises(PluginError, match=r"__init__\.py is not as it was installed"):
+        check_provided("reaches", package)
+
+
+def test_a_method_that_does_not_unlearn_is_not_run_again(tmp_path: Path) -> None:
+    path = board(tmp_path)
+    entry = read_entry(path)
+    run = entry.run.model_dump(mode="json")
+    run["method_version"] = 2
+    path = edited(path, entry="npo-2", run=run)
+    done = again(path, "--method", "--seeds", FRESH)
+    assert done.code == 2
+    assert "run.method_version: 2, and version 1 of npo is installed" in done.err
