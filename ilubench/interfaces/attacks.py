@@ -1,0 +1,178 @@
+"""Attacks: on the weights, or by asking differently."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from ilubench.errors import DataError
+from ilubench.interfaces.engines import SamplingSpec
+from ilubench.interfaces.training import Context, Dataset, Row
+from ilubench.specs import Spec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = [
+    "BoundPromptAttack",
+    "Checkpoint",
+    "Item",
+    "PromptAttack",
+    "PromptContext",
+    "Shot",
+    "WeightAttack",
+]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One evaluation item before rendering.
+
+    Attributes:
+        id: the row's.
+        fields: the row's columns, from which the scorer renders what it asks and what is right.
+        before: text in front of all that the scorer asks, taken as it is.
+    """
+
+    id: str
+    fields: Row
+    before: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A tampered model at one point of an attack's course.
+
+    An attack has steps or levels, never both, but for a checkpoint at step 0 before its levels,
+    where an FA task is scored. Levels come from the weakest to the strongest. An attack with
+    neither has a single checkpoint.
+
+    Attributes:
+        model: the live model; it is scored before the attack goes on.
+        step: optimizer steps so far, for attacks that take steps.
+        level: strength, for attacks that have levels (bits, sparsity): lower-case letters, digits,
+            `.`, `_` and `-`.
+        items: scorer (by its name in the suite) -> the ids of its items to score; a scorer that is
+            not named scores all of its items. The same ids along the whole course; never of a
+            scorer that measures utility, which must stay comparable with the unlearned model's.
+            (An `Example`'s id is `role/id/part`.)
+    """
+
+    model: PreTrainedModel
+    step: int | None
+    level: str | None = None
+    items: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """A name that is unique along the course and safe as a file name."""
+        if self.step is not None:
+            return f"step-{self.step:06d}"
+        return "once" if self.level is None else f"level-{self.level}"
+
+
+class WeightAttack(Spec, ABC):
+    """Changes the weights of the unlearned model."""
+
+    version: ClassVar[int] = 1
+
+    def roles(self) -> tuple[str, ...]:
+        """Return the roles that it trains on: the attack's own, else the suite's."""
+        return ("train",)
+
+    @abstractmethod
+    def tamper(
+        self, model: PreTrainedModel, data: Mapping[str, Dataset], context: Context
+    ) -> Iterator[Checkpoint]:
+        """Yield checkpoints along the course; ``data`` has the attack's own roles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A row that a prompt attack may show, as text by the templates of its role."""
+
+    fields: Row
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class PromptContext:
+    """What a prompt attack gets besides the items.
+
+    Attributes:
+        shots: each of the attack's roles -> its rows as text, in their order.
+        seed: derived from (user seed, role, attack name), for an attack that draws.
+    """
+
+    shots: Mapping[str, Sequence[Shot]]
+    seed: int
+
+
+class PromptAttack(Spec, ABC):
+    """Asks differently, and changes no weights: the unlearned model is scored once, so asked."""
+
+    version: ClassVar[int] = 1
+
+    def roles(self) -> tuple[str, ...]:
+        """Return the roles whose rows it shows: the attack's own, else the suite's."""
+        return ()
+
+    @abstractmethod
+    def rewrite(self, item: Item, context: PromptContext) -> Sequence[Item]:
+        """Return the items to ask in its place, at least one; their ids do not count."""
+
+    def sampling(self) -> SamplingSpec | None:
+        """Return how to sample, or None to leave it to the scorer.
+
+        Temperature and number count, for scorers that generate. How long a text may be and where it
+        ends is part of the scorer's metric; the seed of the samples is the context's.
+        """
+        return None
+
+    @abstractmethod
+    def reduce(self, scores: Sequence[float]) -> float:
+        """Return one score from those of the rewritten items and samples, on the metric's scale."""
+
+
+@dataclass
+class BoundPromptAttack:
+    """A prompt attack with what it shows, as scorers apply it.
+
+    Attributes:
+        name: the attack's in the suite.
+        plugin: what rewrites and reduces.
+        context: what it gets.
+        rewritten: items so far; a scorer that rewrote none did not apply the attack.
+    """
+
+    name: str
+    plugin: PromptAttack
+    context: PromptContext
+    rewritten: int = field(default=0, init=False)
+
+    def rewrite(self, item: Item) -> Sequence[Item]:
+        """Return the items to ask in its place.
+
+        Raises:
+            DataError: there is none.
+        """
+        asked = tuple(self.plugin.rewrite(item, self.context))
+        if not asked:
+            raise DataError(f"attack {self.name}: it asks nothing in place of item {item.id!r}")
+        self.rewritten += 1
+        return asked
+
+    def sampling(self, own: SamplingSpec) -> SamplingSpec:
+        """Return how a scorer is to generate that samples as ``own`` without the attack."""
+        asked = self.plugin.sampling()
+        if asked is None:
+            return own
+        changes = {"temperature": asked.temperature, "n": asked.n, "seed": self.context.seed}
+        return own.model_copy(update=changes)
+
+    def reduce(self, scores: Sequence[float]) -> float:
+        """Return one score from those of the rewritten items and samples."""
+        return self.plugin.reduce(scores)

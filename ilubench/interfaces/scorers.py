@@ -1,0 +1,126 @@
+"""Scorers: a model's answers -> per-sample scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from ilubench.interfaces.attacks import BoundPromptAttack
+from ilubench.interfaces.engines import Engine
+from ilubench.interfaces.training import Row
+from ilubench.specs import Estimator, Spec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "Asked",
+    "BoundScorer",
+    "SampleScore",
+    "ScoreContext",
+    "Scorer",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScore:
+    """One item's score in one metric.
+
+    Attributes:
+        item: stable id of the item.
+        metric: name of the metric within the scorer.
+        value: the score, on the metric's own scale.
+        group: subset of the items (a subject, a half); empty for none.
+        label: class, `0` or `1`, where the estimator is an area under a curve.
+        choices: option log-probabilities, for multiple choice.
+        text: what the model wrote; kept only for sources that allow publication.
+    """
+
+    item: str
+    metric: str
+    value: float
+    group: str = ""
+    label: str = ""
+    choices: tuple[float, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an evaluation asks of one row, as text.
+
+    Attributes:
+        prompt: without the examples that may be shown before it.
+        answers: what may follow, its delimiter included: the right answers where the row says
+            them, else all options.
+        shots: examples that are shown before the prompt.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    shots: int = 0
+
+
+@dataclass(frozen=True)
+class ScoreContext:
+    """What a scorer is built with.
+
+    Attributes:
+        rows: role -> its rows.
+        publish_text: role -> whether generated text may be recorded.
+        seed: for scorers that sample.
+    """
+
+    rows: Callable[[str], Sequence[Row]]
+    publish_text: Callable[[str], bool]
+    seed: int = 0
+
+
+class BoundScorer(Protocol):
+    """A scorer with its items rendered and tokenised once, ready for many checkpoints."""
+
+    def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
+        """Return the samples' scores, one an item and metric.
+
+        With ``attack``, every item is asked as it is rewritten, and gets the reduced score
+        (`ilubench.scorers.rewriting` does both).
+
+        Raises:
+            CannotApplyError: the scorer cannot apply ``attack``.
+        """
+
+
+class Scorer(Spec, ABC):
+    """Turns a model into per-sample scores."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def metrics(self) -> Mapping[str, Estimator]:
+        """Return metric name -> how its samples become one number."""
+
+    @abstractmethod
+    def roles(self) -> tuple[str, ...]:
+        """Return the data roles that it reads."""
+
+    def item_roles(self) -> tuple[str, ...]:
+        """Return those of the roles whose rows are its items (not few-shot examples)."""
+        return self.roles()
+
+    def asks(self, rows: Sequence[Row]) -> Sequence[Asked] | None:  # noqa: ARG002
+        """Return what it would ask of rows like its items, in order; None where it cannot say.
+
+        An attack's training text is compared with it, so that a prompt of another task shows.
+        """
+        return None
+
+    def files(self) -> tuple[Path, ...]:
+        """Return further files that determine the scores (task definitions)."""
+        return ()
+
+    @abstractmethod
+    def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
+        """Render and tokenise the items."""

@@ -1,0 +1,154 @@
+"""What a job trains on and with: examples, batches, its context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from pydantic import JsonValue
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Dataset",
+    "Example",
+    "Ids",
+    "Metrics",
+    "Progress",
+    "Row",
+    "StateStore",
+    "StepBatch",
+    "UnlearnBatch",
+    "UnlearnData",
+]
+
+Ids: TypeAlias = Sequence[int]
+"""Token ids of one sequence."""
+
+Row: TypeAlias = Mapping[str, JsonValue]
+"""One row of a table, as JSON Lines holds it."""
+
+Metrics: TypeAlias = Mapping[str, float]
+"""What one optimizer step reports: `loss` and anything else worth a log line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training sequence.
+
+    Attributes:
+        id: stable name of the item; records and overlap checks refer to it.
+        input_ids: the tokens, special tokens included; shape [T].
+        loss_mask: True where the token is a target (answer or content); shape [T]. The first
+            token is never a target, since nothing predicts it.
+    """
+
+    id: str
+    input_ids: tuple[int, ...]
+    loss_mask: tuple[bool, ...]
+
+
+Dataset: TypeAlias = Sequence[Example]
+
+
+@dataclass(frozen=True)
+class UnlearnData:
+    """What a method may train on: forget set, retain set, and the environments it declared."""
+
+    forget: Dataset
+    retain: Dataset
+    environments: Mapping[str, Dataset] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded sequences: one micro-batch of a step's global batch.
+
+    A loss over a micro-batch is a *partial* loss: a sum over its sequences (or tokens) divided by
+    the global batch's ``sequences`` (or ``tokens``), so that micro-batches add up to the whole.
+
+    Attributes:
+        input_ids: int64 [B, T].
+        attention_mask: int64 [B, T], 1 where there is a token.
+        loss_mask: bool [B, T], True where the token is a target.
+        index: int64 [B], positions of the sequences in their data set (not moved to a device).
+        sequences: number of sequences in the global batch.
+        tokens: number of target tokens in the global batch.
+        progress: share of the training's steps that lie before this one, in [0, 1): for losses
+            that change along the way.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    loss_mask: torch.Tensor
+    index: torch.Tensor
+    sequences: int
+    tokens: int
+    progress: float = 0.0
+
+
+@dataclass(frozen=True)
+class UnlearnBatch:
+    """A micro-batch of forget and of retain sequences."""
+
+    forget: Batch
+    retain: Batch
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One optimizer step: micro-batches to accumulate, and those of each environment."""
+
+    micro: Sequence[UnlearnBatch]
+    environments: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
+
+
+class StateStore(Protocol):
+    """Where a job that may be killed keeps its state, a slot a phase; a save is atomic."""
+
+    def save(
+        self, phase: str, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, JsonValue]
+    ) -> None:
+        """Replace a phase's saved state."""
+
+    def load(self, phase: str) -> tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None:
+        """Return a phase's saved state, or None when there is none; called once a phase."""
+
+
+class Progress(Protocol):
+    """Where a job reports how far it is."""
+
+    def start(self, phase: str, total: int) -> None:
+        """Begin a phase of ``total`` units."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Report that ``done`` units of the phase are done."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method or attack gets besides model and data.
+
+    Attributes:
+        seed: derived from (user seed, role, attack name); never from the method.
+        device: where the model lies.
+        tokenizer: of the target model.
+        state: save and load; without it a killed job starts again from zero.
+        progress: display.
+        log: called with (step, metrics) after each optimizer step.
+        phase: names the training phase. A job that trains more than once gives each its own:
+            ``dataclasses.replace(context, phase="distil")``.
+    """
+
+    seed: int
+    device: str
+    tokenizer: PreTrainedTokenizerBase
+    state: StateStore
+    progress: Progress
+    log: Callable[[int, Metrics], None]
+    phase: str = "train"
