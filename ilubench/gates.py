@@ -15,10 +15,11 @@ from ilubench.errors import DataError, UsageError
 from ilubench.experiment import Attack, suite_tables
 from ilubench.figures import AttackFigures, RobustnessRow
 from ilubench.finished import FinishedRun
+from ilubench.interfaces import PromptAttack
 from ilubench.likeness import setting_differences
 from ilubench.markdown import cell, table
 from ilubench.planning import REFERENCE
-from ilubench.plugins import create
+from ilubench.plugins import create, find
 from ilubench.specs import (
     FineTuningAccuracySpec,
     GateSpec,
@@ -94,10 +95,11 @@ def gates_of(run: FinishedRun) -> list[Gate]:
     if absent:
         raise DataError(f"{run.path}: {', '.join(absent)} has no figures; run its jobs again")
     tables = suite_tables(run.suite)
-    trained = {
-        name: _training_text(run, run.suite, tables, name)
-        for name in dict.fromkeys(run.record.attacks)
-    }
+    tampering = [name for name in dict.fromkeys(run.record.attacks) if _trains(run.suite, name)]
+    if not tampering:
+        problem = f"{run.path}: {', '.join(run.record.attacks)} changes no weights"
+        raise DataError(f"{problem}; gates are those of attacks that train")
+    trained = {name: _training_text(run, run.suite, tables, name) for name in tampering}
     return check_gates(run.suite, row, trained)
 
 
@@ -109,7 +111,8 @@ def check_gates(
     Args:
         suite: with `gates`.
         row: of the original model.
-        trained: attack -> what it trained on.
+        trained: attack -> what it trained on; an attack that asks differently and trains nothing
+            is not in it, and has no gate.
 
     Raises:
         DataError: an attack has no FA task, or FA was not measured.
@@ -118,6 +121,7 @@ def check_gates(
     return [
         gate
         for figures in row.attacks
+        if figures.attack in trained
         for gate in _gates(suite, bounds, figures, trained[figures.attack])
     ]
 
@@ -162,6 +166,10 @@ def _training_text(run: FinishedRun, suite: SuiteSpec, tables: Tables, name: str
         problem = f"{run.path}: the training examples of {name} cannot be counted"
         raise DataError(f"{problem}: {error}") from error
     return TrainingText(examples, shared)
+
+
+def _trains(suite: SuiteSpec, name: str) -> bool:
+    return not issubclass(find("attacks", suite.attacks[name].use), PromptAttack)
 
 
 def _as_the_suite_says(run: FinishedRun, suite: SuiteSpec, name: str) -> Attack:

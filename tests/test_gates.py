@@ -238,3 +238,19 @@ def test_an_attack_without_fa_cannot_pass(original: FinishedRun) -> None:
     suite = original.suite.model_copy(update={"attacks": attacks})
     with pytest.raises(DataError, match="no FA task"):
         check_gates(suite, row, ENOUGH)
+
+
+def asking(run: FinishedRun, *names: str) -> FinishedRun:
+    """The run, some of whose attacks ask differently and train nothing."""
+    assert run.suite is not None
+    attacks = {
+        name: spec.model_copy(update={"use": "prefix"} if name in names else {})
+        for name, spec in run.suite.attacks.items()
+    }
+    return dataclasses.replace(run, suite=run.suite.model_copy(update={"attacks": attacks}))
+
+
+def test_an_attack_that_trains_nothing_has_no_gate(original: FinishedRun) -> None:
+    assert {gate.attack for gate in gates_of(asking(original, "seen"))} == {"core"}
+    with pytest.raises(DataError, match=r"seen, core changes no weights|core, seen changes no"):
+        gates_of(asking(original, "seen", "core"))
