@@ -136,6 +136,18 @@ def bomb_of_text(folder: Path) -> None:
     repoint(folder, "npo-1.parquet")
 
 
+def no_parquet(folder: Path) -> None:
+    (folder / "npo-1.parquet").write_bytes(b"PAR1 and no more PAR1")
+    repoint(folder, "npo-1.parquet")
+
+
+def copied(folder: Path) -> None:
+    """Another entry's run under a name and an id of its own."""
+    entry = json.loads((folder / "rmu-1.json").read_text())
+    entry.update(entry="copied-1", run={**entry["run"], "run": "known-copied"})
+    (folder / "copied-1.json").write_text(json.dumps(entry))
+
+
 def link(name: str) -> Edit:
     """A file becomes a link to the same content elsewhere."""
 
@@ -291,7 +303,7 @@ FORMS: dict[str, tuple[Edit, str]] = {
     "a list": (content(lambda text: b"[" + text + b"]"), "a record is an object"),
     "nothing": (content(lambda _: b""), "no JSON: "),
     "a text for a number": (field("run.seeds.0", "0"), "run.seeds.0: must be a whole number, not"),
-    "true for a number": (field("suite_version", 1), "suite_version: unknown field"),
+    "true for a number": (field("run.method_version", True), "must be a whole number, not true"),
     "another kind": (field("kind", "reported"), "kind: "),
     "a record that is a link": (link(ENTRY), "is a link"),
     "a suite that is a link": (suite_is_a_link, "is a link"),
@@ -350,10 +362,7 @@ SAMPLES: dict[str, tuple[Edit, str]] = {
     ),
     "a column less": (resampled(lambda table: table.drop_columns(["step"])), "step: there are 0"),
     "no Parquet": (
-        lambda folder: [
-            (folder / "npo-1.parquet").write_bytes(b"PAR1 and no more PAR1"),
-            repoint(folder, "npo-1.parquet"),
-        ],
+        no_parquet,
         "is no table of samples",
     ),
     "an attack that the record lacks": (
@@ -372,6 +381,23 @@ FIGURES: dict[str, tuple[Edit, str]] = {
     "a negative width": (field("run.rows.FQ.ra.low", 0.9), "ra.low of FQ is 0.9"),
     "more items": (field("run.rows.FQ.ra.n_items", 1200), "ra.n_items of FQ is 1200 by its record"),
     "more seeds": (field("run.rows.FQ.ra.n_seeds", 30), "ra.n_seeds of FQ is 30 by its record"),
+    "an attack's row that is none": (field("run.rows.FQ.attacks.0", 7), "run.rows.FQ.attacks.0"),
+    "a verification of another attack": (
+        record(
+            lambda entry: entry["verifications"][0]["run"].update(
+                attacks=["x"], protocol={"x": {"use": "finetune"}}
+            )
+        ),
+        "run.attacks: no 'x' in the suite",
+    ),
+    "scores beyond all numbers": (
+        resampled(column("value", lambda old: pc.multiply(old, 1e308))),
+        ENTRY,
+    ),
+    "a suite that asks something else": (
+        record(lambda entry: entry["config"]["suite"]["primary_forget"][0].update(scorer="kept")),
+        "of FQ is ",
+    ),
     "a row less": (field("run.rows", {}), "rows"),
     "a row more": (field("run.rows.X", {}), "run.rows.X"),
     "another score": (field("run.scores.0.value", 0.5), "run.scores.0.value: is 0.5, and"),
@@ -515,6 +541,7 @@ BOARDS: dict[str, tuple[str, Edit, str]] = {
         "verifications.0.run.method: is not the entry's",
     ),
     "one run under two names": ("known", same_run_twice, "are the same run"),
+    "one run under two ids": ("rmu-1.json", copied, "samples: are those of copied-1.json, too"),
     "one name twice": ("reported/npo-1.json", same_name_twice, "npo-1.json has the same name"),
     "samples that nobody points to": ("other.parquet", left_over, "no record points to it"),
 }

@@ -86,7 +86,10 @@ def test_ranks_are_those_of_the_runs(root: Path, rows: dict[str, Any]) -> None:
     assert [rows[name]["m"][0]["rank"] for name in ("npo-1", "rmu-1", "none-1")] == [1, 3, None]
 
 
-def test_recovery_ends_at_the_attacks_own_figure(root: Path, rows: dict[str, Any]) -> None:
+def test_recovery_ends_at_the_attacks_own_figure(
+    root: Path, data: dict[str, Any], rows: dict[str, Any]
+) -> None:
+    names = [attack["name"] for attack in data["boards"][0]["attacks"]]
     board = read_board(root / "known")
     run = finished(board.entry("rmu-1"), board.folder)
     mine, original = run.scores("FQ"), run.original("FQ")
@@ -94,7 +97,7 @@ def test_recovery_ends_at_the_attacks_own_figure(root: Path, rows: dict[str, Any
         curve = recovery_curve(mine, original, course)
         assert len(curve) == len(course.steps) - 1
         assert curve[-1] == part.recovery
-        shown = rows["rmu-1"]["m"][0]["attacks"][1 if course.attack == "core" else 0]
+        shown = rows["rmu-1"]["m"][0]["attacks"][names.index(course.attack)]
         assert shown[5][-3:] == pack(part.recovery, Texts(), (3, 12))
         assert len(shown[4]) == 3 * len(course.steps)
 
@@ -162,7 +165,7 @@ def test_what_is_damaged_in_the_cache_is_computed_again(
 ) -> None:
     mine = Path(shutil.copytree(cache, tmp_path / "cache"))
     for file in mine.iterdir():
-        file.write_text("{}")
+        file.write_text("{")
     board = read_board(root / "known")
     assert page_data([(board, ranked_groups(board, mine))]) == data
 
@@ -181,7 +184,7 @@ def test_an_entry_whose_figures_do_not_follow_is_refused(root: Path, tmp_path: P
 
 def test_other_engines_have_their_own_table(root: Path, tmp_path: Path) -> None:
     mine = copied(root, tmp_path / "leaderboards")
-    edit_json(mine / "known" / "rmu-1.json", lambda entry: entry["run"].update(dtype="bfloat16"))
+    edit_json(mine / "known" / "rmu-1.json", lambda entry: entry["run"].update(engine="vllm"))
     board = read_board(mine / "known")
     groups = ranked_groups(board, tmp_path / "cache")
     assert [[entry.entry for entry in group.entries] for group in groups] == [
@@ -192,7 +195,7 @@ def test_other_engines_have_their_own_table(root: Path, tmp_path: Path) -> None:
     assert [one["id"] for one in boards] == ["known", "known-2"]
     assert [len(one["reported"]) for one in boards] == [1, 0]
     text = readme_text(None, board, groups)
-    assert text.index("float32") < text.index("bfloat16")
+    assert text.index("engine hf") < text.index("engine vllm")
 
 
 def test_unlike_entries_are_refused_by_name(root: Path, tmp_path: Path) -> None:
@@ -213,18 +216,22 @@ class _Elements(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.now = ""
         self.inside: dict[str, list[str]] = {"script": [], "style": []}
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
+        self.now = tag
         if tag in self.inside:
             self.inside[tag].append("")
 
+    def handle_endtag(self, tag: str) -> None:
+        self.now = ""
+
     def handle_data(self, data: str) -> None:
-        tag = self.found[-1][0] if self.found else ""
-        if tag in self.inside:
-            self.inside[tag][-1] += data
+        if self.now in self.inside:
+            self.inside[self.now][-1] += data
 
 
 def _policy(elements: _Elements) -> dict[str, str]:

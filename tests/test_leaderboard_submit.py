@@ -105,6 +105,22 @@ def test_what_is_said_to_be_trained_on_counts(tmp_path: Path) -> None:
     assert "trains_on: no data role 'mor'; did you mean 'more'?" in done.err
 
 
+def test_a_package_is_pinned(tmp_path: Path) -> None:
+    run = full_run(tmp_path / "run", TINY["npo"])
+    wheel = tmp_path / "ilubench_mine-1.2-py3-none-any.whl"
+    wheel.write_bytes(b"w")
+    done = sent(run, tmp_path / "boards", "--package", f"{wheel}=https://example.org/w.whl")
+    assert done.code == 0, done.err
+    package = read_entry(Path(done.out.split()[0])).package
+    assert package is not None
+    assert (package.name, package.version) == ("ilubench-mine", "1.2")
+    assert (package.sha256, package.url) == (file_sha256(wheel), "https://example.org/w.whl")
+    for word, says in (("x.zip", "give a wheel or sdist"), ("a-1.tar.gz", "a-1.tar.gz: cannot be")):
+        done = sent(run, tmp_path / "boards", "--package", word)
+        assert done.code in (2, 3)
+        assert says in done.err
+
+
 FAILED = [{"label": "attack npo", "kind": "DivergedError", "message": "m"}]
 JOB = {"stage": "attack", "key": "k", "label": "attack npo with core", "state": "planned"}
 

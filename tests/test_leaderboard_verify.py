@@ -374,9 +374,8 @@ def test_weights_that_fit_no_target_fail_and_leave_the_entry(tmp_path: Path) -> 
     path = edited(board(tmp_path), weights=listed)
     before = path.read_bytes()
     done = again(path, "--weights", str(folder), "--seeds", FRESH)
-    assert done.code == 4
-    assert "npo-1 was not verified" in done.err
-    assert "is no safetensors file" in done.err
+    assert done.code == 3
+    assert "0.safetensors is no safetensors file" in done.err
     assert path.read_bytes() == before
 
 
@@ -454,7 +453,7 @@ def test_weights_are_downloaded_once_and_checked(tmp_path: Path, served: tuple[P
         ({"bytes": 1001}, ModelError, "gave 1000 bytes with SHA-256"),
         ({"sha256": "0" * 64}, ModelError, "they are not the weights of this entry"),
         ({"url": "/away/a"}, AccessError, "cannot be had from .*; or get the files yourself"),
-        ({"url": "/absent"}, AccessError, "cannot be had from .*404|Not Found"),
+        ({"url": "/absent"}, AccessError, "cannot be had from .*404"),
     ],
 )
 def test_a_download_that_is_refused_leaves_nothing(
@@ -487,29 +486,32 @@ METHODS = """
 import json, os, socket
 from ilubench.methods.npo import NPO
 
-class Reaches(NPO):
+class Tries(NPO):
     def unlearn(self, model, data, context):
-        try:
-            socket.create_connection(("192.0.2.1", 80), timeout=1)
-        except OSError:
-            pass
+        for attempt in (self.reach, self.peek, self.generate):
+            try:
+                attempt()
+            except (OSError, ImportError, ValueError):
+                continue
+            raise RuntimeError(f"{attempt.__name__} worked")
         return model
 
-class Peeks(NPO):
-    def unlearn(self, model, data, context):
+    def reach(self):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+
+    def peek(self):
         from ilubench.experiment import resolve
         from ilubench.overrides import parse
         from ilubench.specs import PluginRef
-        made = resolve(parse(["suite=%s"]), method=PluginRef(use="npo"))
-        raise RuntimeError(f"read {len(made.tables.rows('forget_mc'))} rows")
-
-class Generates(NPO):
-    def unlearn(self, model, data, context):
+        from ilubench.errors import SpecError
         try:
-            from ilubench.mini.generator import MiniWorld
-        except ImportError:
-            return model
-        raise RuntimeError("made the rows anew")
+            made = resolve(parse(["suite=%s"]), method=PluginRef(use="npo"))
+        except SpecError as error:
+            raise ValueError("refused") from error
+        made.tables.rows("forget_mc")
+
+    def generate(self):
+        from ilubench.mini.generator import MiniWorld
 
 class Looks(NPO):
     def unlearn(self, model, data, context):
@@ -529,7 +531,7 @@ def install(folder: Path, version: str = "1.0") -> Package:
     (folder / "odd_methods").mkdir(parents=True)
     info = folder / f"odd_methods-{version}.dist-info"
     info.mkdir()
-    names = ("reaches", "peeks", "generates", "looks")
+    names = ("tries", "looks")
     points = [f"{name} = odd_methods:{name.capitalize()}" for name in names]
     texts = {
         folder / "odd_methods" / "__init__.py": METHODS % quick_suite(),
@@ -567,12 +569,10 @@ def walls(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return found
 
 
-def test_a_method_unlearns_apart_as_it_does_in_a_run(
-    tmp_path: Path, walls: tuple[str, ...]
-) -> None:
+def test_a_method_unlearns_apart_as_it_does_in_a_run(tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(measured() / "store" / "target", out / "store" / "target")
-    experiment = apart("npo", out, walls)
+    experiment = apart("npo", out, ())
     bench = make_bench(experiment)
     key = unlearn_key(bench, experiment, target_key(bench), 0)
     made, before = (
@@ -581,34 +581,26 @@ def test_a_method_unlearns_apart_as_it_does_in_a_run(
     assert made.read_bytes() == before.read_bytes()
     artifact = bench.store.get("unlearn", key)
     assert artifact is not None
-    assert artifact.meta()["isolated"] == (NAMESPACES if walls else PYTHON)
+    assert artifact.meta()["isolated"] == PYTHON
     assert not list((out / "isolated").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("use", "message"),
-    [
-        ("reaches", "reaches, seed 0 tried to reach .'192.0.2.1', 80. in the network"),
-        (
-            "peeks",
-            "peeks, seed 0 tried to read .*quick.yaml, which a verified method must do without",
-        ),
-        ("generates", "generates, seed 0 tried to read .*ilubench/mini"),
-    ],
-)
 def test_what_a_method_tries_is_refused_and_told(
-    tmp_path: Path,
-    walls: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    use: str,
-    message: str,
+    tmp_path: Path, walls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site, out = tmp_path / "site", tmp_path / "out"
     install(site)
     monkeypatch.syspath_prepend(str(site))
     shutil.copytree(measured() / "store" / "target", out / "store" / "target")
-    with pytest.raises(JobError, match=message):
-        apart(use, out, walls, site)
+    with pytest.raises(JobError, match="tries, seed 0 tried to reach") as caught:
+        apart("tries", out, walls, site)
+    for attempt in (
+        r"reach \('192.0.2.1', 80\) in the network",
+        r"read \S*quick.yaml",
+        r"read \S*ilubench/mini",
+        "which a verified method must do without: it gets the forget set",
+    ):
+        assert re.search(attempt, str(caught.value)), caught.value
     assert not list((out / "store").glob("unlearn/*/DONE"))
 
 
@@ -636,7 +628,7 @@ def test_weights_from_outside_are_not_taken_for_a_method_s_own(tmp_path: Path) -
     out = store_copy(tmp_path / "out")
     words = [f"suite={quick_suite()}", "method=npo", "seeds=0", f"out={out}"]
     experiment = resolve(parse(words))
-    with pytest.raises(StoreError, match="unlearned outside of the verification; .* --out FOLDER"):
+    with pytest.raises(StoreError, match=r"outside of the verification; .* --out FOLDER"):
         unlearn_apart(make_bench(experiment), experiment, 0, Cell((), ()), SilentProgress())
 
 
@@ -646,7 +638,8 @@ def test_a_method_is_run_again(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "npo-1: stays (method, by Grace, seeds 100, 101); tier verified-method" in done.out
     (one,) = read_entry(path).verifications
-    assert any("unlearned again" in note for note in one.run.notes)
+    held = NAMESPACES if namespaces() else PYTHON
+    assert f"unlearned again, {held}" in one.run.notes
     assert one.run.cost["steps"] == 3
     assert green(path)
 
@@ -659,14 +652,14 @@ def test_a_package_must_be_the_one_that_was_pinned(
 ) -> None:
     package = install(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert check_provided("reaches", package) == tmp_path
+    assert check_provided("tries", package) == tmp_path
     assert check_provided("npo", None) is None
     for use, pinned, message in (
-        ("reaches", None, "'reaches' is to come from ilubench, and comes from odd-methods 1.0"),
+        ("tries", None, "'tries' is to come from ilubench, and comes from odd-methods 1.0"),
         ("npo", package, "'npo' is to come from odd-methods, and comes from ilubench"),
         ("absent", package, "comes from no installed package; install odd-methods==1.0"),
         ("./mine.py:Mine", package, "is a file; only an installed package"),
-        ("reaches", package.model_copy(update={"version": "1.1"}), "1.0 is installed; .* pins 1.1"),
+        ("tries", package.model_copy(update={"version": "1.1"}), "1.0 is installed; .* pins 1.1"),
     ):
         with pytest.raises(PluginError, match=message):
             check_provided(use, pinned)
@@ -681,16 +674,16 @@ def test_a_package_must_be_as_it_was_installed(
     added = code.with_name("more.py")
     added.write_text("")
     with pytest.raises(PluginError, match=r"more\.py was added to the package"):
-        check_provided("reaches", package)
+        check_provided("tries", package)
     added.unlink()
     url = tmp_path / "odd_methods-1.0.dist-info" / "direct_url.json"
     url.write_text(json.dumps({"url": "x", "archive_info": {"hashes": {"sha256": "1" * 64}}}))
     with pytest.raises(PluginError, match=f"archive with SHA-256 {'1' * 64}; the record pins 0000"):
-        check_provided("reaches", package)
+        check_provided("tries", package)
     url.unlink()
     code.write_text(code.read_text() + "# changed")
     with pytest.raises(PluginError, match=r"__init__\.py is not as it was installed"):
-        check_provided("reaches", package)
+        check_provided("tries", package)
 
 
 def test_a_method_that_does_not_unlearn_is_not_run_again(tmp_path: Path) -> None:

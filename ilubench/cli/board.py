@@ -37,6 +37,12 @@ def submit(  # noqa: PLR0913, PLR0917 - each is an option of the command
         list[str] | None,
         typer.Option("--trains-on", help="data role that its settings do not name; repeatable"),
     ] = None,
+    package: Annotated[
+        str,
+        typer.Option(
+            "--package", metavar="FILE[=URL]", help="wheel or sdist of a method of your own"
+        ),
+    ] = "",
     weights_to: Annotated[
         Path | None,
         typer.Option("--weights-to", help="write the unlearned models there, to be published"),
@@ -55,7 +61,7 @@ def submit(  # noqa: PLR0913, PLR0917 - each is an option of the command
 ) -> int:
     """Package a finished run as an entry: its record and its samples, ready for a pull request."""
     from ilubench.leaderboard.exporting import place_weights
-    from ilubench.leaderboard.submit import About, next_steps, read_citation
+    from ilubench.leaderboard.submit import About, next_steps, read_citation, read_package
     from ilubench.leaderboard.submit import submit as write
 
     about = About(
@@ -67,6 +73,7 @@ def submit(  # noqa: PLR0913, PLR0917 - each is an option of the command
         citation=read_citation(citation_file),
         remarks=remarks,
         trains_on=tuple(trains_on or ()),
+        package=read_package(package),
     )
     listed = place_weights(run, weights_to, tuple(weights or ()))
     found = write(run, to, about, weights=listed, replace=replace)

@@ -9,6 +9,7 @@ figures stand in the place of the submitted ones, and the entry's worst case is 
 verified attack reaches (:mod:`ilubench.leaderboard.best`), with the submitter's name beside it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -47,6 +48,8 @@ __all__ = ["AboutAttack", "Packed", "attack_text", "read_attack_runs", "submit_a
 CHECKPOINT = "checkpoint"
 """The method under which `ilubench attack MODEL` attacks given weights."""
 
+
+ID = r"[a-z0-9][a-z0-9_-]{0,63}"
 
 ROW = TypeAdapter(RobustnessRow)
 
@@ -153,6 +156,8 @@ def submit_attack(
     label = about.label or tried[0].name
     if not verified and not about.by.strip():
         raise UsageError("--by: who sends the attack in is missing; it is credited by that name")
+    if not re.fullmatch(ID, label):
+        raise UsageError(f"--label {label!r}: use lower case letters, digits, - and _, at most 64")
     path = board.folder / ATTACKS / f"{label}.json"
     there = next((one for one in board.attacks if one.entry == label), None)
     if verified and there is None:

@@ -110,7 +110,7 @@ def _suites_below(folder: Path, depth: int) -> tuple[list[Path], list[Problem]]:
 
 def _one(path: Path) -> list[Problem]:
     """The problems of one record."""
-    path = path.absolute() if path.parent == Path() else path
+    path = path if len(path.parts) > 3 else path.absolute()  # its folders' names count
     if path.parent.name == REPORTED:
         return _first(path, partial(_reported, path))
     if path.parent.name == ATTACKS:
@@ -137,7 +137,7 @@ def _suite(folder: Path) -> list[Problem]:
         found += _attack(path, folder)
     found += _names(folder, [*entries, *reported, *attacks])
     found += _alike(list(runs.values()))
-    return found or _left_over(folder)
+    return found or _samples_problems(folder)
 
 
 def _names(folder: Path, paths: Sequence[Path]) -> list[Problem]:
@@ -151,17 +151,26 @@ def _names(folder: Path, paths: Sequence[Path]) -> list[Problem]:
     return found
 
 
-def _left_over(folder: Path) -> list[Problem]:
-    """Samples beside the records that no record points to."""
+def _samples_problems(folder: Path) -> list[Problem]:
+    """Samples that two entries share, and samples beside the records that none points to."""
     board = read_board(folder)
-    known = {entry.samples.path for entry in board.entries}
-    known |= {one.samples.path for entry in board.entries for one in entry.verifications}
+    found: list[Problem] = []
+    owners: dict[str, str] = {}
+    known: set[str] = set()
+    for entry in board.entries:
+        for pointer in (entry.samples, *(one.samples for one in entry.verifications)):
+            known.add(pointer.path)
+            other = owners.setdefault(pointer.sha256, entry.entry)
+            if other != entry.entry:
+                path = folder / f"{entry.entry}.json"
+                found.append(Problem(path, f"samples: are those of {other}.json, too"))
     known |= {one.samples.path for attack in board.attacks for one in attack.results}
-    return [
+    found += [
         Problem(path, "no record points to it; delete it, or submit its run")
         for path in listed(folder)
         if path.suffix.lower() == ".parquet" and path.name not in known
     ]
+    return found
 
 
 def _alike(runs: Sequence[FinishedRun]) -> list[Problem]:
@@ -179,15 +188,21 @@ def _alike(runs: Sequence[FinishedRun]) -> list[Problem]:
 
 
 def _problem(path: Path, error: IlubenchError) -> Problem:
-    return Problem(path, str(error).removeprefix(f"{path}: "))
+    return Problem(path, str(error).removeprefix(str(path)).lstrip(": "))
 
 
 def _first(path: Path, look: Callable[[], Iterator[str]]) -> list[Problem]:
-    """The first thing that a look at a record finds."""
+    """The first thing that a look at a record finds.
+
+    What strangers write must end the check of their record only, whatever it makes arithmetic or a
+    library do.
+    """
     try:
         problem = next(look(), None)
     except IlubenchError as error:
         return [_problem(path, error)]
+    except Exception as error:  # noqa: BLE001
+        return [Problem(path, f"cannot be checked: {type(error).__name__}: {error}")]
     return [] if problem is None else [Problem(path, problem)]
 
 

@@ -1,8 +1,7 @@
 """What a record says in two places must agree; what was left out or changed is named. Pure."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import cast
+from collections.abc import Iterator
 
 from pydantic import JsonValue
 
@@ -111,14 +110,14 @@ def entry_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
     if config.get("method") != run.method.get("settings"):
         yield "config.method: other settings than run.method.settings"
     attacks = config.get("attacks")
-    settings: Mapping[str, JsonValue] = attacks if isinstance(attacks, dict) else {}
+    settings = attacks if isinstance(attacks, dict) else {}
     if list(settings) != list(run.attacks):
         yield "config.attacks: must be those of run.attacks, in their order"
     missing = sorted(suite.attacks.keys() - set(run.attacks))
     if missing:
         yield f"run.attacks: the suite's {missing[0]} is missing; a row has all of them"
-    for name, told in run.protocol.items():
-        if isinstance(told, dict) and told.get("settings") != settings.get(name):
+    for name, asked in run.protocol.items():
+        if isinstance(asked, dict) and asked.get("settings") != settings.get(name):
             yield f"run.protocol.{named(name)}.settings: are not those of config.attacks"
     data = entry.environment.get("data")
     if run.data and data != run.data:
@@ -199,13 +198,12 @@ def _roles_of(run: RunRecord, suite: SuiteSpec, attack: str) -> set[str]:
 def _row_hash_problems(run: RunRecord) -> Iterator[str]:
     for name, told in run.protocol.items():
         data = told.get("data") if isinstance(told, dict) else None
-        for role, facts in (data if isinstance(data, dict) else {}).items():
+        for role, facts in data.items() if isinstance(data, dict) else ():
             full = f"{name}.{role}"
-            rows = (
-                cast("dict[str, JsonValue]", facts).get("rows") if isinstance(facts, dict) else None
-            )
+            rows = facts.get("rows") if isinstance(facts, dict) else None
             if full in run.data and rows != run.data[full]:
-                yield f"protocol.{named(name)}.data.{named(role)}.rows: other rows than data.{full}"
+                where = f"protocol.{named(name)}.data.{named(role)}.rows"
+                yield f"{where}: other rows than data.{full}"
 
 
 def _sound(overlap: OverlapRecord) -> bool:

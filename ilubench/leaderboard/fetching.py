@@ -107,7 +107,11 @@ def _fetched(one: Weights, folder: Path) -> Path:
         _download(one, aside, what)
         aside.replace(path)
     except (urllib.error.URLError, HTTPException, OSError) as error:
-        reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
+            reason: object = error
+        else:
+            reason = getattr(error, "reason", error)
         raise AccessError(f"{what} cannot be had from {one.url}: {reason}; {local}") from error
     finally:
         with contextlib.suppress(OSError):

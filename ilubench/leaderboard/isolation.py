@@ -54,6 +54,9 @@ exec "$@"
 """
 """Covers the places before `--`, then becomes the command behind it."""
 
+SHOWN = 5
+"""Refused attempts that a message names."""
+
 KEPT = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH")
 KEPT_BEGINNINGS = ("LC_", "OMP_", "MKL_", "GOMP_", "CUDA_", "NVIDIA_", "CUBLAS_")
 """Variables that the process keeps: how to compute, nothing about where the user's things are."""
@@ -252,10 +255,12 @@ def _carried_out(room: Path, cell: Cell, label: str) -> dict[str, JsonValue]:
         raise JobError(f"{label}: {problem}") from None
     tried = cast("list[str]", result.get("tried") or [])
     if tried:
-        more = f" and {len(tried) - 1} more" if len(tried) > 1 else ""
+        found = list(dict.fromkeys(tried))
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise JobError(
-            f"{label} tried to {tried[0]}{more}, which a verified method must do without: it gets "
-            "the forget set, the retain set, its declared environments and the target model"
+            f"{label} tried to {', to '.join(found[:SHOWN])}{more}, which a verified method must "
+            "do without: it gets the forget set, the retain set, its declared environments and the "
+            "target model"
         )
     if "error" in result:
         raise JobError(f"{label} failed: {result['error']}")

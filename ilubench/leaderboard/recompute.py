@@ -104,9 +104,9 @@ def verification_problems(
     if one.kind == "weights" and not entry.weights:
         yield "kind: the entry has no weights that could be verified"
     yield from _method_problems(one.run, entry.run)
+    verified = finished_run(run.path, one.run, entry.config, folder, one.samples)
     for problem in run_problems(one.run, suite):
         yield f"run.{problem}"
-    verified = finished_run(run.path, one.run, entry.config, folder, one.samples)
     yield from figure_problems(verified, "run.")
     # the comparison of the two runs, as `ilubench leaderboard verify` writes it
     expected = compare_runs(run, verified)

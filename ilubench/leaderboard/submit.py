@@ -10,6 +10,7 @@ from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import DataError, UsageError
 from ilubench.finished import REFERENCES, FinishedRun, read_run
+from ilubench.identity import file_sha256
 from ilubench.leaderboard.consistency import entry_problems, incomplete, seen_by, trained_roles
 from ilubench.leaderboard.files import record_bytes, validated, write_record
 from ilubench.leaderboard.records import (
@@ -26,7 +27,11 @@ from ilubench.loading import load_yaml
 from ilubench.run_files import read_record
 from ilubench.store import write_atomic
 
-__all__ = ["About", "Submitted", "next_steps", "read_citation", "submit"]
+__all__ = ["About", "Submitted", "next_steps", "read_citation", "read_package", "submit"]
+
+MAX_PACKAGE = 100_000_000
+ARCHIVE = re.compile(r"([A-Za-z0-9._-]+?)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)")
+"""Name and version in the name of a wheel or sdist."""
 
 RECORD, SAMPLES = "results.json", "samples.parquet"
 
@@ -151,6 +156,34 @@ def read_citation(path: Path | None) -> str:
         DataError: it cannot be read, or is longer than a citation may be.
     """
     return "" if path is None else read_text(path, 5000).strip()
+
+
+def read_package(word: str) -> Package | None:
+    """Return the package that a word names: an archive of it, `FILE` or `FILE=https://...`.
+
+    Args:
+        word: a wheel or sdist, and where it can be had; empty: none.
+
+    Raises:
+        DataError: there is no such file.
+        UsageError: its name is no package's, or the address is none.
+    """
+    if not word:
+        return None
+    file, _, url = word.partition("=https:")
+    path = Path(file)
+    found = re.fullmatch(r"([A-Za-z0-9._]+)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)", path.name)
+    if found is None:
+        raise UsageError(
+            f"--package {path.name}: give a wheel or sdist under the name it was built"
+        )
+    check_plain_file(path, MAX_PACKAGE)
+    try:
+        name, version = found[1].replace("_", "-"), found[2]
+        address = f"https:{url}" if url else ""
+        return Package(name=name, version=version, sha256=file_sha256(path), url=address)
+    except ValidationError as error:
+        raise UsageError(f"--package {word}: {error.errors()[0]['msg']}") from error
 
 
 # --- inside ---

@@ -231,12 +231,23 @@ def _equal(record: FinishedRun, rerun: FinishedRun) -> float:
     """Share of the re-run's scores that the record has, with exactly that value."""
     if record.samples is None or rerun.samples is None or not len(rerun.samples):
         return 0.0
-    names = [*KEYS, "value"]
-    one = record.samples.select(names)
-    seeds = pa.array(rerun.record.seeds, pa.int64())
-    one = one.filter(pc.is_in(one["seed"], seeds))
-    both = rerun.samples.select(names).join(one, keys=names, join_type="left semi")
+    before = record.samples.filter(pc.equal(record.samples["attack"], ""))
+    seeds: dict[str, set[int]] = {}
+    for who, seed in zip(before["who"].to_pylist(), before["seed"].to_pylist(), strict=True):
+        seeds.setdefault(who, set()).add(seed)
+    once = pa.array([who for who, own in seeds.items() if len(own) == 1], pa.string())
+    both = _scores(rerun.samples, once).join(
+        _scores(record.samples, once), keys=[*KEYS, "value"], join_type="left semi"
+    )
     return len(both) / len(rerun.samples)
+
+
+def _scores(samples: pa.Table, once: pa.Array) -> pa.Table:
+    """The scores by name; a model that was scored once for all seeds stands under any of them."""
+    shared = pc.and_(pc.equal(samples["attack"], ""), pc.is_in(samples["who"], once))
+    seed = pc.if_else(shared, pa.scalar(0, pa.int64()), samples["seed"])
+    place = samples.column_names.index("seed")
+    return samples.set_column(place, "seed", seed).select([*KEYS, "value"])
 
 
 def _compared(record: FinishedRun, rerun: FinishedRun) -> tuple[Comparison, ...]:

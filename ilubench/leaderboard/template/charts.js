@@ -328,7 +328,7 @@ function heatmap(rows, state) {
       attack.core ? "" : h("span", { class: "soft" }, "*"))));
   const body = rows.map((row) => h("tr", null, h("th", { scope: "row" }, row.title),
     figuresOf(row, state).attacks.map((part) => heatCell(heatFigure(part, state), state))));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Methods by attacks" },
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of methods by attacks" },
     h("table", { class: "heat" }, h("thead", null, head), h("tbody", null, body)));
 }
 
@@ -337,7 +337,7 @@ function heatCell(figure, state) {
     const why = figure === null || figure === undefined ? "not run" : brief(words(figure));
     return h("td", { class: "none" }, why);
   }
-  const cell = h("td", { title: words(figure) }, number(figure[0], 2));
+  const cell = h("td", { title: words(figure) }, number(figure[0]));
   const colour = heatColour(state.heat === "ra" ? 1 - figure[0] / 1000 : figure[0] / 1000);
   cell.style.backgroundColor = `rgb(${colour.join(",")})`;
   cell.style.color = inkOn(colour);
