@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from finished_runs import SUITE, Told
 
 from leaderboards import edit_json, tiny_entry
 
-METRICS = [
+METRICS: list[dict[str, Any]] = [
     {"label": "FQ", "scorer": "asked", "metric": "acc", "chance": 0.25},
     {"label": "1 - VerbMem_f", "scorer": "asked", "metric": "acc", "direction": "lower"},
 ]
@@ -21,17 +22,14 @@ CITATION = (
 HASH = "ab" * 32
 
 MARKUP = "</script><script>window.hacked=1</script><!-- <img src=x onerror=window.hacked=1>"
-WORDS = (
-    "{{ 7*7 }}{% set a=1 %} | `x` [y](javascript:window.hacked=1) \\input{/etc/passwd} "
-    "$x$ ${1}"
-)
+WORDS = "{{ 7*7 }}{% set a=1 %} | `x` [y](javascript:window.hacked=1) \\input{/etc/passwd} $x$ ${1}"
 FORMULA = "=HYPERLINK(1)+cmd|' /C calc'!A0"
 ADDRESS = 'https://x.test/"onmouseover="window.hacked=1"|)<b>'
 
 
 def rich_board(root: Path) -> Path:
     """Write a suite `known` with all tiers, a dispute, an attack, a collapse, and reported rows."""
-    suite = {"primary_forget": METRICS}
+    suite: dict[str, Any] = {"primary_forget": METRICS}
 
     def told(use: str, after: float = 0.8, end: float = 0.6, **more: Any) -> Told:
         return Told(use, after=after, end=end, seeds=(0, 1, 2), suite=suite, **more)
@@ -68,7 +66,7 @@ def hostile_board(root: Path) -> Path:
     rmu = tiny_entry(root, "rmu", Told("rmu", end=0.3, seeds=(0, 1, 2), suite=suite, noise=2))
     for path, title in ((npo, MARKUP), (rmu, FORMULA)):
         edit_json(path, _verified("weights", 0.1, 0.2, by=MARKUP))
-        edit_json(path, lambda entry, title=title: _hostile(entry, title))
+        edit_json(path, partial(_hostile, title=title))
     _attack(npo, title=MARKUP, by=FORMULA)
     _reported(npo.parent, "paper", title=MARKUP, model=FORMULA, citation=MARKUP, where=WORDS[:99])
     return npo.parent
@@ -123,7 +121,7 @@ def _attack(entry: Path, title: str = "Relearning", by: str = "B. Attacker") -> 
     for row in run["rows"].values():
         row["worst_case"] |= {"value": 0.111, "low": 0.1, "high": 0.122, "note": ""}
     result = {"entry": entry.stem, "run": run, "samples": pointer, "verified": True}
-    record = {
+    record: dict[str, Any] = {
         "schema_version": 1,
         "kind": "attack",
         "entry": "relearn-1",

@@ -53,19 +53,18 @@ def quick_suite() -> Path:
 
 
 @cache
-def measured() -> Path:
-    """Return the `out` folder of a finished run of npo on the quick suite."""
+def run_folder() -> Path:
+    """Return the folder of a finished run of npo on the quick suite."""
     out = Path(_folder().name) / "out"
     words = (f"suite={quick_suite()}", "method=npo", f"seeds={SEEDS}", f"out={out}", "--json")
     done = command("run", *words)
     assert done.code == 0, done.err
-    return out
+    return out / str(done.json["run"])
 
 
-@cache
-def run_folder() -> Path:
-    (found,) = measured().glob("quick-npo-*")
-    return found
+def measured() -> Path:
+    """Return the `out` folder of that run: its store, and what other tests run."""
+    return run_folder().parent
 
 
 @cache

@@ -18,7 +18,6 @@ from ilubench.leaderboard.best import best_attack
 from ilubench.leaderboard.files import Board, read_attack, read_board
 from ilubench.leaderboard.records import AttackEntry
 
-
 OWN = Figure(6.5, 6.4, 6.6, 3, 6, "seeds-and-items")
 """Worst case of an entry under the suite's attacks."""
 

@@ -99,7 +99,7 @@ def test_recovery_ends_at_the_attacks_own_figure(
         assert curve[-1] == part.recovery
         shown = rows["rmu-1"]["m"][0]["attacks"][names.index(course.attack)]
         assert shown[5][-3:] == pack(part.recovery, Texts(), (3, 12))
-        assert len(shown[4]) == 3 * len(course.steps)
+        assert len(shown[4]) == 3 * len(curve)  # the first is f_u
 
 
 def test_where_nothing_was_forgotten_the_curve_says_why(

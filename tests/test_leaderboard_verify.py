@@ -74,7 +74,8 @@ ATTACKS = ("one", "two", "three")
 def drawn(mean: Array, seeds: int, rng: np.random.Generator) -> Array:
     """Scores of 0 and 1 [S, I] whose chance has an effect of the seed and of seed x item."""
     seed = 0.5 * rng.normal(size=(seeds, 1)) + 0.3 * rng.normal(size=(seeds, ITEMS))
-    return (rng.random((seeds, ITEMS)) < special.expit(mean + seed)).astype(np.float64)
+    scores: Array = (rng.random((seeds, ITEMS)) < special.expit(mean + seed)).astype(np.float64)
+    return scores
 
 
 def side(seeds: range, items: Array, rng: np.random.Generator, better: float = 0.0) -> MethodRuns:
@@ -497,7 +498,9 @@ class Tries(NPO):
         return model
 
     def reach(self):
-        socket.create_connection(("192.0.2.1", 80), timeout=1)
+        with socket.socket() as opened:
+            opened.settimeout(1)
+            opened.connect(("192.0.2.1", 80))
 
     def peek(self):
         from ilubench.experiment import resolve

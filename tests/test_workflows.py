@@ -194,7 +194,7 @@ def changes(before: Path, after: Path) -> subprocess.CompletedProcess[str]:
 
 def test_problems_of_a_change_are_shown(tmp_path: Path) -> None:
     board = tiny_board(tmp_path / "leaderboards")
-    edit_json(board / "npo-1.json", lambda entry: {**entry, "title": 7})
+    edit_json(board / "npo-1.json", lambda entry: entry.update(title=7))
     done = changes(tmp_path / "leaderboards", tmp_path / "leaderboards")
     assert done.returncode == 1
     assert "npo-1.json: title" in done.stdout

@@ -194,7 +194,7 @@ def _furnish(
     from ilubench.stages.keys import target_key
 
     method, suite, target = experiment.method, experiment.suite, target_key(bench)
-    for name in ("home", "work", "out", "target", "environments"):
+    for name in ("home", "tmp", "work", "out", "target", "environments"):
         (room / name).mkdir(parents=True)
     source = bench.target_folder(target)
     weights = weight_files(source)
@@ -240,7 +240,7 @@ def _carried_out(room: Path, cell: Cell, label: str) -> dict[str, JsonValue]:
         done = subprocess.run(
             command,
             cwd=room / "work",
-            env=_environment(os.environ, room / "home"),
+            env=_environment(os.environ, room),
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -267,19 +267,20 @@ def _carried_out(room: Path, cell: Cell, label: str) -> dict[str, JsonValue]:
     return result
 
 
-def _environment(given: Mapping[str, str], home: Path) -> dict[str, str]:
+def _environment(given: Mapping[str, str], room: Path) -> dict[str, str]:
     """Return the process's variables: no token, no cache, no network."""
     kept = {
         name: value
         for name, value in given.items()
         if name in KEPT or name.startswith(KEPT_BEGINNINGS)
     }
+    home = room / "home"
     return {
         **kept,
         "HOME": str(home),
         "HF_HOME": str(home / "hf"),
         "XDG_CACHE_HOME": str(home / "cache"),
-        "TMPDIR": str(home),
+        "TMPDIR": str(room / "tmp"),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

@@ -8,6 +8,7 @@ script and nothing else.
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 
@@ -35,8 +36,10 @@ def page(data: Mapping[str, JsonValue]) -> str:
     """
     import jinja2
 
-    style = _text("page.css")
-    script = '"use strict";\n(() => {\n' + "\n".join(map(_text, SCRIPTS)) + "})();\n"
+    style = _spare(_text("page.css"))
+    script = (
+        '"use strict";\n(() => {\n' + "".join(_spare(_text(name)) for name in SCRIPTS) + "})();\n"
+    )
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         _text("index.html.j2")
     )
@@ -63,6 +66,13 @@ def embedded_json(value: Mapping[str, JsonValue]) -> str:
 def _text(name: str) -> str:
     found = files("ilubench.leaderboard").joinpath("template", name)
     return found.read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+def _spare(text: str) -> str:
+    """Leave out indentation, empty lines and lines that are a comment; no text spans lines."""
+    lines = (line.strip() for line in text.splitlines())
+    comment = re.compile(r"//|/\*.*\*/$")
+    return "".join(f"{line}\n" for line in lines if line and not comment.match(line))
 
 
 def _raw(text: str, element: str) -> str:

@@ -5,6 +5,7 @@ their steps, metrics) stands once. All texts are as the records have them: the p
 text, never as markup.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -183,7 +184,8 @@ def _row(entry: Entry, group: Group, attacks: Sequence[str], texts: Texts) -> di
         "trains": list(entry.trains_on),
         "cost": dict(run.cost),
         "settings": run.method.get("settings"),
-        "config": _machine(entry),
+        # most rows of a suite are from few machines
+        "machine": texts.number(json.dumps(_machine(entry))),
         "weights": [[one.seed, one.sha256, one.bytes, one.url] for one in entry.weights],
         "package": None if entry.package is None else entry.package.model_dump(mode="json"),
         "samples": [entry.samples.path, entry.samples.sha256, entry.samples.bytes],
@@ -280,10 +282,7 @@ def _figures(cell: _Cell, attacks: Sequence[str], texts: Texts) -> JsonValue:
         "best": None if cell.best is None else _best(cell.best, texts, usual),
         "recovery": pack(row.recovery, texts, usual),
         "attacks": [
-            _attack(by_name[name], cell.curves.get(name, ()), texts, usual)
-            if name in by_name
-            else None
-            for name in attacks
+            _attack(by_name[name], cell, texts) if name in by_name else None for name in attacks
         ],
     }
 
@@ -297,21 +296,23 @@ def _best(best: BestAttack, texts: Texts, usual: tuple[int, int]) -> JsonValue:
     }
 
 
-def _attack(
-    part: AttackFigures, recovery: Sequence[Figure], texts: Texts, usual: tuple[int, int]
-) -> JsonValue:
+def _attack(part: AttackFigures, cell: _Cell, texts: Texts) -> JsonValue:
     """RA, half-life, area, never-knew difference; forget metric and recovery at each checkpoint.
 
-    The recovery starts at the second checkpoint, and its last is the attack's; without samples
-    there is only that one.
+    The forget metric starts at the second checkpoint where the first is the row's f_u (it is not
+    where an attack scores a part of the items). The recovery always does, and its last is the
+    attack's; without samples there is only that one.
     """
+    whole = cell.row.forget_unlearned
+    usual = (whole.n_seeds, whole.n_items)
+    forget = [point.forget for point in part.steps]
     return [
         pack(part.ra, texts, usual),
         pack(part.half_life, texts, usual),
         pack(part.area, texts, usual),
         pack(part.never_knew, texts, usual),
-        pack_course([point.forget for point in part.steps], texts),
-        pack_course(recovery or [part.recovery], texts),
+        pack_course(forget[1:] if forget[0] == whole else forget, texts),
+        pack_course(cell.curves.get(part.attack) or [part.recovery], texts),
     ]
 
 

@@ -172,19 +172,24 @@ function tierLegend(rows) {
 // --- curves by step
 
 /** [value, low, high] at each checkpoint, from 0 (where recovery is 0 by definition). */
-function course(part, kind) {
+function course(figures, k, kind, attack) {
+  const part = figures.attacks[k];
   if (!part) return null;
   const flatCourse = kind === "recovery" ? part[5] : part[4];
   if (!isFigure(flatCourse)) return null;
-  const found = kind === "recovery" ? [[0, 0, 0]] : [];
+  const whole = flatCourse.length / 3 === attack.steps.length;
+  const found = whole ? [] : [kind === "recovery" ? [0, 0, 0] : figures.fu.slice(0, 3)];
   for (let k = 0; k < flatCourse.length; k += 3) found.push(flatCourse.slice(k, k + 3));
   return found;
 }
 
+const hasCurve = (row, state) => boardOf(state).attacks.some((attack, k) =>
+  course(figuresOf(row, state), k, state.curve, attack));
+
 /** The curves of one attack: row -> [place, value, low, high] in plain numbers. */
 function curvesOf(attack, k, rows, state) {
   return rows.map((row) => {
-    const found = course(figuresOf(row, state).attacks[k], state.curve);
+    const found = course(figuresOf(row, state), k, state.curve, attack);
     if (!found) return null;
     const skip = attack.steps.length - found.length;
     return found.map((point, j) => [j && skip > 0 ? j + skip : j,
@@ -268,7 +273,7 @@ function glyph(k, x, y) {
 }
 
 function curveLegend(rows, state) {
-  const none = (row) => figuresOf(row, state).attacks.every((part) => !course(part, state.curve));
+  const none = (row) => !hasCurve(row, state);
   return h("ul", { class: "legend curves" }, rows.map((row, k) => h("li", null,
     svg("svg", { viewBox: "0 0 34 14", class: `swatch curve c${k}`, "aria-hidden": "true" },
       svg("polyline", { class: "line", points: "1,7 33,7" }), glyph(k, 17, 7)),

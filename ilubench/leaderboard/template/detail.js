@@ -23,7 +23,7 @@ function detail(row, state) {
     part("Data and weights", dataFacts(row), weightsTable(row.weights)),
     part("Submission", submission(row)),
     part("Settings", facts(flat(row.settings))),
-    part("Environment", facts(flat(row.config))),
+    part("Environment", facts(flat(JSON.parse(DATA.texts[row.machine])))),
     row.notes.length ? part("Notes of the run",
       h("ul", null, row.notes.map((note) => h("li", null, DATA.texts[note])))) : null,
   ];

@@ -76,8 +76,7 @@ function curveRows(state) {
   if (state.show) return state.show.map((id) => rows.find((row) => row.id === id)).filter(Boolean);
   const order = sorted(rows, { ...state, sort: "rank", dir: "" });
   const ranked = order.filter((row) => standing(row, state) === "ranked").slice(0, 6);
-  const apart = order.filter((row) => row.reference && figuresOf(row, state).attacks
-    .some((part) => course(part, state.curve)));
+  const apart = order.filter((row) => row.reference && hasCurve(row, state));
   return [...ranked, ...apart].slice(0, MOST_CURVES);
 }
 
