@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -116,7 +116,8 @@ def ranked_groups(board: Board, cache: Path) -> tuple[Group, ...]:
         apart.setdefault((run.suite_version, run.engine, run.dtype), []).append(entry)
     order = sorted(apart.items(), key=lambda item: (-item[0][0], -len(item[1]), item[0]))
     code = digest(dict(code_closure(["ilubench.ranking", "ilubench.leaderboard.curves"])))
-    return tuple(_group(board, tuple(entries), _Memory(cache, code)) for _, entries in order)
+    memory = _Memory(cache, code, {one.entry: _fingerprint(one) for one in board.entries})
+    return tuple(_group(board, tuple(entries), memory) for _, entries in order)
 
 
 # --- inside ---
@@ -124,17 +125,18 @@ def ranked_groups(board: Board, cache: Path) -> tuple[Group, ...]:
 
 @dataclass(frozen=True)
 class _Memory:
-    """Results by a hash of what determines them."""
+    """Results by a hash of what determines them: code, and each entry's `prints`."""
 
     folder: Path
     code: str
+    prints: Mapping[str, str]
 
     def recall(
         self, kind: type[Kept], entries: Sequence[Entry], compute: Callable[[], Kept]
     ) -> Kept:
         """Return what was kept, else compute and keep it; what cannot be read is no result."""
         numpy = importlib.metadata.version("numpy")
-        named = [str(kind), self.code, numpy, *map(_fingerprint, entries)]
+        named = [str(kind), self.code, numpy, *(self.prints[one.entry] for one in entries)]
         file = self.folder / f"{digest({'of': list(named)})}.json"
         form: TypeAdapter[Kept] = TypeAdapter(kind)
         with contextlib.suppress(OSError, ValidationError):
@@ -145,8 +147,9 @@ class _Memory:
 
 
 def _fingerprint(entry: Entry) -> str:
-    run = json.dumps([entry.entry, entry.run.model_dump(mode="json"), entry.config])
-    return hashlib.sha256(f"{run}{entry.samples.sha256}".encode()).hexdigest()
+    """A hash of what an entry's figures and its place rest on."""
+    parts = [entry.entry, entry.run.model_dump_json(), entry.config, entry.samples.sha256]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _group(board: Board, entries: tuple[Entry, ...], memory: _Memory) -> Group:

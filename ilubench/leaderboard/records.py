@@ -122,8 +122,8 @@ class Submission(_Part):
 class Comparison(_Part):
     """One figure as submitted and as verified.
 
-    ``low`` and ``high`` are the 95 % prediction interval of verified - submitted; it excludes 0
-    where the row is disputed.
+    ``low`` and ``high`` are the prediction interval of verified - submitted; those of all figures
+    of a verification hold together with 95 %. It excludes 0 where the row is disputed.
     """
 
     metric: Line
