@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -212,6 +213,19 @@ def test_the_changed_tables_are_shown_and_nothing_is_written(tmp_path: Path) -> 
     assert "leaderboards/known/README.md: not what the records say" in done.stdout
     assert re.search(r"^\|.*\bnpo\b.*\|$", done.stdout, re.MULTILINE)
     assert sorted(board.rglob("*")) == there
+
+
+def test_what_only_a_maintainer_may_write_stands_first(tmp_path: Path) -> None:
+    board = tiny_board(tmp_path / "before")
+    shutil.copytree(tmp_path / "before", tmp_path / "leaderboards")
+    edit_json(
+        tmp_path / "leaderboards" / board.name / "npo-1.json",
+        lambda entry: entry.update(title="Better"),
+    )
+    done = changes(tmp_path / "before", tmp_path / "leaderboards")
+    assert done.stderr == ""
+    assert done.stdout.startswith("**Only a maintainer may write these")
+    assert "- ! known/npo-1 is changed" in done.stdout
 
 
 # --------------------------------------------------------------------------- the comment

@@ -111,6 +111,30 @@ def check(
 
 
 @leaderboard.command()
+def changes(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="the leaderboards as they are")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="as they would be")],
+    as_json: Json = False,
+) -> int:
+    """Tell what a change does to the records, and what of it only a maintainer may write.
+
+    Lines that begin with `!` are for maintainers to look at: `check` sees no authors.
+    """
+    import dataclasses
+    import json
+
+    from ilubench.leaderboard.changes import changes as compare
+
+    found = compare(before, after)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(change) for change in found]))
+    else:
+        for change in found:
+            typer.echo(f"{'!' if change.reserved else ' '} {change.record} {change.what}")
+    return COMPLETE
+
+
+@leaderboard.command()
 def verify(  # noqa: PLR0913, PLR0917 - each is an option of the command
     entry: Annotated[Path, typer.Argument(metavar="ENTRY", help="the entry's JSON file")],
     weights: Annotated[
