@@ -61,7 +61,8 @@ def test_a_verification_is_a_maintainer_s(board: Path) -> None:
 
 
 def test_so_is_a_verified_attack(tmp_path: Path) -> None:
-    record = attacked_board(tiny_board(tmp_path / "leaderboards"))
+    tiny_board(tmp_path / "leaderboards")
+    record = attacked_board(tmp_path / "leaderboards")
     after = tmp_path / "after"
     shutil.copytree(tmp_path / "leaderboards", after)
     there = after / record.relative_to(tmp_path / "leaderboards")
