@@ -569,6 +569,14 @@ def apart(
     return experiment
 
 
+def test_no_place_lies_in_another_that_is_covered() -> None:
+    """A shipped suite's file lies in the folder of tasks, which is covered whole."""
+    places = hidden_places(resolve(parse(["suite=mini", "method=npo"])))
+    assert any(place.name in ("tasks", "_tasks") for place in places)
+    assert any(place.name == "mini" for place in places)
+    assert not [one for one in places if set(one.parents) & set(places)]
+
+
 @pytest.fixture(params=["namespaces", "python"])
 def walls(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """What holds a method: the system's namespaces, or Python's audit hook alone."""

@@ -108,11 +108,13 @@ def hidden_places(experiment: "Experiment") -> tuple[Path, ...]:
     ]
     places += _suite_files(experiment.run.suite)
     places += [Path(source.path) for source in _sources(experiment) if source.path]
-    found = dict.fromkeys(path.resolve() for path in places if path.exists())
+    found = list(dict.fromkeys(path.resolve() for path in places if path.exists()))
     # covering a folder covers what lies in it: Python, ilubench and the process's own room must not
     needed = (Path(sys.prefix), Path(sys.base_prefix), own, Path(experiment.run.out))
     kept = [path.resolve() for path in needed]
-    return tuple(path for path in found if not any(one.is_relative_to(path) for one in kept))
+    found = [path for path in found if not any(one.is_relative_to(path) for one in kept)]
+    # what lies in a covered folder is gone with it, and cannot be covered again
+    return tuple(path for path in found if not any(one in path.parents for one in found))
 
 
 def unlearn_apart(
