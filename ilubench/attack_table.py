@@ -13,8 +13,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from ilubench.aggregate import ra_samples
-from ilubench.errors import DataError
-from ilubench.finished import REFERENCES, FinishedRun, check_alike
+from ilubench.finished import REFERENCES, FinishedRun, common_labels
 from ilubench.intervals import (
     Figure,
     Samples,
@@ -100,11 +99,8 @@ def attack_tables(runs: Sequence[FinishedRun]) -> tuple[AttackTable, ...]:
         UsageError: the runs are not alike; names two of them.
         DataError: no run was attacked.
     """
-    check_alike(runs)
+    labels = common_labels(runs)
     named = dict(zip(run_names([run.record for run in runs]), runs, strict=True))
-    labels = dict.fromkeys(label for run in runs for label in run.rows)
-    if not labels:
-        raise DataError(f"{runs[0].path}: no robustness row; attack the model first")
     return tuple(_table(label, named) for label in labels)
 
 

@@ -27,7 +27,7 @@ from ilubench.results import RunRecord
 from ilubench.run_files import leaves, read_config, read_record, read_run_samples
 from ilubench.specs import MetricSpec, SuiteSpec
 
-__all__ = ["REFERENCES", "FinishedRun", "check_alike", "read_run"]
+__all__ = ["REFERENCES", "FinishedRun", "check_alike", "common_labels", "read_run"]
 
 REFERENCES = (REFERENCE, RETRAIN)
 """Methods that others are measured against: the model that knows, and the one that never knew."""
@@ -228,6 +228,20 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
                 f"{first.path} and {run.path} differ in {what} ({one} and {other}); "
                 "only like runs can be compared"
             )
+
+
+def common_labels(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
+    """Return the primary metrics of runs that are to stand side by side.
+
+    Raises:
+        UsageError: the runs are not alike; names two of them.
+        DataError: no run was attacked.
+    """
+    check_alike(runs)
+    labels = tuple(dict.fromkeys(label for run in runs for label in run.rows))
+    if not labels:
+        raise DataError(f"{runs[0].path}: no robustness row; attack the model first")
+    return labels
 
 
 # --- inside ---

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from ilubench.aggregate import ra_samples
 from ilubench.errors import DataError
-from ilubench.finished import FinishedRun, check_alike
+from ilubench.finished import FinishedRun, common_labels
 from ilubench.markdown import cell, table
 from ilubench.naming import run_names
 from ilubench.stability import Stability, rank_stability
@@ -43,11 +43,8 @@ def stability_of(runs: Sequence[FinishedRun]) -> tuple[MetricStability, ...]:
         UsageError: the runs are not alike; names two of them.
         DataError: fewer than three methods that can have a rank, or fewer than two shared seeds.
     """
-    check_alike(runs)
+    labels = common_labels(runs)
     named = dict(zip(run_names([run.record for run in runs]), runs, strict=True))
-    labels = dict.fromkeys(label for run in runs for label in run.rows)
-    if not labels:
-        raise DataError(f"{runs[0].path}: no robustness row; attack the model first")
     return tuple(_metric(label, named) for label in labels)
 
 

@@ -13,9 +13,8 @@ from typing import cast
 from pydantic import JsonValue
 
 from ilubench.compare import Comparison, Entrant, compare, pair_text, table_text
-from ilubench.errors import DataError
 from ilubench.figures import RA_SHARES, RobustnessRow, quartile_steps
-from ilubench.finished import REFERENCES, FinishedRun, check_alike
+from ilubench.finished import REFERENCES, FinishedRun, common_labels
 from ilubench.intervals import Figure
 from ilubench.markdown import cell, table
 from ilubench.naming import run_names
@@ -79,11 +78,8 @@ def rank_runs(runs: Sequence[FinishedRun]) -> Ranking:
         UsageError: the runs are not alike, hence not comparable; names two of them.
         DataError: no run has a row, or samples that are not those of the record.
     """
-    check_alike(runs)
+    labels = common_labels(runs)
     named = dict(zip(run_names([run.record for run in runs]), runs, strict=True))
-    labels = dict.fromkeys(label for run in runs for label in run.rows)
-    if not labels:
-        raise DataError(f"{runs[0].path}: no robustness row; attack the model first")
     record = runs[0].record
     tables = tuple(_table(label, named) for label in labels)
     return Ranking(record.suite, record.suite_version, record.engine, record.dtype, tables)

@@ -19,6 +19,12 @@ leaderboard = typer.Typer(
 DATA = 3
 BOARDS = Path("leaderboards")
 
+Title = Annotated[str, typer.Option("--title", help="what tables show")]
+Code = Annotated[str, typer.Option("--code", help="https address of the code")]
+Paper = Annotated[str, typer.Option("--paper", help="https address of the paper")]
+CitationFile = Annotated[Path | None, typer.Option("--citation-file", help="BibTeX, or words")]
+Remarks = Annotated[str, typer.Option("--remarks", help="what a reader must know")]
+
 
 @leaderboard.command()
 def submit(  # noqa: PLR0913, PLR0917 - each is an option of the command
@@ -26,13 +32,11 @@ def submit(  # noqa: PLR0913, PLR0917 - each is an option of the command
     by: Annotated[str, typer.Option("--by", help="who sends it in")],
     to: Annotated[Path, typer.Option("--to", help="the leaderboards' folder")] = BOARDS,
     label: Annotated[str, typer.Option("--label", help="the row's name; default: as asked")] = "",
-    title: Annotated[str, typer.Option("--title", help="what tables show")] = "",
-    code: Annotated[str, typer.Option("--code", help="https address of the code")] = "",
-    paper: Annotated[str, typer.Option("--paper", help="https address of the paper")] = "",
-    citation_file: Annotated[
-        Path | None, typer.Option("--citation-file", help="BibTeX, or words")
-    ] = None,
-    remarks: Annotated[str, typer.Option("--remarks", help="what a reader must know")] = "",
+    title: Title = "",
+    code: Code = "",
+    paper: Paper = "",
+    citation_file: CitationFile = None,
+    remarks: Remarks = "",
     trains_on: Annotated[
         list[str] | None,
         typer.Option("--trains-on", help="data role that its settings do not name; repeatable"),
@@ -194,13 +198,11 @@ def attack(  # noqa: PLR0913, PLR0917 - each is an option of the command
     by: Annotated[str, typer.Option("--by", help="who sends it in")] = "",
     name: Annotated[str, typer.Option("--attack", help="where the runs have several new")] = "",
     label: Annotated[str, typer.Option("--label", help="the record's name")] = "",
-    title: Annotated[str, typer.Option("--title", help="what tables show")] = "",
-    code: Annotated[str, typer.Option("--code", help="https address of the code")] = "",
-    paper: Annotated[str, typer.Option("--paper", help="https address of the paper")] = "",
-    citation_file: Annotated[
-        Path | None, typer.Option("--citation-file", help="BibTeX, or words")
-    ] = None,
-    remarks: Annotated[str, typer.Option("--remarks", help="what a reader must know")] = "",
+    title: Title = "",
+    code: Code = "",
+    paper: Paper = "",
+    citation_file: CitationFile = None,
+    remarks: Remarks = "",
     verified: Annotated[
         bool,
         typer.Option("--verified", help="a maintainer's own runs of it, with fresh seeds"),
