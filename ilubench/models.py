@@ -1,19 +1,63 @@
 """Models: made from a configuration, and run to the answer positions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from pydantic import JsonValue
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
-from ilubench.errors import ModelError, did_you_mean
+from ilubench.errors import IlubenchError, ModelError, did_you_mean
 from ilubench.interfaces import Batch
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Answers", "answer_logits", "architecture", "initialise", "recipe_config"]
+__all__ = [
+    "LOGITS",
+    "Answers",
+    "TokenFunction",
+    "TokenValues",
+    "answer_logits",
+    "answer_states",
+    "architecture",
+    "body_inputs",
+    "initialise",
+    "recipe_config",
+    "state_logits",
+    "token_values",
+]
+
+LOGITS = 2**26
+"""Logits that `token_values` makes at once: 256 MiB in float32, of which a loss and its gradient
+hold some five copies. 2,097 positions of a vocabulary of 32,000, 523 of one of 128,256."""
+
+TokenFunction: TypeAlias = Callable[..., torch.Tensor]
+"""(logits [n, V], targets int64 [n], further tensors of n rows) -> float32 [n]: a value a token,
+which depends on that token's row only. It may be called again during the backward pass."""
+
+_CAUSAL = frozenset(
+    (
+        "gemma",
+        "gemma2",
+        "gpt_neox",
+        "llama",
+        "mistral",
+        "olmo2",
+        "opt",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen3",
+    )
+)
+"""Families whose real tokens get the same states without a mask of the padding behind them.
+
+Not among them though they look back only: gpt2, which then warns, and mixtures of experts, which
+sort the padding in with the tokens, so that sums come in another order.
+"""
 
 
 def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
@@ -131,21 +175,165 @@ def _probe_head(model: "PreTrainedModel") -> bool:
     return near and torch.equal(logits, expected)
 
 
+def body_inputs(model: "PreTrainedModel", batch: Batch) -> dict[str, torch.Tensor]:
+    """Return what a forward is given of a batch.
+
+    Attention that looks back only never meets the padding on the right. So the known families get
+    no mask, and can use the quicker kernels that take none; what they compute at padding is of no
+    use either way.
+
+    Args:
+        model: a causal language model.
+        batch: right-padded.
+    """
+    if model.config.model_type in _CAUSAL:
+        return {"input_ids": batch.input_ids}
+    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+
+
+def answer_states(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
+    """Run the model's body; return what its head turns into the logits of the target tokens.
+
+    Args:
+        model: a causal language model.
+        batch: right-padded, on the model's device.
+
+    Returns:
+        [N, H]: last hidden states. [N, V], the logits themselves, where they are more than a head
+        makes of these (scaled, capped).
+    """
+    predicts = batch.loss_mask[:, 1:]
+    inputs = body_inputs(model, batch)
+    if _head_is_plain(model):
+        states = model.base_model(**inputs, use_cache=False).last_hidden_state
+    else:
+        states = model(**inputs, use_cache=False).logits
+    return cast("torch.Tensor", states[:, :-1][predicts])
+
+
+def state_logits(
+    model: "PreTrainedModel",
+    states: torch.Tensor,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Return the logits of some positions of `answer_states`: [n, V].
+
+    Args:
+        model: a causal language model.
+        states: [n, H], or the logits themselves (see `answer_states`).
+        weights: of the head, by name, in place of its own.
+    """
+    if not _head_is_plain(model):
+        return states
+    head = cast("torch.nn.Module", model.get_output_embeddings())
+    if weights:
+        return cast("torch.Tensor", functional_call(head, dict(weights), (states,)))
+    return cast("torch.Tensor", head(states))
+
+
+def _targets(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the target tokens and the rows that they belong to: int64 [N] each."""
+    predicts = batch.loss_mask[:, 1:]
+    rows, _ = predicts.nonzero(as_tuple=True)
+    return batch.input_ids[:, 1:][predicts], rows
+
+
 def answer_logits(model: "PreTrainedModel", batch: Batch) -> Answers:
     """Run the model; compute logits only where a target token is predicted.
+
+    They are N times V numbers, which at a large vocabulary is more than the model: `token_values`
+    never holds them all.
 
     Args:
         model: a causal language model.
         batch: right-padded, on the model's device.
     """
-    predicts = batch.loss_mask[:, 1:]
-    targets = batch.input_ids[:, 1:][predicts]
-    rows, _ = predicts.nonzero(as_tuple=True)
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if _head_is_plain(model):
-        hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
-        head = cast("torch.nn.Module", model.get_output_embeddings())
-        logits = head(hidden[:, :-1][predicts])
-    else:
-        logits = model(**inputs, use_cache=False).logits[:, :-1][predicts]
+    targets, rows = _targets(batch)
+    logits = state_logits(model, answer_states(model, batch))
     return Answers(logits, targets, rows, len(batch.input_ids))
+
+
+@dataclass(frozen=True)
+class TokenValues:
+    """A number for each target token.
+
+    Attributes:
+        values: float32 [N].
+        targets: int64 [N].
+        sequence: int64 [N], row of the batch that each token belongs to.
+        count: number of rows B.
+    """
+
+    values: torch.Tensor
+    targets: torch.Tensor
+    sequence: torch.Tensor
+    count: int
+
+
+def token_values(
+    model: "PreTrainedModel",
+    batch: Batch,
+    function: TokenFunction,
+    *,
+    beside: tuple[torch.Tensor, ...] = (),
+    chunk: int | None = None,
+) -> TokenValues:
+    """Run the model; return a function of each target token's logits, chunk by chunk.
+
+    Beyond `LOGITS` logits the positions are cut into chunks: head and function run on one chunk
+    after the other, and again during the backward pass, so that no [N, V] tensor ever exists.
+    Values and gradients are those of ``function(answer_logits(...))`` up to the order of sums. A
+    hook on the head must stay until the backward pass is through. Differentiated twice
+    (``create_graph``) they are right as well, but then each chunk's logits stay; and where the
+    logits are more than the head's output they are all made, and cut for the function only.
+
+    Args:
+        model: a causal language model.
+        batch: right-padded, on the model's device.
+        function: for instance `ilubench.losses.token_nll`.
+        beside: further tensors of N rows in the order of the target tokens, cut alike and given to
+            the function; gradients flow into those that require them.
+        chunk: positions at once; by default as many as `LOGITS` allows.
+
+    Raises:
+        IlubenchError: a tensor beside has not N rows.
+    """
+    targets, rows = _targets(batch)
+    states = answer_states(model, batch)
+    for tensor in beside:
+        if len(tensor) != len(targets):
+            problem = f"a tensor beside has {len(tensor)} rows, the batch {len(targets)}"
+            raise IlubenchError(f"token_values: {problem} target tokens")
+    size = chunk or max(1, LOGITS // model.config.get_text_config().vocab_size)
+    given = (states, targets, *beside)
+
+    def value(states: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
+        return function(state_logits(model, states), *more)
+
+    if len(targets) <= size:
+        values = value(*given)
+    else:
+        pieces = zip(*(tensor.split(size) for tensor in given), strict=True)
+        values = torch.cat([_recomputed(value, *piece) for piece in pieces])
+    return TokenValues(values, targets, rows, len(batch.input_ids))
+
+
+def _recomputed(function: TokenFunction, *given: torch.Tensor) -> torch.Tensor:
+    """Return a function's value; what its gradient needs is computed again when it is needed."""
+    kind = given[0].device.type
+
+    def alone(*given: torch.Tensor) -> torch.Tensor:
+        # A cached half-precision copy of the head would sum the chunks' gradients in its own type.
+        with torch.autocast(
+            kind,
+            torch.get_autocast_dtype(kind),
+            enabled=torch.is_autocast_enabled(kind),
+            cache_enabled=False,
+        ):
+            return function(*given)
+
+    if not torch.is_grad_enabled():
+        return alone(*given)
+    return cast(
+        "torch.Tensor", checkpoint(alone, *given, use_reentrant=False, preserve_rng_state=False)
+    )

@@ -19,7 +19,7 @@ from ilubench.methods.terms import ForgetRetain, mean_nll
 from ilubench.plugins import create
 from ilubench.specs import PluginRef, TrainSpec
 
-TRAIN = TrainSpec(lr=1e-3, steps=1, batch_size=4)
+TRAIN = TrainSpec(lr=1e-3, steps=3, batch_size=4)  # its steps see all of the forget set
 
 
 def lat(base: str = "graddiff", settings: Any = None, **more: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from doubles import differing, random_examples, tiny_llama, weights
+from doubles import differing, gradients, random_examples, tiny_llama, weights
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ilubench import models
 from ilubench.checkpoints import (
     apply_changes,
     find_folder,
@@ -26,7 +27,8 @@ from ilubench.checkpoints import (
 )
 from ilubench.data import collate
 from ilubench.errors import ModelError
-from ilubench.models import answer_logits, initialise
+from ilubench.methods.activations import hidden_state
+from ilubench.models import answer_logits, body_inputs, initialise
 from ilubench.specs import ModelSource
 from ilubench.training import trainable_only
 
@@ -290,6 +292,59 @@ def test_looking_at_the_head_leaves_no_trace() -> None:
     head = cast("torch.nn.Module", model.get_output_embeddings())
     assert not head._forward_hooks
     assert all(p.grad is None for p in model.parameters())
+
+
+MASKLESS: dict[str, dict[str, Any]] = {
+    "gemma": {},
+    "gemma2": {"sliding_window": 6},
+    "gpt_neox": {},
+    "llama": {},
+    "mistral": {"sliding_window": 6},
+    "olmo2": {},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 96},
+    "phi": {},
+    "phi3": {"sliding_window": 6},
+    "qwen2": {"sliding_window": 6, "use_sliding_window": True, "max_window_layers": 0},
+    "qwen3": {},
+}
+
+
+@pytest.mark.parametrize("kind", MASKLESS)
+def test_real_tokens_need_no_mask_of_the_padding_behind_them(kind: str) -> None:
+    model = built(kind, **MASKLESS[kind])
+    (batch,) = collate(random_examples(5, VOCABULARY, 1), range(5), pad=0)
+    real = batch.attention_mask.bool()
+    assert not real.all()
+    assert set(body_inputs(model, batch)) == {"input_ids"}
+    found = {}
+    for masked in (True, False):
+        mask = {"attention_mask": batch.attention_mask} if masked else {}
+        states = model.base_model(input_ids=batch.input_ids, **mask).last_hidden_state[real]
+        states.square().sum().backward()
+        found[masked] = {"": states.detach(), **gradients(model)}
+        model.zero_grad(set_to_none=True)
+    for name, value in found[True].items():
+        torch.testing.assert_close(found[False][name], value, rtol=1e-5, atol=1e-6, msg=name)
+    if kind == "opt":  # its layers are not found
+        return
+    with torch.no_grad():
+        masked_too = model.base_model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            output_hidden_states=True,
+        ).hidden_states[1]
+        below = hidden_state(model, batch, 0)
+    torch.testing.assert_close(below[real], masked_too[real], rtol=1e-6, atol=1e-6)
+
+
+def test_all_families_without_a_mask_are_looked_at() -> None:
+    assert set(MASKLESS) == models._CAUSAL
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mixtral"])
+def test_other_families_keep_the_mask(kind: str) -> None:
+    (batch,) = collate(random_examples(3, VOCABULARY, 1), range(3), pad=0)
+    assert body_inputs(built(kind), batch)["attention_mask"] is batch.attention_mask
 
 
 def test_padding_changes_no_logits(model: PreTrainedModel) -> None:

@@ -163,10 +163,10 @@ def _artifacts(out: Path) -> Iterator[Path]:
 def test_methods_meet_the_same_data(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ilubench import training
+    from ilubench.training import LossMethod, fine_tuning
 
     met: list[list[Any]] = []
-    make, nll = training.LossMethod._batch, training._nll_step
+    make, nll = LossMethod._batch, fine_tuning._nll_step
 
     def batch(self: Any, step: int, streams: Any, data: UnlearnData, context: Any) -> StepBatch:
         made_batch = make(self, step, streams, data, context)
@@ -178,8 +178,8 @@ def test_methods_meet_the_same_data(
         met[-1].append([batch.index.tolist() for batch in batches])
         return nll(model, batches, device)
 
-    monkeypatch.setattr(training.LossMethod, "_batch", batch)
-    monkeypatch.setattr(training, "_nll_step", attacked)
+    monkeypatch.setattr(LossMethod, "_batch", batch)
+    monkeypatch.setattr(fine_tuning, "_nll_step", attacked)
     out = with_target(finished, tmp_path / "out")
     for method in ("npo", "ilu", f"{DATA}/stranger.py:GradDiff"):
         met.append([])

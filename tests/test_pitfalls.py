@@ -36,7 +36,6 @@ from runs import command
 from test_benign import ROWS, lines
 
 from ilubench import data as training_data
-from ilubench import training
 from ilubench.attacks.finetune import FineTune
 from ilubench.collect import SCHEMA, robustness_rows
 from ilubench.data import check_targets, collate, encode
@@ -59,6 +58,7 @@ from ilubench.specs import TrainSpec
 from ilubench.stages.score import read_samples, read_score, score_checkpoint
 from ilubench.stages.workbench import Measure
 from ilubench.testing import FakeEngine
+from ilubench.training import loop
 from ilubench.training_text import check_form, find_overlaps, overlap_warnings
 
 if TYPE_CHECKING:
@@ -348,7 +348,7 @@ def _met(
         return collate(dataset, indices, *rest, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "collate", spy)
+        patched.setattr(loop, "collate", spy)
         train(tiny_llama(len(make_tokenizer())))
     return met
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pydantic import JsonValue
 
+from ilubench.specs import MemorySpec
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
@@ -20,6 +22,7 @@ __all__ = [
     "Ids",
     "Metrics",
     "Progress",
+    "Room",
     "Row",
     "StateStore",
     "StepBatch",
@@ -130,6 +133,37 @@ class Progress(Protocol):
         """Report that ``done`` units of the phase are done."""
 
 
+@dataclass
+class Room:
+    """How many sequences fit into memory at once, as far as a job has found out.
+
+    Attributes:
+        limit: at most so many; None as long as everything has fitted.
+        largest: of the micro-batches that were cut since it was set to 0.
+    """
+
+    limit: int | None = None
+    largest: int = 0
+
+    def micro(self, asked: int | None, count: int) -> int:
+        """Return how many of ``count`` sequences to run at once: ``asked``, or as many as fit."""
+        size = max(1, min(n for n in (asked, count, self.limit) if n is not None))
+        self.largest = max(self.largest, size)
+        return size
+
+    def at_most(self, limit: int) -> None:
+        """Lower the limit, if it is higher."""
+        self.limit = limit if self.limit is None else min(limit, self.limit)
+
+    def shrink(self) -> bool:
+        """Halve what was too large; return whether there was anything to halve."""
+        if self.largest < 2:
+            return False
+        self.at_most(self.largest // 2)
+        self.largest = 0
+        return True
+
+
 @dataclass(frozen=True)
 class Context:
     """What a method or attack gets besides model and data.
@@ -143,6 +177,8 @@ class Context:
         log: called with (step, metrics) after each optimizer step.
         phase: names the training phase. A job that trains more than once gives each its own:
             ``dataclasses.replace(context, phase="distil")``.
+        memory: what training keeps in memory.
+        room: how many sequences fit at once; one for the whole job.
     """
 
     seed: int
@@ -152,3 +188,5 @@ class Context:
     progress: Progress
     log: Callable[[int, Metrics], None]
     phase: str = "train"
+    memory: MemorySpec = field(default_factory=MemorySpec)
+    room: Room = field(default_factory=Room)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from ilubench.errors import ModelError, SpecError
 from ilubench.interfaces import Batch
+from ilubench.models import body_inputs
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -68,9 +69,7 @@ def hidden_states(
         for layer in set(layers):
             hooks.callback(layer_of(model, layer).register_forward_hook(reading(layer)).remove)
         with contextlib.suppress(_Reached):
-            model.base_model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            )
+            model.base_model(**body_inputs(model, batch), use_cache=False)
     return [found[layer] for layer in layers]
 
 

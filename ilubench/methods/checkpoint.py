@@ -30,7 +30,7 @@ class Checkpoint(Method):
 
     def identity(self) -> Mapping[str, JsonValue]:
         """Return the hash of the checkpoint's files."""
-        return {"weights": folder_sha256(find_folder(self.model))}
+        return {"weights": folder_sha256(find_folder(self.model, "method.model"))}
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

@@ -10,7 +10,7 @@ from torch.nn import functional
 from ilubench.data import collate, to_device
 from ilubench.errors import DataError
 from ilubench.interfaces import Dataset, Example
-from ilubench.models import answer_logits
+from ilubench.models import answer_states, state_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,18 +61,38 @@ class Contrast:
             model: the original model.
             dataset: the items, without a context.
             indices: which; in the order that `collate` gives them, so that the tokens are in the
-                order of `answer_logits` of that batch.
+                order of `answer_states` of that batch.
 
         Returns:
             float32 [N, V]; computed in float32, or what autocast makes of it.
         """
-        plain, novice, expert = (
-            functional.log_softmax(self._logits(model, dataset, indices, context).float(), dim=-1)
-            for context in ((), self.novice, self.expert)
-        )
-        return functional.log_softmax(plain + self.eta * (novice - expert), dim=-1)
+        states = self.states(model, dataset, indices)
+        return self.mixture(*(state_logits(model, one) for one in states))
 
-    def _logits(
+    def states(
+        self, model: "PreTrainedModel", dataset: Dataset, indices: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return `answer_states` of some items: as they are, and behind each of the two contexts.
+
+        Args:
+            model: the original model.
+            dataset: the items, without a context.
+            indices: as `log_target` has them.
+        """
+        return (
+            self._states(model, dataset, indices, ()),
+            self._states(model, dataset, indices, self.novice),
+            self._states(model, dataset, indices, self.expert),
+        )
+
+    def mixture(
+        self, plain: torch.Tensor, novice: torch.Tensor, expert: torch.Tensor
+    ) -> torch.Tensor:
+        """Return log p_target of three sets of logits, [n, V] each: float32 [n, V]."""
+        p, n, e = (functional.log_softmax(x.float(), dim=-1) for x in (plain, novice, expert))
+        return functional.log_softmax(p + self.eta * (n - e), dim=-1)
+
+    def _states(
         self,
         model: "PreTrainedModel",
         dataset: Dataset,
@@ -82,7 +102,7 @@ class Contrast:
         # a context makes every item longer by as much: their order stays
         items = [self.behind(context, dataset[index]) for index in indices]
         (batch,) = collate(items, range(len(items)), self.pad)
-        return answer_logits(model, to_device(batch, model.device)).logits
+        return answer_states(model, to_device(batch, model.device))
 
     def behind(self, context: tuple[int, ...], item: Example) -> Example:
         """Return an item with a context before it; its targets are the same tokens."""

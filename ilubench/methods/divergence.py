@@ -7,7 +7,7 @@ import torch
 from ilubench.interfaces import Batch
 from ilubench.losses import kl_divergence
 from ilubench.methods.original import Original
-from ilubench.models import answer_logits
+from ilubench.models import answer_states, token_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,5 +18,12 @@ __all__ = ["mean_divergence"]
 def mean_divergence(model: "PreTrainedModel", batch: Batch, original: Original) -> torch.Tensor:
     """Return the micro-batch's part of the mean KL(original || model) of the target tokens."""
     with original.weights(model):
-        before = answer_logits(model, batch).logits
-    return kl_divergence(answer_logits(model, batch).logits, before).sum() / batch.tokens
+        before = answer_states(model, batch)
+
+    def divergence(
+        logits: torch.Tensor, _targets: torch.Tensor, before: torch.Tensor
+    ) -> torch.Tensor:
+        return kl_divergence(logits, original.logits(model, before))
+
+    values = token_values(model, batch, divergence, beside=(before,)).values
+    return values.sum() / batch.tokens

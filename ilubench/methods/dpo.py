@@ -54,9 +54,11 @@ class DPO(ForgetRetain):
             DataError: no forget item has a prompt, or the tokenizer does not know the refusals.
         """
         refusals = make_refusals(data.forget, self.refusals, context)
+        seen = self.forget_seen(data, context)
+        refused = {refusals.places[index] for index in seen if index in refusals.places}
         worse, better = (
-            sequence_nll(model, dataset, context, self.train, mean=False)
-            for dataset in (data.forget, refusals.examples)
+            sequence_nll(model, dataset, context, self.train, mean=False, seen=chosen)
+            for dataset, chosen in ((data.forget, seen), (refusals.examples, refused))
         )
         return _Prepared(refusals, worse, better)
 

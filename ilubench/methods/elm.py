@@ -15,7 +15,7 @@ from ilubench.methods.contexts import Contrast, context_ids
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain, summed_nll
-from ilubench.models import answer_logits
+from ilubench.models import token_values
 from ilubench.training import pad_id
 
 if TYPE_CHECKING:
@@ -94,10 +94,18 @@ class ELM(ForgetRetain):
     ) -> torch.Tensor:
         """Return the micro-batch's part of the erasing and of the fluency term."""
         indices = batch.index.tolist()
-        with prepared.original.weights(model):
-            target = prepared.contrast.log_target(model, prepared.forget, indices).exp()
-        predicted = functional.log_softmax(answer_logits(model, batch).logits.float(), dim=-1)
-        erasing = -(target * predicted).sum() / batch.tokens
+        original, contrast = prepared.original, prepared.contrast
+        with original.weights(model):
+            before = contrast.states(model, prepared.forget, indices)
+
+        def cross_entropy(
+            logits: torch.Tensor, _targets: torch.Tensor, *before: torch.Tensor
+        ) -> torch.Tensor:
+            target = contrast.mixture(*(original.logits(model, one) for one in before)).exp()
+            return -(target * functional.log_softmax(logits.float(), dim=-1)).sum(-1)
+
+        values = token_values(model, batch, cross_entropy, beside=before).values
+        erasing = values.sum() / batch.tokens
         if not self.fluency:
             return erasing
         (made,) = collate(prepared.fluent, indices, prepared.contrast.pad)

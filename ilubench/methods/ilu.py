@@ -11,7 +11,7 @@ from ilubench.losses import invariance_gradient, token_nll
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.invariance import Statistic, add_penalty
 from ilubench.methods.wrapping import Base, train_as_the_base
-from ilubench.models import answer_logits
+from ilubench.models import token_values
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ class ILU(LossMethod):
         value = 0.0
         of_tokens = invariance_gradient if self.penalty == "irm" else token_nll
         for batch in batches:
-            answers = answer_logits(model, batch)
-            part = of_tokens(answers.logits, answers.targets).sum() / batch.tokens
+            part = token_values(model, batch, of_tokens).values.sum() / batch.tokens
             (scale * part).backward()
             value += float(part.detach())
         return value

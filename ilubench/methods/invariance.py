@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ilubench.identity import seed_for
 from ilubench.interfaces import Batch
 from ilubench.losses import invariance_gradient, token_nll
-from ilubench.models import answer_logits
+from ilubench.models import answer_logits, token_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -117,7 +117,10 @@ def _sum(
 def _statistics(
     model: "PreTrainedModel", batch: Batch, shares: Shares, statistic: Statistic, *, graph: bool
 ) -> list[list[torch.Tensor]]:
-    """Return the micro-batch's share of each part's statistic, as a list of tensors."""
+    """Return the micro-batch's share of each part's statistic, as a list of tensors.
+
+    What is differentiated twice keeps its logits whole: cut into chunks they would all be kept.
+    """
     if statistic == "logits":
         return _of_logits(model, batch, shares, graph=graph)
     if statistic == "elementwise":
@@ -150,9 +153,8 @@ def _of_logits(
     model: "PreTrainedModel", batch: Batch, shares: Shares, *, graph: bool
 ) -> list[list[torch.Tensor]]:
     with torch.set_grad_enabled(graph):
-        answers = answer_logits(model, batch)
-        values = invariance_gradient(answers.logits, answers.targets)
-        found = [[(values * share[answers.sequence]).sum()] for share in shares]
+        invariance = token_values(model, batch, invariance_gradient)
+        found = [[(invariance.values * share[invariance.sequence]).sum()] for share in shares]
     if not graph:
         torch.clear_autocast_cache()  # of copies of the weights that have no gradient
     return found

@@ -53,9 +53,12 @@ class NPO(ForgetRetain):
     retain: Literal["nll", "kl"] = "nll"
 
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> _Prepared:
-        """Return the original model's NLL of each forget example, float32 [n], and its weights."""
-        mean = self.reduction == "mean"
-        reference = sequence_nll(model, data.forget, context, self.train, mean=mean)
+        """Return the original's NLL of the forget examples to come, float32 [n], and its weights.
+
+        NaN where no step sees the example.
+        """
+        mean, seen = self.reduction == "mean", self.forget_seen(data, context)
+        reference = sequence_nll(model, data.forget, context, self.train, mean=mean, seen=seen)
         kept = Original(model, self.trainable) if self.retain == "kl" and self.gamma else None
         return _Prepared(reference, kept)
 

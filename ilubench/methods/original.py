@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilubench.methods.gradients import swapped
+from ilubench.models import state_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,3 +45,20 @@ class Original:
                 yield
             finally:
                 model.train(training)
+
+    def logits(self, model: "PreTrainedModel", states: torch.Tensor) -> torch.Tensor:
+        """Return the logits that the original head makes of states, without gradients: [n, V].
+
+        No weights are swapped, so that a backward pass may ask for it.
+
+        Args:
+            model: its weights may have changed by now.
+            states: [n, H], the original's (see `ilubench.models.answer_states`).
+        """
+        head = model.get_output_embeddings()
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        own = {} if head is None else dict(head.named_parameters())
+        mine = {name: names[id(parameter)] for name, parameter in own.items()}
+        weights = {name: self._kept[whole] for name, whole in mine.items() if whole in self._kept}
+        with torch.no_grad():
+            return state_logits(model, states, weights)

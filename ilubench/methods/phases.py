@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data import Stream, collate, to_device
+from ilubench.data import Stream, to_device
 from ilubench.interfaces import Batch, Context, Dataset, Method, Metrics, UnlearnData
 from ilubench.specs import TrainSpec
-from ilubench.training import pad_id
+from ilubench.training import micro_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,8 +68,7 @@ class Batches:
     def step(self, step: int) -> list[Batch]:
         """Return the micro-batches of step ``step`` (from 0); they depend on (seed, step) alone."""
         chosen = self._stream.step(step, self._spec.batch_size)
-        pad = pad_id(self._context.tokenizer)
-        made = collate(self._dataset, chosen, pad, micro=self._spec.micro_batch)
+        made = micro_batches(self._dataset, chosen, self._spec, self._context)
         return [to_device(batch, self._context.device) for batch in made]
 
 

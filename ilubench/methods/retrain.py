@@ -34,7 +34,7 @@ class Retrain(Method):
 
     def identity(self) -> Mapping[str, JsonValue]:
         """Return the hash of the weights' files."""
-        return {"weights": folder_sha256(find_folder(self.model))}
+        return {"weights": folder_sha256(find_folder(self.model, "suite.retrain.model"))}
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

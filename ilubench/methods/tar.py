@@ -20,7 +20,7 @@ from ilubench.methods.none import NoUnlearning
 from ilubench.methods.original import Original
 from ilubench.methods.phases import Batches, accumulated, run_first
 from ilubench.methods.terms import mean_nll
-from ilubench.models import answer_logits
+from ilubench.models import token_values
 from ilubench.plugins import PluginField
 from ilubench.specs import TrainSpec
 from ilubench.training import fine_tune, optimize, trainable_only
@@ -225,8 +225,7 @@ class TAR(Method):
         """Return the micro-batch's part of l_T."""
         if self.tamper_loss == "nll":
             return -mean_nll(model, batch)
-        predicted = functional.log_softmax(answer_logits(model, batch).logits.float(), dim=-1)
-        return (predicted.exp() * predicted).sum() / batch.tokens
+        return token_values(model, batch, _negentropy).values.sum() / batch.tokens
 
     def _retain(
         self, model: "PreTrainedModel", batch: Batch, original: Original | None
@@ -241,6 +240,11 @@ class TAR(Method):
         pairs = zip(hidden_states(model, batch, layers), before, strict=True)
         errors = torch.stack([activation_error(now, old, tokens) for now, old in pairs]).mean(0)
         return mean_nll(model, batch) + self.hidden * errors.sum() / batch.sequences
+
+
+def _negentropy(logits: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
+    predicted = functional.log_softmax(logits.float(), dim=-1)
+    return (predicted.exp() * predicted).sum(-1)
 
 
 class _Nowhere:

@@ -10,7 +10,7 @@ from pydantic import Field
 from ilubench.interfaces import Batch, UnlearnBatch
 from ilubench.losses import sequence_sums, token_nll
 from ilubench.methods.phases import accumulated
-from ilubench.models import answer_logits
+from ilubench.models import token_values
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -21,15 +21,13 @@ __all__ = ["ForgetRetain", "mean_nll", "summed_nll"]
 
 def mean_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
     """Return the micro-batch's part of the mean NLL of the global batch's target tokens."""
-    answers = answer_logits(model, batch)
-    return token_nll(answers.logits, answers.targets).sum() / batch.tokens
+    return token_values(model, batch, token_nll).values.sum() / batch.tokens
 
 
 def summed_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
     """Return each sequence's NLL, summed over its target tokens: float32 [B]."""
-    answers = answer_logits(model, batch)
-    nll = token_nll(answers.logits, answers.targets)
-    return sequence_sums(nll, answers.sequence, answers.count)
+    nll = token_values(model, batch, token_nll)
+    return sequence_sums(nll.values, nll.sequence, nll.count)
 
 
 class ForgetRetain(LossMethod):

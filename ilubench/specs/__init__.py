@@ -4,9 +4,11 @@ Every YAML file under ``tasks/`` validates against one of these. Plugins (method
 scorers, generators) are named by reference (:class:`PluginRef`) and resolved above this layer.
 """
 
-from ilubench.specs.attack import AttackSpec, GateSpec
+from ilubench.specs.about import DataAbout, ModelAbout
+from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
 from ilubench.specs.base import PluginRef, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
+from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import Estimator, FineTuningAccuracySpec, MetricSpec
 from ilubench.specs.run import RunSpec
 from ilubench.specs.suite import SuiteSpec
@@ -24,17 +26,21 @@ from ilubench.specs.tuning import Candidates, Plain, RangeSpec, SearchSpec, Tuni
 __all__ = [
     "AttackSpec",
     "Candidates",
+    "DataAbout",
     "DataSource",
     "Estimator",
     "FineTuningAccuracySpec",
     "FromSuite",
     "GateSpec",
     "GeneratorSpec",
+    "MemorySpec",
     "MetricSpec",
+    "ModelAbout",
     "ModelSource",
     "PackSpec",
     "Plain",
     "PluginRef",
+    "ProtocolSpec",
     "RangeSpec",
     "RecipeSpec",
     "RunSpec",

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from ilubench.specs.base import PluginRef, Spec
+from ilubench.specs.memory import MemorySpec
 
 __all__ = ["RunSpec"]
 
@@ -22,4 +23,5 @@ class RunSpec(Spec):
     never_knew: bool = Field(
         default=True, description="attack the suite's `retrain` weights too, where it has any"
     )
+    memory: MemorySpec = Field(default=MemorySpec(), description="what training keeps in memory")
     out: str = Field(default="runs", description="folder of results and cache")

@@ -25,7 +25,9 @@ class Passes:
     Counted at its layers: a pass through 8 of 32 layers is a quarter of one, whoever stops it
     there. Tokens are positions, padding included: what the hardware computes. A backward pass is
     counted where a gradient reaches a layer's output, so that one that ends above the lowest
-    layers, or a second one for a gradient's gradient, counts as what it is.
+    layers, or a second one for a gradient's gradient, counts as what it is. What gradient
+    checkpointing computes again is not counted: whether it does is the machine's memory, and the
+    same training has the same cost.
     """
 
     def __init__(self) -> None:

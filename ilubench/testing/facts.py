@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ilubench.data import collate, encode
 from ilubench.interfaces import Dataset, Example, UnlearnData
 from ilubench.losses import token_nll
-from ilubench.models import answer_logits
+from ilubench.models import token_values
 from ilubench.specs import TrainSpec
 from ilubench.testing.job import make_context
 from ilubench.testing.tiny import make_tokenizer, tiny_llama
@@ -92,7 +92,6 @@ def known(model: PreTrainedModel, dataset: Dataset) -> float:
     total, tokens = 0.0, 0
     with torch.no_grad():
         for batch in collate(dataset, range(len(dataset)), 0):
-            answers = answer_logits(model, batch)
-            total += float(token_nll(answers.logits, answers.targets).sum())
+            total += float(token_values(model, batch, token_nll).values.sum())
             tokens += batch.tokens
     return 1.0 - total / tokens / math.log(model.config.vocab_size)

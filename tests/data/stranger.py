@@ -6,13 +6,12 @@ from transformers import PreTrainedModel
 
 from ilubench.interfaces import Batch, UnlearnBatch
 from ilubench.losses import token_nll
-from ilubench.models import answer_logits
+from ilubench.models import token_values
 from ilubench.training import LossMethod
 
 
 def mean_nll(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    answers = answer_logits(model, batch)
-    return token_nll(answers.logits, answers.targets).sum() / batch.tokens
+    return token_values(model, batch, token_nll).values.sum() / batch.tokens
 
 
 class GradDiff(LossMethod):

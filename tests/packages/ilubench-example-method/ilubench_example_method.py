@@ -3,7 +3,7 @@
 import torch
 from ilubench.interfaces import Batch, UnlearnBatch
 from ilubench.losses import token_nll
-from ilubench.models import answer_logits
+from ilubench.models import token_values
 from ilubench.training import LossMethod
 from pydantic import Field
 from transformers import PreTrainedModel
@@ -31,5 +31,4 @@ class ExampleMethod(LossMethod):
 
 def nll(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Return the negative log-likelihood of each target token: float32 [N]."""
-    answers = answer_logits(model, batch)
-    return token_nll(answers.logits, answers.targets)
+    return token_values(model, batch, token_nll).values
