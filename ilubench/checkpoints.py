@@ -1,7 +1,6 @@
 """Checkpoints on disk: find, hash, load, save; weights as safetensors only, no code from them."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -9,7 +8,21 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from pydantic import JsonValue
 
-from ilubench.errors import AccessError, ModelError
+from ilubench.errors import ModelError
+from ilubench.hub.models import (
+    INDEX,
+    NO_TOKENIZER,
+    SINGLE,
+    TEXTS,
+    TOKENIZER,
+    has_tokenizer,
+    hub_repository,
+    indexed,
+    is_tokenizer_file,
+    model_folder,
+    needed_files,
+    tokenizer_files,
+)
 from ilubench.identity import digest, file_sha256
 from ilubench.specs import ModelSource
 
@@ -18,17 +31,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "apply_changes",
+    "check_vocabulary",
     "find_folder",
+    "find_tokenizer",
     "folder_sha256",
+    "hub_repository",
     "load_config",
     "load_model",
     "load_tokenizer",
+    "needed_files",
+    "origin",
     "quiet",
     "save_changes",
     "save_model",
     "tensor_shapes",
+    "tokenizer_sha256",
     "weight_files",
 ]
+
+_OTHER_TOKENIZER = f"name another's: {TOKENIZER}.path=FOLDER (or .hub=NAME)"
 
 _CHANGES = "changes.safetensors"
 
@@ -36,21 +57,19 @@ _COMPUTED = "rotary_emb.inv_freq"
 """A computed buffer that old checkpoints carry."""
 
 
-def find_folder(source: ModelSource) -> Path:
+def find_folder(source: ModelSource, field: str = "suite.target.model") -> Path:
     """Return the local folder of a model, fetched from its hub if need be.
 
+    Args:
+        source: of the model.
+        field: that names it, for errors.
+
     Raises:
-        AccessError: gated, offline and not cached, or unreachable.
+        AccessError: gated, offline and not cached, unreachable, no such model or revision; each is
+            a class of its own.
         ModelError: no such folder, no safetensors in it, or another hash than the spec's.
     """
-    if source.hub:
-        folder = _fetch(source)
-    elif source.packaged:
-        folder = Path(__file__).parent / source.packaged
-    else:
-        folder = Path(cast("str", source.path))
-    if not folder.is_dir():
-        raise ModelError(f"no model folder {str(folder)!r}; check the path")
+    folder = model_folder(source, field, needed_files)
     files = weight_files(folder)
     if source.sha256:
         found = file_sha256(files[0]) if len(files) == 1 else folder_sha256(folder)
@@ -62,29 +81,40 @@ def find_folder(source: ModelSource) -> Path:
     return folder
 
 
-def _fetch(source: ModelSource) -> Path:
-    from huggingface_hub import errors, snapshot_download
+def find_tokenizer(source: ModelSource, field: str = TOKENIZER) -> Path:
+    """Return the local folder of a tokenizer, fetched from its hub if need be; weights never are.
 
-    hub = cast("str", source.hub)
-    local = "or give a local folder: suite.target.model.path=<folder>"
-    try:
-        folder = snapshot_download(
-            hub,
-            revision=source.revision,
-            allow_patterns=["*.safetensors", "*.json", "*.model", "tokenizer*"],
-        )
-    except errors.GatedRepoError as error:
-        remedy = "ask for access on its page and set HF_TOKEN"
-        raise AccessError(f"{hub} is gated; {remedy}, {local}") from error
-    except errors.RevisionNotFoundError as error:
-        raise AccessError(f"{hub} has no revision {source.revision!r}; {local}") from error
-    except errors.RepositoryNotFoundError as error:
-        raise AccessError(f"{hub} does not exist or is private; set HF_TOKEN, {local}") from error
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
-        remedy = "go online once (and unset HF_HUB_OFFLINE)"
-        problem = f"{hub} is not cached and cannot be fetched"
-        raise AccessError(f"{problem}; {remedy}, {local}") from error
-    return Path(folder)
+    Args:
+        source: of a model, or of a tokenizer alone.
+        field: that names it, for errors.
+
+    Raises:
+        AccessError: as for `find_folder`; also where the hub's model has no tokenizer.
+        ModelError: no such folder, no tokenizer in it, or another hash than the spec's.
+    """
+    folder = model_folder(source, field, tokenizer_files)
+    if not has_tokenizer(path.name for path in folder.iterdir()):
+        raise ModelError(f"{folder}: {NO_TOKENIZER}; {_OTHER_TOKENIZER}")
+    if source.sha256:
+        file = folder / "tokenizer.json"
+        found = file_sha256(file) if file.is_file() else "none"
+        if found != source.sha256:
+            problem = f"{file} has SHA-256 {found}, the spec says {source.sha256}"
+            raise ModelError(f"{problem}; it was changed or is damaged")
+    return folder
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """Return one SHA-256 over a tokenizer's files, whatever else lies in the folder."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    return digest({path.name: file_sha256(path) for path in files if is_tokenizer_file(path.name)})
+
+
+def origin(source: ModelSource, folder: Path) -> dict[str, JsonValue]:
+    """Return hub, revision and commit of a model that `find_folder` found; empty if of no hub."""
+    if source.hub is None:
+        return {}
+    return {"hub": source.hub, "revision": source.revision, "commit": folder.name}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -93,9 +123,9 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ModelError: there is none, or one that the index names is absent.
     """
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    index, single = folder / INDEX, folder / SINGLE
     if index.is_file():  # beside it there may be the same weights in another layout
-        files = sorted(folder / name for name in _indexed(index))
+        files = sorted(folder / name for name in indexed(index))
         absent = [path.name for path in files if not path.is_file()]
         if absent:
             raise ModelError(f"{folder} lacks {absent[0]!r}, which its index names")
@@ -108,25 +138,12 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _indexed(index: Path) -> set[str]:
-    """Return the names of the files that a checkpoint's index lists; names, never paths."""
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index}: no readable weight_map ({error!r}); copy it again") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise ModelError(f"{index}: weight_map: {name!r} is not a file's name beside it")
-    return names
-
-
 def folder_sha256(folder: Path) -> str:
     """Return one SHA-256 over a checkpoint's configuration, tokenizer and weights.
 
     A tokenizer may consist of many files (vocabulary, merges, templates): all text files count.
     """
-    endings = (".json", ".jsonl", ".txt", ".model", ".jinja")
-    texts = [path for path in sorted(folder.iterdir()) if path.name.endswith(endings)]
+    texts = [path for path in sorted(folder.iterdir()) if path.name.endswith(TEXTS)]
     hashes: dict[str, JsonValue] = {
         path.name: file_sha256(path) for path in [*texts, *weight_files(folder)] if path.is_file()
     }
@@ -148,11 +165,38 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = str(error).split("\n", 1)[0]
         if not (folder / "tokenizer.json").is_file():
-            problem = "there is no tokenizer.json; copy the tokenizer's files into the folder"
+            problem = f"there is no tokenizer.json; copy one's files there, or {_OTHER_TOKENIZER}"
         raise ModelError(f"{folder}: its tokenizer cannot be loaded: {problem}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed")
     return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def check_vocabulary(
+    tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig", folder: Path
+) -> None:
+    """Raise unless the model has an embedding row for every token that text is made of.
+
+    Tokens that were added to the vocabulary for other inputs (images, tools) do not count: no text
+    here has them.
+
+    Args:
+        tokenizer: that reads the text.
+        config: of the model.
+        folder: of the tokenizer, for the error.
+
+    Raises:
+        ModelError: it has not: the tokenizer is another model's.
+    """
+    rows = int(cast("Any", config.get_text_config()).vocab_size)
+    special = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
+    for token, number in tokenizer.get_vocab().items():
+        plain = number not in tokenizer.added_tokens_decoder
+        if number >= rows and (plain or token in special):
+            raise ModelError(
+                f"{folder}: its tokenizer gives {token!r} the id {number}, and the target model "
+                f"has {rows} embedding rows: it is another model's; {_OTHER_TOKENIZER}"
+            )
 
 
 def _problem(error: Exception) -> str:

@@ -173,12 +173,14 @@ def _devices() -> Iterator[Finding]:
 
 
 def _places() -> Iterator[Finding]:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_token
 
     offline = "the hub is not asked" if constants.HF_HUB_OFFLINE else "the hub may be asked"
     value = os.environ.get("HF_HUB_OFFLINE", "(unset)")
     detail = f"{value}: {offline}"
     yield Finding(area="places", name="HF_HUB_OFFLINE", state="fine", detail=detail)
+    detail = "set" if get_token() else "not set: gated data sets and models cannot be fetched"
+    yield Finding(area="places", name="hub token", state="fine", detail=detail)
     yield _folder("hub cache", Path(constants.HF_HUB_CACHE))
     yield _folder("results", Path("runs").absolute())
     shared = Path("/dev/shm")

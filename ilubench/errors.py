@@ -9,6 +9,15 @@
     │   └── CannotApplyError      2  a scorer cannot ask its items as a prompt attack rewrites them
     ├── DataError                 3  data are missing, empty, or not what the spec says
     │   ├── AccessError           3  a hub refused, or cannot be reached
+    │   │   ├── GatedError              its terms were not accepted, or no token says by whom
+    │   │   ├── TokenError              the hub does not accept the token, or not for this
+    │   │   ├── UnknownRepositoryError  no such data set or model, or a private one
+    │   │   ├── UnknownRevisionError    no such branch, tag or commit
+    │   │   ├── UnknownPartError        no such subset, split or file in it
+    │   │   ├── NotCachedError          offline, and not (wholly) in the cache
+    │   │   ├── RateLimitError          too many requests
+    │   │   ├── UnreachableError        no connection, no answer in time, or a fault of the hub's
+    │   │   └── DamagedError            a download or a cached file is cut short or spoiled
     │   ├── ItemError             3  one evaluation item cannot be scored: names it
     │   └── ModelError            3  a checkpoint cannot be loaded, or does not fit the suite
     ├── JobError                  4  a job failed; the others go on
@@ -24,15 +33,24 @@ from collections.abc import Iterable
 __all__ = [
     "AccessError",
     "CannotApplyError",
+    "DamagedError",
     "DataError",
     "DivergedError",
+    "GatedError",
     "IlubenchError",
     "ItemError",
     "JobError",
     "ModelError",
+    "NotCachedError",
     "PluginError",
+    "RateLimitError",
     "SpecError",
     "StoreError",
+    "TokenError",
+    "UnknownPartError",
+    "UnknownRepositoryError",
+    "UnknownRevisionError",
+    "UnreachableError",
     "UsageError",
     "did_you_mean",
 ]
@@ -80,6 +98,42 @@ class DataError(IlubenchError):
 
 class AccessError(DataError):
     """A hub refused the data or model, or cannot be reached."""
+
+
+class GatedError(AccessError):
+    """A data set or model is gated: its terms were not accepted, or no token says by whom."""
+
+
+class TokenError(AccessError):
+    """The hub does not accept the token that is set, or not for this data set or model."""
+
+
+class UnknownRepositoryError(AccessError):
+    """The hub has no such data set or model, or a private one."""
+
+
+class UnknownRevisionError(AccessError):
+    """A data set or model has no such branch, tag or commit."""
+
+
+class UnknownPartError(AccessError):
+    """A data set or model has no such subset, split or file."""
+
+
+class NotCachedError(AccessError):
+    """The hub is not asked, and the cache does not hold all of what is needed."""
+
+
+class RateLimitError(AccessError):
+    """The hub was asked too often."""
+
+
+class UnreachableError(AccessError):
+    """The hub cannot be reached, does not answer in time, or has a fault of its own."""
+
+
+class DamagedError(AccessError):
+    """A download or a cached file is cut short or spoiled."""
 
 
 class ItemError(DataError):

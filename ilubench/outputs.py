@@ -17,15 +17,18 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench import __version__
-from ilubench.checkpoints import weight_files
+from ilubench.checkpoints import origin, tokenizer_sha256, weight_files
 from ilubench.errors import IlubenchError
 from ilubench.executors.local import Outcome
 from ilubench.experiment import Attack, Experiment
 from ilubench.figures import RobustnessRow
 from ilubench.identity import digest, file_sha256, library_versions
-from ilubench.notes import option_notes, row_notes
+from ilubench.likeness import setting_differences
+from ilubench.notes import option_notes, protocol_notes, row_notes
 from ilubench.planning import Job, Plan
+from ilubench.plugins import create
 from ilubench.results import JobRecord, ModelScore, RunRecord, ScoreRecord, ScoreSummary
+from ilubench.specs import PluginRef
 from ilubench.stages.score import read_score, scored_checkpoints
 from ilubench.store import write_atomic, write_json
 from ilubench.training_text import overlap_warnings
@@ -74,7 +77,8 @@ def run_record(
         if job.stage == "score"
     )
     shared = overlap_warnings(experiment, plan.overlap)
-    notes = (*row_notes(rows), *option_notes(scores), *_left_out(plan), *shared)
+    told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
+    notes = (*row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
     return RunRecord(
         run=plan.run_id,
         suite=experiment.suite.name,
@@ -114,6 +118,17 @@ def _left_out(plan: Plan) -> Iterator[str]:
     yield from found
 
 
+def _changed(experiment: Experiment) -> set[str]:
+    """Attacks that were run with other settings than the suite's."""
+    found = set()
+    for attack in experiment.attacks:
+        declared = create("attacks", PluginRef(use=attack.spec.use, settings=attack.spec.settings))
+        both = (plugin.model_dump(mode="json") for plugin in (declared, attack.plugin))
+        if any(setting_differences(*both)):
+            found.add(attack.name)
+    return found
+
+
 def _protocol(experiment: Experiment, attack: Attack) -> dict[str, JsonValue]:
     """What two runs must have alike in an attack, lest they have unequal budgets."""
     tables = experiment.tables
@@ -138,12 +153,17 @@ def _row_hashes(plan: Plan) -> dict[str, str]:
 
 
 def _target_hash(plan: Plan) -> str:
-    """One SHA-256 over the target model's weight files; empty where they are not at hand."""
+    """One SHA-256 over the target model's weights, and over a tokenizer from elsewhere.
+
+    Empty where they are not at hand.
+    """
     try:
         files = weight_files(plan.bench.target_folder(plan.target))
+        words = plan.bench.given_tokenizer
     except IlubenchError:  # its job failed, or the store was tidied up
         return ""
-    return digest({path.name: file_sha256(path) for path in files})
+    hashes: dict[str, JsonValue] = {path.name: file_sha256(path) for path in files}
+    return digest(hashes if words is None else {**hashes, "tokenizer": tokenizer_sha256(words)})
 
 
 def _job_records(plan: Plan, outcomes: Sequence[Outcome[Job]]) -> tuple[JobRecord, ...]:
@@ -184,6 +204,19 @@ def _git() -> dict[str, JsonValue]:
     return {"commit": commit, "dirty": bool(status)}
 
 
+def _hub_origins(plan: Plan) -> dict[str, JsonValue]:
+    """The commits that the run's data sets and target model on a hub are of."""
+    found: dict[str, JsonValue] = dict(plan.bench.tables.origins())
+    target, bench = plan.bench.suite.target, plan.bench
+    for part, source, folder in (
+        ("model", target.model, bench.given_target),
+        ("tokenizer", target.tokenizer, bench.given_tokenizer),
+    ):
+        if source is not None and folder is not None and source.hub is not None:
+            found[f"suite.target.{part}"] = origin(source, folder)
+    return found
+
+
 def _environment(plan: Plan) -> dict[str, JsonValue]:
     import torch
 
@@ -199,6 +232,7 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
         "device": torch.cuda.get_device_name(bench.device) if bench.device != "cpu" else "cpu",
         "seeds": list(bench.experiment.seeds),
         "data": dict(_row_hashes(plan)),
+        "hub": _hub_origins(plan),
     }
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from ilubench.errors import AccessError, DataError, SpecError, did_you_mean
+from ilubench.errors import DamagedError, DataError, SpecError, did_you_mean
+from ilubench.hub import Listing, Repository, fetch, listing, part_files
 from ilubench.identity import digest
 from ilubench.interfaces import Generator, Row
 from ilubench.specs import DataSource, GeneratorSpec
 
-__all__ = ["Tables", "read_file", "read_hub", "render"]
+__all__ = ["Tables", "hub_repository", "local_file", "read_file", "read_hub", "render"]
 
 
 def read_file(path: Path, role: str) -> list[Row]:
@@ -72,39 +73,60 @@ def _csv_row(row: Mapping[str | None, str | None], line: int) -> Row:
     }
 
 
-def read_hub(source: DataSource, role: str) -> list[Row]:
-    """Return the rows of a hub data set at its revision.
+def local_file(source: DataSource, role: str) -> Path:
+    """Return a source's file; in a folder, the first of `files` that lies there.
 
     Raises:
-        AccessError: gated, offline and not cached, or unreachable; says what to do.
-        DataError: the data set has no such subset or split.
+        DataError: a folder without one of them.
     """
-    import datasets
-    from huggingface_hub import errors as hub_errors
+    assert source.path is not None
+    path = Path(source.path)
+    if not path.is_dir():
+        return path
+    for name in source.files:
+        if (path / name).is_file():
+            return path / name
+    lacking = f" without {' or '.join(source.files)}" if source.files else ""
+    raise DataError(f"data.{role}: {path} is a folder{lacking}; give a file")
 
+
+def hub_repository(source: DataSource, role: str) -> Repository:
+    """Return the hub's data set that a source names."""
     assert source.hub is not None
-    local = f"or give a local file: data.{role}=<file>"
-    try:
-        loaded = datasets.load_dataset(
-            source.hub, source.subset, split=source.split, revision=source.revision
-        )
-    except (hub_errors.GatedRepoError, datasets.exceptions.DatasetNotFoundError) as error:
-        if "gated" in str(error).lower():
-            remedy = "ask for access on its page and set HF_TOKEN"
-        else:
-            remedy = "check its name, the revision and your access"
-        raise AccessError(f"data.{role}: {source.hub}: {error}; {remedy}, {local}") from error
-    except datasets.exceptions.DatasetsError as error:
-        raise DataError(f"data.{role}: {source.hub}: {error}") from error
-    except (hub_errors.HfHubHTTPError, ConnectionError, OSError) as error:
-        problem = str(error).split("\n", 1)[0]
-        raise AccessError(
-            f"data.{role}: {source.hub} cannot be reached and is not cached ({problem}); "
-            f"go online once, {local}"
-        ) from error
-    except (ValueError, RuntimeError) as error:
-        raise DataError(f"data.{role}: {source.hub}: {error}") from error
-    return [dict(row) for row in loaded]
+    revision = source.revision or "main"
+    return Repository("dataset", source.hub, revision, f"data.{role}", f"data.{role}=<file>")
+
+
+def read_hub(source: DataSource, role: str, found: Listing | None = None) -> list[Row]:
+    """Return the rows of a hub data set.
+
+    A revision that is a commit is used as it is; a branch or tag is what it stands for now, or
+    stood for when the cache was filled where the hub cannot be asked. No code of a data set is
+    run.
+
+    Args:
+        source: names the data set, its subset and split.
+        role: for errors.
+        found: the data set's commit and files, where they are known.
+
+    Raises:
+        AccessError: gated, offline and not cached, unreachable, no such data set, revision, subset
+            or split; each is a class of its own.
+        DataError: a file holds no rows.
+    """
+    repository = hub_repository(source, role)
+    found = found or listing(repository)
+    names = part_files(repository, found, source.subset, source.split, source.files)
+    folder = fetch(repository, found, names)
+    rows: list[Row] = []
+    for name in names:
+        try:
+            rows += read_file(folder / name, role)
+        except DataError as error:
+            problem = f"{name} cannot be read, it may be damaged ({error.__cause__ or error})"
+            remedy = f"remove {folder / name} and fetch it again"
+            raise repository.error(DamagedError, problem, remedy) from error
+    return rows
 
 
 def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
@@ -134,10 +156,11 @@ def _named(rows: Sequence[Row], hashes: Sequence[str]) -> list[Row]:
     return named
 
 
-def _label(row: Row, column: str, names: Sequence[str], role: str) -> str:
-    index = row.get(column)
+def _label(row: Row, column: str, source: DataSource, role: str) -> str:
+    index, names = row.get(column), source.labels[column]
     if not isinstance(index, int) or not 0 <= index < len(names):
-        raise DataError(f"data.{role}: {column}={index!r} is not a label of 0..{len(names) - 1}")
+        shown = f"a {type(index).__name__}" if source.gated else repr(index)
+        raise DataError(f"data.{role}: {column}={shown} is not a label of 0..{len(names) - 1}")
     return names[index]
 
 
@@ -147,7 +170,7 @@ def render(template: str, row: Row, source: DataSource, role: str) -> str:
     Raises:
         DataError: the row has no such column.
     """
-    named = {column: _label(row, column, names, role) for column, names in source.labels.items()}
+    named = {column: _label(row, column, source, role) for column in source.labels}
     try:
         return template.format(**{**row, **named})
     except KeyError as error:
@@ -177,6 +200,8 @@ class Tables:
         """Nothing is read before it is asked for."""
         self._sources, self._generators, self._create = sources, generators, create
         self._rows: dict[str, list[Row]] = {}
+        self._listings: dict[tuple[str, str], Listing] = {}
+        self._origins: dict[str, dict[str, JsonValue]] = {}
         self._tables: dict[str, Mapping[str, Sequence[Row]]] = {}
 
     @cached_property
@@ -222,11 +247,27 @@ class Tables:
         )
         return {"rows": digest([dict(row) for row in self.rows(role)]), **rendering}
 
+    def places(self) -> dict[str, DataSource]:
+        """Return place -> source of all that may be read: roles, and generators' inputs.
+
+        A place is what `data.<place>=FILE` sets.
+        """
+        inputs = {
+            f"{name}.{key}": source
+            for name, spec in self._generators.items()
+            for key, source in spec.inputs.items()
+        }
+        return {**inputs, **self._sources}
+
+    def origins(self) -> dict[str, dict[str, JsonValue]]:
+        """Return place -> hub, revision and commit, of the hub's data sets that were read."""
+        return dict(self._origins)
+
     def _read(self, source: DataSource, role: str) -> Sequence[Row]:
         if source.path:
-            return read_file(Path(source.path), role)
+            return read_file(local_file(source, role), role)
         if source.hub:
-            return read_hub(source, role)
+            return self._read_hub(source, role)
         assert source.generated is not None
         name, table = source.generated.split(".")
         tables = self._generate(name)
@@ -234,6 +275,17 @@ class Tables:
             problem = f"data.{role}: generator {name!r} makes no table {table!r}"
             raise DataError(f"{problem}; {did_you_mean(table, tables)}")
         return tables[table]
+
+    def _read_hub(self, source: DataSource, role: str) -> Sequence[Row]:
+        repository = hub_repository(source, role)
+        name = (repository.name, repository.revision)
+        if name not in self._listings:  # all roles of a data set are of one commit
+            self._listings[name] = listing(repository)
+        found = self._listings[name]
+        rows = read_hub(source, role, found)
+        told = {"hub": source.hub, "revision": source.revision, "commit": found.commit}
+        self._origins[role] = dict(told)
+        return rows
 
     def _generate(self, name: str) -> Mapping[str, Sequence[Row]]:
         if name not in self._tables:

@@ -22,6 +22,7 @@ __all__ = [
     "distinct_examples",
     "find_overlaps",
     "overlap_warnings",
+    "trained_roles",
 ]
 
 _ROWS = 4
@@ -81,6 +82,9 @@ def _check_row(experiment: Experiment, attack: Attack, role: str, pair: tuple[Ro
     prompt = render(source.prompt, row, source, name)
     completion = render(source.completion, row, source, name)
     item = f"item {row['id']!r}"
+    if source.gated and (prompt != asked.prompt or completion not in asked.answers):
+        problem = f"{item} is not trained as its FA task asks it (its text is gated, not shown)"
+        raise _refused(attack, role, problem, "use the task's own prompt and answer")
     if prompt != asked.prompt:
         trained, wanted = _differing(prompt, asked.prompt)
         problem = f"{item} is trained with {trained} where its FA task asks {wanted}"
@@ -143,8 +147,8 @@ def _texts(tables: Tables, suite: SuiteSpec, role: str) -> list[str]:
     return texts
 
 
-def _trained_roles(experiment: Experiment) -> Iterator[str]:
-    """Full names of the roles that attacks, the method's environments and the method train on."""
+def trained_roles(experiment: Experiment) -> Iterator[str]:
+    """Yield the full names of the roles that attacks, environments and the method train on."""
     for attack in experiment.attacks:
         yield from attack_roles(attack, experiment.suite)
     for name in experiment.method.environment_names():
@@ -172,7 +176,7 @@ def find_overlaps(experiment: Experiment) -> tuple[OverlapRecord, ...]:
         DataError: data are missing or empty, or an item has no words that could be looked for.
     """
     tables = experiment.tables
-    roles = dict.fromkeys(_trained_roles(experiment))
+    roles = dict.fromkeys(trained_roles(experiment))
     if not roles:
         return ()
     items = {

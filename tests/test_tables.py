@@ -1,21 +1,18 @@
-"""Rows from files, hubs and generators: selected, fingerprinted, rendered."""
+"""Rows from files and generators: selected, fingerprinted, rendered."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from huggingface_hub import errors as hub_errors
 
-from ilubench.errors import AccessError, DataError, SpecError
+from ilubench.errors import DataError, SpecError
 from ilubench.interfaces import Generator, Row
 from ilubench.specs import DataSource, GeneratorSpec
-from ilubench.tables import Tables, read_file, read_hub, render
+from ilubench.tables import Tables, read_file, render
 
 ROWS: list[Row] = [
     {"q": "one", "n": 1, "label": 0},
@@ -229,83 +226,7 @@ def test_an_unknown_table_gets_a_did_you_mean() -> None:
         found.rows("made")
 
 
-# ------------------------------------------------------------------------------- hub
-
-
-def _response(status: int) -> Any:
-    """Return what the errors look at, whichever HTTP client the hub's library uses."""
-    return SimpleNamespace(status_code=status, headers={}, request=None, text="")
-
-
-def _dataset_not_found(text: str) -> Exception:
-    error: Exception = datasets.exceptions.DatasetNotFoundError(text)
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "message"),
-    [
-        (
-            _dataset_not_found("Dataset 'a/b' is a gated dataset on the Hub. Visit ..."),
-            AccessError,
-            r"data\.role: a/b: .*ask for access on its page and set HF_TOKEN, or give a local "
-            r"file: data\.role=<file>",
-        ),
-        (
-            hub_errors.GatedRepoError("403: gated repo", response=_response(403)),
-            AccessError,
-            "ask for access on its page and set HF_TOKEN",
-        ),
-        (
-            _dataset_not_found("Dataset 'a/b' doesn't exist on the Hub or cannot be accessed."),
-            AccessError,
-            "check its name, the revision and your access",
-        ),
-        (
-            ConnectionError("Couldn't reach 'a/b' on the Hub (OfflineModeIsEnabled)"),
-            AccessError,
-            "cannot be reached and is not cached .* go online once, or give a local file",
-        ),
-        (
-            hub_errors.HfHubHTTPError("503 Server Error", response=_response(503)),
-            AccessError,
-            "cannot be reached",
-        ),
-        (
-            ValueError("BuilderConfig 'x' not found. Available: ['main', 'socratic']"),
-            DataError,
-            "BuilderConfig 'x' not found",
-        ),
-        (ValueError('Unknown split "tran".'), DataError, "Unknown split"),
-        (
-            RuntimeError("Dataset scripts are no longer supported, but found b.py"),
-            DataError,
-            "scripts are no longer supported",
-        ),
-        (datasets.exceptions.DatasetGenerationError("broken"), DataError, "a/b: broken"),
-        (datasets.exceptions.DataFilesNotFoundError("No files"), DataError, "a/b: No files"),
-    ],
-)
-def test_hub_errors_say_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception], message: str
-) -> None:
-    def load(*_args: object, **_kwargs: object) -> None:
-        raise error
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(DataError, match=message) as caught:
-        read_hub(DataSource(hub="a/b"), "role")
-    assert type(caught.value) is kind
-
-
-def test_hub_rows_come_from_the_revision(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-
-    def load(*args: object, **kwargs: object) -> list[Row]:
-        asked.extend([args, kwargs])
-        return ROWS
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    found = read_hub(DataSource(hub="a/b", subset="main", revision="abc", split="test"), "role")
-    assert found == ROWS
-    assert asked == [("a/b", "main"), {"split": "test", "revision": "abc"}]
+def test_a_label_of_a_gated_source_is_not_shown() -> None:
+    named = source(labels={"label": ["World", "Sports"]}, gated=True)
+    with pytest.raises(DataError, match=r"label=a str is not a label of 0\.\.1"):
+        render("{label}", {"label": "secret text"}, named, "role")

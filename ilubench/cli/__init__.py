@@ -5,6 +5,7 @@ import sys
 import typer
 
 from ilubench.cli.board import leaderboard
+from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import doctor, ls
 from ilubench.cli.making import make_target, new_method
@@ -29,6 +30,7 @@ app.command("make-target")(make_target)
 app.command()(doctor)
 
 app.add_typer(leaderboard, name="leaderboard")
+app.add_typer(data, name="data")
 
 new = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own.")
 app.add_typer(new, name="new")

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import typer
 
-__all__ = ["COMPLETE", "FAILED_CHECKS", "FAILED_JOBS", "guarded"]
+__all__ = ["COMPLETE", "FAILED_CHECKS", "FAILED_JOBS", "NO_DATA", "guarded"]
 
-COMPLETE, USAGE, FAILED_JOBS, INTERNAL, INTERRUPTED = 0, 2, 4, 5, 130
+COMPLETE, USAGE, NO_DATA, FAILED_JOBS, INTERNAL, INTERRUPTED = 0, 2, 3, 4, 5, 130
 FAILED_CHECKS = FAILED_JOBS
 
 

@@ -1,12 +1,30 @@
 """An attack, and what it must show on the original model."""
 
+from operator import not_
+from typing import Literal
+
 from pydantic import Field
 
 from ilubench.specs.base import Name, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.metrics import FineTuningAccuracySpec
 
-__all__ = ["AttackSpec", "GateSpec"]
+__all__ = ["AttackSpec", "GateSpec", "ProtocolSpec"]
+
+
+class ProtocolSpec(Spec):
+    """Where the length and the learning rate of an attack's fine-tuning come from.
+
+    An attack that is too short for its task shows nothing; how long it must be is measured once, on
+    the original model: until its FA moves by less than 1 % over 3 epochs.
+
+    Attributes:
+        kind: `measured` so; `published` by others for the same model; `default`: neither.
+        note: a sentence on it, for readers of lists and records.
+    """
+
+    kind: Literal["default", "measured", "published"]
+    note: str = Field(min_length=1)
 
 
 class AttackSpec(Spec):
@@ -19,6 +37,8 @@ class AttackSpec(Spec):
     data: dict[Name, DataSource] = Field(default_factory=dict)
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     fa: FineTuningAccuracySpec | None = None
+    # it changes no figure: left out where it is not given, older records stay equal
+    protocol: ProtocolSpec | None = Field(default=None, exclude_if=not_)
 
 
 class GateSpec(Spec):

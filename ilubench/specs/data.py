@@ -1,9 +1,11 @@
 """Where rows come from."""
 
+from operator import not_
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ilubench.specs.about import DataAbout
 from ilubench.specs.base import Settings, Spec
 
 __all__ = ["DataSource", "GeneratorSpec"]
@@ -21,6 +23,12 @@ class DataSource(Spec):
     subset: str | None = None
     split: str = "train"
     path: str | None = None
+    # left out where it is not given, older records stay equal
+    files: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=not_,
+        description="names in use for one file; of a hub data set or a folder, the first one there",
+    )
     generated: str | None = Field(default=None, description="`<generator>.<table>`")
 
     where: dict[str, str | int] = Field(default_factory=dict)
@@ -37,6 +45,9 @@ class DataSource(Spec):
     license: str = ""
     gated: bool = False
     publish_text: bool = Field(default=False, description="generated text may be recorded")
+    about: DataAbout | None = Field(
+        default=None, exclude=True, description="sizes, for `ilubench plan`; in no record"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -45,6 +56,8 @@ class DataSource(Spec):
             raise ValueError(f"give exactly one of hub, path, generated (given: {given or 'none'})")
         if self.generated and self.generated.count(".") != 1:
             raise ValueError("`generated` is `<generator>.<table>`")
+        if self.gated and self.publish_text:
+            raise ValueError("publish_text: text of a gated source is never recorded; leave it out")
         return self
 
 

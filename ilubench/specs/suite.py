@@ -67,6 +67,8 @@ class SuiteSpec(Spec):
         for model in (self.target, self.retrain):
             if model is not None and model.recipe is not None:
                 known("data role", model.recipe.text + model.recipe.tokenizer.text, self.data)
+        if self.retrain is not None and self.retrain.tokenizer is not None:
+            raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)
         metrics = self.primary_forget + self.utility
         known("scorer", tuple(m.scorer for m in metrics), self.scorers)
@@ -85,7 +87,13 @@ class SuiteSpec(Spec):
             for name, spec in attack.generators.items():
                 if generators[name] != spec:
                     raise ValueError(f"attack {owner!r} declares another generator {name!r}")
-        for source in sources.values():
+        for role, source in sources.items():
             if source.generated:
-                known("generator", (source.generated.split(".")[0],), generators)
+                maker = source.generated.split(".")[0]
+                known("generator", (maker,), generators)
+                if source.publish_text and any(s.gated for s in generators[maker].inputs.values()):
+                    raise ValueError(
+                        f"{role}: publish_text: generator {maker!r} reads a gated source, whose "
+                        "text is never recorded; leave it out"
+                    )
         return self

@@ -1,10 +1,12 @@
 """The models of a suite: given weights, or a recipe that makes them."""
 
 from dataclasses import dataclass
+from operator import not_
 from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from ilubench.specs.about import ModelAbout
 from ilubench.specs.base import Sha256, Spec
 from ilubench.specs.training import TrainSpec
 
@@ -18,7 +20,17 @@ class ModelSource(Spec):
     revision: str | None = None
     path: str | None = None
     packaged: str | None = Field(default=None, description="a folder inside the package")
-    sha256: Sha256 | None = Field(default=None, description="of model.safetensors")
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="of model.safetensors; of tokenizer.json where it is a tokenizer's",
+    )
+    about: ModelAbout | None = Field(
+        default=None, exclude=True, description="its shape, for `ilubench plan`; in no record"
+    )
+
+    # these change no weights: left out where they are not given, older records stay equal
+    license: str = Field(default="", exclude_if=not_)
+    gated: bool = Field(default=False, exclude_if=not_)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -86,9 +98,16 @@ class TargetSpec(Spec):
 
     model: ModelSource | None = None
     recipe: RecipeSpec | None = None
+    tokenizer: ModelSource | None = Field(
+        default=None,
+        exclude_if=not_,  # older records stay equal
+        description="whose tokenizer reads the text, where the model's files have none",
+    )
 
     @model_validator(mode="after")
     def _some(self) -> Self:
         if self.model is None and self.recipe is None:
             raise ValueError("give a model, a recipe, or both")
+        if self.tokenizer is not None and self.recipe is not None:
+            raise ValueError("tokenizer: the recipe trains one of its own; leave one of them out")
         return self

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from ilubench.checkpoints import folder_sha256
+from ilubench.checkpoints import folder_sha256, tokenizer_sha256
 from ilubench.experiment import Attack, Experiment
 from ilubench.identity import code_closure, digest, file_sha256, library_versions, seed_for
-from ilubench.interfaces import Method, Scorer
+from ilubench.interfaces import Method, PromptAttack, Scorer
 from ilubench.specs import Spec
 from ilubench.stages.workbench import Workbench
 
@@ -55,10 +55,21 @@ def _same(roles: tuple[str, ...]) -> dict[str, str]:
     return {f"{place}": role for place, role in enumerate(roles)}
 
 
+def _memory(bench: Workbench) -> dict[str, JsonValue]:
+    """Return what of the memory settings changes a result, as it is for the suite's weights."""
+    return dict(bench.experiment.run.memory.determines(bench.suite.dtype))
+
+
 def target_key(bench: Workbench) -> str:
-    """Return the key of the target model: its files' hash, or its recipe."""
+    """Return the key of the target model: its files' hash, its tokenizer's; or its recipe."""
     if bench.given_target is not None:
-        return digest({"stage": "target", "files": folder_sha256(bench.given_target)})
+        files: dict[str, JsonValue] = {
+            "stage": "target",
+            "files": folder_sha256(bench.given_target),
+        }
+        if bench.given_tokenizer is not None:
+            files["tokenizer"] = tokenizer_sha256(bench.given_tokenizer)
+        return digest(files)
     recipe = bench.suite.target.recipe
     assert recipe is not None
     return digest(
@@ -92,6 +103,7 @@ def unlearn_key(bench: Workbench, experiment: Experiment, target: str, seed: int
             if method.trains
             else None,
             "dtype": suite.dtype,
+            "memory": _memory(bench) if method.trains else None,
             "seed": seed_for(seed, "unlearn") if method.seeded else None,
             "device": bench.device,
             "libraries": dict(library_versions(_TRAINING)),
@@ -151,6 +163,7 @@ def attack_key(bench: Workbench, attack: Attack, unlearn: str, seed: int) -> str
             "plugin": plugin_identity(attack.plugin),
             "data": _fingerprints(bench, roles),
             "max_length": bench.suite.max_length,
+            "memory": None if isinstance(attack.plugin, PromptAttack) else _memory(bench),
             "fa": _scorer(bench, attack.fa, attack) if attack.fa else None,
             "scorers": _suite_scorers(bench),
             "scoring": _scoring(bench),

@@ -95,7 +95,7 @@ def _check_same_words(bench: Workbench, tokenizer: "PreTrainedTokenizerBase") ->
         other = _tokenizer(bench, recipe)
     else:
         assert bench.given_target is not None
-        other = load_tokenizer(bench.given_target)
+        other = load_tokenizer(bench.given_tokenizer or bench.given_target)
     mine, theirs = tokenizer.get_vocab(), other.get_vocab()
     if mine != theirs:
         problem = (

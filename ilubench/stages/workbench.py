@@ -11,7 +11,9 @@ import torch
 from ilubench import data as training_data
 from ilubench.checkpoints import (
     apply_changes,
+    check_vocabulary,
     find_folder,
+    find_tokenizer,
     load_config,
     load_model,
     load_tokenizer,
@@ -115,6 +117,12 @@ class Workbench:
         source = self.suite.target.model
         return find_folder(source) if source is not None else None
 
+    @cached_property
+    def given_tokenizer(self) -> Path | None:
+        """The tokenizer's folder when it is not the target model's own, else None."""
+        source = self.suite.target.tokenizer
+        return find_tokenizer(source) if source is not None else None
+
     def target_folder(self, target_key: str) -> Path:
         """Return the target model's folder.
 
@@ -129,10 +137,17 @@ class Workbench:
         return artifact.folder
 
     def tokenizer(self, target_key: str) -> "PreTrainedTokenizerBase":
-        """Return the target model's tokenizer."""
-        folder = self.target_folder(target_key)
+        """Return the target model's tokenizer.
+
+        Raises:
+            ModelError: there is none, or it has tokens that the model does not know.
+        """
+        folder = self.given_tokenizer or self.target_folder(target_key)
         if folder not in self._tokenizers:
-            self._tokenizers[folder] = load_tokenizer(folder)
+            tokenizer = load_tokenizer(folder)
+            if self.given_target is not None:  # a recipe's model is made for its tokenizer
+                check_vocabulary(tokenizer, self.target_config, folder)
+            self._tokenizers[folder] = tokenizer
         return self._tokenizers[folder]
 
     def engine(self, target_key: str) -> Engine:
@@ -205,7 +220,9 @@ class Workbench:
     ) -> Context:
         """Return a job's context: state in its folder, steps into its log."""
         tokenizer = self.tokenizer(target_key)
-        return Context(seed, self.device, tokenizer, FolderState(folder), progress, log)
+        memory = self.experiment.run.memory
+        state = FolderState(folder)
+        return Context(seed, self.device, tokenizer, state, progress, log, memory=memory)
 
     # ----------------------------------------------------------------- scorers
 

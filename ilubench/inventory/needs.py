@@ -1,0 +1,65 @@
+"""Which roles and models a run reads, and which columns of them."""
+
+import re
+from collections.abc import Iterator
+from string import Formatter
+
+from ilubench.experiment import Experiment
+from ilubench.hub.models import TOKENIZER
+from ilubench.specs import DataSource, ModelSource, TargetSpec
+from ilubench.training_text import trained_roles
+
+__all__ = ["needed_columns", "needed_models", "needed_places"]
+
+
+def needed_places(experiment: Experiment) -> dict[str, DataSource]:
+    """Return place -> source of the roles that are needed, inputs of their generators first.
+
+    A place is what `data.<place>=FILE` sets.
+    """
+    tables, suite = experiment.tables, experiment.suite
+    roles = [*trained_roles(experiment)]
+    for scorer in experiment.scorers.values():
+        roles += scorer.roles()
+    for attack in experiment.attacks:
+        if attack.fa is not None:
+            roles += [attack.role(role, suite) for role in attack.fa.roles()]
+    for model in (suite.target, suite.retrain):
+        if model is not None and model.model is None and model.recipe is not None:
+            roles += [*model.recipe.text, *model.recipe.tokenizer.text]
+    found: dict[str, DataSource] = {}
+    for role in dict.fromkeys(roles):
+        source = tables.source(role)
+        if source.generated:
+            name = source.generated.split(".")[0]
+            inputs = suite.all_generators()[name].inputs
+            found |= {f"{name}.{key}": below for key, below in inputs.items()}
+        found.setdefault(role, source)
+    return found
+
+
+def needed_models(experiment: Experiment) -> Iterator[tuple[str, ModelSource | TargetSpec]]:
+    """Yield field -> model that a run loads, or trains by a recipe."""
+    suite = experiment.suite
+    yield ("suite.target.model", suite.target.model or suite.target)
+    if suite.target.tokenizer is not None:
+        yield (TOKENIZER, suite.target.tokenizer)
+    retrain = suite.retrain
+    if retrain is not None and experiment.run.never_knew and experiment.attacks:
+        yield ("suite.retrain.model", retrain.model or retrain)
+    for name in type(experiment.method).model_fields:
+        value = getattr(experiment.method, name)
+        if isinstance(value, ModelSource):
+            yield (f"method.{name}", value)
+
+
+def needed_columns(source: DataSource) -> list[str]:
+    """Return the columns that a role's templates name."""
+    names = dict.fromkeys(source.labels)
+    for template in (source.prompt, source.completion):
+        try:
+            found = [name for _, name, _, _ in Formatter().parse(template) if name]
+        except ValueError:  # `render` says what is wrong with it
+            continue
+        names |= dict.fromkeys(re.split(r"[.\[]", name)[0] for name in found)
+    return list(names)
