@@ -201,16 +201,24 @@ def _data_overrides(
 def _other_weights(
     raw: dict[str, JsonValue], overrides: Sequence[Override]
 ) -> dict[str, JsonValue]:
-    """Drop where the suite's models come from when the overrides say another place."""
+    """Drop where the suite's models come from when the overrides say another place.
+
+    Other weights bring their own tokenizer: the suite's stays only where the overrides speak of it.
+    """
     places = ("hub", "path", "packaged")
-    old = (*places, "revision", "sha256")
+    old = (*places, "revision", "sha256", "license", "gated")
     changed: dict[str, JsonValue] = {}
     for name in ("target", "retrain"):
-        moved = any(o.path in {(name, "model", place) for place in places} for o in overrides)
-        given = cast("dict[str, Any]", raw.get(name) or {})
-        if moved and given.get("model"):
-            kept = {key: value for key, value in given["model"].items() if key not in old}
-            changed[name] = {**given, "model": kept}
+        told = {o.path[1:] for o in overrides if o.path[0] == name}
+        given = dict(cast("Mapping[str, Any]", raw.get(name) or {}))
+        if any(("model", place) in told for place in places) and all(
+            path[:1] != ("tokenizer",) for path in told
+        ):
+            given.pop("tokenizer", None)
+        for part in ("model", "tokenizer"):
+            if given.get(part) and any((part, place) in told for place in places):
+                given[part] = {k: value for k, value in given[part].items() if k not in old}
+        changed |= {name: given} if given else {}
     return {**raw, **changed}
 
 

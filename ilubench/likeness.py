@@ -32,7 +32,8 @@ MEASURED = (
 """A suite's fields that can change a figure; `attacks` counts where it was run."""
 
 WORDS = re.compile(
-    r"(^|\.)(data|inputs)\.[^.]+\.(license|gated|publish_text)$|^attacks\.[^.]+\.title$"
+    r"(^|\.)(data|inputs)\.[^.]+\.(license|gated|publish_text)$|^target\.(model|tokenizer)\.(license|gated)$"
+    r"|^attacks\.[^.]+\.(title$|protocol\b)"
 )
 """Fields within them that cannot."""
 
@@ -51,7 +52,7 @@ def suite_differences(
         b: another.
         attacks: that were run; others do not count.
         known: roles (`forget`, `gsm8k.train`) whose rows are compared themselves, and `target`
-            where the weights are: files of the same content may lie anywhere.
+            where weights and tokenizer are: files of the same content may lie anywhere.
     """
     for name, one, other in _differences(_measured(a, attacks), _measured(b, attacks)):
         if not _known(name, known):
@@ -98,7 +99,7 @@ def _told(name: str, value: object) -> Leaves:
 
 
 def _known(name: str, known: Collection[str]) -> bool:
-    if name == "target.model.path":
+    if name in ("target.model.path", "target.tokenizer.path"):
         return "target" in known
     found = PLACE.match(name)
     if found is None:

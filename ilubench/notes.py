@@ -3,13 +3,14 @@
 A destroyed model answers nothing right and so looks robust: RA alone would count it as forgotten.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ilubench.aggregate import KEPT_UTILITY
 from ilubench.figures import AttackFigures, RobustnessRow
 from ilubench.results import ModelScore
+from ilubench.specs import AttackSpec
 
-__all__ = ["option_notes", "row_notes", "utility_note"]
+__all__ = ["option_notes", "protocol_notes", "row_notes", "utility_note"]
 
 ONE_OPTION = 0.9
 """Share of the items from which on one chosen option is worth a note."""
@@ -47,3 +48,23 @@ def option_notes(scores: Iterable[ModelScore]) -> Iterator[str]:
                 f"{score.scorer}, seed {score.seed}: the unlearned model chose one and the same "
                 f"option for {share:.0%} of {score.n} items"
             )
+
+
+def protocol_notes(
+    attacks: Mapping[str, AttackSpec], changed: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield where the attacks' length and learning rate come from, each once.
+
+    Args:
+        attacks: name -> attack; one that does not say is left out.
+        changed: those that were run with other settings than their own.
+    """
+    found: dict[str, list[str]] = {}
+    for name, attack in attacks.items():
+        if attack.protocol is not None:
+            words = f"protocol: {attack.protocol.kind} ({attack.protocol.note})"
+            if name in changed:
+                words += "; run with other settings here"
+            found.setdefault(words, []).append(name)
+    for words, names in found.items():
+        yield f"{', '.join(names)}: {words}"

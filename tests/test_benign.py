@@ -83,6 +83,7 @@ def experiment(files: dict[str, Path]) -> Experiment:
                 f"suite={SUITE}",
                 "method=none",
                 *(f"data.{role}={files[role.partition('.')[0]]}" for role in roles),
+                *(f"data.{name}.train.shuffle=none" for name in ROWS),  # in the rows' order
             ]
         )
     )

@@ -67,16 +67,21 @@ def _rows_of(what: str) -> list[tuple[str, str]]:
     from ilubench.plugins import GROUPS, claims, describe, disputed
 
     if what in ("suites", "attacks"):
-        return [
-            (name, str(load_yaml(task_file(what, name)).get("title", "")))
-            for name in task_names(what)
-        ]
+        return [(name, _titled(load_yaml(task_file(what, name)))) for name in task_names(what)]
     if what in GROUPS:
         return [
             (name, disputed(who) or describe(who[0].target)) for name, who in claims(what).items()
         ]
     known = ("suites", "attacks", "methods", "scorers", "generators")
     raise UsageError(f"cannot list {what!r}; {did_you_mean(what, known)}")
+
+
+def _titled(values: "Mapping[str, JsonValue]") -> str:
+    """Return a task file's title, and where its length comes from if it says so."""
+    title, protocol = str(values.get("title", "")), values.get("protocol")
+    if not isinstance(protocol, Mapping):
+        return title
+    return f"{title}; protocol: {protocol.get('kind')} ({protocol.get('note')})"
 
 
 def _rows_of_suite(what: str, words: Sequence[str]) -> list[tuple[str, str]]:
