@@ -1,5 +1,6 @@
 """The jobs of a run, in order, with their keys; nothing is computed here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -28,6 +29,7 @@ __all__ = [
     "make_bench",
     "make_plan",
     "method_jobs",
+    "outline",
     "whose",
 ]
 
@@ -114,24 +116,69 @@ def _compared(experiment: Experiment) -> tuple[Who, ...]:
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class _Keys:
+    """How jobs are keyed: by what determines their results, or by their names alone."""
+
+    weights: Callable[[Experiment, int], str]
+    score: Callable[[str], str]
+    attack: Callable[[Attack, str, int], str]
+
+
+def _hashed(bench: Workbench, target: str) -> _Keys:
+    return _Keys(
+        lambda experiment, seed: unlearn_key(bench, experiment, target, seed),
+        lambda weights: score_key(bench, weights),
+        lambda attack, weights, seed: attack_key(bench, attack, weights, seed),
+    )
+
+
+_NAMED = _Keys(
+    lambda experiment, seed: f"unlearn {experiment.method_name} {seed}",
+    lambda weights: f"score {weights}",
+    lambda attack, weights, seed: f"attack {weights} {attack.name} {seed}",
+)
+
+
 def method_jobs(bench: Workbench, experiment: Experiment, target: str, who: Who) -> list[Job]:
     """Return the jobs of one method: each seed's weights, their scores, the attacks on them."""
+    return _method_jobs(experiment, target, who, _hashed(bench, target))
+
+
+def _method_jobs(experiment: Experiment, target: str, who: Who, keys: _Keys) -> list[Job]:
     jobs = []
     name, seeded = experiment.method_name, experiment.method.seeded
     weights = ""
     for seed in experiment.seeds:
         if seeded or not weights:
-            weights = unlearn_key(bench, experiment, target, seed)
-        score = score_key(bench, weights)
+            weights = keys.weights(experiment, seed)
+        score = keys.score(weights)
         tail = f"seed {seed}"
         shown = f"{name}, {tail}" if seeded else name
         jobs.append(Job("unlearn", weights, f"unlearn {shown}", (target,), who, seed))
         jobs.append(Job("score", score, f"score {shown}", (weights,), who, seed, weights=weights))
         for attack in experiment.attacks:
-            key = attack_key(bench, attack, weights, seed)
+            key = keys.attack(attack, weights, seed)
             label = f"attack {name} with {attack.name}, {tail}"
             jobs.append(Job("attack", key, label, (weights,), who, seed, attack, weights))
     return jobs
+
+
+def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...]:
+    """Return a run's jobs, the target's first, then seed by seed; each key once."""
+    jobs = [Job("target", target, f"make the target model of {experiment.suite.name}")]
+    by_seed = [
+        job
+        for who in _compared(experiment)
+        for job in _method_jobs(whose(experiment, who), target, who, keys)
+    ]
+    by_seed.sort(key=lambda job: experiment.seeds.index(job.seed))
+    return tuple({job.key: job for job in jobs + by_seed}.values())
+
+
+def outline(experiment: Experiment) -> tuple[Job, ...]:
+    """Return a run's jobs when data or model are not at hand: named, not keyed, so none is done."""
+    return _ordered(experiment, "target", _NAMED)
 
 
 def make_bench(experiment: Experiment) -> Workbench:
@@ -178,14 +225,7 @@ def make_plan(experiment: Experiment) -> Plan:
     bench = make_bench(experiment)
     check_method(bench, experiment.method)
     target = target_key(bench)
-    jobs = [Job("target", target, f"make the target model of {experiment.suite.name}")]
-    by_seed = [
-        job
-        for who in _compared(experiment)
-        for job in method_jobs(bench, whose(experiment, who), target, who)
-    ]
-    by_seed.sort(key=lambda job: experiment.seeds.index(job.seed))
-    ordered = tuple({job.key: job for job in jobs + by_seed}.values())
+    ordered = _ordered(experiment, target, _hashed(bench, target))
     name = experiment.method_name.rpartition(":")[2].lower()
     run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
     plan = Plan(run_id, out / run_id, bench, target, ordered)

@@ -5,9 +5,11 @@ imported when it is asked for, so that one broken plugin harms nobody else.
 """
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ class Claim:
 def claims(group: str) -> dict[str, tuple[Claim, ...]]:
     """Return name -> who provides a plugin of that name, by package; nothing is imported."""
     found: dict[str, list[Claim]] = {}
-    for point in importlib.metadata.entry_points(group=f"ilubench.{group}"):
+    for point in _points(group):
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed package"
         found.setdefault(point.name, []).append(Claim(point.value, package))
     ordered = sorted(found.items())
@@ -70,8 +72,28 @@ def disputed(who: Sequence[Claim]) -> str:
 
 def entries(group: str) -> dict[str, str]:
     """Return name -> `module:Class` of the installed plugins of a group, without importing."""
-    found = importlib.metadata.entry_points(group=f"ilubench.{group}")
-    return {point.name: point.value for point in sorted(found, key=lambda point: point.name)}
+    return {p.name: p.value for p in sorted(_points(group), key=lambda point: point.name)}
+
+
+def _points(group: str) -> importlib.metadata.EntryPoints:
+    """Return the entry points of a group; one run asks dozens of times."""
+    folders = tuple((folder, _changed(folder)) for folder in sys.path)
+    return _scanned(f"ilubench.{group}", folders)
+
+
+@functools.lru_cache(maxsize=16)
+def _scanned(
+    group: str,
+    folders: tuple[tuple[str, int], ...],  # noqa: ARG001 - a package that comes or goes shows there
+) -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group=group)
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - sys.path has strings
+    except OSError:
+        return 0
 
 
 def describe(target: str) -> str:
@@ -144,7 +166,7 @@ def find(group: str, use: str) -> type[Any]:
     if ".py:" in use:
         found: object = _from_file(use)
     else:
-        installed = importlib.metadata.entry_points(group=f"ilubench.{group}")
+        installed = _points(group)
         points = {point.name: point for point in installed}
         kind = group.rstrip("s")
         if use not in points:

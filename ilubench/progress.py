@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ilubench.executors.local import Outcome
 from ilubench.planning import Job, Plan
 from ilubench.training_text import overlap_warnings
 
-__all__ = ["Bars", "Lines", "job_bars", "plan_table", "reporter"]
+__all__ = ["Bars", "Lines", "job_bars", "reporter"]
 
 _GUESS = {"target": 180.0, "unlearn": 20.0, "score": 5.0, "attack": 20.0}
 """Seconds of a job of which none like it has been seen yet."""
@@ -53,30 +52,6 @@ class _Estimate:
 
     def remaining(self) -> float:
         return sum(self.expected(job) for job in self._left.values())
-
-
-def plan_table(plan: Plan) -> Table:
-    """Return the plan as a table: one line a job, cached or to do."""
-    experiment = plan.bench.experiment
-    title = f"suite {experiment.suite.name} v{experiment.suite.version}, {plan.bench.device}"
-    engine = plan.bench.engine_choice
-    table = Table(
-        title=f"Plan: {experiment.method_name} on {title}",
-        title_justify="left",
-        caption=f"engine {engine.name}: {engine.reason}",
-        caption_justify="left",
-    )
-    for name in ("job", "state", "key"):
-        table.add_column(name)
-    estimate = _Estimate(plan)
-    for job in plan.jobs:
-        if plan.is_done(job):
-            given = job.stage == "target" and plan.bench.given_target is not None
-            state = "given" if given else "cached"
-        else:
-            state = f"to do, about {_clock(estimate.expected(job))}"
-        table.add_row(job.label, state, job.key[:10])
-    return table
 
 
 def _headline(plan: Plan) -> str:

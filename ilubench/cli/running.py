@@ -1,7 +1,7 @@
 """Commands that carry out jobs: run, plan, tune, score, attack."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,42 +14,48 @@ if TYPE_CHECKING:
 
 __all__ = ["attack", "plan", "run", "score", "tune"]
 
+Probe = Annotated[
+    bool, typer.Option("--probe", help="time some passes of the real model on this device")
+]
+Card = Annotated[
+    str, typer.Option("--card", metavar="NAME", help="plan for a GPU by its data sheet, e.g. h100")
+]
+
 
 def run(words: Words = None, config: Config = None, as_json: Json = False) -> int:
     """Unlearn, attack, score: one method's robustness row."""
     return _run(experiment_of(words, config), as_json=as_json)
 
 
-def plan(words: Words = None, config: Config = None, as_json: Json = False) -> int:
-    """Show what `run` with the same words would do, and what is done already."""
+def plan(
+    words: Words = None,
+    config: Config = None,
+    as_json: Json = False,
+    probe: Probe = False,
+    card: Card = "",
+) -> int:
+    """Show what `run` with the same words would do and cost, and what is done already.
+
+    Nothing is fetched. Times are from finished jobs of the suite on this device, else from a probe,
+    else from a card's data sheet.
+    """
     import json
 
-    from ilubench.planning import make_plan
-    from ilubench.progress import plan_table
-    from ilubench.training_text import overlap_warnings
+    from ilubench.forecast.outlook import as_json as outlook_json
+    from ilubench.forecast.outlook import look_ahead
+    from ilubench.plan_view import cost_table, jobs_table, sources_table
 
-    experiment = experiment_of(words, config)
-    made = make_plan(experiment)
-    warnings = overlap_warnings(experiment, made.overlap)
+    found = look_ahead(experiment_of(words, config), card=card, timed=probe)
     if as_json:
-        jobs = [
-            {"stage": j.stage, "key": j.key, "label": j.label, "cached": made.is_done(j)}
-            for j in made.jobs
-        ]
-        engine = made.bench.engine_choice
-        shown = {
-            "run": made.run_id,
-            "folder": str(made.folder),
-            "engine": engine.name,
-            "engine_reason": engine.reason,
-            "jobs": jobs,
-            "warnings": list(warnings),
-        }
-        typer.echo(json.dumps(shown))
-    else:
-        console(stderr=False).print(plan_table(made))
-        for warning in warnings:
-            typer.echo(f"warning: {warning}", err=True)
+        typer.echo(json.dumps(outlook_json(found)))
+        return COMPLETE
+    shown = console(stderr=False)
+    shown.print(jobs_table(found))
+    shown.print(cost_table(found))
+    if found.sources:
+        shown.print(sources_table(found.sources))
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     return COMPLETE
 
 

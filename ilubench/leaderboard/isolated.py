@@ -101,7 +101,7 @@ def _unlearn(folder: Path, job: Mapping[str, Any]) -> Mapping[str, object]:
     from ilubench.store import FolderState
     from ilubench.training import seed_everything
 
-    target, out = folder / "target", folder / OUT
+    target, words, out = folder / "target", folder / "tokenizer", folder / OUT
     method = create("methods", PluginRef(use=job["use"], settings=job["settings"]))
     data = UnlearnData(
         forget=_examples(folder / "forget.jsonl"),
@@ -116,7 +116,7 @@ def _unlearn(folder: Path, job: Mapping[str, Any]) -> Mapping[str, object]:
     context = Context(
         seed=job["seed"],
         device=job["device"],
-        tokenizer=load_tokenizer(target),
+        tokenizer=load_tokenizer(words if words.is_dir() else target),
         state=FolderState(out),
         progress=_Silent(),
         log=log,

@@ -204,6 +204,8 @@ def _furnish(
     texts = [path for path in source.iterdir() if path.is_file() and path.name.endswith(endings)]
     for path in (*texts, *weights):
         shutil.copyfile(path, room / "target" / path.name)
+    if bench.given_tokenizer is not None:
+        bench.tokenizer(target).save_pretrained(room / "tokenizer")
     names = method.environment_names()
     _write_examples(room / "forget.jsonl", bench.examples(suite.forget, target))
     _write_examples(room / "retain.jsonl", bench.examples(suite.retain, target))

@@ -1,0 +1,185 @@
+"""A run before it starts: its plan where data and model are at hand, its outline where not."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from ilubench.engine.choice import Choice, choose
+from ilubench.errors import AccessError, DataError
+from ilubench.experiment import Experiment
+from ilubench.forecast.devices import card_named
+from ilubench.forecast.estimate import Forecast, Speeds, estimate
+from ilubench.forecast.inputs import offline
+from ilubench.forecast.probe import probe
+from ilubench.forecast.sources import Source, sources
+from ilubench.planning import Job, Plan, make_bench, make_plan, outline
+from ilubench.stages.workbench import Workbench
+from ilubench.training_text import overlap_warnings
+
+__all__ = ["Outlook", "as_json", "look_ahead"]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a run would do.
+
+    Attributes:
+        experiment: what was asked for.
+        device: of the run.
+        engine: that would score.
+        plan: its jobs with their keys; None where data or model are not at hand.
+        jobs: its jobs, keyed only if there is a plan.
+        done: keys of those that are done.
+        missing: the first thing that is not at hand; empty where everything is.
+        forecast: what it will cost; None where nothing can be said.
+        unknown: why there is no forecast.
+        warnings: on the training text.
+        sources: what it reads from a hub.
+    """
+
+    experiment: Experiment
+    device: str
+    engine: Choice
+    plan: Plan | None
+    jobs: tuple[Job, ...]
+    done: frozenset[str]
+    missing: str
+    forecast: Forecast | None
+    unknown: str
+    warnings: tuple[str, ...]
+    sources: tuple[Source, ...]
+
+
+def look_ahead(experiment: Experiment, *, card: str = "", timed: bool = False) -> Outlook:
+    """Return what a run would do and cost; nothing is fetched, and nothing but a probe is computed.
+
+    Args:
+        experiment: the resolved run.
+        card: name of a card of the table to plan for; empty for the device that is here.
+        timed: probe the real model on this device.
+
+    Raises:
+        DataError: data that are at hand are wrong, or the model that is to be probed is not.
+        SpecError: a setting does not fit.
+        UsageError: no such card, or the device cannot be used.
+    """
+    chosen = card_named(card) if card else None
+    with offline():
+        plan, missing = _planned(experiment)
+        bench = plan.bench if plan is not None else make_bench(experiment)
+        if plan is None:
+            jobs = outline(experiment)
+            given = experiment.suite.target.model is not None
+            done = frozenset(job.key for job in jobs[:1] if given)
+        else:
+            jobs = plan.jobs
+            done = frozenset(job.key for job in jobs if plan.is_done(job))
+        target = plan.target if plan is not None else ""
+        probed: Speeds | None = None
+        if timed:
+            if missing:
+                raise DataError(f"--probe times the real model and data: {missing}")
+            probed = probe(bench, target)
+        forecast, unknown = None, ""
+        try:
+            forecast = estimate(bench, target, jobs, done, chosen, probed)
+        except DataError as error:
+            unknown = str(error)
+        engine = _engine(bench)
+        needed = sources(experiment)
+    warnings = overlap_warnings(experiment, plan.overlap) if plan is not None else ()
+    return Outlook(
+        experiment,
+        bench.device,
+        engine,
+        plan,
+        jobs,
+        done,
+        missing,
+        forecast,
+        unknown,
+        tuple(warnings),
+        needed,
+    )
+
+
+def _planned(experiment: Experiment) -> tuple[Plan | None, str]:
+    try:
+        return make_plan(experiment), ""
+    except AccessError as error:
+        return None, str(error)
+
+
+def _engine(bench: Workbench) -> Choice:
+    try:
+        return bench.engine_choice
+    except AccessError:
+        return choose(bench.experiment.run.engine, None, bench.device)
+
+
+def as_json(outlook: Outlook) -> dict[str, JsonValue]:
+    """Return an outlook as `ilubench plan --json` prints it; times in seconds, sizes in bytes."""
+    plan = outlook.plan
+    costs = {c.job.key: c for c in outlook.forecast.jobs} if outlook.forecast else {}
+    jobs: list[JsonValue] = []
+    for job in outlook.jobs:
+        cost = costs.get(job.key)
+        jobs.append(
+            {
+                "stage": job.stage,
+                "key": job.key if plan is not None else None,
+                "label": job.label,
+                "cached": job.key in outlook.done,
+                "seconds": cost.seconds if cost is not None else None,
+                "training": _plain(cost.demand.training) if cost and cost.demand else None,
+                "scoring": _plain(cost.demand.asking) if cost and cost.demand else None,
+                "peak_bytes": cost.peak.total if cost and cost.peak else None,
+            }
+        )
+    return {
+        "run": plan.run_id if plan is not None else None,
+        "folder": str(plan.folder) if plan is not None else None,
+        "engine": outlook.engine.name,
+        "engine_reason": outlook.engine.reason,
+        "jobs": jobs,
+        "warnings": list(outlook.warnings),
+        "missing": outlook.missing,
+        "forecast": _forecast(outlook.forecast) if outlook.forecast is not None else None,
+        "unknown": outlook.unknown,
+        "sources": [_plain(source) for source in outlook.sources],
+    }
+
+
+def _forecast(found: Forecast) -> dict[str, JsonValue]:
+    origins: dict[str, JsonValue] = {
+        name: {"origin": rates.origin, "kind": rates.kind, "rates": list(rates.values)}
+        for name, rates in (("training", found.speeds.training), ("scoring", found.speeds.scoring))
+        if rates is not None
+    }
+    return {
+        "device": found.device,
+        "seconds": found.seconds,
+        "low": found.low if found.seconds is not None else None,
+        "high": found.high if found.seconds is not None else None,
+        "rates": origins,
+        "stages": {
+            stage: {"jobs": jobs, "seconds": seconds if found.seconds is not None else None}
+            for stage, (jobs, seconds) in found.by_stage.items()
+        },
+        "memory": {**_plain(found.peak), "total": found.peak.total} if found.peak else None,
+        "cards": [_plain(fit) for fit in found.fits],
+        "disk": {
+            "stays": found.disk,
+            "scratch": found.scratch,
+            "fits": found.disk + found.scratch < found.free,
+        },
+        "stated": list(found.stated),
+        "guessed": list(found.guessed),
+    }
+
+
+def _plain(value: Any) -> dict[str, JsonValue]:  # noqa: ANN401
+    made: Mapping[str, Any] = asdict(value)
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in made.items()}

@@ -1,0 +1,164 @@
+"""What a run needs from elsewhere: models and data sets of a hub, cached or not, gated or not."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ilubench.checkpoints import hub_repository as hub_model
+from ilubench.checkpoints import needed_files
+from ilubench.errors import AccessError, ModelError
+from ilubench.experiment import Experiment
+from ilubench.hub import Listing, Repository, cached, listing, part_files
+from ilubench.hub.models import tokenizer_files
+from ilubench.specs import DataSource, ModelSource
+from ilubench.tables import hub_repository as hub_data
+
+__all__ = ["Source", "sources"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something on a hub.
+
+    Attributes:
+        field: `data.<role>`, `suite.target.model`, `suite.target.tokenizer`; those of the same
+            files are one.
+        name: its id.
+        revision: as the suite says.
+        commit: what that stood for when it was cached; empty where it is not.
+        part: subset and split of a data set; empty for a model.
+        license: as the suite or the hub says; empty where neither does.
+        gated: whether terms must be accepted on its page.
+        cached: whether all files are here.
+        bytes: of the download, known or stated; None where neither.
+    """
+
+    field: tuple[str, ...]
+    name: str
+    revision: str
+    commit: str
+    part: str
+    license: str
+    gated: bool
+    cached: bool
+    bytes: int | None
+
+
+def sources(experiment: Experiment) -> tuple[Source, ...]:
+    """Return what a run reads from a hub, without asking it; call this offline."""
+    found: dict[tuple[str, str, str], Source] = {}
+    for source in _all(experiment):
+        same = found.get((source.name, source.revision, source.part))
+        before = same.field if same else ()
+        fields = tuple(dict.fromkeys((*before, *source.field)))
+        merged = Source(
+            fields,
+            source.name,
+            source.revision,
+            source.commit,
+            source.part,
+            source.license or (same.license if same else ""),
+            source.gated or bool(same and same.gated),
+            source.cached,
+            source.bytes,
+        )
+        found[source.name, source.revision, source.part] = merged
+    return tuple(found.values())
+
+
+def _all(experiment: Experiment) -> Iterator[Source]:
+    suite = experiment.suite
+    for field, spec in (
+        ("suite.target.model", suite.target),
+        ("suite.retrain.model", suite.retrain),
+    ):
+        if spec is not None and spec.model is not None and spec.model.hub:
+            yield _model(spec.model, field, needed_files)
+    tokenizer = suite.target.tokenizer
+    if tokenizer is not None and tokenizer.hub:
+        yield _model(tokenizer, "suite.target.tokenizer", tokenizer_files)
+    generators = suite.all_generators()
+    for role in sorted(_roles(experiment)):
+        source = experiment.tables.source(role)
+        if source.generated:  # its generator may have an input of the role's own name
+            name = source.generated.partition(".")[0]
+            inputs = {f"{name}.{key}": given for key, given in generators[name].inputs.items()}
+        else:
+            inputs = {role: source}
+        for place, given in inputs.items():
+            if given.hub:
+                yield _data(given, place)
+
+
+def _roles(experiment: Experiment) -> set[str]:
+    """Return the roles that the run reads."""
+    suite = experiment.suite
+    roles: set[str] = {*suite.forget, *suite.retain}
+    recipe = suite.target.recipe
+    if recipe is not None and suite.target.model is None:
+        roles |= {*recipe.text, *recipe.tokenizer.text}
+    roles |= {experiment.environment_role(name) for name in experiment.method.environment_names()}
+    for scorer in experiment.scorers.values():
+        roles |= set(scorer.roles())
+    for attack in experiment.attacks:
+        asked = [*attack.plugin.roles(), *(attack.fa.roles() if attack.fa is not None else ())]
+        roles |= {attack.role(role, suite) for role in asked}
+    return roles
+
+
+def _model(
+    source: ModelSource, field: str, files: Callable[[Repository, Listing], tuple[str, ...]]
+) -> Source:
+    repository = hub_model(source, field)
+    about = source.about.bytes if source.about is not None else None
+
+    def needs(found: Listing) -> tuple[str, ...]:
+        return files(repository, found)
+
+    held = _held(repository, needs)
+    return _source(repository, field, "", (source.license, source.gated, about), held)
+
+
+def _data(source: DataSource, place: str) -> Source:
+    repository = hub_data(source, place)
+
+    def needs(found: Listing) -> tuple[str, ...]:
+        return part_files(repository, found, source.subset, source.split, source.files)
+
+    about = source.about.bytes if source.about is not None else None
+    part = "/".join(name for name in (source.subset, source.split) if name)
+    told = (source.license, source.gated, about)
+    return _source(repository, f"data.{place}", part, told, _held(repository, needs))
+
+
+def _held(repository: Repository, needs: object) -> tuple[Listing, bool, int] | None:
+    """Return what is known of a repository, whether its files are cached, and their bytes."""
+    assert callable(needs)
+    try:
+        found = listing(repository)
+        names: tuple[str, ...] = needs(found)
+    except (AccessError, ModelError):
+        return None
+    here = cached(repository, found, names)
+    return found, len(here) == len(names), found.size(names)
+
+
+def _source(
+    repository: Repository,
+    field: str,
+    part: str,
+    told: tuple[str, bool, int | None],
+    held: tuple[Listing, bool, int] | None,
+) -> Source:
+    licence, gated, about = told
+    found = held[0] if held is not None else None
+    return Source(
+        (field,),
+        repository.name,
+        repository.revision,
+        found.commit if found is not None else "",
+        part,
+        licence or (found.license if found is not None else ""),
+        gated or bool(found and found.gated),
+        held is not None and held[1],
+        (held[2] or about) if held is not None else about,
+    )

@@ -1,0 +1,165 @@
+"""`ilubench plan`: a run's jobs as a table, and what they will cost."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from ilubench.forecast.estimate import Fit, Forecast, JobCost
+from ilubench.forecast.outlook import Outlook
+from ilubench.forecast.sources import Source
+
+__all__ = ["cost_table", "duration", "jobs_table", "sources_table"]
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: `12 s`, `3 min`, `2.5 h`, `3.1 days`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 72 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def _size(count: float) -> str:
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    if count < 1e9:
+        return f"{count / 1e6:.0f} MB"
+    return f"{count / 1e9:.1f} GB" if count < 1e11 else f"{count / 1e9:.0f} GB"
+
+
+def jobs_table(outlook: Outlook) -> Table:
+    """Return the jobs: one line each, cached or to do."""
+    experiment = outlook.experiment
+    title = f"suite {experiment.suite.name} v{experiment.suite.version}, {outlook.device}"
+    table = Table(
+        title=f"Plan: {experiment.method_name} on {title}",
+        title_justify="left",
+        caption=f"engine {outlook.engine.name}: {outlook.engine.reason}",
+        caption_justify="left",
+    )
+    for name in ("job", "state", "key"):
+        table.add_column(name)
+    costs = {c.job.key: c for c in outlook.forecast.jobs} if outlook.forecast else {}
+    for job in outlook.jobs:
+        key = job.key[:10] if outlook.plan is not None else ""
+        table.add_row(job.label, _state(outlook, costs.get(job.key), job.key), key)
+    return table
+
+
+def _state(outlook: Outlook, cost: JobCost | None, key: str) -> str:
+    if key in outlook.done:
+        given = outlook.jobs[0].key == key and outlook.experiment.suite.target.model is not None
+        return "given" if given else "cached"
+    if cost is None or cost.seconds is None:
+        return "to do"
+    return f"to do, about {duration(cost.seconds)}"
+
+
+def cost_table(outlook: Outlook) -> Table:
+    """Return time, memory and disk, each with where the figure is from."""
+    table = Table(title="What the open jobs will cost", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("figure", overflow="fold")
+    if outlook.missing:
+        table.add_row("not at hand", f"{outlook.missing} (`plan` itself fetches nothing)")
+    found = outlook.forecast
+    if found is None:
+        table.add_row("no estimate", outlook.unknown)
+        return table
+    for what, figure in _rows(found):
+        table.add_row(what, figure)
+    return table
+
+
+def _rows(found: Forecast) -> Iterator[tuple[str, str]]:
+    opened = sum(jobs for jobs, _ in found.by_stage.values())
+    if not opened:
+        yield "time", "nothing is to do"
+        return
+    yield "time", _time(found, opened)
+    if found.seconds is not None:
+        parts = (f"{stage} {n} jobs {duration(s)}" for stage, (n, s) in found.by_stage.items())
+        yield "", ", ".join(parts)
+    for what, rates in (
+        ("training from", found.speeds.training),
+        ("scoring from", found.speeds.scoring),
+    ):
+        if rates is not None:
+            yield what, rates.origin
+    if found.peak is not None:
+        yield "memory", _memory(found)
+        yield "cards", "; ".join(_fit(fit) for fit in found.fits)
+    short = "" if found.disk + found.scratch < found.free else " TOO LITTLE:"
+    free = f"{short} {_size(found.free)} free"
+    yield "disk", f"{_size(found.disk)} stay, {_size(found.scratch)} while a job runs;{free}"
+    if found.stated:
+        yield "stated, approximate", f"sizes of {', '.join(found.stated)}"
+    if found.guessed:
+        yield "guessed", f"passes of {', '.join(found.guessed)}: a method not known to `plan`"
+
+
+def _time(found: Forecast, opened: int) -> str:
+    if found.seconds is None:
+        missing = [
+            name
+            for name, rates in (
+                ("training", found.speeds.training),
+                ("scoring", found.speeds.scoring),
+            )
+            if rates is None
+        ]
+        return (
+            f"unknown for {opened} jobs on {found.device}: no finished job tells the speed of "
+            f"{' and '.join(missing)} here; --probe times the model, --card NAME plans for a card"
+        )
+    kind = "CPU" if found.device == "cpu" else "GPU"
+    between = f"{duration(found.low)} to {duration(found.high)}"
+    hours = f"{found.seconds / 3600:.2g} {kind} hours"
+    return f"{duration(found.seconds)} ({between}) for {opened} jobs on {found.device}: {hours}"
+
+
+def _memory(found: Forecast) -> str:
+    assert found.peak is not None
+    peak = found.peak
+    parts = {
+        "weights": peak.weights,
+        "gradients": peak.gradients,
+        "optimizer": peak.optimizer,
+        "activations": peak.activations,
+        "logits": peak.logits,
+    }
+    told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
+    host = f"; {_size(peak.host)} of the machine's memory" if peak.host else ""
+    return f"{_size(peak.total)} at the peak: {told}; scoring {_size(peak.scoring)}{host}"
+
+
+def _fit(fit: Fit) -> str:
+    if fit.words is None:
+        return f"{fit.card} too small"
+    return f"{fit.card} fits" + (f" with {fit.words} ({_size(fit.then)})" if fit.words else "")
+
+
+def sources_table(sources: tuple[Source, ...]) -> Table:
+    """Return what comes from a hub: one line a part of a data set, or a model."""
+    table = Table(title="From a hub", title_justify="left")
+    for name in ("id@revision", "part", "licence", "gated", "here", "size"):
+        table.add_column(name, overflow="fold")
+    for source in sources:
+        size = _size(source.bytes) if source.bytes else "?"
+        table.add_row(
+            f"{source.name}@{source.revision[:12]}",
+            source.part,
+            source.license or "not stated",
+            "yes" if source.gated else "no",
+            "yes" if source.cached else "no",
+            size,
+        )
+    todo = [source for source in sources if not source.cached]
+    if todo:
+        known = sum(source.bytes or 0 for source in todo)
+        table.caption = f"{len(todo)} to fetch, {_size(known)} as far as known"
+        table.caption_justify = "left"
+    return table
