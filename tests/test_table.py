@@ -523,10 +523,20 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert set(run.record.data) >= set(run.suite.forget if run.suite else ())
 
 
+SOME = ("none", "retrain", "npo-15-steps", "npo-40-steps", "ilu", "ilu-mnli", "ilu-control", "tar")
+
+
 @pytest.mark.parametrize("suite", sorted({path.parts[-3] for path in RESULT_SETS}))
 def test_committed_result_sets(suite: str) -> None:
-    """They stand in one table a metric, each told apart, the original never ranked."""
-    runs = [read_run(path) for path in RESULT_SETS if path.parts[-3] == suite]
+    """They stand in one table a metric, each told apart, the original never ranked.
+
+    Of many only some: comparing each with each takes minutes.
+    """
+    found = [path for path in RESULT_SETS if path.parts[-3] == suite]
+    if len(found) > 8:
+        found = [path for path in found if path.name in SOME]
+    runs = [read_run(path) for path in found]
+    assert len(runs) >= 4
     ranking = rank_runs(runs)
     assert ranking.suite == suite == (LEADERBOARDS / suite).name
     assert [one.metric for one in ranking.tables] == list(runs[0].rows)

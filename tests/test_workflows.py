@@ -215,6 +215,7 @@ def test_the_changed_tables_are_shown_and_nothing_is_written(tmp_path: Path) -> 
     assert sorted(board.rglob("*")) == there
 
 
+@pytest.mark.slow
 def test_what_only_a_maintainer_may_write_stands_first(tmp_path: Path) -> None:
     board = tiny_board(tmp_path / "before")
     shutil.copytree(tmp_path / "before", tmp_path / "leaderboards")
