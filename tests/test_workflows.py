@@ -202,6 +202,7 @@ def test_problems_of_a_change_are_shown(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_changed_tables_are_shown_and_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "before").mkdir()
     board = tiny_board(tmp_path / "leaderboards")
