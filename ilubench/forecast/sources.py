@@ -8,7 +8,8 @@ from ilubench.checkpoints import needed_files
 from ilubench.errors import AccessError, ModelError
 from ilubench.experiment import Experiment
 from ilubench.hub import Listing, Repository, cached, listing, part_files
-from ilubench.hub.models import tokenizer_files
+from ilubench.hub.models import TOKENIZER, tokenizer_files
+from ilubench.needs import needed_models, needed_places
 from ilubench.specs import DataSource, ModelSource
 from ilubench.tables import hub_repository as hub_data
 
@@ -66,43 +67,12 @@ def sources(experiment: Experiment) -> tuple[Source, ...]:
 
 
 def _all(experiment: Experiment) -> Iterator[Source]:
-    suite = experiment.suite
-    for field, spec in (
-        ("suite.target.model", suite.target),
-        ("suite.retrain.model", suite.retrain),
-    ):
-        if spec is not None and spec.model is not None and spec.model.hub:
-            yield _model(spec.model, field, needed_files)
-    tokenizer = suite.target.tokenizer
-    if tokenizer is not None and tokenizer.hub:
-        yield _model(tokenizer, "suite.target.tokenizer", tokenizer_files)
-    generators = suite.all_generators()
-    for role in sorted(_roles(experiment)):
-        source = experiment.tables.source(role)
-        if source.generated:  # its generator may have an input of the role's own name
-            name = source.generated.partition(".")[0]
-            inputs = {f"{name}.{key}": given for key, given in generators[name].inputs.items()}
-        else:
-            inputs = {role: source}
-        for place, given in inputs.items():
-            if given.hub:
-                yield _data(given, place)
-
-
-def _roles(experiment: Experiment) -> set[str]:
-    """Return the roles that the run reads."""
-    suite = experiment.suite
-    roles: set[str] = {*suite.forget, *suite.retain}
-    recipe = suite.target.recipe
-    if recipe is not None and suite.target.model is None:
-        roles |= {*recipe.text, *recipe.tokenizer.text}
-    roles |= {experiment.environment_role(name) for name in experiment.method.environment_names()}
-    for scorer in experiment.scorers.values():
-        roles |= set(scorer.roles())
-    for attack in experiment.attacks:
-        asked = [*attack.plugin.roles(), *(attack.fa.roles() if attack.fa is not None else ())]
-        roles |= {attack.role(role, suite) for role in asked}
-    return roles
+    for field, model in needed_models(experiment):
+        if isinstance(model, ModelSource) and model.hub:
+            yield _model(model, field, tokenizer_files if field == TOKENIZER else needed_files)
+    for place, source in sorted(needed_places(experiment).items()):
+        if source.hub:
+            yield _data(source, place)
 
 
 def _model(

@@ -1,13 +1,28 @@
 """Work: what jobs ask of the hardware, whatever the hardware is."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 __all__ = ["Asking", "Work"]
 
 
 @dataclass(frozen=True)
-class Work:
+class _Amounts:
+    """Numbers that add up field by field."""
+
+    def __add__(self, other: Self) -> Self:
+        """Return the work of both."""
+        return replace(
+            self, **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )
+
+    def times(self, factor: float) -> Self:
+        """Return the work of so many times the same."""
+        return replace(self, **{f.name: getattr(self, f.name) * factor for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Work(_Amounts):
     """Training work of a job.
 
     Attributes:
@@ -34,17 +49,9 @@ class Work:
     forward_answers: float = 0.0
     backward_answers: float = 0.0
 
-    def __add__(self, other: Self) -> "Work":
-        """Return the work of both."""
-        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Work)))
-
-    def times(self, factor: float) -> "Work":
-        """Return the work of so many times the same."""
-        return Work(*(getattr(self, f.name) * factor for f in fields(Work)))
-
 
 @dataclass(frozen=True)
-class Asking:
+class Asking(_Amounts):
     """Scoring work.
 
     Attributes:
@@ -64,11 +71,3 @@ class Asking:
     answers: float = 0.0
     written: float = 0.0
     steps: float = 0.0
-
-    def __add__(self, other: Self) -> "Asking":
-        """Return the work of both."""
-        return Asking(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Asking)))
-
-    def times(self, factor: float) -> "Asking":
-        """Return the work of so many times the same."""
-        return Asking(*(getattr(self, f.name) * factor for f in fields(Asking)))

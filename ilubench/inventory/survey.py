@@ -22,8 +22,8 @@ from ilubench.hub.models import (
 )
 from ilubench.hub.models import hub_repository as model_repository
 from ilubench.interfaces import ScoreContext, Scorer
-from ilubench.inventory.needs import needed_columns, needed_models, needed_places
 from ilubench.inventory.supplies import Inventory, Supply, shown_size
+from ilubench.needs import needed_columns, needed_models, needed_places
 from ilubench.specs import DataSource, ModelSource, SuiteSpec, TargetSpec
 from ilubench.tables import hub_repository, local_file
 from ilubench.training_text import trained_roles
