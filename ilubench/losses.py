@@ -135,17 +135,18 @@ class _InvarianceGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
         wide = logits.float()
-        normaliser = torch.logsumexp(wide, dim=-1, keepdim=True)
-        expected = (torch.exp(wide - normaliser) * wide).sum(-1, keepdim=True)
-        ctx.save_for_backward(logits, targets, normaliser, expected)
+        # kept for the backward pass: exponentials cost more than reading them again
+        probabilities = torch.softmax(wide, dim=-1)
+        # a product of rows with columns: the terms of the sums are never written out
+        expected = torch.bmm(probabilities.unsqueeze(1), wide.unsqueeze(2)).squeeze(2)
+        ctx.save_for_backward(logits, targets, probabilities, expected)
         return (expected - wide.gather(-1, targets.unsqueeze(-1))).squeeze(-1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ANN401
-        logits, targets, normaliser, expected = ctx.saved_tensors
-        wide = logits.float()
-        grad = torch.exp(wide - normaliser)
-        grad.mul_(wide - expected + 1.0)
+        logits, targets, probabilities, expected = ctx.saved_tensors
+        grad = logits.float() - (expected - 1.0)
+        grad.mul_(probabilities)
         grad.scatter_add_(-1, targets.unsqueeze(-1), grad.new_full((len(targets), 1), -1.0))
         grad.mul_(grads[0].unsqueeze(-1))
         return grad.to(logits.dtype), None
