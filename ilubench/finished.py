@@ -18,7 +18,6 @@ from pydantic import JsonValue
 from ilubench.aggregate import aggregate
 from ilubench.collect import Cells, Compared, cells, chances, method_runs, robustness_row
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
-from ilubench.experiment import load_suite
 from ilubench.figures import MethodRuns, RobustnessRow
 from ilubench.likeness import setting_differences, suite_differences
 from ilubench.loading import validate
@@ -26,6 +25,7 @@ from ilubench.planning import REFERENCE, RETRAIN
 from ilubench.results import RunRecord
 from ilubench.run_files import leaves, read_config, read_record, read_run_samples
 from ilubench.specs import MetricSpec, SuiteSpec
+from ilubench.suite_files import load_suite
 
 __all__ = ["REFERENCES", "FinishedRun", "check_alike", "common_labels", "read_run"]
 
