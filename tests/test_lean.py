@@ -631,6 +631,7 @@ def test_words_for_memory_and_records_without_them(tmp_path: Path) -> None:
     assert isinstance(run, dict)
     assert "memory" not in run
     assert RunSpec.model_validate(run).memory == MemorySpec()
-    suite, attacks = read_config(older / "config.yaml")
-    assert suite
-    assert attacks
+    found = read_config(older / "config.yaml")
+    assert found.suite
+    assert found.attacks
+    assert found.memory == MemorySpec()

@@ -37,10 +37,11 @@ from ilubench.leaderboard.records import (
     Submission,
 )
 from ilubench.leaderboard.samples import point
-from ilubench.likeness import setting_differences, suite_differences
+from ilubench.likeness import memory_differences, setting_differences, suite_differences
 from ilubench.markdown import cell, table
 from ilubench.notes import row_notes
 from ilubench.results import RunRecord
+from ilubench.run_files import memory_of
 from ilubench.store import write_atomic
 
 __all__ = ["AboutAttack", "Packed", "attack_text", "read_attack_runs", "submit_attack"]
@@ -102,10 +103,12 @@ class _Tried:
 
     @property
     def config(self) -> dict[str, JsonValue]:
-        """What the attack's record keeps of the run's configuration: the suite, the attack."""
+        """What the attack's record keeps of the run's configuration."""
         assert self.run.suite is not None  # `_checked` refuses runs without samples
         suite = cast("JsonValue", self.run.suite.model_dump(mode="json"))
-        return {"suite": suite, "attacks": {self.name: self.run.settings[self.name]}}
+        memory = cast("JsonValue", self.run.memory.model_dump(mode="json"))
+        attacks = {self.name: self.run.settings[self.name]}
+        return {"run": {"memory": memory}, "suite": suite, "attacks": attacks}
 
 
 def read_attack_runs(words: Sequence[str], board: Board, name: str = "") -> tuple[_Tried, ...]:
@@ -298,6 +301,8 @@ def _new_attack(run: FinishedRun, entry: Entry, board: Board, asked: str) -> str
             f"{run.path}: suite.{field} is {one!r}, and {other!r} in {entry.entry}; an attack adds "
             "to the suite and changes nothing else in it"
         )
+    for field, one, other in memory_differences(run.memory, submitted.memory, run.suite):
+        raise UsageError(f"{run.path}: {field} is {one!r}, and {other!r} in {entry.entry}")
     return new[0]
 
 
@@ -376,6 +381,10 @@ def _check_same_attack(path: Path, there: AttackEntry, tried: Sequence[_Tried]) 
                 f"{one.run.path}: {field} is {mine!r}, and {theirs!r} in {path}; another attack "
                 "needs a name of its own: --label"
             )
+        kept = memory_of(there.config, f"{path}: config")
+        assert one.run.suite is not None
+        for field, mine, theirs in memory_differences(one.run.memory, kept, one.run.suite):
+            raise UsageError(f"{one.run.path}: {field} is {mine!r}, and {theirs!r} in {path}")
 
 
 def _attack(config: Mapping[str, JsonValue]) -> JsonValue:
