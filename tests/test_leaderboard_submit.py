@@ -179,6 +179,9 @@ def test_an_entry_is_replaced_only_when_told(tmp_path: Path) -> None:
     first = submit(run, tmp_path / "boards", BY)
     with pytest.raises(UsageError, match="is there already; give another --label"):
         submit(run, tmp_path / "boards", BY)
+    newer = full_run(tmp_path / "newer", replace(TINY["npo"], suite={"version": 2}))
+    with pytest.raises(UsageError, match="there already, of suite version 1 where the run's is 2;"):
+        submit(newer, tmp_path / "boards", BY)
     again = submit(run, tmp_path / "boards", replace(BY, title="New"), replace=True)
     assert first.path == again.path
     assert read_entry(again.path).title == "New"
