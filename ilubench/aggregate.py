@@ -52,7 +52,7 @@ from ilubench.intervals import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["aggregate", "ra_samples", "why_undefined"]
+__all__ = ["aggregate", "ra_samples", "weighted_samples", "why_undefined"]
 
 NO_STEPS = "n/a: the attack takes no steps"
 KEPT_UTILITY = 0.90
@@ -157,25 +157,40 @@ def _utility(method: MethodRuns, original: MethodRuns, chances: Chances) -> Util
 def ra_samples(courses: Sequence[Course]) -> Samples:
     """What each seed and item contributes to RA, the mean over attacks of the quartiles' mean.
 
-    The mean of the contributions is RA. Where an attack k scores I_k of the I items, an item
-    contributes ``I / I_k`` times its deviation from the attack's mean, or nothing: the influence of
-    that item on a sum of means over different items (delta method).
+    The mean of the contributions is RA (see :func:`weighted_samples`).
 
     Raises:
         DataError: no seed is shared by the courses.
     """
     picked = [[c.forget[c.steps.index(step)] for step in c.quartile_steps] for c in courses]
     tables = [table for group in picked for table in group]
-    weights = np.array([1 / (len(group) * len(picked)) for group in picked for _ in group])
+    weights = [1 / (len(group) * len(picked)) for group in picked for _ in group]
+    return weighted_samples(tables, weights)
+
+
+def weighted_samples(tables: Sequence[Samples], weights: Sequence[float]) -> Samples:
+    """What each seed and item contributes to a weighted mean of tables' means.
+
+    The mean of the contributions is that mean. Where a table k has I_k of the I items, an item
+    contributes ``I / I_k`` times its deviation from the table's mean, or nothing: the influence of
+    that item on a sum of means over different items (delta method).
+
+    Args:
+        tables: over any items.
+        weights: one a table; they add up to 1.
+
+    Raises:
+        DataError: no seed is shared by the tables.
+    """
     seeds, items = shared_seeds(tables), all_items(tables)
-    cells = stack(tables, seeds, items)
+    share, cells = np.array(weights), stack(tables, seeds, items)
     asked = np.logical_not(np.isnan(cells).any(axis=1))
     if asked.all():
-        return Samples(np.tensordot(weights, cells, axes=1), seeds, items)
+        return Samples(np.tensordot(share, cells, axes=1), seeds, items)
     means = np.nanmean(cells, axis=(1, 2))
     deviation = np.where(asked[:, None], cells - means[:, None, None], 0.0)
-    scale = weights * len(items) / asked.sum(axis=1)
-    values = weights @ means + np.tensordot(scale, deviation, axes=1)
+    scale = share * len(items) / asked.sum(axis=1)
+    values = share @ means + np.tensordot(scale, deviation, axes=1)
     return Samples(values, seeds, items)
 
 

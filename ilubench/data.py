@@ -84,32 +84,40 @@ def examples(
     """
     found: list[Example] = []
     for role in roles:
-        source = tables.source(role)
+        source, gated = tables.source(role), tables.gated(role)
         length = min(max_length, source.max_length or max_length)
         for place, row in enumerate(tables.rows(role)):
-            check = place < _MASKS_CHECKED
-            found.extend(_row_examples(row, role, source, tokenizer, length, check=check))
+            prompt, encoded = _encoded(row, role, source, tokenizer)
+            if place < _MASKS_CHECKED:
+                check_mask(tokenizer, prompt, encoded, _name(row, role), gated=gated)
+            found.extend(_row_examples(row, role, source, encoded, length))
     if not found:
         raise DataError(f"no training items in {', '.join(roles) or 'no role'}")
     return found
+
+
+def _name(row: Row, role: str) -> str:
+    return f"data.{role}: item {row['id']!r}"
+
+
+def _encoded(
+    row: Row, role: str, source: DataSource, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[str, tuple[list[int], list[bool]]]:
+    """A row's prompt; ids and loss mask of prompt and completion."""
+    prompt = render(source.prompt, row, source, role)
+    completion = render(source.completion, row, source, role)
+    return prompt, encode(tokenizer, prompt, completion)
 
 
 def _row_examples(
     row: Row,
     role: str,
     source: DataSource,
-    tokenizer: "PreTrainedTokenizerBase",
+    encoded: tuple[list[int], list[bool]],
     length: int,
-    *,
-    check: bool,
 ) -> list[Example]:
-    prompt = render(source.prompt, row, source, role)
-    completion = render(source.completion, row, source, role)
-    name = f"data.{role}: item {row['id']!r}"
-    ids, mask = encode(tokenizer, prompt, completion)
-    if check:
-        check_mask(tokenizer, prompt, (ids, mask), name)
-    parts = _fit(ids, mask, source, length, name)
+    name = _name(row, role)
+    parts = _fit(*encoded, source, length, name)
     for _, mask in parts:
         if not any(mask):
             raise DataError(f"{name} has no token to learn; is its completion empty?")
@@ -124,6 +132,8 @@ def check_mask(
     prompt: str,
     encoded: tuple[Ids, Sequence[bool]],
     name: str,
+    *,
+    gated: bool,
 ) -> None:
     """Refuse a loss mask that is on the prompt or on padding.
 
@@ -135,6 +145,7 @@ def check_mask(
         prompt: what must not be learned.
         encoded: ids and loss mask of prompt and completion, each of length T.
         name: of the item.
+        gated: whether its text must not be shown.
 
     Raises:
         DataError: a token of the prompt, or padding, is a target.
@@ -147,9 +158,9 @@ def check_mask(
         if own != token:
             break
         if mask[place]:
-            shown = tokenizer.decode([token])
+            shown = "of gated text" if gated else repr(tokenizer.decode([token]))
             raise DataError(
-                f"{name}: token {place + 1} ({shown!r}) is the prompt's and a target; "
+                f"{name}: token {place + 1} ({shown}) is the prompt's and a target; "
                 "the loss is on the completion only"
             )
     pad = tokenizer.pad_token_id

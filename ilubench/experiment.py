@@ -3,18 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-from pydantic import BaseModel, JsonValue
+from typing import cast
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
-from ilubench.loading import load_yaml, merge, task_file, validate
+from ilubench.loading import merge, validate
 from ilubench.overrides import Override, PluginLookup, apply
 from ilubench.plugins import create, find
 from ilubench.specs import (
     AttackSpec,
-    DataSource,
     Estimator,
     FineTuningAccuracySpec,
     GeneratorSpec,
@@ -24,23 +21,16 @@ from ilubench.specs import (
     RunSpec,
     SuiteSpec,
 )
-from ilubench.suite_methods import (
-    check_methods,
-    check_suite_models,
-    method_settings,
-    stands_for,
-    variants,
-)
+from ilubench.suite_files import NO_PLUGINS, read_suite
+from ilubench.suite_methods import check_suite_models, method_settings, stands_for
 from ilubench.tables import Tables
 
 __all__ = [
     "Attack",
     "Experiment",
-    "load_suite",
     "metric_name",
     "resolve",
     "suite_tables",
-    "suite_variants",
     "with_method",
 ]
 
@@ -110,147 +100,12 @@ def metric_name(scorer: str, metric: str) -> str:
     return f"{scorer}/{metric}"
 
 
-def _extended(
-    kind: str, values: Mapping[str, JsonValue], below_of: tuple[Path, ...] = ()
-) -> dict[str, JsonValue]:
-    below = values.get("extends")
-    own = {key: value for key, value in values.items() if key != "extends"}
-    if below is None:
-        return own
-    path = task_file(kind, str(below)).resolve()
-    if path in below_of:
-        raise SpecError("extends itself", where=str(path), field="extends", remedy="name another")
-    return merge(_extended(kind, load_yaml(path), (*below_of, path)), own)
-
-
-def load_suite(name: str) -> tuple[dict[str, JsonValue], Path]:
-    """Return a suite's raw fields, `extends` resolved, and the file that they came from.
-
-    Raises:
-        SpecError: no such suite or attack, or not YAML.
-    """
-    path = task_file("suites", name)
-    values = _extended("suites", load_yaml(path))
-    attacks = values.get("attacks")
-    if isinstance(attacks, Mapping):
-        values["attacks"] = {
-            key: _extended("attacks", attack) if isinstance(attack, Mapping) else attack
-            for key, attack in attacks.items()
-        }
-    return values, path
-
-
-def _no_plugins(group: str, use: str) -> type[BaseModel]:
-    raise SpecError(f"{group} {use!r} cannot be set here")
-
-
-_NO_LOOKUP = PluginLookup(_no_plugins, lambda _group, _use: {})
-
-
 def _take(
     overrides: Sequence[Override], head: str
 ) -> tuple[tuple[Override, ...], tuple[Override, ...]]:
     mine = tuple(o.below() for o in overrides if o.path[0] == head and len(o.path) > 1)
     rest = tuple(o for o in overrides if not (o.path[0] == head and len(o.path) > 1))
     return mine, rest
-
-
-def _sources(raw: Mapping[str, JsonValue]) -> dict[str, dict[str, Any]]:
-    """Return `data.<place>` -> raw source: roles, those of attacks, the inputs of generators.
-
-    An attack whose role is generated may have a generator of its own name; then its input, which
-    has the rows of the hub, is what a local file stands for.
-    """
-    suite = cast("dict[str, Any]", raw)
-    places = dict(suite.get("data") or {})
-    attacks = {name: attack or {} for name, attack in (suite.get("attacks") or {}).items()}
-    for owner, attack in attacks.items():
-        places |= {f"{owner}.{name}": s for name, s in (attack.get("data") or {}).items()}
-    groups = [suite.get("generators"), *(attack.get("generators") for attack in attacks.values())]
-    for group in groups:
-        for owner, values in (group or {}).items():
-            places |= {f"{owner}.{name}": s for name, s in (values.get("inputs") or {}).items()}
-    return places
-
-
-def _data_overrides(
-    raw: dict[str, JsonValue], overrides: Sequence[Override]
-) -> dict[str, JsonValue]:
-    """Point roles at local files, or set fields of their sources."""
-    places = _sources(raw)
-    for override in overrides:
-        heads = (".".join(override.path[:length]) for length in range(len(override.path), 0, -1))
-        role = next((head for head in heads if head in places), None)
-        if role is None:
-            remedy = did_you_mean(override.key, places)
-            raise SpecError(
-                f"unknown data role {override.key!r}", field=f"data.{override.key}", remedy=remedy
-            )
-        source = places[role]
-        if role == override.key:
-            for name in ("hub", "revision", "subset", "generated"):
-                source.pop(name, None)
-            source["path"] = override.text
-        else:
-            change = override.below(role.count(".") + 1)
-            prefix = f"data.{role}."
-            source.update(apply(DataSource, source, (change,), _NO_LOOKUP, prefix=prefix))
-    return raw
-
-
-def _other_weights(
-    raw: dict[str, JsonValue], overrides: Sequence[Override]
-) -> dict[str, JsonValue]:
-    """Drop where the suite's models come from when the overrides say another place.
-
-    Other weights bring their own tokenizer: the suite's stays only where the overrides speak of it.
-    """
-    places = ("hub", "path", "packaged")
-    old = (*places, "revision", "sha256", "license", "gated")
-    changed: dict[str, JsonValue] = {}
-    for name in ("target", "retrain"):
-        told = {o.path[1:] for o in overrides if o.path[0] == name}
-        given = dict(cast("Mapping[str, Any]", raw.get(name) or {}))
-        if any(("model", place) in told for place in places) and all(
-            path[:1] != ("tokenizer",) for path in told
-        ):
-            given.pop("tokenizer", None)
-        for part in ("model", "tokenizer"):
-            if given.get(part) and any((part, place) in told for place in places):
-                given[part] = {k: value for k, value in given[part].items() if k not in old}
-        changed |= {name: given} if given else {}
-    return {**raw, **changed}
-
-
-def _suite(
-    name: str,
-    overrides: Sequence[Override],
-    data: Sequence[Override],
-    target: ModelSource | None,
-) -> tuple[SuiteSpec, Path]:
-    raw, path = load_suite(name)
-    known = validate(SuiteSpec, raw, source=path)  # the file is right before it is changed
-    if target is not None:
-        raw["target"] = {"model": target.model_dump(mode="json")}
-        known = validate(SuiteSpec, raw, source=path)
-    if data:
-        raw = _data_overrides(raw, data)
-    if overrides:
-        raw = _other_weights(raw, overrides)
-        raw = apply(SuiteSpec, raw, overrides, _NO_LOOKUP, prefix="suite.")
-    suite = validate(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known
-    check_methods(suite, path)
-    return suite, path
-
-
-def suite_variants(name: str) -> dict[str, PluginRef]:
-    """Return the labels of a suite's `methods`: what each stands for, and its own settings.
-
-    Raises:
-        SpecError: no such suite, or it is wrong.
-    """
-    suite, _ = _suite(name, (), (), None)
-    return variants(suite)
 
 
 def _method(
@@ -271,12 +126,17 @@ def _method(
     )
 
 
-def _attack(
-    name: str, spec: AttackSpec, everyone: Sequence[Override], mine: Sequence[Override]
-) -> Attack:
+def _attack_class(name: str, spec: AttackSpec) -> type[WeightAttack | PromptAttack]:
     found = find("attacks", spec.use)
     if not issubclass(found, WeightAttack | PromptAttack):
         raise PluginError(f"attack {name!r}: {spec.use!r} is no WeightAttack and no PromptAttack")
+    return found
+
+
+def _attack(
+    name: str, spec: AttackSpec, everyone: Sequence[Override], mine: Sequence[Override]
+) -> Attack:
+    found = _attack_class(name, spec)
     if issubclass(found, PromptAttack) and spec.fa is not None:
         problem = f"{spec.use} changes no weights, so that it has no task to be learned"
         raise SpecError(problem, where=f"attack {name}", field="fa", remedy="leave it out")
@@ -313,11 +173,19 @@ def _attacks(
             raise SpecError(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )
+    everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
+    fields = {name: _attack_class(name, suite.attacks[name]).model_fields for name in chosen}
+    known = {field for own in fields.values() for field in own}
+    for override in everyone:
+        if fields and override.path[0] not in known:
+            remedy = did_you_mean(override.path[0], {*known, *suite.attacks})
+            problem = f"unknown setting {override.path[0]!r}"
+            raise SpecError(problem, field=f"attack.{override.key}", remedy=remedy)
     found = []
     for name in dict.fromkeys(chosen):
         mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
-        everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
-        found.append(_attack(name, suite.attacks[name], everyone, mine))
+        own = tuple(o for o in everyone if o.path[0] in fields[name])
+        found.append(_attack(name, suite.attacks[name], own, mine))
     return tuple(found)
 
 
@@ -365,9 +233,9 @@ def resolve(
     plain = tuple(o for o in rest if o.path != ("method",))
     none = Override(("attacks",), "")  # `attacks=none` is no attack; None, the default, is all
     plain = tuple(none if o == Override(("attacks",), "none") else o for o in plain)
-    asked = apply(RunSpec, {}, plain, _NO_LOOKUP)
+    asked = apply(RunSpec, {}, plain, NO_PLUGINS)
     run = validate(RunSpec, {**asked, **names}, source="command line")
-    suite, path = _suite(run.suite, suite_changes, data, target)
+    suite, path = read_suite(run.suite, suite_changes, data, target)
     ref = method or stands_for(suite, run.method)
     chosen = _method(suite, ref, method_changes, path)
     scorers = {

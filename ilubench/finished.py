@@ -18,14 +18,14 @@ from pydantic import JsonValue
 from ilubench.aggregate import aggregate
 from ilubench.collect import Cells, Compared, cells, chances, method_runs, robustness_row
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
-from ilubench.experiment import load_suite
 from ilubench.figures import MethodRuns, RobustnessRow
-from ilubench.likeness import setting_differences, suite_differences
+from ilubench.likeness import memory_differences, setting_differences, suite_differences
 from ilubench.loading import validate
 from ilubench.planning import REFERENCE, RETRAIN
 from ilubench.results import RunRecord
 from ilubench.run_files import leaves, read_config, read_record, read_run_samples
-from ilubench.specs import MetricSpec, SuiteSpec
+from ilubench.specs import MemorySpec, MetricSpec, SuiteSpec
+from ilubench.suite_files import load_suite
 
 __all__ = ["REFERENCES", "FinishedRun", "check_alike", "common_labels", "read_run"]
 
@@ -51,6 +51,7 @@ class FinishedRun:
         unread: why there are no samples; empty where there are.
         settings: attack -> its settings with all changes; empty where no `config.yaml` tells.
         configured: whether `suite` is from the run's own `config.yaml`, with its changes.
+        memory: what training kept in memory, where `configured`.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class FinishedRun:
     unread: str
     settings: Mapping[str, JsonValue]
     configured: bool = False
+    memory: MemorySpec = dataclasses.field(default_factory=MemorySpec)
 
     @cached_property
     def rows(self) -> Mapping[str, RobustnessRow]:
@@ -199,12 +201,14 @@ def read_run(path: Path) -> FinishedRun:
     samples = read_run_samples(folder / "samples.parquet")
     _check_attacks(folder / "samples.parquet", samples, record)
     try:
-        suite = _suite(folder, record, None if given is None else given[0])
+        suite = _suite(folder, record, None if given is None else given.suite)
     except (SpecError, DataError) as error:
         return FinishedRun(path, record, rows, None, None, str(error), {})
     if given is None:
         return FinishedRun(path, record, rows, suite, samples, "", {})
-    return FinishedRun(path, record, rows, suite, samples, "", given[1], configured=True)
+    return FinishedRun(
+        path, record, rows, suite, samples, "", given.attacks, configured=True, memory=given.memory
+    )
 
 
 def check_alike(runs: Sequence[FinishedRun]) -> None:
@@ -213,7 +217,7 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
     Raises:
         UsageError: names two runs and what they differ in: suite, version, engine, dtype, attacks,
             their settings or steps, data, metrics or any other field of the suites that can change
-            a figure, the original model. Or a run is given twice.
+            a figure, what training kept in memory, the original model. Or a run is given twice.
     """
     first = runs[0]
     seen: dict[str, Path] = {}
@@ -317,6 +321,7 @@ def _input_differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, ob
         known = {*roles, "target"} if all(weights) else set(roles)
         for name, one, other in suite_differences(a.suite, b.suite, a.record.attacks, known):
             yield name, _words(one), _words(other)
+        yield from memory_differences(a.memory, b.memory, a.suite)
     for role in roles:
         if a.record.data[role] != b.record.data[role]:
             yield f"the rows of {role}", a.record.data[role], b.record.data[role]

@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 from pydantic import JsonValue
 
-from ilubench.specs import SuiteSpec
+from ilubench.specs import MemorySpec, SuiteSpec
 
-__all__ = ["setting_differences", "suite_differences"]
+__all__ = ["memory_differences", "setting_differences", "suite_differences"]
 
 Leaves: TypeAlias = Iterator[tuple[str, object]]
 
@@ -67,6 +67,22 @@ def setting_differences(a: object, b: object) -> Iterator[tuple[str, object, obj
         b: others of the same thing.
     """
     yield from _differences(_leaves("", a), _leaves("", b))
+
+
+def memory_differences(
+    a: MemorySpec, b: MemorySpec, suite: SuiteSpec
+) -> Iterator[tuple[str, object, object]]:
+    """Yield (field, of a, of b) for what training kept unlike, where that can change a result.
+
+    Where it lay (`offload`), and what was computed again (`checkpointing`), cannot.
+
+    Args:
+        a: what a run kept; its attacks trained with it, too.
+        b: what another kept.
+        suite: of both; its weights' type decides what counts.
+    """
+    one, other = (_leaves("memory", kept.determines(suite.dtype)) for kept in (a, b))
+    yield from _differences(one, other)
 
 
 def _differences(a: Leaves, b: Leaves) -> Iterator[tuple[str, object, object]]:

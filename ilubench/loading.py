@@ -86,6 +86,10 @@ def _compose(path: Path) -> tuple[yaml.Node | None, object]:
         raise SpecError(f"not valid YAML: {error.problem}", where=where) from error
     except yaml.YAMLError as error:
         raise SpecError(f"not valid YAML: {error}", where=str(path)) from error
+    except ValueError as error:  # a date that is none, say
+        raise SpecError(f"not valid YAML: {error}", where=str(path)) from error
+    except RecursionError as error:
+        raise SpecError("its values are nested too deeply", where=str(path)) from error
     finally:
         loader.dispose()
 

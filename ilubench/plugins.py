@@ -169,6 +169,8 @@ def find(group: str, use: str) -> type[Any]:
         installed = _points(group)
         points = {point.name: point for point in installed}
         kind = group.rstrip("s")
+        if use.endswith(".py"):
+            raise PluginError(f"{use}: which class of the file? write {use}:ClassName")
         if use not in points:
             raise PluginError(f"unknown {kind} {use!r}; {did_you_mean(use, points)}")
         if len({point.value for point in installed.select(name=use)}) > 1:

@@ -71,15 +71,21 @@ class Ranking:
     tables: tuple[RankedTable, ...]
 
 
-def rank_runs(runs: Sequence[FinishedRun]) -> Ranking:
+def rank_runs(runs: Sequence[FinishedRun], names: Sequence[str] | None = None) -> Ranking:
     """Return the runs' rows side by side, ranked where that can be done.
+
+    Args:
+        runs: to compare.
+        names: one a run, no two alike, by which rows and notes call it; None: of its method, and
+            the settings that tell it from the others.
 
     Raises:
         UsageError: the runs are not alike, hence not comparable; names two of them.
         DataError: no run has a row, or samples that are not those of the record.
     """
     labels = common_labels(runs)
-    named = dict(zip(run_names([run.record for run in runs]), runs, strict=True))
+    called = run_names([run.record for run in runs]) if names is None else names
+    named = dict(zip(called, runs, strict=True))
     record = runs[0].record
     tables = tuple(_table(label, named) for label in labels)
     return Ranking(record.suite, record.suite_version, record.engine, record.dtype, tables)

@@ -7,8 +7,9 @@ DataError that names the file and the field.
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,11 +21,33 @@ from ilubench.errors import DataError, SpecError, StoreError
 from ilubench.figures import RobustnessRow
 from ilubench.loading import load_yaml
 from ilubench.results import RunRecord
+from ilubench.specs import MemorySpec
 
-__all__ = ["leaves", "read_config", "read_record", "read_run_samples"]
+__all__ = [
+    "RunConfig",
+    "leaves",
+    "memory_of",
+    "read_config",
+    "read_record",
+    "read_run_samples",
+]
 
 ADDED_LATER = ("group", "label", "level")
 """Columns that samples of the first records lack; empty where there are none."""
+
+
+class RunConfig(NamedTuple):
+    """What a `config.yaml` tells of a run.
+
+    Attributes:
+        suite: as it stands there, unchecked.
+        attacks: attack -> its settings with all changes.
+        memory: what training kept in memory.
+    """
+
+    suite: JsonValue
+    attacks: dict[str, JsonValue]
+    memory: MemorySpec
 
 
 def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
@@ -65,11 +88,30 @@ def read_record(file: Path) -> tuple[RunRecord, dict[str, RobustnessRow]]:
     return record, rows
 
 
-def read_config(file: Path) -> tuple[JsonValue, dict[str, JsonValue]]:
-    """Return from a `config.yaml` the suite as it stands there, and attack -> its settings.
+def memory_of(config: Mapping[str, JsonValue], where: str) -> MemorySpec:
+    """Return what training kept in memory, by a run's configuration.
+
+    Args:
+        config: the whole; older ones do not speak of it, and had the defaults.
+        where: it stands, for messages.
 
     Raises:
-        DataError: it is no YAML, or the attacks are no mapping of settings.
+        DataError: no such settings; names the field.
+    """
+    run = config.get("run")
+    told = run.get("memory") if isinstance(run, Mapping) else None
+    try:
+        return MemorySpec() if told is None else MemorySpec.model_validate(told)
+    except ValidationError as error:
+        raise DataError(f"{where}: run.memory.{_first(error)}") from error
+
+
+def read_config(file: Path) -> RunConfig:
+    """Return what a `config.yaml` tells of a run.
+
+    Raises:
+        DataError: it is no YAML, the attacks are no mapping of settings, or the memory settings
+            are none.
     """
     try:
         raw = load_yaml(file)
@@ -85,7 +127,7 @@ def read_config(file: Path) -> tuple[JsonValue, dict[str, JsonValue]]:
         raise DataError(f"{file}: its values are nested too deeply") from error
     except ValueError as error:  # a date that is none, say
         raise DataError(f"{file}: not valid YAML: {error}") from error
-    return suite, dict(attacks)
+    return RunConfig(suite, dict(attacks), memory_of(raw, str(file)))
 
 
 def read_run_samples(file: Path) -> pa.Table:

@@ -12,15 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ilubench.aggregate import weighted_samples
 from ilubench.errors import DataError
-from ilubench.intervals import (
-    Figure,
-    Samples,
-    all_items,
-    shared_seeds,
-    stack,
-    table_mean,
-)
+from ilubench.intervals import Figure, Samples, table_mean
 from ilubench.markdown import cell, table
 from ilubench.report import figure_text
 
@@ -42,7 +36,8 @@ class Subset:
         group: the subset.
         items: how many.
         unlearned: of the unlearned model (the original, in a run of it alone), before any attack.
-        attacked: mean over the attacks of their last checkpoints; None without an attack.
+        attacked: mean over the attacks of their last checkpoints, each over the items that it
+            scores; None without an attack that scores any of them.
     """
 
     metric: str
@@ -115,8 +110,7 @@ def _subset(metric: str, group: str, scores: Scores) -> Subset:
     ends = [_samples(tables, metric) for tables in _last(scores)]
     attacked = None
     if ends:
-        seeds, items = shared_seeds(ends), all_items(ends)
-        attacked = table_mean(Samples(stack(ends, seeds, items).mean(axis=0), seeds, items))
+        attacked = table_mean(weighted_samples(ends, [1 / len(ends)] * len(ends)))
     return Subset(metric, group, len(unlearned.items), table_mean(unlearned), attacked)
 
 

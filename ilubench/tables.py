@@ -223,6 +223,19 @@ class Tables:
             raise SpecError(f"unknown data role {role!r}", remedy=did_you_mean(role, self.roles))
         return self._sources[role]
 
+    def gated(self, role: str) -> bool:
+        """Whether a role's text must not be shown: its source is gated, or what it is made from.
+
+        Raises:
+            SpecError: no such role.
+        """
+        source = self.source(role)
+        if source.generated is None:
+            return source.gated
+        maker = self._generators.get(source.generated.split(".")[0])
+        inputs = () if maker is None else maker.inputs.values()
+        return source.gated or any(one.gated for one in inputs)
+
     def rows(self, role: str) -> list[Row]:
         """Return a role's rows, each with an `id`.
 

@@ -82,7 +82,8 @@ def _check_row(experiment: Experiment, attack: Attack, role: str, pair: tuple[Ro
     prompt = render(source.prompt, row, source, name)
     completion = render(source.completion, row, source, name)
     item = f"item {row['id']!r}"
-    if source.gated and (prompt != asked.prompt or completion not in asked.answers):
+    gated = experiment.tables.gated(name)
+    if gated and (prompt != asked.prompt or completion not in asked.answers):
         problem = f"{item} is not trained as its FA task asks it (its text is gated, not shown)"
         raise _refused(attack, role, problem, "use the task's own prompt and answer")
     if prompt != asked.prompt:

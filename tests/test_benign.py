@@ -17,7 +17,8 @@ from ilubench.generators.benign import MnliPairs, WinoGrandeSentences
 from ilubench.generators.paragraphs import Paragraphs
 from ilubench.interfaces import Row, ScoreContext
 from ilubench.overrides import parse
-from ilubench.scorers.lm_eval import LmEval, _load_members, _quiet
+from ilubench.scorers.lm_eval import LmEval
+from ilubench.scorers.lm_eval_host import load_members, quiet
 from ilubench.scorers.task_files import task_facts
 from ilubench.scorers.task_rows import Roles, own_data
 from ilubench.tables import render
@@ -98,9 +99,9 @@ def _task(name: str, rows: Sequence[Row]) -> Any:
     facts = task_facts(name)
     context = ScoreContext(rows=lambda _: rows, publish_text=lambda _: False)
     roles = Roles("rows", "rows", 0, "subject")
-    with _quiet():
+    with quiet():
         data = own_data(facts, facts.members, roles, context)
-        (task,) = _load_members(facts, facts.members, {"num_fewshot": 0}, data).values()
+        (task,) = load_members(facts, facts.members, {"num_fewshot": 0}, data).values()
     return task
 
 

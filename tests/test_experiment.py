@@ -10,13 +10,14 @@ import yaml
 from runs import command
 
 from ilubench.errors import IlubenchError, PluginError, SpecError
-from ilubench.experiment import Experiment, load_suite, metric_name, resolve, with_method
+from ilubench.experiment import Experiment, metric_name, resolve, with_method
 from ilubench.loading import load_yaml, task_file, task_names, tasks_folder, validate
 from ilubench.methods.ilu import ILU
 from ilubench.methods.npo import NPO
 from ilubench.overrides import parse
 from ilubench.plugins import create, find
 from ilubench.specs import AttackSpec, SuiteSpec
+from ilubench.suite_files import load_suite
 
 NLL = {"use": "answer_nll", "settings": {"data": "f", "prompt": "{q}", "completion": "{a}"}}
 
@@ -289,6 +290,23 @@ def test_settings_of_every_attack_and_of_one(suite: Path) -> None:
     trains = attack_train(get(suite, "attack.gsm8k.train.steps=7", "attack.train.steps=5"))
     assert (trains["gsm8k"].steps, trains["agnews"].steps) == (7, 5)
     assert trains["gsm8k"].lr == 1e-3
+
+
+def test_words_for_all_attacks_are_for_those_that_have_the_field(suite: Path) -> None:
+    """An attack that asks otherwise has no training; one that trains, no text."""
+    values = yaml.safe_load(suite.read_text())
+    asked = {"use": "prefix", "settings": {"text": "Please. "}}
+    suite.write_text(yaml.safe_dump({**values, "attacks": {**values["attacks"], "asked": asked}}))
+    found = get(suite, "attack.train.steps=5", "attack.text=Now: ")
+    plugins = {attack.name: attack.plugin.model_dump() for attack in found.attacks}
+    assert [plugins[name]["train"]["steps"] for name in ("gsm8k", "agnews")] == [5, 5]
+    assert plugins["asked"]["text"] == "Now: "
+    with pytest.raises(SpecError, match=r"attack\.train\.steps: unknown setting 'train'; choose"):
+        get(suite, "attacks=asked", "attack.train.steps=5")
+    with pytest.raises(SpecError, match=r"attack\.tran\.steps: .* did you mean 'train'\?"):
+        get(suite, "attack.tran.steps=5")
+    with pytest.raises(SpecError, match=r"attack\.asked\.train\.steps: unknown setting 'train'"):
+        get(suite, "attack.asked.train.steps=5")
 
 
 def test_attacks_are_chosen_once_each_in_the_order_asked(suite: Path) -> None:

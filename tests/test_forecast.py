@@ -14,7 +14,7 @@ from runs import SUITE, command, made
 from test_measured import read
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from ilubench.experiment import Experiment, load_suite, resolve
+from ilubench.experiment import Experiment, resolve
 from ilubench.forecast.anatomy import _built, anatomy_of
 from ilubench.forecast.asking import CountingEngine
 from ilubench.forecast.devices import CARDS, card_named, card_of
@@ -32,6 +32,7 @@ from ilubench.overrides import parse
 from ilubench.planning import make_bench
 from ilubench.specs import DataSource, MemorySpec, ModelSource, RunSpec, SuiteSpec
 from ilubench.stages.cost import Passes
+from ilubench.suite_files import load_suite
 from ilubench.testing import make_tokenizer
 
 MEASURED = Path(__file__).parents[1] / "leaderboards" / "mini" / "measured"

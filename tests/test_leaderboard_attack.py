@@ -17,6 +17,7 @@ from ilubench.intervals import Figure
 from ilubench.leaderboard.best import best_attack
 from ilubench.leaderboard.files import Board, read_attack, read_board
 from ilubench.leaderboard.records import AttackEntry
+from ilubench.run_files import memory_of
 
 OWN = Figure(6.5, 6.4, 6.6, 3, 6, "seeds-and-items")
 """Worst case of an entry under the suite's attacks."""
@@ -71,6 +72,7 @@ def test_an_attack_is_packaged_alone_and_changes_nothing(tmp_path: Path) -> None
     assert result.run.rows.keys() == {"NLL_f"}
     assert not any("agnews" in job.label for job in result.run.jobs)
     assert list(record.config["attacks"]) == ["mine"]  # type: ignore[arg-type]
+    assert memory_of(record.config, "").moments == "float32"
     done = command("leaderboard", "check", str(tmp_path))
     assert (done.code, done.out) == (0, "")
     assert best_attack(read_board(folder), "npo-1", "NLL_f", OWN) is None
@@ -142,7 +144,7 @@ def test_published_weights_are_told_by_their_hash(tmp_path: Path) -> None:
 def edited_run(tmp_path: Path, **changes: Any) -> Path:
     """Return a copy of the attack's run with another record."""
     run = tmp_path / "edited"
-    run.mkdir()
+    run.mkdir(parents=True)
     for name in ("results.json", "samples.parquet", "config.yaml"):
         shutil.copyfile(tried("0..2") / name, run / name)
     record = json.loads((run / "results.json").read_text())
@@ -158,6 +160,14 @@ def edited_suite(tmp_path: Path) -> Path:
     return run
 
 
+def edited_memory(tmp_path: Path) -> Path:
+    run = edited_run(tmp_path / "memory")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["run"]["memory"]["moments"] = "float8"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return run
+
+
 def test_runs_that_say_nothing_about_entries_are_refused(tmp_path: Path) -> None:
     folder = board(tmp_path).parent
     good = str(tried("0..2"))
@@ -169,6 +179,10 @@ def test_runs_that_say_nothing_about_entries_are_refused(tmp_path: Path) -> None
         ((good, "--by", "M", "--attack", "min"), "no new one 'min' in .*did you mean 'mine'"),
         ((good, "--verified"), "no attack 'mine' was submitted"),
         ((str(edited_suite(tmp_path)), "--by", "M"), "suite.max_length is 64, and 128 in npo-1"),
+        (
+            (str(edited_memory(tmp_path)), "--by", "M"),
+            "memory.moments is 'float8', and 'float32' in npo-1",
+        ),
     )
     for words, message in cases:
         done = attack(folder, *words)

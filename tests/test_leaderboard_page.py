@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ilubench.leaderboard.ranked import ranked_groups
 from ilubench.leaderboard.readme import BEGIN, END, readme_text
 from ilubench.leaderboard.view import page_data
 from ilubench.ranking import rank_runs
-from leaderboards import edit_json
+from leaderboards import TINY, edit_json, tiny_entry
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,31 @@ def test_ranks_are_those_of_the_runs(root: Path, rows: dict[str, Any]) -> None:
             assert core.value is not None
             assert found["core"][0] == thousandths(core.value)
     assert [rows[name]["m"][0]["rank"] for name in ("npo-1", "rmu-1", "none-1")] == [1, 3, None]
+
+
+def test_notes_call_entries_as_the_table_does(tmp_path: Path) -> None:
+    """By their titles; a title that two entries have says whose it is."""
+    told = {
+        "mine": replace(TINY["npo"], settings={"beta": 0.1}),
+        "again": replace(TINY["npo"], settings={"beta": 0.2}, noise=5),
+        "none": TINY["none"],
+    }
+    root = tmp_path / "leaderboards"
+    for label, one in told.items():
+        tiny_entry(root, label, one)
+    edit_json(root / "known" / "mine-1.json", lambda entry: entry.update(title="My NPO"))
+    edit_json(root / "known" / "none-1.json", lambda entry: entry.update(title="Untouched"))
+
+    def notes() -> tuple[str, ...]:
+        (group,) = ranked_groups(read_board(root / "known"), tmp_path / "cache")
+        return group.ranks[0].notes
+
+    assert {"not told apart: My NPO from again", "not told apart: again from My NPO"} & set(notes())
+    assert "Untouched is a reference: listed, never ranked" in notes()
+    edit_json(root / "known" / "again-1.json", lambda entry: entry.update(title="My NPO"))
+    assert any("My NPO (mine-1)" in note and "My NPO (again-1)" in note for note in notes())
+    edit_json(root / "known" / "none-1.json", lambda entry: entry.update(title="My NPO (mine-1)"))
+    assert "none-1 is a reference: listed, never ranked" in notes()
 
 
 def test_recovery_ends_at_the_attacks_own_figure(

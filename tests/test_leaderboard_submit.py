@@ -15,10 +15,11 @@ from runs import Outcome, command, made
 from ilubench.errors import DataError, UsageError
 from ilubench.finished import read_run
 from ilubench.identity import file_sha256
+from ilubench.leaderboard.build import build
 from ilubench.leaderboard.exporting import export_weights, place_weights
 from ilubench.leaderboard.files import finished, read_entry
 from ilubench.leaderboard.submit import About, submit
-from leaderboards import TINY, full_run
+from leaderboards import TINY, full_run, tiny_board
 
 BY = About(by="A. Tester", label="mine")
 
@@ -121,18 +122,34 @@ def test_a_package_is_pinned(tmp_path: Path) -> None:
         assert says in done.err
 
 
-FAILED = [{"label": "attack npo", "kind": "DivergedError", "message": "m"}]
+FAILED = [{"label": "attack npo", "kind": "JobError", "message": "m"}]
+DIVERGED = [{"label": "attack npo", "kind": "DivergedError", "message": "m"}]
 JOB = {"stage": "attack", "key": "k", "label": "attack npo with core", "state": "planned"}
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "failed jobs": (
         lambda run: edit_record(run, failures=FAILED),
-        "failures: 1 jobs failed, first 'attack npo' ('DivergedError')",
+        "failures: 1 jobs failed, first 'attack npo' ('JobError')",
+    ),
+    "failed jobs and diverged ones": (
+        lambda run: edit_record(run, failures=[*DIVERGED, *FAILED]),
+        "failures: 1 jobs failed, first 'attack npo' ('JobError')",
+    ),
+    "jobs that diverged, and a row that did not": (
+        lambda run: edit_record(run, failures=DIVERGED),
+        "rows.FQ.status: 'ok': jobs diverged",
+    ),
+    "every seed diverged": (
+        lambda run: edit_record(run, failures=DIVERGED, rows={}),
+        "rows: there is none, since every seed diverged; lower",
     ),
     "open jobs": (lambda run: edit_record(run, jobs=[JOB]), "'attack npo with core' is planned"),
     "no attack": (lambda run: edit_record(run, attacks=[], rows={}), "nothing was attacked"),
     "no row": (lambda run: edit_record(run, rows={}), "rows: there is none"),
-    "a diverged seed": (lambda run: edit_row(run, status="diverged"), "rows.FQ.status: diverged"),
+    "a diverged row without a job that did": (
+        lambda run: edit_row(run, status="diverged"),
+        "rows.FQ.status: 'diverged': not every seed went",
+    ),
     "no samples": (lambda run: (run / "samples.parquet").unlink(), "no samples.parquet beside it"),
     "no configuration": (lambda run: (run / "config.yaml").unlink(), ""),
     "no environment": (lambda run: (run / "env.json").unlink(), "no env.json; give the whole"),
@@ -159,6 +176,31 @@ def test_an_incomplete_run_is_refused(
 
 
 @pytest.mark.parametrize(
+    "lost",
+    [[("core", 1)], [("", 1), ("seen", 1), ("core", 1)], [("core", 0), ("core", 1), ("core", 2)]],
+    ids=["under an attack", "while unlearning", "in every seed of an attack"],
+)
+def test_a_diverged_run_is_listed_last_without_a_rank(
+    lost: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    root = tmp_path / "boards"
+    tiny_board(root)
+    run = full_run(tmp_path / "run", Told("wild", after=0.9, end=0.9, seeds=(0, 1, 2), lost=lost))
+    edit_row(run, status="diverged")
+    edit_record(run, failures=DIVERGED, jobs=[{**JOB, "state": "failed"}])
+    done = sent(run, root)
+    assert done.code == 0, done.err
+    assert checked(root) == ""
+    build(root, tmp_path / "page", tmp_path / "cache")
+    table = (root / "known" / "README.md").read_text()
+    rows = [line for line in table.splitlines() if "-1.json" in line]
+    (place,) = (place for place, line in enumerate(rows) if "wild-1" in line)
+    assert rows[place].startswith("| - (diverged) | [wild](wild-1.json)")
+    assert ["none-1" in line for line in rows[place + 1 :]] == [True], "only references are below"
+    assert '"diverged"' in (tmp_path / "page" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
     ("about", "says"),
     [
         (replace(BY, label="My Method"), "entry: use lower case letters"),
@@ -179,6 +221,9 @@ def test_an_entry_is_replaced_only_when_told(tmp_path: Path) -> None:
     first = submit(run, tmp_path / "boards", BY)
     with pytest.raises(UsageError, match="is there already; give another --label"):
         submit(run, tmp_path / "boards", BY)
+    newer = full_run(tmp_path / "newer", replace(TINY["npo"], suite={"version": 2}))
+    with pytest.raises(UsageError, match="there already, of suite version 1 where the run's is 2;"):
+        submit(newer, tmp_path / "boards", BY)
     again = submit(run, tmp_path / "boards", replace(BY, title="New"), replace=True)
     assert first.path == again.path
     assert read_entry(again.path).title == "New"

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import yaml
 from doubles import SilentProgress
 from finished_runs import Told, write_run
 from quick_board import (
@@ -483,6 +484,26 @@ def test_offline_and_unpublished_weights(tmp_path: Path, monkeypatch: pytest.Mon
         fetch([told(b"x", "")], tmp_path)
 
 
+def test_what_is_run_again_has_the_entry_s_memory_settings(tmp_path: Path) -> None:
+    path = board(tmp_path / "boards")
+    config: Any = json.loads(json.dumps(read_entry(path).config))
+    config["run"]["memory"] = {"moments": "bfloat16", "offload": True}
+    edited(path, config=config)
+    out = store_copy(tmp_path / "out")
+    given = ("--weights", str(published()[0]), "--seeds", FRESH)
+    done = again(path, *given, out=out)
+    assert done.code == 0, done.err
+    (made,) = out.glob("quick-*/config.yaml")
+    memory = yaml.safe_load(made.read_text())["run"]["memory"]
+    assert (memory["moments"], memory["offload"]) == ("bfloat16", True)
+    assert green(path)
+    config["run"]["memory"] = {"moments": "float7"}
+    edited(path, config=config)
+    done = by_weights(path, "--seeds", FRESH)
+    assert done.code == 3
+    assert "npo-1.json: config: run.memory.moments: Input should be" in done.err
+
+
 # ------------------------------------------------------------------------------- methods, apart
 
 METHODS = """
@@ -530,6 +551,7 @@ class Looks(NPO):
             "here": os.listdir(),
             "networks": [name for _, name in socket.if_nameindex()],
             "data": [len(data.forget), len(data.retain), sorted(data.environments)],
+            "moments": context.memory.moments,
         }
         raise RuntimeError(json.dumps(seen))
 """
@@ -559,10 +581,10 @@ def install(folder: Path, version: str = "1.0") -> Package:
 
 
 def apart(
-    use: str, out: Path, command_: tuple[str, ...], package: Path | None = None
+    use: str, out: Path, command_: tuple[str, ...], package: Path | None = None, *more: str
 ) -> Experiment:
     """Let a method unlearn on its own, seed 0."""
-    words = [f"suite={quick_suite()}", f"method={use}", "seeds=0", f"out={out}"]
+    words = [f"suite={quick_suite()}", f"method={use}", "seeds=0", f"out={out}", *more]
     experiment = resolve(parse(words))
     cell = Cell(command_, hidden_places(experiment), package)
     unlearn_apart(make_bench(experiment), experiment, 0, cell, SilentProgress())
@@ -633,13 +655,14 @@ def test_what_a_method_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copytree(measured() / "store" / "target", out / "store" / "target")
     walls = namespaces()
     with pytest.raises(JobError) as caught:
-        apart("looks", out, walls, site)
+        apart("looks", out, walls, site, "memory.moments=float8")
     seen = json.loads(str(caught.value).partition("RuntimeError: ")[2])
     assert "HF_TOKEN" not in seen["variables"]
     assert "OMP_NUM_THREADS" in seen["variables"]
     assert seen["here"] == []
     assert set(seen["home"]) <= {"hf", "cache"}
     assert seen["data"] == [8, 8, []]
+    assert seen["moments"] == "float8"
     if walls:
         assert seen["networks"] == ["lo"]
 

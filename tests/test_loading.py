@@ -6,9 +6,9 @@ import pytest
 from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import SpecError
-from ilubench.experiment import load_suite
 from ilubench.loading import load_yaml, merge, task_file, task_names, validate
 from ilubench.specs import AttackSpec, SuiteSpec, TrainSpec
+from ilubench.suite_files import load_suite
 
 
 def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
@@ -53,6 +53,8 @@ def test_a_key_given_twice_is_an_error(tmp_path: Path) -> None:
         ("", "the top level must be a mapping"),
         ("a: {{b}}\n", r"a\.yaml:1: not valid YAML: a key must be plain text"),
         ("a: !!python/object:os.system x\n", r"a\.yaml:1: not valid YAML"),
+        ("a: 2001-99-99\n", r"a\.yaml: not valid YAML: month must be"),
+        ("a: " + "[" * 3000 + "]" * 3000, r"a\.yaml: its values are nested too deeply"),
     ],
 )
 def test_what_is_not_a_mapping_of_fields(tmp_path: Path, text: str, message: str) -> None:

@@ -197,7 +197,7 @@ def test_refusals_of_knowmem(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(DataError, match=r"data\.i: column 'answer' is missing"):
         scorer.build(tokenizer, _context({"d": good, "i": [{"question": "a"}]}))
     several: list[Row] = [{"question": "a", "answer": ["dog", "fox"]}]
-    with pytest.raises(DataError, match=r"data\.d: column 'answer' is \['dog', 'fox'\], not text"):
+    with pytest.raises(DataError, match=r"data\.d: column 'answer' is a list, not text"):
         scorer.build(tokenizer, _context({"d": several, "i": PAIRS}))
     bound = scorer.build(tokenizer, _context({"d": good, "i": PAIRS}))
     model = tiny_llama(len(tokenizer))

@@ -222,8 +222,13 @@ def test_the_instruction_is_no_label(world: World, monkeypatch: pytest.MonkeyPat
     tables, tokenizer = world.experiment().tables, make_tokenizer()
     assert training_data.examples(tables, ["news.train"], tokenizer, 256)
     monkeypatch.setattr(training_data, "encode", copied)
-    with pytest.raises(DataError, match=r"data.news.train: item 'n0': token 2 .* is the prompt's"):
+    shown = tokenizer.decode(tokenizer(str(tables.rows("news.train")[0]["text"])).input_ids[1])
+    where = r"data.news.train: item 'n0': token 2"
+    with pytest.raises(DataError, match=rf"{where} \('{shown}'\) is the prompt's"):
         training_data.examples(tables, ["news.train"], tokenizer, 256)
+    gated = world.experiment("data.news.train.gated=true").tables
+    with pytest.raises(DataError, match=rf"{where} \(of gated text\) is the prompt's"):
+        training_data.examples(gated, ["news.train"], tokenizer, 256)
     assert training_data.examples(tables, ["forget"], tokenizer, 256)  # plain text: all is learned
 
 

@@ -121,6 +121,11 @@ def test_a_module_that_raises(tmp_path: Path, code: str, reason: str) -> None:
     assert find("methods", f"{path}:Mine").__name__ == "Mine"
 
 
+def test_a_file_without_a_class(file: Path) -> None:
+    with pytest.raises(PluginError, match=rf"{file}: which class of the file\? write {file}:Class"):
+        find("methods", str(file))
+
+
 def test_a_missing_file() -> None:
     with pytest.raises(PluginError, match=r"no such file '\./nowhere\.py'; check the path"):
         find("methods", "./nowhere.py:Mine")

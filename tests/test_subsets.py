@@ -52,6 +52,27 @@ def test_figures_are_the_subsets_means() -> None:
     assert (held_out.attacked.n_seeds, held_out.attacked.n_items) == (2, 3)
 
 
+def test_attacks_that_score_a_part_of_the_items() -> None:
+    """The mean of the attacks' means: `a` scores h0 alone, and no given item."""
+    found = samples()
+    by_a = pc.equal(found["attack"], "a")
+    left_out = pc.and_(by_a, pc.invert(pc.is_in(found["item"], pa.array(["h0", "h1"]))))
+    odd = pc.and_(left_out, pc.equal(found["scorer"], "forget_mc"))
+    found = found.filter(pc.invert(odd))
+    more = [
+        {**row, "value": 1.0} if row["attack"] == "a" and row["item"] == "h0" else row
+        for row in found.to_pylist()
+    ]
+    given, held_out = subsets_of(pa.Table.from_pylist(more, schema=SCHEMA))
+    assert held_out.attacked is not None
+    of_a, of_b = (1.0 + 0.405) / 2, 0.505
+    assert held_out.attacked.value == pytest.approx((of_a + of_b) / 2)
+    assert (held_out.items, held_out.attacked.n_items) == (3, 3)
+    assert held_out.attacked.low is not None
+    assert given.attacked is not None
+    assert given.attacked.value == 0.0, "b's alone"
+
+
 def test_the_original_alone() -> None:
     """In a run of `none` there are only the original's samples."""
     only = samples(who="reference")

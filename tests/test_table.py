@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from finished_runs import Told, edit_record, edit_row, edit_suite, write_run
 from runs import command, made
 from test_measured import LEADERBOARDS, RESULT_SETS
@@ -373,6 +374,31 @@ def test_settings_of_the_machine_may_differ(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", Told("npo"))
     train = {"lr": 0.1, "micro_batch": 2, "save_every_s": 1}
     run_table(one, write_run(tmp_path / "other", Told("ilu", attack_settings={"train": train})))
+
+
+def edit_memory(folder: Path, **memory: Any) -> Path:
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**config, "run": {"memory": memory}}))
+    return folder
+
+
+def test_memory_settings_that_change_a_result_may_not_differ(tmp_path: Path) -> None:
+    """Weights of float32 take every update as it is; an older run had the defaults."""
+    one, other = (write_run(tmp_path / use, Told(use)) for use in ("npo", "ilu"))
+    edit_memory(other, offload=True, checkpointing=True, update="stochastic", moments="float32")
+    run_table(one, other)
+    edit_memory(other, moments="float8")
+    what = f"{one} and {other} differ in memory.moments (float32 and float8)"
+    assert what in run_table(one, other, code=2)
+    edit_memory(other, update="stochastic")
+    for run in (one, other):
+        edit_record(run, dtype="bfloat16")
+        edit_suite(run, lambda suite: suite.update(dtype="bfloat16"))
+    what = f"{one} and {other} differ in memory.update (master and stochastic)"
+    assert what in run_table(one, other, code=2)
+    edit_memory(other, moments="float7")
+    assert f"{other / 'config.yaml'}: run.memory.moments: " in run_table(one, other, code=3)
 
 
 def test_another_original_model(tmp_path: Path) -> None:

@@ -220,6 +220,16 @@ def test_a_generators_table(jsonl: Path) -> None:
     assert texts(fed.rows("made")) == ["one", "one"]
 
 
+def test_what_is_made_from_gated_text_is_gated(jsonl: Path) -> None:
+    given = {"plain": source(path=str(jsonl)), "shut": source(path=str(jsonl), gated=True)}
+    made = DataSource(generated="gen.twice")
+    for name, gated in (("plain", False), ("shut", True)):
+        inputs = {"seed": given[name]}
+        found = tables({**given, "made": made}, gen=GeneratorSpec(use="x", inputs=inputs))
+        assert (found.gated(name), found.gated("made")) == (gated, gated)
+    assert not tables({"made": made}, gen=GeneratorSpec(use="x")).gated("made")
+
+
 def test_an_unknown_table_gets_a_did_you_mean() -> None:
     found = tables({"made": DataSource(generated="gen.twise")}, gen=GeneratorSpec(use="x"))
     with pytest.raises(DataError, match=r"makes no table 'twise'; did you mean 'twice'\?"):

@@ -17,8 +17,8 @@ import yaml
 from runs import environment
 
 from ilubench.cli import app
-from ilubench.experiment import suite_variants
 from ilubench.plugins import entries
+from ilubench.suite_files import suite_variants
 from leaderboards import edit_json, tiny_board
 
 ROOT = Path(__file__).parents[1]

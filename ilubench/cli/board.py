@@ -213,12 +213,8 @@ def attack(  # noqa: PLR0913, PLR0917 - each is an option of the command
     Each run is of an entry's method with its settings, or of its published weights, in a suite file
     that extends the suite by the attack.
     """
-    from ilubench.leaderboard.attacking import (
-        AboutAttack,
-        attack_text,
-        read_attack_runs,
-        submit_attack,
-    )
+    from ilubench.leaderboard.attack_runs import read_attack_runs
+    from ilubench.leaderboard.attacking import AboutAttack, attack_text, submit_attack
     from ilubench.leaderboard.files import read_board
     from ilubench.leaderboard.submit import read_citation
 

@@ -87,8 +87,8 @@ def _titled(values: "Mapping[str, JsonValue]") -> str:
 def _rows_of_suite(what: str, words: Sequence[str]) -> list[tuple[str, str]]:
     """Return the labels that a suite gives to variants of methods, if one is named."""
     from ilubench.errors import UsageError
-    from ilubench.experiment import suite_variants
     from ilubench.overrides import parse
+    from ilubench.suite_files import suite_variants
 
     given = parse(words)
     if not given:

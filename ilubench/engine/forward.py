@@ -7,7 +7,9 @@ of them. What they have read is laid out as one row each only where they go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -117,6 +119,12 @@ def _mask(model: PreTrainedModel, visible: torch.Tensor, distance: torch.Tensor)
     return added(near)
 
 
+@functools.cache
+def _cache_argument(forward: Callable[..., object]) -> str:
+    """How a kind of model calls its cache: transformers 5.24 gave it another name."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+
+
 def _forward(
     model: PreTrainedModel,
     ids: torch.Tensor,
@@ -130,9 +138,9 @@ def _forward(
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=keep,
+        **{_cache_argument(type(model).forward): cache},
     )
     return out.logits.float()  # type: ignore[no-any-return]
 

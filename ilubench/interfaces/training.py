@@ -61,11 +61,20 @@ Dataset: TypeAlias = Sequence[Example]
 
 @dataclass(frozen=True)
 class UnlearnData:
-    """What a method may train on: forget set, retain set, and the environments it declared."""
+    """What a method may train on: forget set, retain set, and the environments it declared.
+
+    Attributes:
+        forget: the forget set.
+        retain: the retain set.
+        environments: name -> its examples.
+        forget_seen: positions of the forget examples that will be trained on, where that is known
+            beforehand (`ilubench.training.LossMethod` says so to `prepare`); None: any may be.
+    """
 
     forget: Dataset
     retain: Dataset
     environments: Mapping[str, Dataset] = field(default_factory=dict)
+    forget_seen: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)

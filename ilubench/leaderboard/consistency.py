@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pydantic import JsonValue
 
-from ilubench.errors import did_you_mean
+from ilubench.errors import DivergedError, did_you_mean
 from ilubench.finished import REFERENCES
 from ilubench.leaderboard.records import Entry
 from ilubench.leaderboard.safe_json import named, short
@@ -48,22 +48,32 @@ def seen_by(run: RunRecord, suite: SuiteSpec, trains_on: tuple[str, ...]) -> tup
 
 
 def incomplete(run: RunRecord) -> str:
-    """Return why a run is no finished one; empty where it is."""
+    """Return why a run is no finished one; empty where it is.
+
+    One that diverged in some seeds is finished, too: it would do so again.
+    """
     if not run.attacks:
         return "attacks: nothing was attacked; run it with the suite's attacks"
-    if run.failures:
-        first = run.failures[0]
-        what = f"{len(run.failures)} jobs failed, first {short(first.label)} ({short(first.kind)})"
+    failed = [one for one in run.failures if one.kind != DivergedError.__name__]
+    if failed:
+        what = (
+            f"{len(failed)} jobs failed, first {short(failed[0].label)} ({short(failed[0].kind)})"
+        )
         return f"failures: {what}; the same command again does what is missing"
+    diverged = bool(run.failures)
+    ended = ("cached", "done", "failed", "skipped") if diverged else ("cached", "done")
     for job in run.jobs:
-        if job.state not in ("cached", "done"):
+        if job.state not in ended:
             return f"jobs: {short(job.label)} is {job.state}; the same command again does it"
     if not run.rows:
-        return "rows: there is none; the same command again does what is missing"
+        every = "since every seed diverged; lower the method's train.lr"
+        remedy = "the same command again does what is missing"
+        return f"rows: there is none{f', {every}' if diverged else f'; {remedy}'}"
     for label, row in run.rows.items():
         status = row.get("status") if isinstance(row, dict) else None
-        if status in ("incomplete", "diverged"):
-            return f"rows.{label}.status: {status}: not every seed went through every attack"
+        if status == "incomplete" or (status == "diverged") != diverged:
+            told = "jobs diverged" if diverged else "not every seed went through every attack"
+            return f"rows.{label}.status: {short(str(status))}: {told}"
     return ""
 
 

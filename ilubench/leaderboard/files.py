@@ -22,7 +22,7 @@ from ilubench.leaderboard.safe_json import MAX_RECORD, named, parse, read_json, 
 from ilubench.leaderboard.samples import samples_file
 from ilubench.loading import validate
 from ilubench.results import Record, RunRecord
-from ilubench.run_files import read_run_samples
+from ilubench.run_files import memory_of, read_run_samples
 from ilubench.specs import SuiteSpec
 from ilubench.store import write_atomic
 
@@ -253,7 +253,10 @@ def finished_run(
         raise DataError(f"{path}: samples: are of attack {short(more[0])}, which the run lacks")
     settings = config.get("attacks")
     attacks = settings if isinstance(settings, dict) else {}
-    return FinishedRun(path, record, rows, suite, samples, "", attacks, configured=True)
+    memory = memory_of(config, f"{path}: config")
+    return FinishedRun(
+        path, record, rows, suite, samples, "", attacks, configured=True, memory=memory
+    )
 
 
 # --- inside ---

@@ -96,7 +96,7 @@ def _unlearn(folder: Path, job: Mapping[str, Any]) -> Mapping[str, object]:
     from ilubench.checkpoints import load_model, load_tokenizer, save_changes
     from ilubench.interfaces import Context, UnlearnData
     from ilubench.plugins import create
-    from ilubench.specs import PluginRef
+    from ilubench.specs import MemorySpec, PluginRef
     from ilubench.stages.cost import Passes, StepLog
     from ilubench.store import FolderState
     from ilubench.training import seed_everything
@@ -120,6 +120,7 @@ def _unlearn(folder: Path, job: Mapping[str, Any]) -> Mapping[str, object]:
         state=FolderState(out),
         progress=_Silent(),
         log=log,
+        memory=MemorySpec.model_validate(job["memory"]),
     )
     model = load_model(target, job["device"], getattr(torch, job["dtype"]))
     seed_everything(job["seed"])

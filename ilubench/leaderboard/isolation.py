@@ -219,6 +219,7 @@ def _furnish(
         "seed": seed_for(seed, "unlearn"),
         "device": bench.device,
         "dtype": suite.dtype,
+        "memory": experiment.run.memory.model_dump(mode="json"),
         "path": str(cell.package) if cell.package else "",
         "hidden": [str(path) for path in cell.hidden],
         "refuse_processes": not cell.command,

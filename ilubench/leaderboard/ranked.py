@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,8 @@ class _Memory:
 
 def _fingerprint(entry: Entry) -> str:
     """A hash of what an entry's figures and its place rest on."""
-    parts = [entry.entry, entry.run.model_dump_json(), entry.config, entry.samples.sha256]
+    run = entry.run.model_dump_json()
+    parts = [entry.entry, entry.title, run, entry.config, entry.samples.sha256]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -180,7 +182,17 @@ def _ranks(entries: Sequence[Entry], runs: Sequence[FinishedRun]) -> tuple[Metri
     ids = {entry.run.run: entry.entry for entry in entries}
     if not any(run.rows for run in runs):
         return ()
-    return tuple(_metric(one, ids) for one in rank_runs(runs).tables)
+    return tuple(_metric(one, ids) for one in rank_runs(runs, _names(entries)).tables)
+
+
+def _names(entries: Sequence[Entry]) -> list[str]:
+    """What the tables call each entry: its title, and its id where another has the same title."""
+    times = Counter(entry.title for entry in entries)
+    names = [
+        one.title if times[one.title] == 1 else f"{one.title} ({one.entry})" for one in entries
+    ]
+    # a title may be made to look like another's title and id
+    return names if len(set(names)) == len(names) else [entry.entry for entry in entries]
 
 
 def _metric(one: RankedTable, ids: dict[str, str]) -> MetricRanks:

@@ -24,7 +24,9 @@ from ilubench.leaderboard.records import (
 from ilubench.leaderboard.safe_json import named, short
 from ilubench.leaderboard.shipped import suite_problems
 from ilubench.leaderboard.verify import compare_runs
+from ilubench.likeness import memory_differences
 from ilubench.results import RunRecord
+from ilubench.run_files import memory_of
 from ilubench.specs import Estimator, SuiteSpec
 
 __all__ = [
@@ -142,6 +144,9 @@ def attack_problems(
     for problem in run_problems(one.run, suite):
         yield f"run.{problem}"
     yield from suite_problems(one.run, suite, run.settings, whole=False)
+    kept = memory_of(entry.config, f"{entry.entry}: config")
+    for field, mine, theirs in memory_differences(run.memory, kept, suite):
+        yield f"config.run.{field}: is {mine}, and {theirs} in the entry"
     yield from figure_problems(run, "run.")
 
 

@@ -12,7 +12,7 @@ from ilubench.errors import DataError, UsageError
 from ilubench.finished import REFERENCES, FinishedRun, read_run
 from ilubench.identity import file_sha256
 from ilubench.leaderboard.consistency import entry_problems, incomplete, seen_by, trained_roles
-from ilubench.leaderboard.files import record_bytes, validated, write_record
+from ilubench.leaderboard.files import read_entry, record_bytes, validated, write_record
 from ilubench.leaderboard.records import (
     MAX_SAMPLES,
     Entry,
@@ -24,6 +24,7 @@ from ilubench.leaderboard.records import (
 from ilubench.leaderboard.safe_json import check_plain_file, read_json, read_text
 from ilubench.leaderboard.samples import check_bounds, point
 from ilubench.loading import load_yaml
+from ilubench.results import RunRecord
 from ilubench.run_files import read_record
 from ilubench.store import write_atomic
 
@@ -110,7 +111,7 @@ def submit(
     path = place / f"{name}.json"
     if path.exists() and not replace:
         remedy = "give another --label, or --replace it"
-        raise UsageError(f"{path} is there already; {remedy}")
+        raise UsageError(f"{path} is there already{_of_another(path, run.record)}; {remedy}")
     pointer, content = _samples(folder, place, f"{name}.parquet")
     entry = _entry(run, (config, _environment(folder)), (name, label), about, (pointer, weights))
     validated(path, record_bytes(entry).decode(), Entry, run.record.suite)
@@ -205,6 +206,16 @@ def _read(folder: Path) -> FinishedRun:
     for label in run.rows:  # raises where a figure does not follow
         run.bar(label)
     return run
+
+
+def _of_another(path: Path, record: RunRecord) -> str:
+    """What an entry of the same name was measured on, where that is something else."""
+    there = read_entry(path).run
+    for what in ("suite_version", "engine", "dtype"):
+        one, other = getattr(there, what), getattr(record, what)
+        if one != other:
+            return f", of {what.replace('_', ' ')} {one} where the run's is {other}"
+    return ""
 
 
 def _config(folder: Path) -> dict[str, JsonValue]:

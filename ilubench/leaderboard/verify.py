@@ -22,6 +22,7 @@ from ilubench.likeness import setting_differences, suite_differences
 from ilubench.markdown import cell
 from ilubench.overrides import convert
 from ilubench.results import RunRecord
+from ilubench.run_files import memory_of
 from ilubench.store import write_atomic
 
 if TYPE_CHECKING:
@@ -248,12 +249,13 @@ def _run_again(
 def _experiment(
     request: Request, entry: Entry, seeds: Sequence[int], method: "object"
 ) -> "Experiment":
-    """The maintainer's suite with the entry's attacks and fresh seeds."""
+    """The maintainer's suite with the entry's attacks and memory settings, and fresh seeds."""
     from ilubench.experiment import resolve
     from ilubench.overrides import parse
     from ilubench.specs import PluginRef
 
     assert isinstance(method, PluginRef)
+    memory = memory_of(entry.config, f"{request.path}: config")
     words = (
         f"suite={request.suite or entry.run.suite}",
         f"attacks={','.join(entry.run.attacks)}",
@@ -264,10 +266,11 @@ def _experiment(
         "never_knew=false",
     )
     try:
-        return resolve(parse(words), method=method)
+        found = resolve(parse(words), method=method)
     except SpecError as error:
         problem = f"{request.path} cannot be run again here: {error}"
         raise UsageError(problem) from error
+    return replace(found, run=found.run.model_copy(update={"memory": memory}))
 
 
 def _check_suite(path: Path, submitted: "FinishedRun", experiment: "Experiment") -> None:

@@ -13,7 +13,6 @@ from typing import cast
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError
-from ilubench.experiment import load_suite
 from ilubench.figures import AttackFigures, RobustnessRow
 from ilubench.finished import REFERENCES
 from ilubench.intervals import Figure
@@ -22,6 +21,7 @@ from ilubench.leaderboard.files import Board
 from ilubench.leaderboard.packing import Texts, pack, pack_course, thousandths
 from ilubench.leaderboard.ranked import Group, MetricRanks, Place
 from ilubench.leaderboard.records import Entry, Reported, Verification
+from ilubench.suite_files import load_suite
 
 __all__ = ["page_data"]
 

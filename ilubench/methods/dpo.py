@@ -9,7 +9,7 @@ from pydantic import Field
 from ilubench.interfaces import Batch, Context, Metrics, StepBatch, UnlearnData
 from ilubench.losses import dpo
 from ilubench.methods.refusals import REFUSALS, Refusals, make_refusals, nothing
-from ilubench.methods.terms import ForgetRetain, summed_nll
+from ilubench.methods.terms import ForgetRetain, references, summed_nll
 from ilubench.training import sequence_nll
 
 if TYPE_CHECKING:
@@ -54,8 +54,10 @@ class DPO(ForgetRetain):
             DataError: no forget item has a prompt, or the tokenizer does not know the refusals.
         """
         refusals = make_refusals(data.forget, self.refusals, context)
-        seen = self.forget_seen(data, context)
-        refused = {refusals.places[index] for index in seen if index in refusals.places}
+        seen = data.forget_seen
+        refused = None
+        if seen is not None:
+            refused = {refusals.places[index] for index in seen if index in refusals.places}
         worse, better = (
             sequence_nll(model, dataset, context, self.train, mean=False, seen=chosen)
             for dataset, chosen in ((data.forget, seen), (refusals.examples, refused))
@@ -70,9 +72,8 @@ class DPO(ForgetRetain):
         if found is None:
             return nothing(model)
         refusal, rows = found
-        device = batch.input_ids.device
-        worse = summed_nll(model, batch) - prepared.worse[batch.index].to(device)
-        better = summed_nll(model, refusal) - prepared.better[refusal.index].to(device)
+        worse = summed_nll(model, batch) - references(prepared.worse, batch)
+        better = summed_nll(model, refusal) - references(prepared.better, refusal)
         return dpo(better, worse[rows], self.beta).sum() / batch.sequences
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: _Prepared) -> Metrics:

@@ -13,7 +13,7 @@ from ilubench.losses import npo
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.original import Original
-from ilubench.methods.terms import ForgetRetain, mean_nll, summed_nll
+from ilubench.methods.terms import ForgetRetain, mean_nll, references, summed_nll
 from ilubench.training import sequence_nll
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class NPO(ForgetRetain):
 
         NaN where no step sees the example.
         """
-        mean, seen = self.reduction == "mean", self.forget_seen(data, context)
+        mean, seen = self.reduction == "mean", data.forget_seen
         reference = sequence_nll(model, data.forget, context, self.train, mean=mean, seen=seen)
         kept = Original(model, self.trainable) if self.retain == "kl" and self.gamma else None
         return _Prepared(reference, kept)
@@ -71,7 +71,7 @@ class NPO(ForgetRetain):
             IlubenchError: `batch_mean`, and the micro-batch is not the whole batch: the sigmoid of
                 a mean is no sum over micro-batches; `backward` takes care of it.
         """
-        reference = prepared.reference[batch.index].to(batch.input_ids.device)
+        reference = references(prepared.reference, batch)
         nll = summed_nll(model, batch)
         if self.reduction == "batch_mean":
             if len(nll) != batch.sequences:
@@ -106,7 +106,7 @@ class NPO(ForgetRetain):
         for batch in batches:
             part = mean_nll(model, batch)
             part.backward()
-            reference = float(prepared.reference[batch.index].sum()) / batch.tokens
+            reference = float(references(prepared.reference, batch).sum()) / batch.tokens
             ratio += float(part.detach()) - reference
         mean = torch.tensor(ratio, dtype=torch.float64, requires_grad=True)
         value = npo(mean, torch.zeros_like(mean), self.beta)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field
 
+from ilubench.errors import PluginError
 from ilubench.interfaces import Batch, UnlearnBatch
 from ilubench.losses import sequence_sums, token_nll
 from ilubench.methods.phases import accumulated
@@ -16,7 +17,7 @@ from ilubench.training import LossMethod
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ForgetRetain", "mean_nll", "summed_nll"]
+__all__ = ["ForgetRetain", "mean_nll", "references", "summed_nll"]
 
 
 def mean_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
@@ -28,6 +29,29 @@ def summed_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
     """Return each sequence's NLL, summed over its target tokens: float32 [B]."""
     nll = token_values(model, batch, token_nll)
     return sequence_sums(nll.values, nll.sequence, nll.count)
+
+
+def references(values: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return what `sequence_nll` found for a batch's examples: float32 [B], on its device.
+
+    Args:
+        values: one an example of the data set, float32 [n].
+        batch: B of the examples.
+
+    Raises:
+        PluginError: an example was left out, since no step was to see it.
+    """
+    found = values[batch.index]
+    left_out = found.isnan()
+    if left_out.any():
+        place = int(batch.index[left_out][0])
+        raise PluginError(
+            f"forget example {place} was to be seen by no step, so that its likelihood under the "
+            "original model was not computed; a method that draws forget examples in an order of "
+            "its own must override forget_seen(data, context) and return the positions of all "
+            "that it draws"
+        )
+    return found.to(batch.input_ids.device)
 
 
 class ForgetRetain(LossMethod):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
-__all__ = ["groups_of", "item_ids", "naming", "take", "text_of"]
+__all__ = ["groups_of", "item_ids", "naming", "shown", "take", "text_of"]
 
 
 def take(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
@@ -30,9 +30,16 @@ def text_of(row: Row, column: str, role: str) -> str:
     """
     value = row.get(column)
     if not isinstance(value, str) or not value:
-        problem = "is missing" if column not in row else f"is {value!r}, not text"
+        problem = "is missing" if column not in row else f"is {shown(value)}, not text"
         raise DataError(f"data.{role}: column {column!r} {problem}; {did_you_mean(column, row)}")
     return value
+
+
+def shown(value: object) -> str:
+    """Return how a message names a row's value: numbers, but no words, which may be gated."""
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    return f"a {type(value).__name__}" if value else "empty"
 
 
 def item_ids(rows: Sequence[Mapping[str, object]], where: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilubench.data import Blocks, Stream, to_device
+from ilubench.errors import DivergedError
 from ilubench.identity import seed_for
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
 from ilubench.losses import sequence_sums, token_nll
@@ -106,14 +107,15 @@ def sequence_nll(
         spec: of the training that follows; its precision and micro-batch are used, so that the
             ratio to this reference is exactly 1 before the first step.
         mean: per-token mean instead of the sum.
-        seen: positions of the examples that will be needed (see `LossMethod.forget_seen`); the
-            others are not computed. None: all.
+        seen: positions of the examples that will be needed (`UnlearnData.forget_seen`); the others
+            are not computed. None: all.
 
     Returns:
-        float32 [n] on the CPU, in the data set's order; NaN where it was not computed, so that what
-        is asked for by mistake stops the training.
+        float32 [n] on the CPU, in the data set's order; NaN where it was not computed: take the
+        values from it by `ilubench.methods.terms.references`, which refuses these.
 
     Raises:
+        DivergedError: a likelihood is not finite; names the example.
         JobError: one sequence at a time does not fit into memory.
     """
     chosen = range(len(dataset)) if seen is None else sorted(seen)
@@ -134,6 +136,10 @@ def sequence_nll(
     training = model.training
     model.eval()
     try:
-        return fitted(scored, context, "an example's likelihood")
+        found = fitted(scored, context, "an example's likelihood")
     finally:
         model.train(training)
+    for place in chosen:
+        if not found[place].isfinite():
+            raise DivergedError(f"the likelihood of example {dataset[place].id!r} is not finite")
+    return found

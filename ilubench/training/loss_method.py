@@ -77,7 +77,8 @@ class LossMethod(Method):
         Raises:
             DivergedError: a loss or gradient is not finite.
         """
-        prepared = self.prepare(model, data, context)
+        known = replace(data, forget_seen=self.forget_seen(data, context))
+        prepared = self.prepare(model, known, context)
         with trainable_only(model, self.trainable):
             streams = self._streams(data, context)
 
@@ -92,7 +93,12 @@ class LossMethod(Method):
         return model
 
     def forget_seen(self, data: UnlearnData, context: Context) -> frozenset[int]:
-        """Return the positions of the forget examples that `train`'s steps will see."""
+        """Return the positions of the forget examples that `train`'s steps will see.
+
+        `prepare` finds them in its `data.forget_seen`. Override this where `backward` draws forget
+        examples of its own; a method with an own loop has nothing to do: a base that it prepares
+        itself is told of no positions, and is ready for all.
+        """
         total = self.train.total_steps(len(data.forget))
         stream = Stream(len(data.forget), context.seed, "forget")
         return frozenset(stream.step(0, total * self.train.batch_size))

@@ -7,10 +7,11 @@ from typing import cast
 from pydantic import JsonValue
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
-from ilubench.experiment import Experiment, load_suite, resolve
+from ilubench.experiment import Experiment, resolve
 from ilubench.overrides import Override, convert
 from ilubench.planning import REFERENCE
 from ilubench.specs import Plain, PluginRef, SearchSpec, TuningSpec
+from ilubench.suite_files import load_suite
 from ilubench.tuning.space import Setting, tried
 
 __all__ = ["Trial", "Tuning", "ask", "method_words"]

@@ -1,0 +1,165 @@
+"""A suite's YAML, `extends` resolved and the words' changes made -> a SuiteSpec."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, JsonValue
+
+from ilubench.errors import SpecError, did_you_mean
+from ilubench.loading import load_yaml, merge, task_file, validate
+from ilubench.overrides import Override, PluginLookup, apply
+from ilubench.specs import DataSource, ModelSource, PluginRef, SuiteSpec
+from ilubench.suite_methods import check_methods, variants
+
+__all__ = ["NO_PLUGINS", "load_suite", "read_suite", "suite_variants"]
+
+
+def _no_plugins(group: str, use: str) -> type[BaseModel]:
+    raise SpecError(f"{group} {use!r} cannot be set here")
+
+
+NO_PLUGINS = PluginLookup(_no_plugins, lambda _group, _use: {})
+"""For specs whose fields are no plugins that could be set one by one."""
+
+
+def load_suite(name: str) -> tuple[dict[str, JsonValue], Path]:
+    """Return a suite's raw fields, `extends` resolved, and the file that they came from.
+
+    Raises:
+        SpecError: no such suite or attack, or not YAML.
+    """
+    path = task_file("suites", name)
+    values = _extended("suites", load_yaml(path))
+    attacks = values.get("attacks")
+    if isinstance(attacks, Mapping):
+        values["attacks"] = {
+            key: _extended("attacks", attack) if isinstance(attack, Mapping) else attack
+            for key, attack in attacks.items()
+        }
+    return values, path
+
+
+def read_suite(
+    name: str,
+    overrides: Sequence[Override] = (),
+    data: Sequence[Override] = (),
+    target: ModelSource | None = None,
+) -> tuple[SuiteSpec, Path]:
+    """Return a suite with changes, and the file that it came from.
+
+    Args:
+        name: of a suite, or its file.
+        overrides: what follows `suite.`.
+        data: what follows `data.`: a role's local file, or a field of its source.
+        target: a model in the place of the suite's.
+
+    Raises:
+        SpecError: no such suite or attack, it is wrong, or a change is.
+    """
+    raw, path = load_suite(name)
+    known = validate(SuiteSpec, raw, source=path)  # the file is right before it is changed
+    if target is not None:
+        raw["target"] = {"model": target.model_dump(mode="json")}
+        known = validate(SuiteSpec, raw, source=path)
+    if data:
+        raw = _data_overrides(raw, data)
+    if overrides:
+        raw = _other_weights(raw, overrides)
+        raw = apply(SuiteSpec, raw, overrides, NO_PLUGINS, prefix="suite.")
+    suite = validate(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known
+    check_methods(suite, path)
+    return suite, path
+
+
+def suite_variants(name: str) -> dict[str, PluginRef]:
+    """Return the labels of a suite's `methods`: what each stands for, and its own settings.
+
+    Raises:
+        SpecError: no such suite, or it is wrong.
+    """
+    suite, _ = read_suite(name)
+    return variants(suite)
+
+
+# --- inside ---
+
+
+def _extended(
+    kind: str, values: Mapping[str, JsonValue], below_of: tuple[Path, ...] = ()
+) -> dict[str, JsonValue]:
+    below = values.get("extends")
+    own = {key: value for key, value in values.items() if key != "extends"}
+    if below is None:
+        return own
+    path = task_file(kind, str(below)).resolve()
+    if path in below_of:
+        raise SpecError("extends itself", where=str(path), field="extends", remedy="name another")
+    return merge(_extended(kind, load_yaml(path), (*below_of, path)), own)
+
+
+def _sources(raw: Mapping[str, JsonValue]) -> dict[str, dict[str, Any]]:
+    """Return `data.<place>` -> raw source: roles, those of attacks, the inputs of generators.
+
+    An attack whose role is generated may have a generator of its own name; then its input, which
+    has the rows of the hub, is what a local file stands for.
+    """
+    suite = cast("dict[str, Any]", raw)
+    places = dict(suite.get("data") or {})
+    attacks = {name: attack or {} for name, attack in (suite.get("attacks") or {}).items()}
+    for owner, attack in attacks.items():
+        places |= {f"{owner}.{name}": s for name, s in (attack.get("data") or {}).items()}
+    groups = [suite.get("generators"), *(attack.get("generators") for attack in attacks.values())]
+    for group in groups:
+        for owner, values in (group or {}).items():
+            places |= {f"{owner}.{name}": s for name, s in (values.get("inputs") or {}).items()}
+    return places
+
+
+def _data_overrides(
+    raw: dict[str, JsonValue], overrides: Sequence[Override]
+) -> dict[str, JsonValue]:
+    """Point roles at local files, or set fields of their sources."""
+    places = _sources(raw)
+    for override in overrides:
+        heads = (".".join(override.path[:length]) for length in range(len(override.path), 0, -1))
+        role = next((head for head in heads if head in places), None)
+        if role is None:
+            remedy = did_you_mean(override.key, places)
+            raise SpecError(
+                f"unknown data role {override.key!r}", field=f"data.{override.key}", remedy=remedy
+            )
+        source = places[role]
+        if role == override.key:
+            for name in ("hub", "revision", "subset", "generated"):
+                source.pop(name, None)
+            source["path"] = override.text
+        else:
+            change = override.below(role.count(".") + 1)
+            prefix = f"data.{role}."
+            source.update(apply(DataSource, source, (change,), NO_PLUGINS, prefix=prefix))
+    return raw
+
+
+def _other_weights(
+    raw: dict[str, JsonValue], overrides: Sequence[Override]
+) -> dict[str, JsonValue]:
+    """Drop where the suite's models come from when the overrides say another place.
+
+    Other weights bring their own tokenizer: the suite's stays only where the overrides speak of it.
+    """
+    places = ("hub", "path", "packaged")
+    old = (*places, "revision", "sha256", "license", "gated")
+    changed: dict[str, JsonValue] = {}
+    for name in ("target", "retrain"):
+        told = {o.path[1:] for o in overrides if o.path[0] == name}
+        given = dict(cast("Mapping[str, Any]", raw.get(name) or {}))
+        if any(("model", place) in told for place in places) and all(
+            path[:1] != ("tokenizer",) for path in told
+        ):
+            given.pop("tokenizer", None)
+        for part in ("model", "tokenizer"):
+            if given.get(part) and any((part, place) in told for place in places):
+                given[part] = {k: value for k, value in given[part].items() if k not in old}
+        changed |= {name: given} if given else {}
+    return {**raw, **changed}
