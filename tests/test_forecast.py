@@ -9,58 +9,22 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from cases import CASES, OWN_LOOP, Making, data_for, fresh, make
 from runs import SUITE, command, made
-from test_measured import read
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from ilubench.experiment import Experiment, load_suite, resolve
+from ilubench.experiment import load_suite, resolve
 from ilubench.forecast.anatomy import _built, anatomy_of
 from ilubench.forecast.asking import CountingEngine
 from ilubench.forecast.devices import CARDS, card_named, card_of
 from ilubench.forecast.history import finished_jobs
-from ilubench.forecast.inputs import Inputs, offline
-from ilubench.forecast.lengths import Lengths, group, stated
+from ilubench.forecast.inputs import offline
 from ilubench.forecast.memory import Load, leaner, peak
-from ilubench.forecast.passes import Setting, method_work
 from ilubench.forecast.speed import Sample, fitted
-from ilubench.forecast.work import Work
-from ilubench.identity import seed_for
-from ilubench.interfaces import Dataset, SamplingSpec
+from ilubench.interfaces import SamplingSpec
 from ilubench.models import recipe_config
 from ilubench.overrides import parse
-from ilubench.planning import make_bench
-from ilubench.specs import DataSource, MemorySpec, ModelSource, RunSpec, SuiteSpec
-from ilubench.stages.cost import Passes
+from ilubench.specs import MemorySpec, ModelSource, RunSpec, SuiteSpec
 from ilubench.testing import make_tokenizer
-
-MEASURED = Path(__file__).parents[1] / "leaderboards" / "mini" / "measured"
-COUNTED = (
-    "dpo",
-    "elm",
-    "graddiff",
-    "idk",
-    "ilu-multi",
-    "lat",
-    "rr",
-    "sam",
-    "simnpo",
-    "task_vector",
-)
-"""Result sets whose cost has passes: recorded before `plan` was written."""
-
-RECORDED = (
-    *("graddiff", "simnpo", "elm", "rr", "sam", "rmu", "ilu-rr", "ilu-rmu", "ilu-sam", "ilu-lat"),
-    *("npo-batch_mean", "ilu-batch_mean", "ilu-elementwise-split", "ilu-params-split"),
-)
-"""Cases whose passes are those of a result set, or of cases that are left: not trained here."""
-
-PASSES = ("forward_tokens", "backward_tokens", "forward_passes", "backward_passes")
-PROBE = {"forward_tokens": 4, "forward_passes": 2, "backward_tokens": 0, "backward_passes": 0}
-"""The two short forwards, once a model, that find out what its head does."""
-
-LOOSE = {"tar": 0.02, "tar-npo": 0.02}
-"""TAR draws its attacks' batches anew each step; the plan has the like of them."""
 
 ZEPHYR: dict[str, Any] = {
     "model_type": "mistral",
@@ -71,103 +35,6 @@ ZEPHYR: dict[str, Any] = {
     "num_key_value_heads": 8,
     "vocab_size": 32000,
 }
-
-
-# --------------------------------------------------------------------------- work
-
-
-def lengths(dataset: Dataset) -> Lengths:
-    return Lengths(
-        tuple(len(item.input_ids) for item in dataset),
-        tuple(sum(item.loss_mask) for item in dataset),
-        tuple(item.loss_mask.index(True) for item in dataset),
-        "counted",
-    )
-
-
-@pytest.mark.parametrize("name", [name for name in (*CASES, *OWN_LOOP) if name not in RECORDED])
-def test_passes_are_those_that_training_makes(name: str, context: Making) -> None:
-    """Methods and their variants, trained for real on two layers in micro-batches."""
-    micro = 4 if name == "dpo" else 2  # it leaves out micro-batches in which no item has a prompt
-    method, model, passes = make(name, micro_batch=micro, steps=2), fresh(), Passes()
-    data, job = data_for(method), context()
-    with passes.counting(model):
-        method.unlearn(model, data, job)
-    tokenizer = make_tokenizer()
-    setting = Setting(
-        anatomy_of(model.config),
-        lengths(data.forget),
-        lengths(data.retain),
-        {name: lengths(found) for name, found in data.environments.items()},
-        job.seed,
-        lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
-    )
-    found = method_work(method, setting)
-    assert found.known
-    counted = passes.take()
-    for field in PASSES:
-        told, actual = getattr(found.work, field), counted[field]
-        if name in LOOSE:
-            assert abs(told - actual) <= PROBE[field] + LOOSE[name] * actual, field
-        else:
-            assert actual - told in (0, PROBE[field]), field
-    trained = sum(p.numel() for n, p in model.named_parameters() if _trained(method, n))
-    assert found.trained == trained
-
-
-def _trained(method: Any, name: str) -> bool:
-    from fnmatch import fnmatch
-
-    return not method.trainable or any(fnmatch(name, pattern) for pattern in method.trainable)
-
-
-@pytest.fixture(scope="module")
-def mini() -> Inputs:
-    return Inputs(make_bench(resolve(parse(["suite=mini"]))), "given")
-
-
-@pytest.mark.parametrize("name", COUNTED)
-def test_passes_are_those_that_result_sets_recorded(name: str, mini: Inputs) -> None:
-    """On the mini suite's text: batches in their real order, padding included."""
-    record, experiment = read(MEASURED / name)
-    total = Work()
-    for seed in record.seeds:
-        total += method_work(experiment.method, _setting(mini, experiment, seed)).work
-    each = total.times(1 / len(record.seeds))
-    assert each.steps == record.cost["steps"]
-    for field in PASSES[:2]:
-        assert getattr(each, field) == pytest.approx(record.cost[field], rel=3e-3), field
-
-
-def _setting(mini: Inputs, experiment: Experiment, seed: int) -> Setting:
-    suite = experiment.suite
-    environments = {
-        name: mini.lengths((experiment.environment_role(name),))
-        for name in experiment.method.environment_names()
-    }
-    forget, retain = mini.lengths(suite.forget), mini.lengths(suite.retain)
-    role_seed = seed_for(seed, "unlearn")
-    return Setting(mini.anatomy, forget, retain, environments, role_seed, mini.words)
-
-
-def test_batches_are_padded_to_their_longest() -> None:
-    some = Lengths((2, 4, 6, 8), (1, 1, 1, 1), (1, 1, 1, 1), "counted")
-    whole = group(some, (0, "train"), steps=3, count=4, micro=None)
-    assert (whole.batches, whole.tokens, whole.largest, whole.longest) == (3, 3 * 32, 32, 4)
-    assert whole.squares == 3 * 4 * 64
-    cut = group(some, (0, "train"), steps=3, count=4, micro=2)
-    assert (cut.batches, cut.tokens, cut.largest) == (6, 3 * (8 + 16), 16)  # like with like
-    # more steps than are made up: like those
-    many = group(some, (0, "train"), steps=4000, count=4, micro=None)
-    assert many.tokens == 4000 * 32
-
-
-@pytest.mark.parametrize(
-    ("overlong", "expected"), [("truncate", (50,) * 3), ("windows", (41, 41, 41) * 3)]
-)
-def test_stated_lengths_are_cut_as_the_suite_cuts(overlong: str, expected: tuple[int, ...]) -> None:
-    source = DataSource(path="x", overlong=overlong)
-    assert stated(source, 50, rows=3, tokens=120).tokens == expected
 
 
 # --------------------------------------------------------------------------- the model

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ilubench.errors import AccessError, DataError, IlubenchError
 from ilubench.forecast.anatomy import Anatomy, anatomy_of
 from ilubench.forecast.asking import asked_of, stated_asking
-from ilubench.forecast.lengths import MOST_ROWS, Lengths, counted, evenly, joined, stated
+from ilubench.forecast.lengths import MOST_ROWS, counted, evenly, joined, stated
 from ilubench.forecast.work import Asking
-from ilubench.interfaces import Row, Scorer
+from ilubench.interfaces import Lengths, Row, Scorer
 from ilubench.models import recipe_config
 from ilubench.specs import DataSource
 from ilubench.stages.workbench import Workbench

@@ -8,10 +8,10 @@ from ilubench.forecast.anatomy import Anatomy
 from ilubench.forecast.inputs import Inputs
 from ilubench.forecast.lengths import Group
 from ilubench.forecast.memory import Load
-from ilubench.forecast.passes import MethodWork, Setting, fine_tuning, method_work
+from ilubench.forecast.passes import MethodWork, fine_tuning, method_work
 from ilubench.forecast.work import Asking, Work
 from ilubench.identity import seed_for
-from ilubench.interfaces import PromptAttack, WeightAttack
+from ilubench.interfaces import PromptAttack, Sizes, WeightAttack
 from ilubench.planning import Job, whose
 from ilubench.specs import MemorySpec, RecipeSpec, TrainSpec
 from ilubench.training.checkpointing import LARGE
@@ -121,17 +121,20 @@ class Demands:
             name: self._inputs.lengths((experiment.environment_role(name),))
             for name in method.environment_names()
         }
-        setting = Setting(
-            self.anatomy,
+        sizes = Sizes(
             self._inputs.lengths(suite.forget),
             self._inputs.lengths(suite.retain),
             environments,
+            self.anatomy.layers,
+            self.anatomy.lowest,
             seed_for(seed, "unlearn"),
             self._inputs.words,
         )
         spec = getattr(method, "train", None)
         return self._trained(
-            method_work(method, setting), spec if isinstance(spec, TrainSpec) else None, suite.dtype
+            method_work(method, sizes, self.anatomy),
+            spec if isinstance(spec, TrainSpec) else None,
+            suite.dtype,
         )
 
     def _attack(self, attack: Attack, seed: int) -> Demand:
@@ -144,8 +147,7 @@ class Demands:
             roles = tuple(attack.role(role, suite) for role in plugin.roles())
             lengths = self._inputs.lengths(roles)
             stream = (seed_for(seed, "attack", attack.name), "train")
-            work, made = fine_tuning(self.anatomy, lengths, spec, stream)
-            trained = _plain(work, made, self.anatomy)
+            trained = fine_tuning(self.anatomy, lengths, spec, stream)
             told = getattr(plugin, "checkpoints", None)
             checkpoints = len(told(len(lengths))) if callable(told) else _CHECKPOINTS
         asking = self._suite_asking().times(checkpoints - 1)
@@ -208,10 +210,6 @@ class Demands:
 
 
 _WIDTHS = {"float32": 4.0, "bfloat16": 2.0}
-
-
-def _plain(work: Work, made: Group, anatomy: Anatomy) -> MethodWork:
-    return MethodWork(work, anatomy.parameters, 0.0, made.largest, made.longest)
 
 
 def _recomputed(work: Work, memory: MemorySpec, anatomy: Anatomy) -> Work:
