@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,8 @@ from transformers import LlamaConfig, MistralConfig, Qwen2Config
 from ilubench.experiment import load_suite, resolve
 from ilubench.forecast.anatomy import _built, anatomy_of
 from ilubench.forecast.asking import CountingEngine
-from ilubench.forecast.devices import CARDS, card_named, card_of
-from ilubench.forecast.history import finished_jobs
 from ilubench.forecast.inputs import offline
 from ilubench.forecast.memory import Load, leaner, peak
-from ilubench.forecast.speed import Sample, fitted
 from ilubench.interfaces import SamplingSpec
 from ilubench.models import recipe_config
 from ilubench.overrides import parse
@@ -78,82 +74,6 @@ def test_a_shared_prefix_is_asked_once() -> None:
     assert engine.asked.items == 6
     engine.generate([(1, 2), (3,)], SamplingSpec(max_tokens=10))
     assert (engine.asked.written, engine.asked.steps) == (20, 10)
-
-
-# --------------------------------------------------------------------------- speed
-
-
-def jobs(count: int, noise: Sequence[float] = (1.0,)) -> list[Sample]:
-    """Return jobs of unlike shapes that take 2 s, 3 s, .5 s and .1 s a unit."""
-    found = []
-    for n in range(count):
-        features = (10.0 + n, 12.0 + (n * 7) % 5, 5.0 + (n * 3) % 4, 1.0 + n % 2)
-        seconds = sum(a * b for a, b in zip(features, (2.0, 3.0, 0.5, 0.1), strict=True))
-        found.append(Sample(features, seconds * noise[n % len(noise)]))
-    return found
-
-
-def test_rates_explain_finished_jobs() -> None:
-    rates = fitted(jobs(12), 2, "12 jobs", "measured")
-    assert rates is not None
-    for job in jobs(20):
-        assert rates.seconds(job.features) == pytest.approx(job.seconds, rel=0.1)
-    assert 1.1 < rates.low < 1.2
-    assert 1.1 < rates.high < 1.2
-
-
-def test_a_job_that_was_held_up_counts_little() -> None:
-    rates = fitted([*jobs(12), Sample((11.0, 13.0, 6.0, 1.0), 6000.0)], 2, "", "measured")
-    assert rates is not None
-    for job in jobs(12):
-        assert rates.seconds(job.features) == pytest.approx(job.seconds, rel=0.15)
-
-
-def test_a_single_job_gives_a_scale() -> None:
-    (job,) = jobs(1)
-    rates = fitted([job], 2, "", "measured")
-    assert rates is not None
-    assert rates.seconds(job.features) == pytest.approx(job.seconds, rel=0.05)
-    twice = tuple(2 * feature for feature in job.features)
-    assert rates.seconds(twice) == pytest.approx(2 * job.seconds, rel=0.05)
-    assert rates.high >= 1.5
-    assert fitted([], 2, "", "measured") is None
-
-
-def test_cards_are_known_by_their_device_names() -> None:
-    for told, name in (
-        ("NVIDIA H200", "h200"),
-        ("NVIDIA H100 80GB HBM3", "h100"),
-        ("NVIDIA H100 PCIe", "h100-pcie"),
-        ("NVIDIA A100-SXM4-80GB", "a100"),
-        ("NVIDIA A100-SXM4-40GB", "a100-40"),
-    ):
-        found = card_of(told)
-        assert found is not None
-        assert found.name == name
-    assert card_of("Tesla T4") is None
-    assert all(card_named(card.name) is card for card in CARDS)
-
-
-def test_only_runs_of_the_suite_on_the_device_are_looked_at(tmp_path: Path) -> None:
-    for name, device, key in (
-        ("s-npo-1", "cpu", "a"),
-        ("s-npo-2", "H200", "b"),
-        ("t-x-3", "cpu", "c"),
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "env.json").write_text(json.dumps({"device": device}))
-        plan = {"jobs": [{"stage": "score", "key": key}, {"stage": "score", "key": "broken"}]}
-        (tmp_path / name / "plan.json").write_text(json.dumps(plan))
-        folder = tmp_path / "store" / "score" / key
-        folder.mkdir(parents=True)
-        (folder / "DONE").write_text(json.dumps({"meta": {"stage": "score", "seconds": 2.5}}))
-    broken = tmp_path / "store" / "score" / "broken"
-    broken.mkdir()
-    (broken / "DONE").write_text("{")
-    (found,) = finished_jobs(tmp_path, "s", "cpu")
-    assert (found.stage, found.seconds, found.folder.name) == ("score", 2.5, "a")
-    assert finished_jobs(tmp_path / "nowhere", "s", "cpu") == []
 
 
 # --------------------------------------------------------------------------- memory

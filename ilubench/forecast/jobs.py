@@ -66,6 +66,16 @@ class Demands:
         return self._inputs.anatomy
 
     def of(self, job: Job) -> Demand:
+    @property
+    def moved(self) -> float:
+        """Bytes of weights that a job reads and writes, if it changes all of them."""
+        return self.anatomy.parameters * self.width * 3
+
+    @property
+    def width(self) -> float:
+        """Bytes of a weight."""
+        return _WIDTHS[self._experiment.suite.dtype]
+
         """Return what a job asks for.
 
         Raises:
@@ -163,7 +173,7 @@ class Demands:
             asking=asking,
             checkpoints=checkpoints,
             load=self._load(trained, made_spec, suite.dtype, asking),
-            moved=self.anatomy.parameters * width * 3,
+            moved=self.moved,
             stored=self.anatomy.parameters * width if kept else 0.0,
         )
 
@@ -178,8 +188,7 @@ class Demands:
     def _scored(self, asking: Asking, checkpoints: int) -> Demand:
         dtype = self._experiment.suite.dtype
         load = self._load(MethodWork(), None, dtype, asking)
-        moved = self.anatomy.parameters * _WIDTHS[dtype] * 3 * checkpoints
-        return Demand(Work(), asking, checkpoints, load, moved)
+        return Demand(Work(), asking, checkpoints, load, self.moved * checkpoints)
 
     def _trained(self, made: MethodWork, spec: TrainSpec | None, dtype: str) -> Demand:
         memory, width = self._experiment.run.memory, _WIDTHS[dtype]
