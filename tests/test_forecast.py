@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,24 @@ import yaml
 from runs import SUITE, command, made
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
+from ilubench.attacks.prefix import Prefix
 from ilubench.experiment import load_suite, resolve
 from ilubench.forecast.anatomy import _built, anatomy_of
-from ilubench.forecast.asking import CountingEngine
+from ilubench.forecast.asking import CountingEngine, asked_of
 from ilubench.forecast.inputs import offline
 from ilubench.forecast.memory import Load, leaner, peak
-from ilubench.interfaces import SamplingSpec
+from ilubench.forecast.work import Asking
+from ilubench.interfaces import (
+    BoundPromptAttack,
+    Item,
+    PromptAttack,
+    PromptContext,
+    Row,
+    SamplingSpec,
+)
 from ilubench.models import recipe_config
 from ilubench.overrides import parse
+from ilubench.scorers.nll import AnswerNLL
 from ilubench.specs import MemorySpec, ModelSource, RunSpec, SuiteSpec
 from ilubench.testing import make_tokenizer
 
@@ -76,6 +87,31 @@ def test_a_shared_prefix_is_asked_once() -> None:
     assert (engine.asked.written, engine.asked.steps) == (20, 10)
 
 
+class Twice(PromptAttack):
+    """Asks each item in two ways."""
+
+    def rewrite(self, item: Item, context: PromptContext) -> Sequence[Item]:
+        return [Item(item.id, item.fields, f"{way} {item.before}") for way in ("the", "a a")]
+
+    def reduce(self, scores: Sequence[float]) -> float:
+        return max(scores)
+
+
+def test_a_prompt_attack_asks_more() -> None:
+    """Longer prompts, or several in an item's place."""
+    rows: list[Row] = [{"id": str(n), "q": "the " * (n + 1), "a": "a"} for n in range(3)]
+    scorer = AnswerNLL(data="d", prompt="{q}", completion=" {a}")
+
+    def asked(attack: PromptAttack | None) -> Asking:
+        bound = BoundPromptAttack("told", attack, PromptContext({}, 0)) if attack else None
+        return asked_of(scorer, lambda _: rows, make_tokenizer(), 4, 100, bound)
+
+    plain, longer, twice = (asked(one) for one in (None, Prefix(text="a " * 20), Twice()))
+    assert longer.items == plain.items
+    assert longer.tokens > plain.tokens + 15
+    assert twice.items == 2 * plain.items
+
+
 # --------------------------------------------------------------------------- memory
 
 
@@ -109,6 +145,15 @@ def test_memory_of_a_7b_model() -> None:
     assert copied.weights == 2 * found.weights
     # nothing is trained: the model alone, and the engine
     assert peak(load(trained=0, tokens=0, answers=0), MemorySpec(), anatomy, "cuda").total < 24e9
+
+
+def test_an_attack_within_a_step_has_an_optimizer_of_its_own() -> None:
+    anatomy = anatomy_of(recipe_config(ZEPHYR))
+    few = peak(load(trained=10**9), MemorySpec(), anatomy, "cuda")
+    both = peak(load(trained=10**9, simulated=7_241_732_096), MemorySpec(), anatomy, "cuda")
+    assert few.optimizer == pytest.approx(12e9, rel=1e-3)
+    assert both.optimizer == pytest.approx(12e9 + 86.9e9, rel=1e-3)
+    assert both.gradients == pytest.approx(14.48e9, rel=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -271,6 +316,21 @@ def test_plan_without_data_or_network(far: str) -> None:
     # the forget text is cut: not 5,000 tokens
     unlearn = next(job for job in found["jobs"] if job["label"] == "unlearn npo, seed 0")
     assert unlearn["training"]["backward_tokens"] == 125 * 4 * (512 + 101)
+
+
+@pytest.mark.parametrize(
+    ("words", "each"),
+    [
+        ((), 2 + 4 + 8),
+        (("memory.moments=bfloat16",), 2 + 4 + 4),
+        (("memory.update=stochastic", "memory.moments=bfloat16"), 2 + 4),
+    ],
+)
+def test_saved_state_is_what_the_optimizer_keeps(
+    far: str, words: tuple[str, ...], each: int
+) -> None:
+    told = command("plan", far, "method=npo", "--card", "h100", "--json", *words).json
+    assert told["forecast"]["disk"]["scratch"] == pytest.approx(each * 7_241_732_096)
 
 
 @pytest.mark.parametrize("suite", ["wmdp-cyber", "muse-books"])

@@ -14,6 +14,7 @@ from ilubench.identity import seed_for
 from ilubench.interfaces import PromptAttack, Sizes, WeightAttack
 from ilubench.planning import Job, whose
 from ilubench.specs import MemorySpec, RecipeSpec, TrainSpec
+from ilubench.specs.memory import memory_per_parameter
 from ilubench.training.checkpointing import LARGE
 
 __all__ = ["Demand", "Demands"]
@@ -65,7 +66,6 @@ class Demands:
         """The model's."""
         return self._inputs.anatomy
 
-    def of(self, job: Job) -> Demand:
     @property
     def moved(self) -> float:
         """Bytes of weights that a job reads and writes, if it changes all of them."""
@@ -76,6 +76,7 @@ class Demands:
         """Bytes of a weight."""
         return _WIDTHS[self._experiment.suite.dtype]
 
+    def of(self, job: Job) -> Demand:
         """Return what a job asks for.
 
         Raises:
@@ -96,7 +97,10 @@ class Demands:
             return self._scored(self._suite_asking(), 1)
         assert job.attack is not None
         if isinstance(job.attack.plugin, PromptAttack):
-            return self._scored(self._suite_asking(), 1)
+            asking = Asking()
+            for name, scorer in self._experiment.scorers.items():
+                asking += self._inputs.prompted(name, scorer, job.attack, job.seed)
+            return self._scored(asking, 1)
         return self._attack(job.attack, job.seed)
 
     # ----------------------------------------------------------------- kinds of jobs
@@ -193,6 +197,7 @@ class Demands:
     def _trained(self, made: MethodWork, spec: TrainSpec | None, dtype: str) -> Demand:
         memory, width = self._experiment.run.memory, _WIDTHS[dtype]
         stored = made.trained * width
+        each = memory_per_parameter(memory, "float32" if dtype == "float32" else "bfloat16")
         return Demand(
             _recomputed(made.work, memory, self.anatomy),
             Asking(),
@@ -200,7 +205,7 @@ class Demands:
             self._load(made, spec, dtype, Asking()),
             self.anatomy.parameters * width + 2 * stored,
             stored,
-            made.trained * (width + 8.0 + (4.0 if dtype != "float32" else 0.0)),
+            made.trained * (width + each.master + each.moments),
             made.known,
         )
 
@@ -215,6 +220,7 @@ class Demands:
             "bfloat16" if dtype == "bfloat16" else (spec.precision if spec else dtype),
             self._experiment.suite.score_batch,
             (asking.tokens + asking.written) / items,
+            made.simulated,
         )
 
 
