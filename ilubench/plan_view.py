@@ -98,7 +98,7 @@ def _rows(found: Forecast) -> Iterator[tuple[str, str]]:
     if found.stated:
         yield "stated, approximate", f"sizes of {', '.join(found.stated)}"
     if found.guessed:
-        yield "guessed", f"passes of {', '.join(found.guessed)}: a method not known to `plan`"
+        yield "guessed", f"passes of {', '.join(found.guessed)}: a method that does not tell them"
 
 
 def _time(found: Forecast, opened: int) -> str:

@@ -11,11 +11,15 @@ from typing import cast
 import pytest
 
 from ilubench.experiment import resolve
-from ilubench.interfaces import Method
+from ilubench.forecast.anatomy import anatomy_of
+from ilubench.forecast.passes import method_work
+from ilubench.interfaces import Lengths, Method, Sizes
 from ilubench.overrides import parse
 from ilubench.plugins import find
 from ilubench.scaffold import new_method
-from ilubench.testing import TINY, MethodContract
+from ilubench.stages.cost import Passes
+from ilubench.testing import TINY, MethodContract, facts, known_model, make_tokenizer
+from ilubench.testing.job import make_context
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -101,7 +105,7 @@ def test_its_commands_are_understood(project: Path) -> None:
 
 def test_its_code_holds_to_the_contract(project: Path, tmp_path: Path) -> None:
     (path,) = project.glob("ilubench_*.py")
-    (loss,) = blocks("python")
+    loss, _ = blocks("python")
     before, _, after = path.read_text().partition("    def loss(")
     path.write_text(before + loss + "\n\ndef nll(" + after.partition("\n\ndef nll(")[2])
     kind = cast("type[Method]", find("methods", f"{path}:MyMethod"))
@@ -110,6 +114,33 @@ def test_its_code_holds_to_the_contract(project: Path, tmp_path: Path) -> None:
     subject.test_it_forgets()
     subject.test_it_keeps_what_is_retained()
     subject.test_micro_batches_add_up()
+
+
+def test_the_passes_that_it_tells_are_those_of_the_loss(project: Path) -> None:
+    """With those lines the plan guesses no more."""
+    (path,) = project.glob("ilubench_*.py")
+    _, told = blocks("python")
+    before, mark, after = path.read_text().partition("    def loss(")
+    head = "from ilubench.interfaces import "
+    before = before.replace(head, f"{head}Pass, Sizes\n{head}", 1)
+    kind = cast("type[Method]", find("methods", f"{path}:MyMethod"))
+    telling = path.with_name("telling.py")
+    telling.write_text(before + told + "\n" + mark + after)
+    again = cast("type[Method]", find("methods", f"{telling}:MyMethod"))
+    items = Lengths((4,) * 8, (1,) * 8, (3,) * 8, "counted")
+    model, passes = known_model(), Passes()
+    anatomy = anatomy_of(model.config)
+    sizes = Sizes(items, items, {}, anatomy.layers, anatomy.lowest, 0, len)
+    quiet, found = (
+        method_work(one.model_validate({"train": TINY}), sizes, anatomy) for one in (kind, again)
+    )
+    assert not quiet.known
+    assert found.known
+    with passes.counting(model):
+        again.model_validate({"train": TINY}).unlearn(
+            model, facts(), make_context(make_tokenizer())
+        )
+    assert found.work.backward_passes == passes.take()["backward_passes"] > 0
 
 
 def test_the_message_that_it_quotes_is_the_real_one(project: Path) -> None:

@@ -9,59 +9,30 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from cases import CASES, OWN_LOOP, Making, data_for, fresh, make
 from runs import SUITE, command, made
-from test_measured import read
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from ilubench.experiment import Experiment, resolve
+from ilubench.attacks.prefix import Prefix
+from ilubench.experiment import resolve
 from ilubench.forecast.anatomy import _built, anatomy_of
-from ilubench.forecast.asking import CountingEngine
-from ilubench.forecast.devices import CARDS, card_named, card_of
-from ilubench.forecast.history import finished_jobs
-from ilubench.forecast.inputs import Inputs, offline
-from ilubench.forecast.lengths import Lengths, group, stated
+from ilubench.forecast.asking import CountingEngine, asked_of
+from ilubench.forecast.inputs import offline
 from ilubench.forecast.memory import Load, leaner, peak
-from ilubench.forecast.passes import Setting, method_work
-from ilubench.forecast.speed import Sample, fitted
-from ilubench.forecast.work import Work
-from ilubench.identity import seed_for
-from ilubench.interfaces import Dataset, SamplingSpec
+from ilubench.forecast.work import Asking
+from ilubench.interfaces import (
+    BoundPromptAttack,
+    Item,
+    PromptAttack,
+    PromptContext,
+    Row,
+    SamplingSpec,
+)
 from ilubench.models import recipe_config
 from ilubench.overrides import parse
-from ilubench.planning import make_bench
-from ilubench.specs import DataSource, MemorySpec, ModelSource, RunSpec, SuiteSpec
-from ilubench.stages.cost import Passes
+from ilubench.scorers.nll import AnswerNLL
+from ilubench.specs import MemorySpec, ModelSource, RunSpec, SuiteSpec
 from ilubench.suite_files import load_suite
 from ilubench.testing import make_tokenizer
-
-MEASURED = Path(__file__).parents[1] / "leaderboards" / "mini" / "measured"
-COUNTED = (
-    "dpo",
-    "elm",
-    "graddiff",
-    "idk",
-    "ilu-multi",
-    "lat",
-    "rr",
-    "sam",
-    "simnpo",
-    "task_vector",
-)
-"""Result sets whose cost has passes: recorded before `plan` was written."""
-
-RECORDED = (
-    *("graddiff", "simnpo", "elm", "rr", "sam", "rmu", "ilu-rr", "ilu-rmu", "ilu-sam", "ilu-lat"),
-    *("npo-batch_mean", "ilu-batch_mean", "ilu-elementwise-split", "ilu-params-split"),
-)
-"""Cases whose passes are those of a result set, or of cases that are left: not trained here."""
-
-PASSES = ("forward_tokens", "backward_tokens", "forward_passes", "backward_passes")
-PROBE = {"forward_tokens": 4, "forward_passes": 2, "backward_tokens": 0, "backward_passes": 0}
-"""The two short forwards, once a model, that find out what its head does."""
-
-LOOSE = {"tar": 0.02, "tar-npo": 0.02}
-"""TAR draws its attacks' batches anew each step; the plan has the like of them."""
 
 ZEPHYR: dict[str, Any] = {
     "model_type": "mistral",
@@ -72,103 +43,6 @@ ZEPHYR: dict[str, Any] = {
     "num_key_value_heads": 8,
     "vocab_size": 32000,
 }
-
-
-# --------------------------------------------------------------------------- work
-
-
-def lengths(dataset: Dataset) -> Lengths:
-    return Lengths(
-        tuple(len(item.input_ids) for item in dataset),
-        tuple(sum(item.loss_mask) for item in dataset),
-        tuple(item.loss_mask.index(True) for item in dataset),
-        "counted",
-    )
-
-
-@pytest.mark.parametrize("name", [name for name in (*CASES, *OWN_LOOP) if name not in RECORDED])
-def test_passes_are_those_that_training_makes(name: str, context: Making) -> None:
-    """Methods and their variants, trained for real on two layers in micro-batches."""
-    micro = 4 if name == "dpo" else 2  # it leaves out micro-batches in which no item has a prompt
-    method, model, passes = make(name, micro_batch=micro, steps=2), fresh(), Passes()
-    data, job = data_for(method), context()
-    with passes.counting(model):
-        method.unlearn(model, data, job)
-    tokenizer = make_tokenizer()
-    setting = Setting(
-        anatomy_of(model.config),
-        lengths(data.forget),
-        lengths(data.retain),
-        {name: lengths(found) for name, found in data.environments.items()},
-        job.seed,
-        lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
-    )
-    found = method_work(method, setting)
-    assert found.known
-    counted = passes.take()
-    for field in PASSES:
-        told, actual = getattr(found.work, field), counted[field]
-        if name in LOOSE:
-            assert abs(told - actual) <= PROBE[field] + LOOSE[name] * actual, field
-        else:
-            assert actual - told in (0, PROBE[field]), field
-    trained = sum(p.numel() for n, p in model.named_parameters() if _trained(method, n))
-    assert found.trained == trained
-
-
-def _trained(method: Any, name: str) -> bool:
-    from fnmatch import fnmatch
-
-    return not method.trainable or any(fnmatch(name, pattern) for pattern in method.trainable)
-
-
-@pytest.fixture(scope="module")
-def mini() -> Inputs:
-    return Inputs(make_bench(resolve(parse(["suite=mini"]))), "given")
-
-
-@pytest.mark.parametrize("name", COUNTED)
-def test_passes_are_those_that_result_sets_recorded(name: str, mini: Inputs) -> None:
-    """On the mini suite's text: batches in their real order, padding included."""
-    record, experiment = read(MEASURED / name)
-    total = Work()
-    for seed in record.seeds:
-        total += method_work(experiment.method, _setting(mini, experiment, seed)).work
-    each = total.times(1 / len(record.seeds))
-    assert each.steps == record.cost["steps"]
-    for field in PASSES[:2]:
-        assert getattr(each, field) == pytest.approx(record.cost[field], rel=3e-3), field
-
-
-def _setting(mini: Inputs, experiment: Experiment, seed: int) -> Setting:
-    suite = experiment.suite
-    environments = {
-        name: mini.lengths((experiment.environment_role(name),))
-        for name in experiment.method.environment_names()
-    }
-    forget, retain = mini.lengths(suite.forget), mini.lengths(suite.retain)
-    role_seed = seed_for(seed, "unlearn")
-    return Setting(mini.anatomy, forget, retain, environments, role_seed, mini.words)
-
-
-def test_batches_are_padded_to_their_longest() -> None:
-    some = Lengths((2, 4, 6, 8), (1, 1, 1, 1), (1, 1, 1, 1), "counted")
-    whole = group(some, (0, "train"), steps=3, count=4, micro=None)
-    assert (whole.batches, whole.tokens, whole.largest, whole.longest) == (3, 3 * 32, 32, 4)
-    assert whole.squares == 3 * 4 * 64
-    cut = group(some, (0, "train"), steps=3, count=4, micro=2)
-    assert (cut.batches, cut.tokens, cut.largest) == (6, 3 * (8 + 16), 16)  # like with like
-    # more steps than are made up: like those
-    many = group(some, (0, "train"), steps=4000, count=4, micro=None)
-    assert many.tokens == 4000 * 32
-
-
-@pytest.mark.parametrize(
-    ("overlong", "expected"), [("truncate", (50,) * 3), ("windows", (41, 41, 41) * 3)]
-)
-def test_stated_lengths_are_cut_as_the_suite_cuts(overlong: str, expected: tuple[int, ...]) -> None:
-    source = DataSource(path="x", overlong=overlong)
-    assert stated(source, 50, rows=3, tokens=120).tokens == expected
 
 
 # --------------------------------------------------------------------------- the model
@@ -214,80 +88,29 @@ def test_a_shared_prefix_is_asked_once() -> None:
     assert (engine.asked.written, engine.asked.steps) == (20, 10)
 
 
-# --------------------------------------------------------------------------- speed
+class Twice(PromptAttack):
+    """Asks each item in two ways."""
+
+    def rewrite(self, item: Item, context: PromptContext) -> Sequence[Item]:
+        return [Item(item.id, item.fields, f"{way} {item.before}") for way in ("the", "a a")]
+
+    def reduce(self, scores: Sequence[float]) -> float:
+        return max(scores)
 
 
-def jobs(count: int, noise: Sequence[float] = (1.0,)) -> list[Sample]:
-    """Return jobs of unlike shapes that take 2 s, 3 s, .5 s and .1 s a unit."""
-    found = []
-    for n in range(count):
-        features = (10.0 + n, 12.0 + (n * 7) % 5, 5.0 + (n * 3) % 4, 1.0 + n % 2)
-        seconds = sum(a * b for a, b in zip(features, (2.0, 3.0, 0.5, 0.1), strict=True))
-        found.append(Sample(features, seconds * noise[n % len(noise)]))
-    return found
+def test_a_prompt_attack_asks_more() -> None:
+    """Longer prompts, or several in an item's place."""
+    rows: list[Row] = [{"id": str(n), "q": "the " * (n + 1), "a": "a"} for n in range(3)]
+    scorer = AnswerNLL(data="d", prompt="{q}", completion=" {a}")
 
+    def asked(attack: PromptAttack | None) -> Asking:
+        bound = BoundPromptAttack("told", attack, PromptContext({}, 0)) if attack else None
+        return asked_of(scorer, lambda _: rows, make_tokenizer(), 4, 100, bound)
 
-def test_rates_explain_finished_jobs() -> None:
-    rates = fitted(jobs(12), 2, "12 jobs", "measured")
-    assert rates is not None
-    for job in jobs(20):
-        assert rates.seconds(job.features) == pytest.approx(job.seconds, rel=0.1)
-    assert 1.1 < rates.low < 1.2
-    assert 1.1 < rates.high < 1.2
-
-
-def test_a_job_that_was_held_up_counts_little() -> None:
-    rates = fitted([*jobs(12), Sample((11.0, 13.0, 6.0, 1.0), 6000.0)], 2, "", "measured")
-    assert rates is not None
-    for job in jobs(12):
-        assert rates.seconds(job.features) == pytest.approx(job.seconds, rel=0.15)
-
-
-def test_a_single_job_gives_a_scale() -> None:
-    (job,) = jobs(1)
-    rates = fitted([job], 2, "", "measured")
-    assert rates is not None
-    assert rates.seconds(job.features) == pytest.approx(job.seconds, rel=0.05)
-    twice = tuple(2 * feature for feature in job.features)
-    assert rates.seconds(twice) == pytest.approx(2 * job.seconds, rel=0.05)
-    assert rates.high >= 1.5
-    assert fitted([], 2, "", "measured") is None
-
-
-def test_cards_are_known_by_their_device_names() -> None:
-    for told, name in (
-        ("NVIDIA H200", "h200"),
-        ("NVIDIA H100 80GB HBM3", "h100"),
-        ("NVIDIA H100 PCIe", "h100-pcie"),
-        ("NVIDIA A100-SXM4-80GB", "a100"),
-        ("NVIDIA A100-SXM4-40GB", "a100-40"),
-    ):
-        found = card_of(told)
-        assert found is not None
-        assert found.name == name
-    assert card_of("Tesla T4") is None
-    assert all(card_named(card.name) is card for card in CARDS)
-
-
-def test_only_runs_of_the_suite_on_the_device_are_looked_at(tmp_path: Path) -> None:
-    for name, device, key in (
-        ("s-npo-1", "cpu", "a"),
-        ("s-npo-2", "H200", "b"),
-        ("t-x-3", "cpu", "c"),
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "env.json").write_text(json.dumps({"device": device}))
-        plan = {"jobs": [{"stage": "score", "key": key}, {"stage": "score", "key": "broken"}]}
-        (tmp_path / name / "plan.json").write_text(json.dumps(plan))
-        folder = tmp_path / "store" / "score" / key
-        folder.mkdir(parents=True)
-        (folder / "DONE").write_text(json.dumps({"meta": {"stage": "score", "seconds": 2.5}}))
-    broken = tmp_path / "store" / "score" / "broken"
-    broken.mkdir()
-    (broken / "DONE").write_text("{")
-    (found,) = finished_jobs(tmp_path, "s", "cpu")
-    assert (found.stage, found.seconds, found.folder.name) == ("score", 2.5, "a")
-    assert finished_jobs(tmp_path / "nowhere", "s", "cpu") == []
+    plain, longer, twice = (asked(one) for one in (None, Prefix(text="a " * 20), Twice()))
+    assert longer.items == plain.items
+    assert longer.tokens > plain.tokens + 15
+    assert twice.items == 2 * plain.items
 
 
 # --------------------------------------------------------------------------- memory
@@ -323,6 +146,15 @@ def test_memory_of_a_7b_model() -> None:
     assert copied.weights == 2 * found.weights
     # nothing is trained: the model alone, and the engine
     assert peak(load(trained=0, tokens=0, answers=0), MemorySpec(), anatomy, "cuda").total < 24e9
+
+
+def test_an_attack_within_a_step_has_an_optimizer_of_its_own() -> None:
+    anatomy = anatomy_of(recipe_config(ZEPHYR))
+    few = peak(load(trained=10**9), MemorySpec(), anatomy, "cuda")
+    both = peak(load(trained=10**9, simulated=7_241_732_096), MemorySpec(), anatomy, "cuda")
+    assert few.optimizer == pytest.approx(12e9, rel=1e-3)
+    assert both.optimizer == pytest.approx(12e9 + 86.9e9, rel=1e-3)
+    assert both.gradients == pytest.approx(14.48e9, rel=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -485,6 +317,21 @@ def test_plan_without_data_or_network(far: str) -> None:
     # the forget text is cut: not 5,000 tokens
     unlearn = next(job for job in found["jobs"] if job["label"] == "unlearn npo, seed 0")
     assert unlearn["training"]["backward_tokens"] == 125 * 4 * (512 + 101)
+
+
+@pytest.mark.parametrize(
+    ("words", "each"),
+    [
+        ((), 2 + 4 + 8),
+        (("memory.moments=bfloat16",), 2 + 4 + 4),
+        (("memory.update=stochastic", "memory.moments=bfloat16"), 2 + 4),
+    ],
+)
+def test_saved_state_is_what_the_optimizer_keeps(
+    far: str, words: tuple[str, ...], each: int
+) -> None:
+    told = command("plan", far, "method=npo", "--card", "h100", "--json", *words).json
+    assert told["forecast"]["disk"]["scratch"] == pytest.approx(each * 7_241_732_096)
 
 
 @pytest.mark.parametrize("suite", ["wmdp-cyber", "muse-books"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ilubench.engine.batching import plan
 from ilubench.forecast.work import Asking
 from ilubench.interfaces import (
+    BoundPromptAttack,
     Generation,
     Ids,
     Row,
@@ -94,6 +95,7 @@ def asked_of(
     tokenizer: "PreTrainedTokenizerBase",
     batch_size: int,
     most: int,
+    attack: BoundPromptAttack | None = None,
 ) -> Asking:
     """Return what a scorer asks at one checkpoint.
 
@@ -103,9 +105,11 @@ def asked_of(
         tokenizer: of the model.
         batch_size: sequences at once.
         most: rows of a role that are rendered; of more, so many at equal distances stand for all.
+        attack: rewrites what is asked; None for as it is.
 
     Raises:
         DataError: rows are missing, or do not fit the scorer.
+        CannotApplyError: the scorer cannot apply the attack.
     """
     roles = scorer.item_roles()
     share = 1.0
@@ -122,7 +126,11 @@ def asked_of(
 
     context = ScoreContext(rows=some, publish_text=lambda _: False)
     engine = CountingEngine(tokenizer, batch_size)
-    scorer.build(tokenizer, context).score(engine)
+    bound = scorer.build(tokenizer, context)
+    if attack is None:
+        bound.score(engine)
+    else:
+        bound.score(engine, attack)
     return engine.asked.times(1 / share)
 
 

@@ -7,42 +7,25 @@ from pathlib import Path
 
 from ilubench.experiment import Experiment
 from ilubench.forecast.anatomy import Anatomy
+from ilubench.forecast.calibration import Speeds, calibrated
 from ilubench.forecast.devices import CARDS, Card, card_of
-from ilubench.forecast.history import Finished, finished_jobs
+from ilubench.forecast.history import SCORING, TRAINING, finished_jobs
 from ilubench.forecast.inputs import Inputs
 from ilubench.forecast.jobs import Demand, Demands
 from ilubench.forecast.memory import Peak, leaner, peak
-from ilubench.forecast.speed import (
-    Rates,
-    Sample,
-    assumed,
-    fitted,
-    scoring_features,
-    training_features,
-)
+from ilubench.forecast.speed import DISK, assumed, scoring_features, training_features
 from ilubench.forecast.work import Asking, Work
 from ilubench.planning import Job
 from ilubench.specs import MemorySpec
 from ilubench.stages.workbench import Workbench
 
-__all__ = ["Fit", "Forecast", "JobCost", "Speeds", "calibrated", "estimate", "recorded"]
-
-_DISK = 1e9
-"""Bytes of weights read, hashed or written a second: an assumption."""
+__all__ = ["Fit", "Forecast", "JobCost", "estimate"]
 
 _UPDATE = 32.0
 """Bytes read and written for each updated parameter: weights, gradient, master copy, moments."""
 
 _HOST = 20e9
 """Bytes a second between a card and the machine's memory: an assumption."""
-
-
-@dataclass(frozen=True)
-class Speeds:
-    """Rates of training and scoring; None where nothing tells."""
-
-    training: Rates | None
-    scoring: Rates | None
 
 
 @dataclass(frozen=True)
@@ -155,12 +138,17 @@ def estimate(
     if todo:
         speeds = _speeds(bench, demands, jobs, (card, here), probed)
     memory, kind = experiment.run.memory, "cuda" if card else bench.device.partition(":")[0]
+    first = {
+        name: next((job.key for job in todo if job.stage in stages), "")
+        for name, stages in (("training", TRAINING), ("scoring", SCORING))
+    }
     costs = []
     for job in jobs:
         if job.key in done:
             costs.append(JobCost(job, cached=True))
             continue
-        costs.append(_cost(job, demands, speeds, memory, kind))
+        starts = {name: float(job.key == key) for name, key in first.items()}
+        costs.append(_cost(job, demands, speeds, starts, (memory, kind)))
     open_costs = [cost for cost in costs if not cost.cached]
     seconds, low, high = _total(open_costs)
     largest = max((c.peak for c in open_costs if c.peak), key=lambda p: p.total, default=None)
@@ -226,78 +214,29 @@ def _products(experiment: Experiment) -> str:
     return next((str(s.precision) for s in specs if s is not None), "float32")
 
 
-def calibrated(finished: Sequence[Finished], demands: Demands, jobs: Sequence[Job]) -> Speeds:
-    """Return the rates of finished jobs of the suite.
-
-    An unlearning job counted its own passes. An attack is taken to be the run's own attack of that
-    name where it has as many steps, since its work does not depend on the method.
-
-    Args:
-        finished: jobs of the suite on the device.
-        demands: of the run.
-        jobs: of the run.
-    """
-    attacks = {job.attack.name: job for job in jobs if job.attack is not None}
-    scored = next((job for job in jobs if job.stage == "score"), None)
-    unlearned = next((job for job in jobs if job.stage == "unlearn" and job.who == "method"), None)
-    training: list[Sample] = []
-    scoring: list[Sample] = []
-    anatomy = demands.anatomy
-    for one in finished:
-        trained = one.cost.get("train_seconds", 0.0)
-        if one.stage == "unlearn" and one.cost.get("forward_tokens") and unlearned is not None:
-            work = recorded(one, demands.of(unlearned).training)
-            training.append(Sample(training_features(work, anatomy), trained, one.name))
-        elif one.stage == "attack" and one.name in attacks:
-            demand = demands.of(attacks[one.name])
-            if round(demand.training.steps) != round(one.cost.get("steps", -1)):
-                continue
-            if demand.training.steps:
-                features = training_features(demand.training, anatomy)
-                training.append(Sample(features, trained, one.name))
-            features = scoring_features(demand.asking, demand.checkpoints, anatomy)
-            scoring.append(Sample(features, one.seconds - trained, one.name))
-        elif one.stage == "score" and scored is not None:
-            features = scoring_features(demands.of(scored).asking, 1.0, anatomy)
-            scoring.append(Sample(features, one.seconds, "score"))
-    return Speeds(
-        fitted(training, 2, f"{len(training)} finished jobs of this suite here", "measured"),
-        fitted(scoring, 1, f"{len(scoring)} finished jobs of this suite here", "measured"),
-    )
-
-
-def recorded(one: Finished, like: Work) -> Work:
-    """Return a finished job's work; sequence lengths and answers as in a job of the same data."""
-    cost = one.cost
-    squares = like.forward_squares / like.forward_tokens if like.forward_tokens else 0.0
-    answers = like.forward_answers / like.forward_tokens if like.forward_tokens else 0.0
-    updated = like.updated / like.steps if like.steps else 0.0
-    return Work(
-        cost["steps"],
-        cost["steps"] * updated,
-        cost["forward_passes"],
-        cost["backward_passes"],
-        cost["forward_tokens"],
-        cost["backward_tokens"],
-        cost["forward_tokens"] * squares,
-        cost["backward_tokens"] * squares,
-        cost["forward_tokens"] * answers,
-        cost["backward_tokens"] * answers,
-    )
-
-
-def _cost(job: Job, demands: Demands, speeds: Speeds, memory: MemorySpec, kind: str) -> JobCost:
+def _cost(
+    job: Job,
+    demands: Demands,
+    speeds: Speeds,
+    starts: Mapping[str, float],
+    place: tuple[MemorySpec, str],
+) -> JobCost:
     demand, anatomy = demands.of(job), demands.anatomy
-    most = peak(demand.load, memory, anatomy, kind)
+    most = peak(demand.load, place[0], anatomy, place[1])
     seconds = low = high = 0.0
     known = True
     work, asking = demand.training, demand.asking
+    loads = float(job.stage in ("target", "unlearn"))
     for rates, wanted, features in (
-        (speeds.training, work != Work(), training_features(work, anatomy)),
+        (
+            speeds.training,
+            work != Work() or loads,
+            training_features(work, anatomy, jobs=loads, starts=starts["training"]),
+        ),
         (
             speeds.scoring,
             asking != Asking(),
-            scoring_features(asking, demand.checkpoints, anatomy),
+            scoring_features(asking, demand.checkpoints, anatomy, starts=starts["scoring"]),
         ),
     ):
         if not wanted:
@@ -307,7 +246,7 @@ def _cost(job: Job, demands: Demands, speeds: Speeds, memory: MemorySpec, kind: 
             continue
         part = rates.seconds(features)
         if rates.kind == "assumed":
-            part += demand.moved / _DISK / 2
+            part += demand.moved / DISK / 2
             part += 2 * most.host * work.steps / _HOST if rates is speeds.training else 0.0
         seconds += part
         low += part / rates.low

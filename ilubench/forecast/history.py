@@ -4,9 +4,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["Finished", "finished_jobs"]
+__all__ = ["SCORING", "TRAINING", "Began", "Finished", "finished_jobs"]
+
+Began = Literal["training", "scoring"]
+
+TRAINING, SCORING = ("target", "unlearn", "attack"), ("score", "attack")
+"""Stages of which the first one in a process pays for what the others find."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,7 @@ class Finished:
         seconds: in all.
         cost: what it counted, by name.
         folder: of its artifact.
+        began: what it was the first of in its process: `training`, `scoring`, both or neither.
     """
 
     stage: str
@@ -26,6 +32,7 @@ class Finished:
     seconds: float
     cost: dict[str, float]
     folder: Path
+    began: frozenset[Began] = frozenset()
 
 
 def finished_jobs(out: Path, suite: str, device: str) -> list[Finished]:
@@ -36,18 +43,41 @@ def finished_jobs(out: Path, suite: str, device: str) -> list[Finished]:
         suite: name of the suite whose runs count.
         device: as a run's `env.json` names it: `cpu`, or the card's name.
     """
-    keys: dict[tuple[str, str], None] = {}
+    keys: dict[tuple[str, str], set[Began]] = {}
     for file in sorted(out.glob(f"{suite}-*/plan.json")):
         environment = _read(file.with_name("env.json"))
         if environment.get("device") == device:
             jobs = _read(file).get("jobs")
-            for job in jobs if isinstance(jobs, list) else ():
-                keys[str(job.get("stage")), str(job.get("key"))] = None
+            names = [
+                (str(job.get("stage")), str(job.get("key")))
+                for job in (jobs if isinstance(jobs, list) else ())
+            ]
+            for name in names:
+                keys.setdefault(name, set())
+            for name, began in _first(names, file.with_name("status.json")):
+                keys[name].add(began)
     return list(_found(out / "store", keys))
 
 
-def _found(store: Path, keys: dict[tuple[str, str], None]) -> Iterator[Finished]:
-    for stage, key in keys:
+def _first(names: list[tuple[str, str]], status: Path) -> Iterator[tuple[tuple[str, str], Began]]:
+    """Yield the jobs that were the first of their kind in a run's process, which did what it says.
+
+    `none` and its like load a model and train nothing; that is told by what they counted.
+    """
+    states = _read(status).get("states")
+    done = [n for n in names if isinstance(states, dict) and states.get(n[1]) == "done"]
+    kinds: tuple[tuple[Began, tuple[str, ...]], ...] = (
+        ("training", TRAINING),
+        ("scoring", SCORING),
+    )
+    for began, stages in kinds:
+        first = next((name for name in done if name[0] in stages), None)
+        if first is not None:
+            yield first, began
+
+
+def _found(store: Path, keys: dict[tuple[str, str], set[Began]]) -> Iterator[Finished]:
+    for (stage, key), began in keys.items():
         folder = store / stage / key
         meta = _read(folder / "DONE").get("meta")
         if not isinstance(meta, dict) or not isinstance(meta.get("seconds"), int | float):
@@ -59,7 +89,7 @@ def _found(store: Path, keys: dict[tuple[str, str], None]) -> Iterator[Finished]
             if isinstance(value, int | float)
         }
         name = str(meta.get("method") or meta.get("attack") or "")
-        yield Finished(stage, name, float(meta["seconds"]), counted, folder)
+        yield Finished(stage, name, float(meta["seconds"]), counted, folder, frozenset(began))
 
 
 def _read(path: Path) -> dict[str, Any]:

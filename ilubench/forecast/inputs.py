@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ilubench.errors import AccessError, DataError, IlubenchError
+from ilubench.errors import AccessError, CannotApplyError, DataError, IlubenchError
+from ilubench.experiment import Attack
 from ilubench.forecast.anatomy import Anatomy, anatomy_of
 from ilubench.forecast.asking import asked_of, stated_asking
-from ilubench.forecast.lengths import MOST_ROWS, Lengths, counted, evenly, joined, stated
+from ilubench.forecast.lengths import MOST_ROWS, counted, evenly, joined, stated
 from ilubench.forecast.work import Asking
-from ilubench.interfaces import Row, Scorer
+from ilubench.interfaces import Lengths, Row, Scorer
 from ilubench.models import recipe_config
 from ilubench.specs import DataSource
+from ilubench.stages.prompting import bind
 from ilubench.stages.workbench import Workbench
 from ilubench.tables import Tables
 
@@ -173,6 +175,34 @@ class Inputs:
         if name not in self._asked:
             self._asked[name] = self._count(scorer, owner)
         return self._asked[name]
+
+    def prompted(self, name: str, scorer: Scorer, attack: Attack, seed: int) -> Asking:
+        """Return what a scorer of the suite asks as a prompt attack asks it: longer, or more often.
+
+        Nothing where it cannot apply the attack; as without it where the data are not at hand.
+
+        Args:
+            name: of the scorer.
+            scorer: of the suite.
+            attack: on prompts.
+            seed: of the job.
+
+        Raises:
+            DataError: as `asked`.
+        """
+        plain, key = self.asked(name, scorer), f"{attack.name}: {name}"
+        if key not in self._asked:
+            self._asked[key] = plain
+            if self.tokenizer is not None:
+                rows, batch = self._bench.tables.rows, self._bench.suite.score_batch
+                with contextlib.suppress(AccessError):
+                    bound = bind(self._bench, attack, seed)
+                    try:
+                        found = asked_of(scorer, rows, self.tokenizer, batch, MOST_ROWS, bound)
+                    except CannotApplyError:
+                        found = Asking()
+                    self._asked[key] = found
+        return self._asked[key]
 
     def _count(self, scorer: Scorer, owner: Any) -> Asking:  # noqa: ANN401
         suite, tables = self._bench.suite, self._bench.tables

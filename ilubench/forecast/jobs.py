@@ -8,12 +8,13 @@ from ilubench.forecast.anatomy import Anatomy
 from ilubench.forecast.inputs import Inputs
 from ilubench.forecast.lengths import Group
 from ilubench.forecast.memory import Load
-from ilubench.forecast.passes import MethodWork, Setting, fine_tuning, method_work
+from ilubench.forecast.passes import MethodWork, fine_tuning, method_work
 from ilubench.forecast.work import Asking, Work
 from ilubench.identity import seed_for
-from ilubench.interfaces import PromptAttack, WeightAttack
+from ilubench.interfaces import PromptAttack, Sizes, WeightAttack
 from ilubench.planning import Job, whose
 from ilubench.specs import MemorySpec, RecipeSpec, TrainSpec
+from ilubench.specs.memory import memory_per_parameter
 from ilubench.training.checkpointing import LARGE
 
 __all__ = ["Demand", "Demands"]
@@ -65,6 +66,16 @@ class Demands:
         """The model's."""
         return self._inputs.anatomy
 
+    @property
+    def moved(self) -> float:
+        """Bytes of weights that a job reads and writes, if it changes all of them."""
+        return self.anatomy.parameters * self.width * 3
+
+    @property
+    def width(self) -> float:
+        """Bytes of a weight."""
+        return _WIDTHS[self._experiment.suite.dtype]
+
     def of(self, job: Job) -> Demand:
         """Return what a job asks for.
 
@@ -86,7 +97,10 @@ class Demands:
             return self._scored(self._suite_asking(), 1)
         assert job.attack is not None
         if isinstance(job.attack.plugin, PromptAttack):
-            return self._scored(self._suite_asking(), 1)
+            asking = Asking()
+            for name, scorer in self._experiment.scorers.items():
+                asking += self._inputs.prompted(name, scorer, job.attack, job.seed)
+            return self._scored(asking, 1)
         return self._attack(job.attack, job.seed)
 
     # ----------------------------------------------------------------- kinds of jobs
@@ -121,17 +135,20 @@ class Demands:
             name: self._inputs.lengths((experiment.environment_role(name),))
             for name in method.environment_names()
         }
-        setting = Setting(
-            self.anatomy,
+        sizes = Sizes(
             self._inputs.lengths(suite.forget),
             self._inputs.lengths(suite.retain),
             environments,
+            self.anatomy.layers,
+            self.anatomy.lowest,
             seed_for(seed, "unlearn"),
             self._inputs.words,
         )
         spec = getattr(method, "train", None)
         return self._trained(
-            method_work(method, setting), spec if isinstance(spec, TrainSpec) else None, suite.dtype
+            method_work(method, sizes, self.anatomy),
+            spec if isinstance(spec, TrainSpec) else None,
+            suite.dtype,
         )
 
     def _attack(self, attack: Attack, seed: int) -> Demand:
@@ -144,8 +161,7 @@ class Demands:
             roles = tuple(attack.role(role, suite) for role in plugin.roles())
             lengths = self._inputs.lengths(roles)
             stream = (seed_for(seed, "attack", attack.name), "train")
-            work, made = fine_tuning(self.anatomy, lengths, spec, stream)
-            trained = _plain(work, made, self.anatomy)
+            trained = fine_tuning(self.anatomy, lengths, spec, stream)
             told = getattr(plugin, "checkpoints", None)
             checkpoints = len(told(len(lengths))) if callable(told) else _CHECKPOINTS
         asking = self._suite_asking().times(checkpoints - 1)
@@ -161,7 +177,7 @@ class Demands:
             asking=asking,
             checkpoints=checkpoints,
             load=self._load(trained, made_spec, suite.dtype, asking),
-            moved=self.anatomy.parameters * width * 3,
+            moved=self.moved,
             stored=self.anatomy.parameters * width if kept else 0.0,
         )
 
@@ -176,12 +192,12 @@ class Demands:
     def _scored(self, asking: Asking, checkpoints: int) -> Demand:
         dtype = self._experiment.suite.dtype
         load = self._load(MethodWork(), None, dtype, asking)
-        moved = self.anatomy.parameters * _WIDTHS[dtype] * 3 * checkpoints
-        return Demand(Work(), asking, checkpoints, load, moved)
+        return Demand(Work(), asking, checkpoints, load, self.moved * checkpoints)
 
     def _trained(self, made: MethodWork, spec: TrainSpec | None, dtype: str) -> Demand:
         memory, width = self._experiment.run.memory, _WIDTHS[dtype]
         stored = made.trained * width
+        each = memory_per_parameter(memory, "float32" if dtype == "float32" else "bfloat16")
         return Demand(
             _recomputed(made.work, memory, self.anatomy),
             Asking(),
@@ -189,7 +205,7 @@ class Demands:
             self._load(made, spec, dtype, Asking()),
             self.anatomy.parameters * width + 2 * stored,
             stored,
-            made.trained * (width + 8.0 + (4.0 if dtype != "float32" else 0.0)),
+            made.trained * (width + each.master + each.moments),
             made.known,
         )
 
@@ -204,14 +220,11 @@ class Demands:
             "bfloat16" if dtype == "bfloat16" else (spec.precision if spec else dtype),
             self._experiment.suite.score_batch,
             (asking.tokens + asking.written) / items,
+            made.simulated,
         )
 
 
 _WIDTHS = {"float32": 4.0, "bfloat16": 2.0}
-
-
-def _plain(work: Work, made: Group, anatomy: Anatomy) -> MethodWork:
-    return MethodWork(work, anatomy.parameters, 0.0, made.largest, made.longest)
 
 
 def _recomputed(work: Work, memory: MemorySpec, anatomy: Anatomy) -> Work:

@@ -1,13 +1,15 @@
 """How long training sequences are: counted, counted on some rows, or as stated."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from functools import reduce
+from typing import TYPE_CHECKING
 
 from ilubench import data as training_data
 from ilubench.data import Stream
-from ilubench.interfaces import Example, Row
+from ilubench.interfaces import Dataset, Drawn, Lengths, Row
 from ilubench.specs import DataSource
 from ilubench.tables import Tables, render
 
@@ -17,16 +19,13 @@ if TYPE_CHECKING:
 __all__ = [
     "MOST_ROWS",
     "Group",
-    "Lengths",
-    "Origin",
     "counted",
-    "group",
+    "drawn",
     "in_order",
     "joined",
+    "lengths_of",
     "stated",
 ]
-
-Origin = Literal["counted", "sampled", "stated"]
 
 MOST_ROWS = 2000
 """Rows of a role that are tokenised; of more, so many are taken at equal distances."""
@@ -36,36 +35,6 @@ _STEPS = 400
 
 _CHARACTERS = 4.0
 """Characters a token, where there is no tokenizer yet."""
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Training sequences by their lengths.
-
-    Attributes:
-        tokens: of each sequence.
-        answers: target tokens of each.
-        prompts: tokens of each before the first target.
-        origin: `counted`; `sampled`, counted on some rows which the others are taken to be like; or
-            `stated` in the suite, or from characters where there is no tokenizer.
-    """
-
-    tokens: tuple[int, ...]
-    answers: tuple[int, ...]
-    prompts: tuple[int, ...]
-    origin: Origin
-
-    def __len__(self) -> int:
-        """How many sequences."""
-        return len(self.tokens)
-
-    def some(self, places: Sequence[int]) -> "Lengths":
-        """Return some of the sequences, without those that have no tokens."""
-        kept = [at for at in places if self.tokens[at]]
-        tokens, answers, prompts = (
-            tuple(values[at] for at in kept) for values in (self.tokens, self.answers, self.prompts)
-        )
-        return Lengths(tokens, answers, prompts, self.origin)
 
 
 @dataclass(frozen=True)
@@ -116,39 +85,26 @@ class Group:
         )
 
 
-def group(
-    lengths: Lengths,
-    stream: tuple[int, str],
-    steps: int,
-    count: int,
-    micro: int | None,
-    beside: Lengths | None = None,
-) -> Group:
-    """Return what `steps` batches of ``count`` sequences come to, in the order of training.
-
-    Args:
-        lengths: of the data set.
-        stream: seed and name of its order.
-        steps: of the training.
-        count: sequences a step.
-        micro: sequences at once; all, when None.
-        beside: what is run in the items' place, item by item; one without tokens is left out.
-    """
-    if not steps or not count or not len(lengths):
+def drawn(batches: Drawn) -> Group:
+    """Return what the batches of a loop come to, in the order of training."""
+    items, steps, count = batches.items, batches.steps, batches.count
+    if not steps or not count or not len(items):
         return Group()
-    order = Stream(len(lengths), *stream)
-    made, size, run = min(steps, _STEPS), micro or count, beside or lengths
+    order = Stream(len(items), batches.seed, batches.stream)
+    made, size, run = min(steps, _STEPS), batches.micro or count, batches.run or items
     total = Group()
     for step in range(made):
-        chosen = sorted(order.step(step, count), key=lambda at: (lengths.tokens[at], at))
+        chosen = sorted(order.step(step, count), key=lambda at: (items.tokens[at], at))
         for start in range(0, count, size):
             total = total.with_batch(run, chosen[start : start + size])
     return total.times(steps / made)
 
 
-def in_order(lengths: Lengths, size: int) -> Group:
-    """Return the batches of a data set from its shortest to its longest item, each once."""
-    places = sorted(range(len(lengths)), key=lambda at: lengths.tokens[at])
+def in_order(lengths: Lengths, size: int, *, shortest_first: bool = True) -> Group:
+    """Return the batches of a data set, each item once."""
+    places = list(range(len(lengths)))
+    if shortest_first:
+        places.sort(key=lambda at: lengths.tokens[at])
     total = Group()
     for start in range(0, len(places), size):
         total = total.with_batch(lengths, places[start : start + size])
@@ -193,20 +149,20 @@ def counted(
     some = _Some(tables, MOST_ROWS)
     if tokenizer is None:
         return _from_characters(some, role, len(rows), max_length)
-    made = training_data.examples(some, (role,), tokenizer, max_length)
-    found = Lengths(
-        tuple(len(item.input_ids) for item in made),
-        tuple(sum(item.loss_mask) for item in made),
-        tuple(_prompt(item) for item in made),
-        "counted",
-    )
+    found = lengths_of(training_data.examples(some, (role,), tokenizer, max_length))
     if len(rows) <= MOST_ROWS:
         return found
-    return _stretched(found, round(len(made) * len(rows) / MOST_ROWS))
+    return _stretched(found, round(len(found) * len(rows) / MOST_ROWS))
 
 
-def _prompt(item: Example) -> int:
-    return item.loss_mask.index(True)
+def lengths_of(dataset: Dataset) -> Lengths:
+    """Return the lengths of training examples."""
+    return Lengths(
+        tuple(len(item.input_ids) for item in dataset),
+        tuple(sum(item.loss_mask) for item in dataset),
+        tuple(item.loss_mask.index(True) for item in dataset),
+        "counted",
+    )
 
 
 def _stretched(some: Lengths, count: int) -> Lengths:
@@ -270,11 +226,4 @@ def stated(source: DataSource, max_length: int, rows: int, tokens: float) -> Len
 
 def joined(parts: Sequence[Lengths]) -> Lengths:
     """Return several roles' sequences, one role after the other."""
-    origins: set[Origin] = {part.origin for part in parts}
-    weakest: Origin = next((o for o in ("stated", "sampled") if o in origins), "counted")
-    return Lengths(
-        tuple(n for part in parts for n in part.tokens),
-        tuple(n for part in parts for n in part.answers),
-        tuple(n for part in parts for n in part.prompts),
-        weakest,
-    )
+    return reduce(operator.add, parts, Lengths((), (), (), "counted"))

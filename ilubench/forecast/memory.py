@@ -34,6 +34,7 @@ class Load:
         precision: of the products.
         batch: sequences scored at once.
         prompt: tokens of a scored sequence, what is written included.
+        simulated: parameters that a second optimizer changes, of attacks within a step.
     """
 
     trained: int
@@ -44,6 +45,7 @@ class Load:
     precision: str
     batch: int
     prompt: float
+    simulated: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,19 @@ def peak(load: Load, memory: MemorySpec, anatomy: Anatomy, device: str) -> Peak:
     """
     share = load.trained / anatomy.parameters
     per = memory_per_parameter(memory, cast("DType", load.dtype), share)
+    attack = memory_per_parameter(
+        memory, cast("DType", load.dtype), load.simulated / anatomy.parameters
+    )
+    optimizers = (per, attack) if load.tokens else ()
     width = 4.0 if load.dtype == "float32" else 2.0
     narrow = 2.0 if load.precision == "bfloat16" else width
     checkpointed = memory.checkpointing
     if checkpointed is None:
         checkpointed = anatomy.parameters > LARGE
-    # of a layer, a position: norms in float32, projections, rotated, attention's output, the MLP's
+    # of a layer, a position: norms, projections, rotated, attention's output, the MLP's; narrower
+    # types have the norms' inputs in float32 besides
     layer = narrow * (8 * anatomy.hidden + 3 * anatomy.keys + 4 * anatomy.inner)
-    layer += 4.0 * 2 * anatomy.hidden
+    layer += 4.0 * 2 * anatomy.hidden if narrow < 4.0 else 0.0
     states = narrow * anatomy.hidden
     kept = anatomy.layers * states + layer if checkpointed else anatomy.layers * layer
     together = min(load.answers, LOGITS // anatomy.vocabulary)
@@ -106,13 +113,13 @@ def peak(load: Load, memory: MemorySpec, anatomy: Anatomy, device: str) -> Peak:
     engine = written + read + min(LOGITS, load.batch * anatomy.vocabulary) * 8.0
     return Peak(
         anatomy.parameters * per.weights + load.copies * load.trained * width,
-        anatomy.parameters * per.gradients if load.tokens else 0.0,
-        anatomy.parameters * (per.device - per.weights - per.gradients) if load.tokens else 0.0,
+        anatomy.parameters * max(per.gradients, attack.gradients) if load.tokens else 0.0,
+        sum(anatomy.parameters * (one.device - one.weights - one.gradients) for one in optimizers),
         load.tokens * kept + cast_weights,
         logits,
         engine,
         _CONTEXT if device == "cuda" else 0.0,
-        anatomy.parameters * per.host,
+        sum(anatomy.parameters * one.host for one in optimizers),
     )
 
 

@@ -9,8 +9,9 @@ from pydantic import JsonValue
 from ilubench.engine.choice import Choice, choose
 from ilubench.errors import AccessError, DataError
 from ilubench.experiment import Experiment
+from ilubench.forecast.calibration import Speeds
 from ilubench.forecast.devices import card_named
-from ilubench.forecast.estimate import Forecast, Speeds, estimate
+from ilubench.forecast.estimate import Forecast, estimate
 from ilubench.forecast.inputs import offline
 from ilubench.forecast.probe import probe
 from ilubench.forecast.sources import Source, sources

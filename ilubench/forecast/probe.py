@@ -8,8 +8,8 @@ import torch
 
 from ilubench.data import collate, to_device
 from ilubench.forecast.anatomy import Anatomy, anatomy_of
-from ilubench.forecast.estimate import Speeds
-from ilubench.forecast.speed import Rates
+from ilubench.forecast.calibration import Speeds
+from ilubench.forecast.speed import FIXED, IMPORTS, Rates, load_seconds
 from ilubench.interfaces import Batch, SamplingSpec
 from ilubench.losses import token_nll
 from ilubench.models import answer_logits
@@ -39,7 +39,8 @@ def probe(bench: Workbench, target: str) -> Speeds:
     """Return the rates that the target model reaches here, on sequences of the forget set.
 
     Forward and backward passes of a batch and of two tokens, an update by plain AdamW, a batch of
-    prompts that is read, and some tokens that are written. The weights are thrown away.
+    prompts that is read, and some tokens that are written. What a job loads and what a process
+    imports are assumed. The weights are thrown away.
 
     Args:
         bench: of the run.
@@ -107,13 +108,15 @@ def _training(bench: Workbench, model: "PreTrainedModel", anatomy: Anatomy, batc
     optimizer = torch.optim.AdamW(layer, lr=0.0, fused=True)
     update = _seconds(bench, optimizer.step) / sum(p.numel() for p in layer)
     model.zero_grad(set_to_none=True)
+    moved = 3.0 * sum(p.numel() * p.element_size() for p in model.parameters())
     tokens, width = batch.input_ids.numel(), batch.input_ids.shape[1]
     flops = anatomy.flops(tokens, tokens * width, batch.tokens)
     # `little` is hardly more than starting kernels: three passes' worth, as features count them
     a_pass = little / 3
     down = max(ahead - a_pass, 0.5 * ahead) / flops
     up = max(both - ahead - 2 * a_pass, 0.5 * (both - ahead), 0.1 * ahead) / (2.0 * flops)
-    return Rates((down, up, a_pass, update), _LOW, _HIGH, "a probe of the model here", "probed")
+    found = (down, up, a_pass, update, load_seconds(moved), IMPORTS)
+    return Rates(found, _LOW, _HIGH, "a probe of the model here", "probed")
 
 
 def _cut(batch: Batch, width: int) -> Batch:
@@ -138,6 +141,8 @@ def _scoring(bench: Workbench, target: str, model: "PreTrainedModel", anatomy: A
     tokens, squares = sum(map(len, halves)), sum(len(ids) ** 2 for ids in halves)
     flops = anatomy.flops(tokens, squares, len(halves))
     flop = read / flops
+    moved = 3.0 * sum(p.numel() * p.element_size() for p in model.parameters())
     wrote = anatomy.flops(_WRITTEN * len(halves), 0.0, _WRITTEN * len(halves))
     step = max(0.0, written - read - flop * wrote) / _WRITTEN
-    return Rates((flop, 0.0, step, 0.0), _LOW, 2 * _HIGH, "a probe of the model here", "probed")
+    found = (flop, 0.0, step, 0.0, load_seconds(moved), FIXED[1])
+    return Rates(found, _LOW, 2 * _HIGH, "a probe of the model here", "probed")

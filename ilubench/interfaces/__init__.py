@@ -32,6 +32,7 @@ from ilubench.interfaces.training import (
     UnlearnBatch,
     UnlearnData,
 )
+from ilubench.interfaces.work import Depth, Drawn, Effort, Lengths, Once, Pass, Sizes, Updates
 
 __all__ = [
     "MAX_OPTIONS",
@@ -42,14 +43,20 @@ __all__ = [
     "Checkpoint",
     "Context",
     "Dataset",
+    "Depth",
+    "Drawn",
+    "Effort",
     "Engine",
     "Example",
     "Generation",
     "Generator",
     "Ids",
     "Item",
+    "Lengths",
     "Method",
     "Metrics",
+    "Once",
+    "Pass",
     "Progress",
     "PromptAttack",
     "PromptContext",
@@ -60,10 +67,12 @@ __all__ = [
     "ScoreContext",
     "Scorer",
     "Shot",
+    "Sizes",
     "StateStore",
     "StepBatch",
     "TokenLogprobs",
     "UnlearnBatch",
     "UnlearnData",
+    "Updates",
     "WeightAttack",
 ]

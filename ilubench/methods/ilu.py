@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from ilubench.interfaces import Batch, Context, Metrics, StepBatch, UnlearnBatch, UnlearnData
+from ilubench.interfaces import (
+    Batch,
+    Context,
+    Metrics,
+    Pass,
+    Sizes,
+    StepBatch,
+    UnlearnBatch,
+    UnlearnData,
+)
 from ilubench.losses import invariance_gradient, token_nll
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.invariance import Statistic, add_penalty
@@ -92,6 +101,30 @@ class ILU(LossMethod):
     def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
         """Return the base's partial loss; the penalty is no sum over micro-batches."""
         return self.base.loss(model, batch, prepared)
+
+    def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
+        """Tell the base's passes and the penalties': one of each kind, or more where g comes first.
+
+        A gradient that is differentiated again takes two more backward passes, of two halves four.
+        """
+        passes = list(self.base.step_passes(sizes))
+        forward, backward = 1.0, 1.0
+        if self._statistic() is not None:
+            forward = 2.0
+            whole = self.predictor == "params" or self.penalty == "grad_norm"
+            backward = 1.0 if not whole else 5.0 if self.estimator == "split" else 3.0
+        for name in self.environments:
+            batches = self.drawn(sizes, name if name == FORGET else f"environment {name}")
+            passes.append(Pass(batches, forward, backward, graph=f"penalty {name}"))
+        return tuple(passes)
+
+    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
+        """Tell the base's."""
+        return self.base.first_passes(sizes)
+
+    def kept_copies(self) -> float:
+        """Tell the base's, and the gradients that several environments need besides."""
+        return float(len(self.environments) > 1) + self.base.kept_copies()
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the gradients of base and penalties.

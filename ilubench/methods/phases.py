@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilubench.data import Stream, to_device
-from ilubench.interfaces import Batch, Context, Dataset, Method, Metrics, UnlearnData
+from ilubench.interfaces import (
+    Batch,
+    Context,
+    Dataset,
+    Effort,
+    Method,
+    Metrics,
+    Sizes,
+    UnlearnData,
+)
 from ilubench.specs import TrainSpec
 from ilubench.training import micro_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Batches", "accumulated", "run_first"]
+__all__ = ["Batches", "accumulated", "first_work", "run_first"]
 
 
 def run_first(
@@ -37,8 +46,6 @@ def run_first(
         The base's model, and the context of what follows: its steps are numbered on from the
         base's, so that a job's log has every step once.
     """
-    if trainable and getattr(base, "trainable", None) == ():
-        base = base.model_copy(update={"trainable": trainable})
     last = 0
 
     def log(step: int, metrics: Metrics) -> None:
@@ -46,8 +53,20 @@ def run_first(
         last = step
         context.log(step, metrics)
 
-    found = base.unlearn(model, data, replace(context, phase=f"{context.phase}-base", log=log))
+    first = _first(base, trainable)
+    found = first.unlearn(model, data, replace(context, phase=f"{context.phase}-base", log=log))
     return found, replace(context, log=lambda step, metrics: context.log(last + step, metrics))
+
+
+def first_work(base: Method, sizes: Sizes, trainable: tuple[str, ...]) -> Effort:
+    """Return what `run_first` asks for."""
+    return _first(base, trainable).work(sizes)
+
+
+def _first(base: Method, trainable: tuple[str, ...]) -> Method:
+    if trainable and getattr(base, "trainable", None) == ():
+        return base.model_copy(update={"trainable": trainable})
+    return base
 
 
 class Batches:

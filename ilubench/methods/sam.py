@@ -1,12 +1,21 @@
 """Sharpness-aware minimisation around another method."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 
-from ilubench.interfaces import Context, Metrics, StepBatch, UnlearnBatch, UnlearnData
+from ilubench.interfaces import (
+    Context,
+    Metrics,
+    Pass,
+    Sizes,
+    StepBatch,
+    UnlearnBatch,
+    UnlearnData,
+)
 from ilubench.methods.gradients import scale_gradients, swapped, take_gradients
 from ilubench.methods.terms import ForgetRetain
 from ilubench.methods.wrapping import Base, train_as_the_base
@@ -61,6 +70,25 @@ class SAM(LossMethod):
     def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
         """Return the base's partial loss; the perturbation needs the whole step."""
         return self.base.loss(model, batch, prepared)
+
+    def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
+        """Tell the passes of a step: twice those of what is made flat, and the rest."""
+        base = self.base
+        if self.terms == "all" or not isinstance(base, ForgetRetain):
+            return tuple(one.times(2.0) for one in base.step_passes(sizes))
+        retain = base.retain_passes(sizes) if base.gamma else ()
+        return (
+            *(replace(one.times(2.0), graph="forget") for one in base.forget_passes(sizes)),
+            *(replace(one, graph="retain") for one in retain),
+        )
+
+    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
+        """Tell the base's."""
+        return self.base.first_passes(sizes)
+
+    def kept_copies(self) -> float:
+        """Tell the base's, and the weights' as they were while they are moved."""
+        return 1.0 + self.base.kept_copies()
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the step's gradients into ``.grad``; return metrics.

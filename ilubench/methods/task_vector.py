@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import Field
 
-from ilubench.interfaces import Context, Method, UnlearnData
+from ilubench.interfaces import (
+    Context,
+    Drawn,
+    Effort,
+    Method,
+    Pass,
+    Sizes,
+    UnlearnData,
+    Updates,
+)
 from ilubench.specs import TrainSpec
 from ilubench.training import fine_tune, trainable_only
 
@@ -32,6 +41,13 @@ class TaskVector(Method):
     train: TrainSpec
     trainable: tuple[str, ...] = ()
     scale: float = Field(default=1.0, gt=0)
+
+    def work(self, sizes: Sizes) -> Effort:
+        """Tell what the fine-tuning asks for."""
+        spec, items = self.train, sizes.forget
+        steps = spec.total_steps(len(items))
+        batches = Drawn(items, sizes.seed, "train", steps, spec.batch_size, spec.micro_batch)
+        return Effort((Pass(batches),), (Updates(steps, self.trainable),))
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

@@ -8,10 +8,21 @@ import torch
 from pydantic import Field
 
 from ilubench.identity import seed_for
-from ilubench.interfaces import Context, Dataset, Method, Metrics, UnlearnData
+from ilubench.interfaces import (
+    Context,
+    Dataset,
+    Drawn,
+    Effort,
+    Method,
+    Metrics,
+    Pass,
+    Sizes,
+    UnlearnData,
+    Updates,
+)
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
-from ilubench.methods.phases import Batches, accumulated, run_first
+from ilubench.methods.phases import Batches, accumulated, first_work, run_first
 from ilubench.plugins import PluginField
 from ilubench.specs import TrainSpec
 from ilubench.training import optimize, trainable_only
@@ -64,6 +75,16 @@ class UNDO(Method):
     def environment_names(self) -> tuple[str, ...]:
         """Return the base's."""
         return self.base.environment_names()
+
+    def work(self, sizes: Sizes) -> Effort:
+        """Tell what the base and the distillation ask for."""
+        text = sizes.retain + sizes.forget if self.text == "both" else sizes.retain
+        if self.tokens == "content":
+            text = replace(text, answers=tuple(n - 1 for n in text.tokens))
+        spec, steps = self.train, self.train.total_steps(len(text))
+        batches = Drawn(text, sizes.seed, "distil", steps, spec.batch_size, spec.micro_batch)
+        own = Effort((Pass(batches, 2.0, 1.0),), (Updates(steps, self.trainable),), copies=1.0)
+        return first_work(self.base, sizes, self.trainable).then(own)
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context
