@@ -432,8 +432,12 @@ FIGURES: dict[str, tuple[Edit, str]] = {
     ),
     "a cost below 0": (field("run.cost", {"steps": -1.0}), "run.cost.steps: -1.0 is below 0"),
     "a failure": (
+        field("run.failures", [{"label": "l", "kind": "JobError", "message": "m"}]),
+        "run.failures: 1 jobs failed, first 'l' ('JobError')",
+    ),
+    "a seed that diverged, and a row that did not": (
         field("run.failures", [{"label": "l", "kind": "DivergedError", "message": "m"}]),
-        "run.failures: 1 jobs failed, first 'l' ('DivergedError')",
+        "run.rows",
     ),
     "an unknown engine": (field("run.engine", "hff"), "run.engine: no 'hff'; did you mean 'hf'?"),
     "training data left out": (

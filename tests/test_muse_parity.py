@@ -29,7 +29,7 @@ from ilubench.interfaces import Engine, Row, SampleScore, SamplingSpec, ScoreCon
 from ilubench.scorers.muse import KnowMem, VerbMem
 from ilubench.scorers.privleak import PrivLeak
 
-ITEMS = 100
+ITEMS = 50
 SHORT = 16
 """Tokens written for most items; a few get the published number."""
 

@@ -120,6 +120,9 @@ class _Some(Tables):
     def source(self, role: str) -> DataSource:
         return self._whole.source(role)
 
+    def gated(self, role: str) -> bool:
+        return self._whole.gated(role)
+
     def rows(self, role: str) -> list[Row]:
         return evenly(self._whole.rows(role), self._most)
 
