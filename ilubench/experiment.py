@@ -134,9 +134,12 @@ def _attack_class(name: str, spec: AttackSpec) -> type[WeightAttack | PromptAtta
 
 
 def _attack(
-    name: str, spec: AttackSpec, everyone: Sequence[Override], mine: Sequence[Override]
+    name: str,
+    spec: AttackSpec,
+    found: type[WeightAttack | PromptAttack],
+    everyone: Sequence[Override],
+    mine: Sequence[Override],
 ) -> Attack:
-    found = _attack_class(name, spec)
     if issubclass(found, PromptAttack) and spec.fa is not None:
         problem = f"{spec.use} changes no weights, so that it has no task to be learned"
         raise SpecError(problem, where=f"attack {name}", field="fa", remedy="leave it out")
@@ -174,18 +177,18 @@ def _attacks(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )
     everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
-    fields = {name: _attack_class(name, suite.attacks[name]).model_fields for name in chosen}
-    known = {field for own in fields.values() for field in own}
+    kinds = {name: _attack_class(name, suite.attacks[name]) for name in chosen}
+    known = {field for kind in kinds.values() for field in kind.model_fields}
     for override in everyone:
-        if fields and override.path[0] not in known:
+        if kinds and override.path[0] not in known:
             remedy = did_you_mean(override.path[0], {*known, *suite.attacks})
             problem = f"unknown setting {override.path[0]!r}"
             raise SpecError(problem, field=f"attack.{override.key}", remedy=remedy)
     found = []
-    for name in dict.fromkeys(chosen):
+    for name, kind in kinds.items():
         mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
-        own = tuple(o for o in everyone if o.path[0] in fields[name])
-        found.append(_attack(name, suite.attacks[name], own, mine))
+        own = tuple(o for o in everyone if o.path[0] in kind.model_fields)
+        found.append(_attack(name, suite.attacks[name], kind, own, mine))
     return tuple(found)
 
 

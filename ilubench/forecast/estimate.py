@@ -9,7 +9,7 @@ from ilubench.experiment import Experiment
 from ilubench.forecast.anatomy import Anatomy
 from ilubench.forecast.calibration import Speeds, calibrated
 from ilubench.forecast.devices import CARDS, Card, card_of
-from ilubench.forecast.history import SCORING, TRAINING, finished_jobs
+from ilubench.forecast.history import STARTS, Began, finished_jobs
 from ilubench.forecast.inputs import Inputs
 from ilubench.forecast.jobs import Demand, Demands
 from ilubench.forecast.memory import Peak, leaner, peak
@@ -140,7 +140,7 @@ def estimate(
     memory, kind = experiment.run.memory, "cuda" if card else bench.device.partition(":")[0]
     first = {
         name: next((job.key for job in todo if job.stage in stages), "")
-        for name, stages in (("training", TRAINING), ("scoring", SCORING))
+        for name, stages in STARTS.items()
     }
     costs = []
     for job in jobs:
@@ -218,7 +218,7 @@ def _cost(
     job: Job,
     demands: Demands,
     speeds: Speeds,
-    starts: Mapping[str, float],
+    starts: Mapping[Began, float],
     place: tuple[MemorySpec, str],
 ) -> JobCost:
     demand, anatomy = demands.of(job), demands.anatomy

@@ -1,16 +1,19 @@
 """Finished jobs of the same suite on the same device: what they took."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["SCORING", "TRAINING", "Began", "Finished", "finished_jobs"]
+__all__ = ["STARTS", "Began", "Finished", "finished_jobs"]
 
 Began = Literal["training", "scoring"]
 
-TRAINING, SCORING = ("target", "unlearn", "attack"), ("score", "attack")
+STARTS: Mapping[Began, tuple[str, ...]] = {
+    "training": ("target", "unlearn", "attack"),
+    "scoring": ("score", "attack"),
+}
 """Stages of which the first one in a process pays for what the others find."""
 
 
@@ -66,11 +69,7 @@ def _first(names: list[tuple[str, str]], status: Path) -> Iterator[tuple[tuple[s
     """
     states = _read(status).get("states")
     done = [n for n in names if isinstance(states, dict) and states.get(n[1]) == "done"]
-    kinds: tuple[tuple[Began, tuple[str, ...]], ...] = (
-        ("training", TRAINING),
-        ("scoring", SCORING),
-    )
-    for began, stages in kinds:
+    for began, stages in STARTS.items():
         first = next((name for name in done if name[0] in stages), None)
         if first is not None:
             yield first, began

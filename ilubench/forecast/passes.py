@@ -44,20 +44,19 @@ def method_work(method: Method, sizes: Sizes, anatomy: Anatomy) -> MethodWork:
     """Return what a method's training asks for.
 
     Args:
-        method: any.
+        method: one that trains.
         sizes: of its data and the model.
         anatomy: of the model.
     """
-    return in_numbers(method.work(sizes), anatomy) if method.trains else MethodWork()
+    return in_numbers(method.work(sizes), anatomy)
 
 
 def fine_tuning(
     anatomy: Anatomy, lengths: Lengths, spec: TrainSpec, stream: tuple[int, str]
 ) -> MethodWork:
     """Return what plain fine-tuning of all weights asks for."""
-    steps = spec.total_steps(len(lengths))
-    batches = Drawn(lengths, *stream, steps, spec.batch_size, spec.micro_batch)
-    return in_numbers(Effort((Pass(batches),), (Updates(steps),)), anatomy)
+    batches = Drawn.by(spec, lengths, *stream)
+    return in_numbers(Effort((Pass(batches),), (Updates(batches.steps),)), anatomy)
 
 
 def in_numbers(effort: Effort, anatomy: Anatomy) -> MethodWork:

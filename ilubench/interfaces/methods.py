@@ -67,7 +67,7 @@ class Method(Spec, ABC):
             return Effort(known=False)
         steps = spec.total_steps(len(sizes.forget))
         passes = tuple(
-            Pass(Drawn(items, sizes.seed, name, steps, spec.batch_size, spec.micro_batch))
+            Pass(Drawn.by(spec, items, sizes.seed, name, steps))
             for name, items in (("forget", sizes.forget), ("retain", sizes.retain))
         )
         changed = Updates(steps, getattr(self, "trainable", ()))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ilubench.specs import TrainSpec
+
 __all__ = ["Depth", "Drawn", "Effort", "Lengths", "Once", "Pass", "Sizes", "Updates"]
 
 
@@ -100,6 +102,22 @@ class Drawn:
     count: int
     micro: int | None
     run: Lengths | None = None
+
+    @classmethod
+    def by(
+        cls, spec: TrainSpec, items: Lengths, seed: int, stream: str, steps: int | None = None
+    ) -> Drawn:
+        """Return the batches of a training on the items.
+
+        Args:
+            spec: its batches, and its steps.
+            items: whose order it is.
+            seed: of the order.
+            stream: its name.
+            steps: of the loop, where another data set decides how many.
+        """
+        length = spec.total_steps(len(items)) if steps is None else steps
+        return cls(items, seed, stream, length, spec.batch_size, spec.micro_batch)
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 
 from ilubench.interfaces import (
     Batch,
-    Context,
     Metrics,
     Pass,
     Sizes,
     StepBatch,
-    UnlearnBatch,
-    UnlearnData,
 )
 from ilubench.losses import invariance_gradient, token_nll
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.invariance import Statistic, add_penalty
-from ilubench.methods.wrapping import Base, train_as_the_base
+from ilubench.methods.wrapping import Wrapper
 from ilubench.models import token_values
-from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +28,7 @@ FORGET = "forget"
 """The name that stands for the forget set among the environments."""
 
 
-class ILU(LossMethod):
+class ILU(Wrapper):
     """Invariant LLM unlearning (ICML 2025, arXiv 2506.01339).
 
     l = l_base + weight * sum over environments of penalty_i. With `penalty=irm`, penalty_i =
@@ -61,18 +56,12 @@ class ILU(LossMethod):
             `split` multiplies those of two random halves.
     """
 
-    base: Base = Field(default="npo", validate_default=True)
     weight: float = Field(default=1.0, ge=0)
     environments: tuple[str, ...] = Field(default=("gsm8k",), min_length=1)
     environment_batch: int = Field(default=16, ge=1)
     penalty: Literal["irm", "grad_norm", "cross_entropy"] = "irm"
     predictor: Literal["logits", "elementwise", "params"] = "logits"
     estimator: Literal["plain", "split"] = "plain"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _train_as_the_base(cls, values: Any) -> Any:  # noqa: ANN401
-        return train_as_the_base(values, "npo")
 
     @model_validator(mode="after")
     def _variants(self) -> Self:
@@ -92,15 +81,7 @@ class ILU(LossMethod):
         """Return environment name -> sequences a step, the base's included."""
         mine = (name for name in self.environments if name != FORGET)
         own = dict.fromkeys(mine, self.environment_batch)
-        return {**self.base.environment_batches(), **own}
-
-    def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> Any:  # noqa: ANN401
-        """Return what the base needs of the original model."""
-        return self.base.prepare(model, data, context)
-
-    def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
-        """Return the base's partial loss; the penalty is no sum over micro-batches."""
-        return self.base.loss(model, batch, prepared)
+        return {**super().environment_batches(), **own}
 
     def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
         """Tell the base's passes and the penalties': one of each kind, or more where g comes first.
@@ -118,13 +99,9 @@ class ILU(LossMethod):
             passes.append(Pass(batches, forward, backward, graph=f"penalty {name}"))
         return tuple(passes)
 
-    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the base's."""
-        return self.base.first_passes(sizes)
-
     def kept_copies(self) -> float:
         """Tell the base's, and the gradients that several environments need besides."""
-        return float(len(self.environments) > 1) + self.base.kept_copies()
+        return float(len(self.environments) > 1) + super().kept_copies()
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the gradients of base and penalties.

@@ -22,8 +22,7 @@ from ilubench.interfaces import (
 )
 from ilubench.methods.activations import Layers, check_layers, layer_of
 from ilubench.methods.terms import ForgetRetain, summed_nll
-from ilubench.methods.wrapping import Base, train_as_the_base
-from ilubench.training import LossMethod
+from ilubench.methods.wrapping import Wrapper
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -48,7 +47,7 @@ class _Perturbation:
     ran: bool = False
 
 
-class LAT(LossMethod):
+class LAT(Wrapper):
     """Latent adversarial training, targeted (Sheshadri et al. 2024, arXiv 2407.15549) or not.
 
     min over theta of the base's loss, the hidden states h_l of its forget batch replaced by
@@ -83,17 +82,11 @@ class LAT(LossMethod):
         target: what the adversary wants: `recall` or `base`.
     """
 
-    base: Base = Field(default="npo", validate_default=True)
     layers: Layers = (7,)
     epsilon: float = Field(default=2.0, gt=0)
     inner_steps: int = Field(default=16, ge=1)
     inner_lr: float = Field(default=0.5, gt=0)
     target: Literal["recall", "base"] = "recall"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _train_as_the_base(cls, values: Any) -> Any:  # noqa: ANN401
-        return train_as_the_base(values, "npo")
 
     @model_validator(mode="after")
     def _has_a_forget_term(self) -> Self:
@@ -101,10 +94,6 @@ class LAT(LossMethod):
             name = type(self.base).__name__
             raise ValueError(f"{name} has no forget term of its own; give target=recall")
         return self
-
-    def environment_batches(self) -> Mapping[str, int]:
-        """Return the base's."""
-        return self.base.environment_batches()
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Raise unless the model has the layers.
@@ -122,7 +111,7 @@ class LAT(LossMethod):
         """
         for layer in self.layers:
             layer_of(model, layer, "layers")
-        return self.base.prepare(model, data, context)
+        return super().prepare(model, data, context)
 
     def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
         """Return the base's partial loss, the forget micro-batch perturbed."""
@@ -145,14 +134,6 @@ class LAT(LossMethod):
             for one in asked
         )
         return (*self.base.step_passes(sizes), *inner)
-
-    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the base's."""
-        return self.base.first_passes(sizes)
-
-    def kept_copies(self) -> float:
-        """Tell the base's."""
-        return self.base.kept_copies()
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the base's gradients under the perturbation into ``.grad``; return metrics.

@@ -1,6 +1,6 @@
 """Sharpness-aware minimisation around another method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -8,18 +8,14 @@ import torch
 from pydantic import Field, model_validator
 
 from ilubench.interfaces import (
-    Context,
     Metrics,
     Pass,
     Sizes,
     StepBatch,
-    UnlearnBatch,
-    UnlearnData,
 )
 from ilubench.methods.gradients import scale_gradients, swapped, take_gradients
 from ilubench.methods.terms import ForgetRetain
-from ilubench.methods.wrapping import Base, train_as_the_base
-from ilubench.training import LossMethod
+from ilubench.methods.wrapping import Wrapper
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SAM"]
 
 
-class SAM(LossMethod):
+class SAM(Wrapper):
     """Sharpness-aware unlearning (Fan et al. 2025, arXiv 2502.05374).
 
     SAM (Foret et al. 2020, arXiv 2010.01412) on the base's forget term: its gradient is taken at
@@ -43,14 +39,8 @@ class SAM(LossMethod):
         terms: perturb for the `forget` term, or for the whole loss (`all`), which any base allows.
     """
 
-    base: Base = Field(default="npo", validate_default=True)
     rho: float = Field(default=0.01, gt=0)
     terms: Literal["forget", "all"] = "forget"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _train_as_the_base(cls, values: Any) -> Any:  # noqa: ANN401
-        return train_as_the_base(values, "npo")
 
     @model_validator(mode="after")
     def _has_the_terms(self) -> Self:
@@ -58,18 +48,6 @@ class SAM(LossMethod):
             problem = f"{type(self.base).__name__} has no forget term of its own; give terms=all"
             raise ValueError(problem)
         return self
-
-    def environment_batches(self) -> Mapping[str, int]:
-        """Return the base's."""
-        return self.base.environment_batches()
-
-    def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> Any:  # noqa: ANN401
-        """Return what the base needs of the original model."""
-        return self.base.prepare(model, data, context)
-
-    def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
-        """Return the base's partial loss; the perturbation needs the whole step."""
-        return self.base.loss(model, batch, prepared)
 
     def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
         """Tell the passes of a step: twice those of what is made flat, and the rest."""
@@ -82,13 +60,9 @@ class SAM(LossMethod):
             *(replace(one, graph="retain") for one in retain),
         )
 
-    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the base's."""
-        return self.base.first_passes(sizes)
-
     def kept_copies(self) -> float:
         """Tell the base's, and the weights' as they were while they are moved."""
-        return 1.0 + self.base.kept_copies()
+        return 1.0 + super().kept_copies()
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the step's gradients into ``.grad``; return metrics.

@@ -131,7 +131,7 @@ class TAR(Method):
         steps = spec.total_steps(len(sizes.forget))
 
         def outer(items: Lengths, name: str) -> Drawn:
-            return Drawn(items, seed, name, steps, spec.batch_size, spec.micro_batch)
+            return Drawn.by(spec, items, seed, name, steps)
 
         times = self.inner_steps // (self.every or self.inner_steps)
         passes = [Pass(outer(sizes.forget, "forget"), times, times, graph="tamper")]

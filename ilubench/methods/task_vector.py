@@ -44,10 +44,8 @@ class TaskVector(Method):
 
     def work(self, sizes: Sizes) -> Effort:
         """Tell what the fine-tuning asks for."""
-        spec, items = self.train, sizes.forget
-        steps = spec.total_steps(len(items))
-        batches = Drawn(items, sizes.seed, "train", steps, spec.batch_size, spec.micro_batch)
-        return Effort((Pass(batches),), (Updates(steps, self.trainable),))
+        batches = Drawn.by(self.train, sizes.forget, sizes.seed, "train")
+        return Effort((Pass(batches),), (Updates(batches.steps, self.trainable),))
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

@@ -81,9 +81,9 @@ class UNDO(Method):
         text = sizes.retain + sizes.forget if self.text == "both" else sizes.retain
         if self.tokens == "content":
             text = replace(text, answers=tuple(n - 1 for n in text.tokens))
-        spec, steps = self.train, self.train.total_steps(len(text))
-        batches = Drawn(text, sizes.seed, "distil", steps, spec.batch_size, spec.micro_batch)
-        own = Effort((Pass(batches, 2.0, 1.0),), (Updates(steps, self.trainable),), copies=1.0)
+        batches = Drawn.by(self.train, text, sizes.seed, "distil")
+        changed = Updates(batches.steps, self.trainable)
+        own = Effort((Pass(batches, 2.0, 1.0),), (changed,), copies=1.0)
         return first_work(self.base, sizes, self.trainable).then(own)
 
     def unlearn(

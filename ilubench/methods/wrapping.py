@@ -1,20 +1,27 @@
 """Methods around another one: its training settings are theirs unless they are given their own."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
+import torch
+from pydantic import Field, model_validator
+
+from ilubench.interfaces import Context, Pass, Sizes, UnlearnBatch, UnlearnData
 from ilubench.loading import merge
 from ilubench.plugins import PluginField, create
 from ilubench.specs import PluginRef, TrainSpec
 from ilubench.training import LossMethod
 
-__all__ = ["Base", "train_as_the_base"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Base", "Wrapper"]
 
 Base: TypeAlias = Annotated[LossMethod, PluginField("methods", lends=("train", "trainable"))]
 """A setting: the method that a wrapper trains, by its own `train` and `trainable`."""
 
 
-def train_as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401
+def _as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401
     """Return a wrapper's raw fields with `base`, `train` and `trainable` filled in and agreeing.
 
     Args:
@@ -49,3 +56,38 @@ def _trained_as(base: LossMethod, train: TrainSpec, trainable: tuple[str, ...]) 
     if isinstance(inner, LossMethod):  # a wrapper in a wrapper: its base prepares with these too
         changes["base"] = _trained_as(inner, train, trainable)
     return base.model_copy(update=changes)
+
+
+class Wrapper(LossMethod):
+    """A method around another one; what it does not define is the base's.
+
+    Attributes:
+        base: the method that is trained; `train` and `trainable` are its own unless given.
+    """
+
+    base: Base = Field(default="npo", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _train_as_the_base(cls, values: Any) -> Any:  # noqa: ANN401
+        return _as_the_base(values, cls.model_fields["base"].default)
+
+    def environment_batches(self) -> Mapping[str, int]:
+        """Return the base's."""
+        return self.base.environment_batches()
+
+    def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> Any:  # noqa: ANN401
+        """Return what the base needs of the original model."""
+        return self.base.prepare(model, data, context)
+
+    def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
+        """Return the base's partial loss; what is put around it needs the whole step."""
+        return self.base.loss(model, batch, prepared)
+
+    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
+        """Tell the base's."""
+        return self.base.first_passes(sizes)
+
+    def kept_copies(self) -> float:
+        """Tell the base's."""
+        return self.base.kept_copies()

@@ -139,7 +139,10 @@ def sequence_nll(
         found = fitted(scored, context, "an example's likelihood")
     finally:
         model.train(training)
-    for place in chosen:
-        if not found[place].isfinite():
-            raise DivergedError(f"the likelihood of example {dataset[place].id!r} is not finite")
+    places = torch.tensor(list(chosen), dtype=torch.long)
+    wrong = places[~found[places].isfinite()]
+    if len(wrong):
+        raise DivergedError(
+            f"the likelihood of example {dataset[int(wrong[0])].id!r} is not finite"
+        )
     return found
