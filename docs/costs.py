@@ -6,10 +6,10 @@ peak. Nothing is fetched.
 
 from pathlib import Path
 
-from ilubench.experiment import resolve
+from ilubench.experiments.experiment import resolve
 from ilubench.forecast.estimate import Forecast
 from ilubench.forecast.outlook import look_ahead
-from ilubench.overrides import parse
+from ilubench.specs.overrides import parse
 
 TARGET = Path(__file__).resolve().parent / "costs.md"
 BEGIN, END = "<!-- planned: python docs/costs.py -->", "<!-- end of what was planned -->"

@@ -8,10 +8,10 @@ import torch
 from doubles import gradients, tiny_llama, unlearn_data
 from transformers import PreTrainedModel
 
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.interfaces import Context, Dataset, Method, StepBatch, UnlearnBatch
 from ilubench.interfaces import UnlearnData as Data
-from ilubench.plugins import create
+from ilubench.interfaces.discovery import create
 from ilubench.specs import PluginRef
 from ilubench.training import LossMethod, trainable_only
 

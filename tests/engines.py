@@ -3,7 +3,7 @@
 import importlib.util
 from typing import TYPE_CHECKING, Literal, cast
 
-from ilubench.engine.choice import make_engine as _make
+from ilubench.scoring.engines.choice import make_engine as _make
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import yaml
 
 from ilubench.attacks.finetune import FineTune
-from ilubench.collect import SCHEMA, robustness_rows
-from ilubench.experiment import Attack, Experiment
-from ilubench.intervals import Array
+from ilubench.data.rows import Tables
+from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.methods.none import NoUnlearning
-from ilubench.results import RunRecord
+from ilubench.records.results import RunRecord
+from ilubench.runs.collect import SCHEMA, robustness_rows
 from ilubench.specs import RunSpec, SuiteSpec, TrainSpec
-from ilubench.tables import Tables
+from ilubench.statistics.intervals import Array
 
 ITEMS = tuple(f"i{k:02}" for k in range(12))
 STEPS = (25, 50, 75, 100)

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import yaml
 from finished_runs import Told, edit_record, write_run
 
-from ilubench.estimators import estimate
-from ilubench.leaderboard.files import finished, finished_run, read_entry, write_record
-from ilubench.leaderboard.records import AttackEntry, AttackResult, Verification, Weights
-from ilubench.leaderboard.samples import point
-from ilubench.leaderboard.submit import About, submit
-from ilubench.leaderboard.verify import compare_runs
-from ilubench.results import RunRecord
+from ilubench.leaderboard.records.files import finished, finished_run, read_entry, write_record
+from ilubench.leaderboard.records.models import AttackEntry, AttackResult, Verification, Weights
+from ilubench.leaderboard.records.samples import point
+from ilubench.leaderboard.submit.entry import About, submit
+from ilubench.leaderboard.verify.verify import compare_runs
+from ilubench.records.estimators import estimate
+from ilubench.records.results import RunRecord
 from ilubench.specs import Estimator
 
 SHIPPED = Path(__file__).parents[1] / "leaderboards" / "mini" / "measured"

@@ -16,9 +16,9 @@ from doubles import SENTENCES, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import ilubench
-from ilubench.checkpoints import load_model, load_tokenizer
+from ilubench.data.mini.generator import MiniWorld
 from ilubench.interfaces import Row
-from ilubench.mini.generator import MiniWorld
+from ilubench.models.checkpoints import load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

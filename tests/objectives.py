@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.interfaces import Example
 from ilubench.methods.invariance import token_shares
 from ilubench.training import LossMethod

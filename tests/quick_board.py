@@ -16,15 +16,15 @@ from pydantic import TypeAdapter
 from runs import TINY, command, target_folder
 from safetensors.torch import save_file
 
-from ilubench.checkpoints import apply_changes, load_model
-from ilubench.collect import Compared, cells, robustness_row
-from ilubench.figures import RobustnessRow
-from ilubench.identity import file_sha256
-from ilubench.leaderboard.files import read_entry, write_record
-from ilubench.leaderboard.records import Entry, Weights
-from ilubench.leaderboard.samples import point
-from ilubench.leaderboard.submit import About, submit
+from ilubench.leaderboard.records.files import read_entry, write_record
+from ilubench.leaderboard.records.models import Entry, Weights
+from ilubench.leaderboard.records.samples import point
+from ilubench.leaderboard.submit.entry import About, submit
+from ilubench.models.checkpoints import apply_changes, load_model
+from ilubench.records.keys import file_sha256
+from ilubench.runs.collect import Compared, cells, robustness_row
 from ilubench.specs import SuiteSpec
+from ilubench.statistics.row import RobustnessRow
 
 SEEDS = "0..2"
 FRESH = "100..102"

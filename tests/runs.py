@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from ilubench.cli import app
 from ilubench.cli.guard import guarded
-from ilubench.experiment import resolve
-from ilubench.overrides import parse
-from ilubench.planning import Plan, make_plan
+from ilubench.experiments.experiment import resolve
+from ilubench.runs.plan import Plan, make_plan
+from ilubench.specs.overrides import parse
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "tiny.yaml"

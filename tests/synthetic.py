@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import brentq  # type: ignore[import-untyped, unused-ignore]
 from scipy.stats import norm  # type: ignore[import-untyped, unused-ignore]
 
-from ilubench.figures import Course, MethodRuns, quartile_steps
-from ilubench.intervals import Array, Samples
+from ilubench.statistics.intervals import Array, Samples
+from ilubench.statistics.row import Course, MethodRuns, quartile_steps
 
 CHUNK = 100
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm  # type: ignore[import-untyped, unused-ignore]
 
-from ilubench.aggregate import aggregate
 from ilubench.errors import DataError
-from ilubench.figures import Chances, Course, MethodRuns, RobustnessRow
-from ilubench.intervals import Figure, Samples
+from ilubench.statistics.aggregate import aggregate
+from ilubench.statistics.intervals import Figure, Samples
+from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

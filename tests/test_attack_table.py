@@ -9,8 +9,8 @@ import pytest
 from finished_runs import SUITE, Told, write_run
 from runs import command
 
-from ilubench.attack_table import attack_tables
-from ilubench.finished import read_run
+from ilubench.records.finished import read_run
+from ilubench.reports.by_attack import attack_tables
 
 ATTACKS = ("seen", "core", "other")
 EXTENDED: dict[str, Any] = {

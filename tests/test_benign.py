@@ -11,17 +11,17 @@ from engines import make_engine
 from pydantic import JsonValue
 from runs import command
 
+from ilubench.data.generators.benign import MnliPairs, WinoGrandeSentences
+from ilubench.data.generators.paragraphs import Paragraphs
+from ilubench.data.rows import render
 from ilubench.errors import AccessError, DataError
-from ilubench.experiment import Attack, Experiment, resolve
-from ilubench.generators.benign import MnliPairs, WinoGrandeSentences
-from ilubench.generators.paragraphs import Paragraphs
+from ilubench.experiments.experiment import Attack, Experiment, resolve
 from ilubench.interfaces import Row, ScoreContext
-from ilubench.overrides import parse
-from ilubench.scorers.lm_eval import LmEval
-from ilubench.scorers.lm_eval_host import load_members, quiet
-from ilubench.scorers.task_files import task_facts
-from ilubench.scorers.task_rows import Roles, own_data
-from ilubench.tables import render
+from ilubench.scoring.scorers.lm_eval import LmEval
+from ilubench.scoring.scorers.lm_eval_host import load_members, quiet
+from ilubench.scoring.scorers.task_files import task_facts
+from ilubench.scoring.scorers.task_rows import Roles, own_data
+from ilubench.specs.overrides import parse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,18 +11,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
-from ilubench import models
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.errors import IlubenchError
 from ilubench.interfaces import Batch
-from ilubench.losses import invariance_gradient, sequence_sums, token_nll
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.invariance import add_penalty
 from ilubench.methods.original import Original
 from ilubench.methods.terms import mean_nll, summed_nll
-from ilubench.models import answer_logits, initialise, token_values
+from ilubench.models import forward as models
+from ilubench.models.forward import answer_logits, initialise, token_values
 from ilubench.specs import TrainSpec
 from ilubench.training import sequence_nll, trainable_only
+from ilubench.training.losses import invariance_gradient, sequence_sums, token_nll
 
 V, H = 500, 96
 Tensor = torch.Tensor

@@ -23,7 +23,7 @@ from runs import (
     with_target,
 )
 
-from ilubench.results import RunRecord
+from ilubench.records.results import RunRecord
 
 HEAVY = ("torch", "transformers", "pydantic", "rich", "numpy", "datasets", "lm_eval", "yaml")
 

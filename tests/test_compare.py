@@ -16,9 +16,12 @@ from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 from synthetic import World, course_runs
 from test_measured import LEADERBOARDS, read
 
-from ilubench.aggregate import ra_samples
-from ilubench.collect import cells, method_runs
-from ilubench.compare import (
+from ilubench.errors import DataError
+from ilubench.runs.collect import cells, method_runs
+from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.intervals import Samples, mean_figure, paired_difference
+from ilubench.statistics.matched_forgetting import Strength, Sweep, at_forgetting, matched
+from ilubench.statistics.ranks import (
     Comparison,
     Entrant,
     compare,
@@ -28,10 +31,7 @@ from ilubench.compare import (
     table_text,
     unpaired,
 )
-from ilubench.errors import DataError
-from ilubench.figures import Course, MethodRuns, quartile_steps
-from ilubench.intervals import Samples, mean_figure, paired_difference
-from ilubench.matched import Strength, Sweep, at_forgetting, matched
+from ilubench.statistics.row import Course, MethodRuns, quartile_steps
 
 MINI = LEADERBOARDS / "mini" / "measured"
 ITEMS = tuple(f"i{k:02}" for k in range(12))

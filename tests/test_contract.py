@@ -10,16 +10,15 @@ import torch
 from cases import CASES, OWN_LOOP, make
 from transformers import PreTrainedModel
 
-from ilubench.checkpoints import save_model
 from ilubench.errors import DataError, IlubenchError, ItemError
 from ilubench.interfaces import Batch, Context, Method, SamplingSpec, UnlearnBatch, UnlearnData
-from ilubench.losses import token_nll
+from ilubench.interfaces.discovery import entries
 from ilubench.methods.checkpoint import Checkpoint
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.retrain import Retrain
 from ilubench.methods.terms import ForgetRetain, mean_nll
-from ilubench.models import answer_logits
-from ilubench.plugins import entries
+from ilubench.models.checkpoints import save_model
+from ilubench.models.forward import answer_logits
 from ilubench.specs import ModelSource
 from ilubench.testing import (
     TINY,
@@ -32,6 +31,7 @@ from ilubench.testing import (
     no_network,
 )
 from ilubench.testing.facts import known
+from ilubench.training.losses import token_nll
 
 # ------------------------------------------------------------------------------- built-ins
 

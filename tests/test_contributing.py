@@ -10,8 +10,8 @@ import typer
 import yaml
 
 from ilubench.cli import app
-from ilubench.experiment import resolve
-from ilubench.overrides import parse
+from ilubench.experiments.experiment import resolve
+from ilubench.specs.overrides import parse
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from runs import SUITE, command, made, with_target
 
 from ilubench.interfaces import Batch
 from ilubench.methods.activations import hidden_state
-from ilubench.stages.cost import Passes, StepLog
+from ilubench.runs.stages.cost import Passes, StepLog
 
 STEPS = 4
 FORGET, RETAIN, ITEMS, PROBE = 2, 2, 9, 2

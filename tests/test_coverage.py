@@ -11,11 +11,11 @@ import pytest
 from scipy.stats import binom  # type: ignore[import-untyped, unused-ignore]
 from synthetic import World, course_runs
 
-from ilubench.aggregate import aggregate
-from ilubench.compare import Entrant, compare
-from ilubench.crossing import crossing_figure
-from ilubench.figures import Chances
-from ilubench.intervals import Array, Figure, mean_figure
+from ilubench.statistics.aggregate import aggregate
+from ilubench.statistics.half_life import crossing_figure
+from ilubench.statistics.intervals import Array, Figure, mean_figure
+from ilubench.statistics.ranks import Entrant, compare
+from ilubench.statistics.row import Chances
 
 CHANCES = Chances(0.75, (0.25,))
 QUICK, SLOW = 150, 2000

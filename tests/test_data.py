@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from ilubench.data import Blocks, Stream, collate, encode, examples, to_device
+from ilubench.data.batches import Blocks, Stream, collate, encode, examples, to_device
+from ilubench.data.rows import Tables
 from ilubench.errors import DataError
 from ilubench.interfaces import Example
 from ilubench.specs import DataSource
-from ilubench.tables import Tables
 
 
 def targets(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> list[str]:

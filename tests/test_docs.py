@@ -10,14 +10,14 @@ from typing import cast
 
 import pytest
 
-from ilubench.experiment import resolve
+from ilubench.cli.scaffold import new_method
+from ilubench.experiments.experiment import resolve
 from ilubench.forecast.anatomy import anatomy_of
 from ilubench.forecast.passes import method_work
 from ilubench.interfaces import Lengths, Method, Sizes
-from ilubench.overrides import parse
-from ilubench.plugins import find
-from ilubench.scaffold import new_method
-from ilubench.stages.cost import Passes
+from ilubench.interfaces.discovery import find
+from ilubench.runs.stages.cost import Passes
+from ilubench.specs.overrides import parse
 from ilubench.testing import TINY, MethodContract, facts, known_model, make_tokenizer
 from ilubench.testing.job import make_context
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from runs import command, process
 
-from ilubench.doctor import Examination, Finding, examine
+from ilubench.cli.doctor import Examination, Finding, examine
 from ilubench.errors import PluginError
-from ilubench.plugins import claims, create, entries, find
+from ilubench.interfaces.discovery import claims, create, entries, find
 from ilubench.specs import PluginRef
 
 METHOD = '''\

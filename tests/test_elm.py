@@ -9,15 +9,15 @@ from doubles import make_context
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.errors import DataError
 from ilubench.interfaces import Dataset, Example
 from ilubench.interfaces import UnlearnData as Data
 from ilubench.methods.elm import ELM
-from ilubench.models import answer_logits
+from ilubench.models.forward import answer_logits
+from ilubench.models.tokenizers import build_tokenizer
 from ilubench.specs import TrainSpec
 from ilubench.testing import facts, known_model, make_tokenizer
-from ilubench.tokenizers import build_tokenizer
 
 CONTEXTS: dict[str, Any] = {"novice": "three apples:", "expert": "The miller counts:"}
 

@@ -11,11 +11,11 @@ from engines import VLLM
 from runs import SUITE, command, made, with_target
 from transformers import GPTNeoXConfig, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-from ilubench.engine.check import CheckEngine
-from ilubench.engine.choice import choose, vllm_refusal
-from ilubench.engine.hf import HFEngine
 from ilubench.errors import ItemError, ModelError, UsageError
 from ilubench.interfaces import Engine, SamplingSpec
+from ilubench.scoring.engines.check import CheckEngine
+from ilubench.scoring.engines.choice import choose, vllm_refusal
+from ilubench.scoring.engines.hf import HFEngine
 
 LLAMA = LlamaConfig(hidden_size=96, num_attention_heads=2, num_key_value_heads=2)
 

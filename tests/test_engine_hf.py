@@ -21,11 +21,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from ilubench.engine.batching import check_prompts, common_prefix, packs, plan
-from ilubench.engine.hf import HFEngine
 from ilubench.errors import DataError, DivergedError, ModelError
 from ilubench.interfaces import SamplingSpec
-from ilubench.tokenizers import build_tokenizer
+from ilubench.models.tokenizers import build_tokenizer
+from ilubench.scoring.engines.batching import check_prompts, common_prefix, packs, plan
+from ilubench.scoring.engines.hf import HFEngine
 
 WORDS = [f"{a}{b}" for a in "abcdefgh" for b in "klmnopqr"]
 SIZE = 128
@@ -138,7 +138,7 @@ def test_logprobs(
             int(rows[n].argmax()) == token for n, token in enumerate(continuation)
         )
     assert any(all(scored.greedy) for scored in found)
-    monkeypatch.setattr("ilubench.engine.hf._LOGITS", 1)  # one continuation at a time
+    monkeypatch.setattr("ilubench.scoring.engines.hf._LOGITS", 1)  # one continuation at a time
     for scored, again in zip(found, engine.logprobs(pairs), strict=True):
         assert scored.values == pytest.approx(again.values, abs=1e-4)
 

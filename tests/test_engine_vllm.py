@@ -25,14 +25,14 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from ilubench.engine.hf import HFEngine
 from ilubench.errors import DataError, DivergedError, ItemError, JobError, ModelError
 from ilubench.interfaces import MAX_OPTIONS, Ids, SamplingSpec
+from ilubench.scoring.engines.hf import HFEngine
 
 if not VLLM:
     pytest.skip("vLLM is not installed here", allow_module_level=True)
 
-from ilubench.engine.vllm import VllmEngine
+from ilubench.scoring.engines.vllm import VllmEngine
 
 PREFIX = 40
 

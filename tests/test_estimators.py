@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ilubench.errors import DataError
-from ilubench.estimators import auc, estimate
+from ilubench.records.estimators import auc, estimate
 from ilubench.specs import Estimator
 
 MEAN, GROUPS, AUC = (Estimator.model_validate(name) for name in ("mean", "group_mean", "auc"))

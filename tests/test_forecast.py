@@ -13,7 +13,8 @@ from runs import SUITE, command, made
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from ilubench.attacks.prefix import Prefix
-from ilubench.experiment import resolve
+from ilubench.experiments.experiment import resolve
+from ilubench.experiments.suites import load_suite
 from ilubench.forecast.anatomy import _built, anatomy_of
 from ilubench.forecast.asking import CountingEngine, asked_of
 from ilubench.forecast.inputs import offline
@@ -27,11 +28,10 @@ from ilubench.interfaces import (
     Row,
     SamplingSpec,
 )
-from ilubench.models import recipe_config
-from ilubench.overrides import parse
-from ilubench.scorers.nll import AnswerNLL
+from ilubench.models.forward import recipe_config
+from ilubench.scoring.scorers.nll import AnswerNLL
 from ilubench.specs import MemorySpec, ModelSource, RunSpec, SuiteSpec
-from ilubench.suite_files import load_suite
+from ilubench.specs.overrides import parse
 from ilubench.testing import make_tokenizer
 
 ZEPHYR: dict[str, Any] = {

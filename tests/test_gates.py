@@ -11,13 +11,13 @@ import yaml
 from finished_runs import STEPS, Told, edit_row, write_run
 from runs import command
 
+from ilubench.data.rows import Tables
 from ilubench.errors import DataError, UsageError
-from ilubench.figures import AttackFigures, RobustnessRow
-from ilubench.finished import FinishedRun, read_run
-from ilubench.gates import Gate, TrainingText, check_gates, gates_of
-from ilubench.intervals import Figure
+from ilubench.records.finished import FinishedRun, read_run
+from ilubench.reports.gates import Gate, TrainingText, check_gates, gates_of
 from ilubench.specs import DataSource
-from ilubench.tables import Tables
+from ilubench.statistics.intervals import Figure
+from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 MEASURED = Path(__file__).parents[1] / "leaderboards" / "mini" / "measured"
 SHIPPED = ("gsm8k", "agnews", "sst2", "winogrande", "mnli", "qqp")

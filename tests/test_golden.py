@@ -13,8 +13,8 @@ from doubles import StepRecorder, tiny_llama, unlearn_data
 from pydantic import JsonValue
 
 from ilubench.interfaces import Context, Engine, Generation, Ids, Method, SamplingSpec, ScoreContext
-from ilubench.plugins import create
-from ilubench.scorers.muse import VerbMem
+from ilubench.interfaces.discovery import create
+from ilubench.scoring.scorers.muse import VerbMem
 from ilubench.specs import PluginRef
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from doubles import tiny_llama
 
-from ilubench.checkpoints import load_config, load_model, tensor_shapes
-from ilubench.engine.handover import Spool, compare, same_model, write_live
 from ilubench.errors import ModelError
+from ilubench.models.checkpoints import load_config, load_model, tensor_shapes
+from ilubench.scoring.engines.handover import Spool, compare, same_model, write_live
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -36,7 +36,7 @@ def test_what_a_killed_process_left_is_freed_and_nothing_else() -> None:
         [
             sys.executable,
             "-c",
-            "import os; from ilubench.engine.handover import Spool\n"
+            "import os; from ilubench.scoring.engines.handover import Spool\n"
             "print(Spool(10).folder, flush=True); os.kill(os.getpid(), 9)",
         ],
         capture_output=True,

@@ -15,11 +15,11 @@ import pytest
 from hub_server import TOKEN, Hub, ask_only, go_offline, served
 
 from ilubench import errors
-from ilubench.checkpoints import find_folder, find_tokenizer, origin, tokenizer_sha256
+from ilubench.data.rows import Tables, hub_repository, read_hub
 from ilubench.errors import AccessError, DataError, ModelError
 from ilubench.interfaces import Generator, Row
+from ilubench.models.checkpoints import find_folder, find_tokenizer, origin, tokenizer_sha256
 from ilubench.specs import DataSource, GeneratorSpec, ModelSource
-from ilubench.tables import Tables, hub_repository, read_hub
 
 ROWS: list[Row] = [{"text": f"row {number}", "n": number} for number in range(6)]
 
@@ -401,7 +401,7 @@ def test_a_gated_data_set_with_a_granted_token(hub: Hub, monkeypatch: pytest.Mon
 def test_a_token_in_a_librarys_message_is_not_shown(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ilubench.hub import refusal
+    from ilubench.data.hub import refusal
 
     monkeypatch.setenv("HF_TOKEN", "secretOfAnotherForm")
     repository = hub_repository(source(), "forget")
@@ -554,7 +554,7 @@ def test_a_model_without_a_tokenizer(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_names_that_lead_out_of_the_folder_are_not_followed(hub: Hub, tmp_path: Path) -> None:
-    from ilubench.hub import listing
+    from ilubench.data.hub import listing
 
     hub.add("dataset", "org/evil", {"../../evil.jsonl": jsonl(ROWS), "/etc/x.jsonl": b""})
     repository = replace(hub_repository(source(), "x"), name="org/evil")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from ilubench.identity import (
+from ilubench.records.keys import (
     canonical,
     code_closure,
     digest,
@@ -195,6 +195,9 @@ def test_modules_without_source_are_left_out() -> None:
 
 def test_the_closure_of_ilu_has_its_losses_and_not_the_scorers() -> None:
     found = code_closure(["ilubench.methods.ilu"])
-    assert {"ilubench.losses", "ilubench.training", "ilubench.data"} <= set(found)
+    assert {"ilubench.training.losses", "ilubench.training", "ilubench.data.batches"} <= set(found)
     assert {"ilubench.specs", "ilubench.specs.base", "ilubench.specs.training"} <= set(found)
-    assert not any(name.startswith(("ilubench.scorers", "ilubench.aggregate")) for name in found)
+    assert not any(
+        name.startswith(("ilubench.scoring.scorers", "ilubench.statistics.aggregate"))
+        for name in found
+    )

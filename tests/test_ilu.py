@@ -8,14 +8,14 @@ from cases import VOCABULARY, make
 from doubles import random_examples
 from runs import SUITE
 
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.errors import SpecError
-from ilubench.experiment import resolve
+from ilubench.experiments.experiment import resolve
 from ilubench.interfaces import Example
+from ilubench.interfaces.discovery import create
 from ilubench.methods.invariance import token_shares
-from ilubench.overrides import parse
-from ilubench.plugins import create
 from ilubench.specs import PluginRef
+from ilubench.specs.overrides import parse
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ilubench.errors import DataError
-from ilubench.intervals import (
+from ilubench.statistics.intervals import (
     ZERO_VARIANCE,
     Array,
     Cells,

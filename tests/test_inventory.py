@@ -12,13 +12,13 @@ from doubles import make_tokenizer, tiny_llama
 from hub_server import TOKEN, Hub, ask_only, go_offline, served
 from runs import Outcome, command
 
-from ilubench.checkpoints import check_vocabulary, load_tokenizer
 from ilubench.errors import ModelError, SpecError
-from ilubench.experiment import resolve
-from ilubench.overrides import parse
-from ilubench.planning import make_bench
+from ilubench.experiments.experiment import resolve
+from ilubench.models.checkpoints import check_vocabulary, load_tokenizer
+from ilubench.runs.plan import make_bench
+from ilubench.runs.stages.keys import target_key
 from ilubench.specs import DataSource, SuiteSpec
-from ilubench.stages.keys import target_key
+from ilubench.specs.overrides import parse
 
 MARKER = "xanthoquartzite"
 """A word of the gated text, which nothing that a run leaves may hold."""
@@ -242,7 +242,7 @@ def test_text_of_a_gated_source_is_never_published() -> None:
 
 
 def test_a_form_that_differs_is_told_without_gated_text(hub: Hub) -> None:
-    from ilubench.training_text import check_form
+    from ilubench.experiments.training_text import check_form
 
     fa = {
         "scorer": {
@@ -403,8 +403,8 @@ def test_the_tokenizers_files_are_a_part_of_the_key(hub: Hub, apart: dict[str, A
 def test_a_method_that_is_verified_apart_gets_the_tokenizer(
     hub: Hub, apart: dict[str, Any], tmp_path: Path
 ) -> None:
-    from ilubench.leaderboard.isolated import JOB, OUT, _unlearn
-    from ilubench.leaderboard.isolation import Cell, _furnish
+    from ilubench.leaderboard.verify.isolated import JOB, OUT, _unlearn
+    from ilubench.leaderboard.verify.isolation import Cell, _furnish
 
     Path("suite.yaml").write_text(yaml.safe_dump({**SUITE, "target": apart}))
     experiment = resolve(parse(["suite=./suite.yaml", "method=graddiff"]))

@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from ilubench.errors import SpecError
 from ilubench.interfaces import Batch, Context
 from ilubench.interfaces import UnlearnData as Data
+from ilubench.interfaces.discovery import create
 from ilubench.methods.activations import hidden_state
 from ilubench.methods.lat import LAT
 from ilubench.methods.terms import ForgetRetain, mean_nll
-from ilubench.plugins import create
 from ilubench.specs import PluginRef, TrainSpec
 
 TRAIN = TrainSpec(lr=1e-3, steps=3, batch_size=4)  # its steps see all of the forget set

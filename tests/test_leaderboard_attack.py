@@ -13,11 +13,11 @@ import yaml
 from quick_board import board, measured, published, quick_suite, run_folder
 from runs import TINY, Outcome, command
 
-from ilubench.intervals import Figure
-from ilubench.leaderboard.best import best_attack
-from ilubench.leaderboard.files import Board, read_attack, read_board
-from ilubench.leaderboard.records import AttackEntry
-from ilubench.run_files import memory_of
+from ilubench.leaderboard.records.files import Board, read_attack, read_board
+from ilubench.leaderboard.records.models import AttackEntry
+from ilubench.leaderboard.site.best_attack import best_attack
+from ilubench.records.run_files import memory_of
+from ilubench.statistics.intervals import Figure
 
 OWN = Figure(6.5, 6.4, 6.6, 3, 6, "seeds-and-items")
 """Worst case of an entry under the suite's attacks."""

@@ -8,7 +8,7 @@ from finished_runs import Told
 from runs import command
 
 from ilubench.errors import DataError
-from ilubench.leaderboard.changes import changes
+from ilubench.leaderboard.check.changes import changes
 from leaderboards import TINY, attacked_board, edit_json, tiny_board, tiny_entry, verified_entry
 
 

@@ -17,7 +17,7 @@ import pytest
 from runs import command
 
 from ilubench.leaderboard import samples as bounds
-from ilubench.leaderboard.samples import point
+from ilubench.leaderboard.records.samples import point
 from leaderboards import TINY, attacked_board, edit_json, tiny_board, tiny_entry, verified_entry
 
 Edit = Callable[[Path], object]

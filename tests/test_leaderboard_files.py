@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ilubench.errors import DataError
-from ilubench.leaderboard.files import (
+from ilubench.leaderboard.records.files import (
     read_board,
     read_entry,
     read_json,
@@ -19,9 +19,9 @@ from ilubench.leaderboard.files import (
     suites,
     write_record,
 )
-from ilubench.leaderboard.records import AttackEntry, Entry, Pointer, Reported
-from ilubench.leaderboard.samples import point, samples_file
-from ilubench.leaderboard.schemas import schema_file, schema_text, shipped_schema
+from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Reported
+from ilubench.leaderboard.records.samples import point, samples_file
+from ilubench.leaderboard.records.schemas import schema_file, schema_text, shipped_schema
 from leaderboards import edit_json, shipped_entry, tiny_board, tiny_entry
 
 
@@ -149,7 +149,7 @@ def test_a_pointer_made_without_its_model_does_not_lead_out(root: Path) -> None:
 
 @pytest.mark.parametrize("kind", [Entry, Reported, AttackEntry])
 def test_shipped_schemas_are_the_models(kind: type[Entry | Reported | AttackEntry]) -> None:
-    written = "from ilubench.leaderboard.schemas import write_schemas"
+    written = "from ilubench.leaderboard.records.schemas import write_schemas"
     assert shipped_schema(kind) == schema_text(kind), f"run {written}"
     assert schema_file(kind).startswith(f"{kind.model_fields['kind'].default}-1.")
 

@@ -17,16 +17,16 @@ from page_boards import FORMULA, MARKUP, WORDS, copied, hostile_board, rich_boar
 from runs import command
 
 from ilubench.errors import DataError, UsageError
-from ilubench.intervals import Figure, no_figure
-from ilubench.leaderboard.build import PAGE, README, build, stale
-from ilubench.leaderboard.curves import recovery_curve
-from ilubench.leaderboard.files import finished, read_board
-from ilubench.leaderboard.packing import Texts, pack, pack_course, thousandths
-from ilubench.leaderboard.page import embedded_json, page
-from ilubench.leaderboard.ranked import ranked_groups
-from ilubench.leaderboard.readme import BEGIN, END, readme_text
-from ilubench.leaderboard.view import page_data
-from ilubench.ranking import rank_runs
+from ilubench.leaderboard.records.files import finished, read_board
+from ilubench.leaderboard.site.build import PAGE, README, build, stale
+from ilubench.leaderboard.site.html import embedded_json, page
+from ilubench.leaderboard.site.packing import Texts, pack, pack_course, thousandths
+from ilubench.leaderboard.site.ranked import ranked_groups
+from ilubench.leaderboard.site.readme import BEGIN, END, readme_text
+from ilubench.leaderboard.site.view import page_data
+from ilubench.reports.ranking import rank_runs
+from ilubench.statistics.intervals import Figure, no_figure
+from ilubench.statistics.recovery_curve import recovery_curve
 from leaderboards import TINY, edit_json, tiny_entry
 
 

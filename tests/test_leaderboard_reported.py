@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ilubench.leaderboard.records import Reported, ReportedFigure
-from ilubench.loading import task_names
-from ilubench.suite_files import load_suite
+from ilubench.experiments.suites import load_suite
+from ilubench.leaderboard.records.models import Reported, ReportedFigure
+from ilubench.specs.yaml_files import task_names
 
 LEADERBOARDS = Path(__file__).parents[1] / "leaderboards"
 FILES = sorted(LEADERBOARDS.glob("*/reported/*.json"))

@@ -13,12 +13,12 @@ from finished_runs import Told, edit_record, edit_row, edit_samples
 from runs import Outcome, command, made
 
 from ilubench.errors import DataError, UsageError
-from ilubench.finished import read_run
-from ilubench.identity import file_sha256
-from ilubench.leaderboard.build import build
-from ilubench.leaderboard.exporting import export_weights, place_weights
-from ilubench.leaderboard.files import finished, read_entry
-from ilubench.leaderboard.submit import About, submit
+from ilubench.leaderboard.records.files import finished, read_entry
+from ilubench.leaderboard.site.build import build
+from ilubench.leaderboard.submit.entry import About, submit
+from ilubench.leaderboard.submit.weights import export_weights, place_weights
+from ilubench.records.finished import read_run
+from ilubench.records.keys import file_sha256
 from leaderboards import TINY, full_run, tiny_board
 
 BY = About(by="A. Tester", label="mine")
@@ -247,7 +247,7 @@ def carried_out() -> Path:
 def test_unlearned_weights_are_exported(carried_out: Path, tmp_path: Path) -> None:
     import torch
 
-    from ilubench.checkpoints import apply_changes, load_model
+    from ilubench.models.checkpoints import apply_changes, load_model
 
     out = tmp_path / "weights"
     weights = export_weights(read_run(carried_out), out)

@@ -12,11 +12,11 @@ import pytest
 from finished_runs import Told, edit_record, edit_suite, write_run
 from runs import command
 
-from ilubench.collect import Compared, cells, robustness_row
-from ilubench.finished import read_run
-from ilubench.leaderboard.files import read_board
-from ilubench.leaderboard.submit import About, submit
-from ilubench.leaderboard.tracking import Tracked, compare_with_records, missing
+from ilubench.leaderboard.records.files import read_board
+from ilubench.leaderboard.submit.entry import About, submit
+from ilubench.leaderboard.verify.tracking import Tracked, compare_with_records, missing
+from ilubench.records.finished import read_run
+from ilubench.runs.collect import Compared, cells, robustness_row
 from leaderboards import full_run, tiny_entry
 
 FIGURES = {"after unlearning", "RA_core", "utility kept"}

@@ -46,13 +46,12 @@ from ilubench.errors import (
     StoreError,
     UsageError,
 )
-from ilubench.experiment import Experiment, resolve
-from ilubench.figures import Chances, Course, MethodRuns
-from ilubench.finished import read_run
-from ilubench.intervals import Array, Samples
-from ilubench.leaderboard.fetching import fetch, find_weights
-from ilubench.leaderboard.files import read_entry
-from ilubench.leaderboard.isolation import (
+from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.leaderboard.records.files import read_entry
+from ilubench.leaderboard.records.models import Package, Weights
+from ilubench.leaderboard.records.prediction import NUMERICS, Sides, compare_runs, compare_scores
+from ilubench.leaderboard.verify.download import fetch, find_weights
+from ilubench.leaderboard.verify.isolation import (
     NAMESPACES,
     PYTHON,
     Cell,
@@ -60,13 +59,14 @@ from ilubench.leaderboard.isolation import (
     namespaces,
     unlearn_apart,
 )
-from ilubench.leaderboard.packages import check_provided
-from ilubench.leaderboard.prediction import NUMERICS, Sides, compare_runs, compare_scores
-from ilubench.leaderboard.records import Package, Weights
-from ilubench.leaderboard.verify import fresh_seeds
-from ilubench.overrides import parse
-from ilubench.planning import make_bench
-from ilubench.stages.keys import target_key, unlearn_key
+from ilubench.leaderboard.verify.package import check_provided
+from ilubench.leaderboard.verify.verify import fresh_seeds
+from ilubench.records.finished import read_run
+from ilubench.runs.plan import make_bench
+from ilubench.runs.stages.keys import target_key, unlearn_key
+from ilubench.specs.overrides import parse
+from ilubench.statistics.intervals import Array, Samples
+from ilubench.statistics.row import Chances, Course, MethodRuns
 
 ITEMS = 24
 LABELS = ("A", "B", "C")
@@ -527,8 +527,8 @@ class Tries(NPO):
             opened.connect(("192.0.2.1", 80))
 
     def peek(self):
-        from ilubench.experiment import resolve
-        from ilubench.overrides import parse
+        from ilubench.experiments.experiment import resolve
+        from ilubench.specs.overrides import parse
         from ilubench.specs import PluginRef
         from ilubench.errors import SpecError
         try:
@@ -541,7 +541,7 @@ class Tries(NPO):
         open("%s").close()
 
     def generate(self):
-        from ilubench.mini.generator import MiniWorld
+        from ilubench.data.mini.generator import MiniWorld
 
 class Looks(NPO):
     def unlearn(self, model, data, context):

@@ -27,12 +27,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ilubench.errors import JobError, SpecError
 from ilubench.interfaces import Context, Room
-from ilubench.loading import load_yaml
-from ilubench.run_files import read_config
+from ilubench.records.run_files import read_config
+from ilubench.records.store import FolderState
+from ilubench.runs.stages.cost import Passes, StepLog
 from ilubench.specs import MemorySpec, RunSpec, TrainSpec
 from ilubench.specs.memory import memory_per_parameter
-from ilubench.stages.cost import Passes, StepLog
-from ilubench.store import FolderState
+from ilubench.specs.yaml_files import load_yaml
 from ilubench.training import fine_tune, optimize, sequence_nll, trainable_only
 from ilubench.training import optimizer as optimizers
 from ilubench.training.optimizer import LeanAdamW, make_optimizer

@@ -12,12 +12,12 @@ from doubles import make_tokenizer, tiny_llama
 from engines import ENGINES, make_engine
 
 import ilubench
-from ilubench.checkpoints import load_model, load_tokenizer
-from ilubench.estimators import estimate
+from ilubench.data.mini.world import build_tables
 from ilubench.interfaces import Engine, Ids, Row, SampleScore, ScoreContext
-from ilubench.mini.world import build_tables
-from ilubench.scorers.lm_eval import LmEval
-from ilubench.tokenizers import build_tokenizer
+from ilubench.models.checkpoints import load_model, load_tokenizer
+from ilubench.models.tokenizers import build_tokenizer
+from ilubench.records.estimators import estimate
+from ilubench.scoring.scorers.lm_eval import LmEval
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -18,9 +18,9 @@ from ilubench.interfaces import (
     ScoreContext,
     TokenLogprobs,
 )
-from ilubench.scorers.answers import loglikelihoods
-from ilubench.scorers.lm_eval import LmEval
-from ilubench.scorers.task_files import task_facts
+from ilubench.scoring.scorers.answers import loglikelihoods
+from ilubench.scoring.scorers.lm_eval import LmEval
+from ilubench.scoring.scorers.task_files import task_facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -6,9 +6,9 @@ import pytest
 from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import SpecError
-from ilubench.loading import load_yaml, merge, task_file, task_names, validate
+from ilubench.experiments.suites import load_suite
 from ilubench.specs import AttackSpec, SuiteSpec, TrainSpec
-from ilubench.suite_files import load_suite
+from ilubench.specs.yaml_files import load_yaml, merge, task_file, task_names, validate
 
 
 def write(folder: Path, text: str, name: str = "a.yaml") -> Path:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from ilubench.losses import invariance_gradient, npo, sequence_sums, token_nll
+from ilubench.training.losses import invariance_gradient, npo, sequence_sums, token_nll
 
 
 def test_nll_by_hand() -> None:

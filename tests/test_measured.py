@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from ilubench.collect import robustness_rows
-from ilubench.experiment import Experiment, resolve
-from ilubench.overrides import parse
-from ilubench.results import RunRecord
-from ilubench.run_files import read_record
+from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.records.results import RunRecord
+from ilubench.records.run_files import read_record
+from ilubench.runs.collect import robustness_rows
 from ilubench.specs import PluginRef
+from ilubench.specs.overrides import parse
 
 LEADERBOARDS = Path(__file__).parents[1] / "leaderboards"
 RESULT_SETS = sorted(path.parent for path in LEADERBOARDS.glob("*/measured/*/results.json"))

@@ -10,13 +10,13 @@ from doubles import MemoryState, StepRecorder, differing, gradients, make_contex
 from objectives import Plain
 from transformers import PreTrainedTokenizerBase
 
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.errors import DataError, IlubenchError, SpecError
 from ilubench.interfaces import Example, StepBatch, UnlearnBatch
 from ilubench.interfaces import UnlearnData as Data
+from ilubench.interfaces.discovery import create
 from ilubench.methods.original import Original
 from ilubench.methods.refusals import make_refusals
-from ilubench.plugins import create
 from ilubench.specs import PluginRef
 from ilubench.training import trainable_only
 
@@ -198,7 +198,7 @@ def test_a_batch_without_prompts_adds_nothing(context: Making, use: str) -> None
 
 
 def test_a_word_that_the_tokenizer_does_not_know() -> None:
-    from ilubench.tokenizers import build_tokenizer
+    from ilubench.models.tokenizers import build_tokenizer
 
     known = build_tokenizer(["Question: who? no report"])
     ctx = make_context(known)

@@ -14,7 +14,7 @@ from objectives import Plain
 from runs import SUITE, command, made
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ilubench.plugins import entries
+from ilubench.interfaces.discovery import entries
 from ilubench.training import trainable_only
 
 

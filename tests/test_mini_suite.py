@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from ilubench.experiment import resolve
-from ilubench.overrides import parse
+from ilubench.experiments.experiment import resolve
+from ilubench.runs.tuning.asked import method_words
+from ilubench.runs.tuning.records import TuningRecord
 from ilubench.specs import TuningSpec
-from ilubench.tuning.asked import method_words
-from ilubench.tuning.records import TuningRecord
+from ilubench.specs.overrides import parse
 
 RECORDS = Path(__file__).parents[1] / "leaderboards" / "mini" / "tuning"
 LABELS = sorted(path.stem for path in RECORDS.glob("*.json"))

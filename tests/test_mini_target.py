@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from runs import command
 
-from ilubench.checkpoints import find_folder
-from ilubench.experiment import resolve
-from ilubench.identity import file_sha256
-from ilubench.overrides import parse
+from ilubench.experiments.experiment import resolve
+from ilubench.models.checkpoints import find_folder
+from ilubench.records.keys import file_sha256
+from ilubench.specs.overrides import parse
 
 FORGET = ("forget_mc", "forget_rephrased", "forget_verbmem", "forget_knowmem")
 RETAIN = ("retain_mc", "retain_verbmem", "retain_knowmem")

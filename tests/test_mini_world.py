@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ilubench.mini import world
-from ilubench.mini.tasks import TASKS, Task
-from ilubench.mini.words import DOMAINS
+from ilubench.data.mini import world
+from ilubench.data.mini.tasks import TASKS, Task
+from ilubench.data.mini.words import DOMAINS
 
 PINNED = "ca96e6ba535dc381b01bd394a391b9f8a4cdb886994a63780a932808db3c00c3"
 SIZES = {
@@ -173,7 +173,7 @@ def test_domains_share_no_name_and_no_value() -> None:
 
 def test_tokenizer_round_trip(tables: dict[str, world.Table], tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    from ilubench.tokenizers import build_tokenizer
+    from ilubench.models.tokenizers import build_tokenizer
 
     texts = world.world_texts(tables)
     build_tokenizer(texts).save_pretrained(tmp_path)
@@ -190,7 +190,7 @@ def test_tokenizer_round_trip(tables: dict[str, world.Table], tmp_path: Path) ->
 
 def test_options_are_single_tokens(tables: dict[str, world.Table]) -> None:
     pytest.importorskip("transformers")
-    from ilubench.tokenizers import build_tokenizer
+    from ilubench.models.tokenizers import build_tokenizer
 
     tokenizer = build_tokenizer(world.world_texts(tables))
     for row in tables["forget_mc"] + tables["retain_mc"]:

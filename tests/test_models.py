@@ -13,8 +13,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ilubench import models
-from ilubench.checkpoints import (
+from ilubench.data.batches import collate
+from ilubench.errors import ModelError
+from ilubench.methods.activations import hidden_state
+from ilubench.models import forward as models
+from ilubench.models.checkpoints import (
     apply_changes,
     find_folder,
     folder_sha256,
@@ -25,10 +28,7 @@ from ilubench.checkpoints import (
     save_model,
     weight_files,
 )
-from ilubench.data import collate
-from ilubench.errors import ModelError
-from ilubench.methods.activations import hidden_state
-from ilubench.models import answer_logits, body_inputs, initialise
+from ilubench.models.forward import answer_logits, body_inputs, initialise
 from ilubench.specs import ModelSource
 from ilubench.training import trainable_only
 
@@ -191,7 +191,7 @@ def test_the_index_says_which_files_count(base: Path) -> None:
 
 
 def test_a_model_is_found_and_its_hash_checked(base: Path, tmp_path: Path) -> None:
-    from ilubench.identity import file_sha256
+    from ilubench.records.keys import file_sha256
 
     good = file_sha256(base / "model.safetensors")
     assert find_folder(ModelSource(path=str(base), sha256=good)) == base

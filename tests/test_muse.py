@@ -12,16 +12,16 @@ from runs import command
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerFast
 
-from ilubench.checkpoints import save_model
-from ilubench.engine.hf import HFEngine
 from ilubench.errors import DataError, ItemError
-from ilubench.experiment import resolve
+from ilubench.experiments.experiment import resolve
 from ilubench.interfaces import Generation, Row, SamplingSpec, ScoreContext
-from ilubench.overrides import parse
-from ilubench.scorers.muse import KnowMem, VerbMem, cleaned
-from ilubench.scorers.privleak import PrivLeak
+from ilubench.models.checkpoints import save_model
+from ilubench.models.tokenizers import build_tokenizer
+from ilubench.scoring.engines.hf import HFEngine
+from ilubench.scoring.scorers.muse import KnowMem, VerbMem, cleaned
+from ilubench.scoring.scorers.privleak import PrivLeak
 from ilubench.specs import Estimator
-from ilubench.tokenizers import build_tokenizer
+from ilubench.specs.overrides import parse
 
 TEXT = "the quick brown fox jumps over a lazy dog and runs running home , then sleeps . Again !"
 

@@ -24,10 +24,10 @@ from muse_reference import (
     texts,
 )
 
-from ilubench.estimators import estimate
 from ilubench.interfaces import Engine, Row, SampleScore, SamplingSpec, ScoreContext, Scorer
-from ilubench.scorers.muse import KnowMem, VerbMem
-from ilubench.scorers.privleak import PrivLeak
+from ilubench.records.estimators import estimate
+from ilubench.scoring.scorers.muse import KnowMem, VerbMem
+from ilubench.scoring.scorers.privleak import PrivLeak
 
 ITEMS = 50
 SHORT = 16

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from ilubench.data.generators.news import Row, cut_item, item_rows, merge_spans, span_tables
 from ilubench.errors import DataError
-from ilubench.generators.news import Row, cut_item, item_rows, merge_spans, span_tables
 
 LONGEST_WORD = 12
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, JsonValue
 
 from ilubench.errors import SpecError
+from ilubench.interfaces.discovery import create, find
 from ilubench.methods.ilu import ILU
 from ilubench.methods.npo import NPO
-from ilubench.overrides import Override, PluginLookup, apply, convert, parse
-from ilubench.plugins import create, find
 from ilubench.specs import DataSource, PluginRef, RunSpec, Spec, SuiteSpec
+from ilubench.specs.overrides import Override, PluginLookup, apply, convert, parse
 
 TRAIN: dict[str, JsonValue] = {"lr": 1e-4, "steps": 10, "batch_size": 4}
 SUITE: dict[tuple[str, str], dict[str, JsonValue]] = {

@@ -9,13 +9,12 @@ import torch
 from cases import CASES, OWN_LOOP, Making, data_for, fresh, make
 from test_measured import read
 
-from ilubench.experiment import Experiment, resolve
+from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.forecast.anatomy import anatomy_of
 from ilubench.forecast.inputs import Inputs
 from ilubench.forecast.lengths import drawn, lengths_of, stated
 from ilubench.forecast.passes import method_work
 from ilubench.forecast.work import Work
-from ilubench.identity import seed_for
 from ilubench.interfaces import (
     Batch,
     Context,
@@ -30,10 +29,11 @@ from ilubench.interfaces import (
 )
 from ilubench.methods.ilu import ILU
 from ilubench.methods.terms import ForgetRetain, mean_nll
-from ilubench.overrides import parse
-from ilubench.planning import make_bench
+from ilubench.records.keys import seed_for
+from ilubench.runs.plan import make_bench
+from ilubench.runs.stages.cost import Passes
 from ilubench.specs import DataSource, TrainSpec
-from ilubench.stages.cost import Passes
+from ilubench.specs.overrides import parse
 from ilubench.testing import make_tokenizer
 
 MEASURED = Path(__file__).parents[1] / "leaderboards" / "mini" / "measured"

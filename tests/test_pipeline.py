@@ -26,7 +26,7 @@ from runs import (
 )
 
 from ilubench.interfaces import Batch, Checkpoint, StepBatch, UnlearnData
-from ilubench.store import Store
+from ilubench.records.store import Store
 
 SIGKILLED = -9
 ALWAYS_SAVE = (
@@ -107,7 +107,7 @@ def test_killed_at_random_times_and_two_at_once(finished: Path, tmp_path: Path) 
 def test_a_resumed_attack_skips_the_scores_it_has(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ilubench.stages import attack, score
+    from ilubench.runs.stages import attack, score
 
     out = with_target(finished, tmp_path / "out")
     words = ("run", SUITE, "method=npo", "attacks=gsm8k", "attack.train.save_every_s=0")
@@ -297,8 +297,8 @@ def test_a_damaged_artifact_is_one_clear_line(finished: Path, tmp_path: Path) ->
 READING = """
 from pathlib import Path
 
-from ilubench.losses import token_nll
-from ilubench.models import answer_logits
+from ilubench.training.losses import token_nll
+from ilubench.models.forward import answer_logits
 from ilubench.specs import TrainSpec
 from ilubench.training import LossMethod
 

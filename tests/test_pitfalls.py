@@ -37,29 +37,29 @@ from test_benign import ROWS, lines
 
 from ilubench import data as training_data
 from ilubench.attacks.finetune import FineTune
-from ilubench.collect import SCHEMA, robustness_rows
-from ilubench.data import check_targets, collate, encode
+from ilubench.data.batches import check_targets, collate, encode
+from ilubench.data.overlap import item_texts, overlaps
 from ilubench.errors import DataError, SpecError, UsageError
-from ilubench.executors.local import execute, one_process
-from ilubench.experiment import Experiment, resolve
-from ilubench.figures import RobustnessRow
-from ilubench.finished import FinishedRun, check_alike
-from ilubench.identity import seed_for
+from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.experiments.training_text import check_form, find_overlaps, overlap_warnings
 from ilubench.interfaces import Batch, Checkpoint, Example, ScoreContext, UnlearnData
 from ilubench.methods.graddiff import GradDiff
-from ilubench.notes import option_notes
-from ilubench.outputs import run_record
-from ilubench.overlap import item_texts, overlaps
-from ilubench.overrides import parse
-from ilubench.planning import make_plan
-from ilubench.progress import Lines
-from ilubench.results import ModelScore, RunRecord
+from ilubench.records.finished import FinishedRun, check_alike
+from ilubench.records.keys import seed_for
+from ilubench.records.reader_notes import option_notes
+from ilubench.records.results import ModelScore, RunRecord
+from ilubench.runs.collect import SCHEMA, robustness_rows
+from ilubench.runs.executors.serial import execute, one_process
+from ilubench.runs.folder import run_record
+from ilubench.runs.plan import make_plan
+from ilubench.runs.progress import Lines
+from ilubench.runs.stages.score import read_samples, read_score, score_checkpoint
+from ilubench.runs.stages.workbench import Measure
 from ilubench.specs import TrainSpec
-from ilubench.stages.score import read_samples, read_score, score_checkpoint
-from ilubench.stages.workbench import Measure
+from ilubench.specs.overrides import parse
+from ilubench.statistics.row import RobustnessRow
 from ilubench.testing import FakeEngine
 from ilubench.training import loop
-from ilubench.training_text import check_form, find_overlaps, overlap_warnings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

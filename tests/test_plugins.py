@@ -7,11 +7,19 @@ from typing import Annotated
 
 import pytest
 
-from ilubench import plugins
 from ilubench.errors import PluginError, SpecError
 from ilubench.interfaces import Method
+from ilubench.interfaces import discovery as plugins
+from ilubench.interfaces.discovery import (
+    GROUPS,
+    PluginField,
+    create,
+    describe,
+    entries,
+    find,
+    reference,
+)
 from ilubench.methods.npo import NPO
-from ilubench.plugins import GROUPS, PluginField, create, describe, entries, find, reference
 from ilubench.specs import PluginRef, Spec
 
 GOOD = '''\
@@ -210,7 +218,7 @@ def test_a_plugin_field_refuses_another_class() -> None:
 def test_importing_plugins_imports_no_torch() -> None:
     import subprocess
 
-    code = "import sys, ilubench.plugins as p; p.entries('methods'); print('torch' in sys.modules)"
+    code = "import sys, ilubench.interfaces.discovery as p; p.entries('methods'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert plugins.GROUPS == ("methods", "attacks", "scorers", "generators")

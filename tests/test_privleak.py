@@ -9,9 +9,8 @@ from muse_reference import make_model
 from transformers import PreTrainedTokenizerFast
 
 from ilubench.attacks.prefix import Prefix
-from ilubench.engine.hf import HFEngine
+from ilubench.data.mini.generator import MiniWorld
 from ilubench.errors import CannotApplyError, DataError, ItemError
-from ilubench.estimators import estimate
 from ilubench.interfaces import (
     BoundPromptAttack,
     Ids,
@@ -21,10 +20,11 @@ from ilubench.interfaces import (
     ScoreContext,
     TokenLogprobs,
 )
-from ilubench.mini.generator import MiniWorld
-from ilubench.scorers.privleak import PrivLeak, lowest_mean
+from ilubench.models.tokenizers import build_tokenizer
+from ilubench.records.estimators import estimate
+from ilubench.scoring.engines.hf import HFEngine
+from ilubench.scoring.scorers.privleak import PrivLeak, lowest_mean
 from ilubench.specs import Estimator
-from ilubench.tokenizers import build_tokenizer
 
 WORDS = "the quick brown fox jumps over a lazy dog and runs home"
 

@@ -22,10 +22,10 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ilubench.data import examples
-from ilubench.experiment import Experiment, resolve
+from ilubench.data.batches import examples
+from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.interfaces import Example
-from ilubench.overrides import parse
+from ilubench.specs.overrides import parse
 
 GOLDEN = Path(__file__).parent / "golden" / "attack_prompts.txt"
 

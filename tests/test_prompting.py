@@ -14,7 +14,6 @@ from runs import DATA, TINY, Outcome, command, made, with_target
 from ilubench.attacks.fewshot import FewShot
 from ilubench.attacks.prefix import Prefix
 from ilubench.errors import CannotApplyError, DataError
-from ilubench.finished import read_run
 from ilubench.interfaces import (
     BoundPromptAttack,
     Item,
@@ -26,10 +25,11 @@ from ilubench.interfaces import (
     ScoreContext,
     Shot,
 )
-from ilubench.results import RunRecord
-from ilubench.scorers.lm_eval import LmEval
-from ilubench.scorers.muse import KnowMem, VerbMem
-from ilubench.scorers.nll import AnswerNLL
+from ilubench.records.finished import read_run
+from ilubench.records.results import RunRecord
+from ilubench.scoring.scorers.lm_eval import LmEval
+from ilubench.scoring.scorers.muse import KnowMem, VerbMem
+from ilubench.scoring.scorers.nll import AnswerNLL
 from ilubench.testing.engine import FakeEngine
 
 NO_DATA = PromptContext({}, 7)
@@ -306,7 +306,7 @@ def test_a_prompt_attack_has_no_task(ran: Callable[..., Outcome]) -> None:
 def test_a_scorer_that_ignores_the_attack_is_found(
     ran: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ilubench.scorers import nll
+    from ilubench.scoring.scorers import nll
 
     plain = nll._Bound.score
 

@@ -15,16 +15,16 @@ from runs import Outcome, command
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ilubench.checkpoints import save_model
-from ilubench.data import examples
-from ilubench.experiment import resolve
+from ilubench.data.batches import examples
+from ilubench.experiments.experiment import resolve
+from ilubench.experiments.training_text import check_form
 from ilubench.interfaces import Row
-from ilubench.likeness import suite_differences
-from ilubench.notes import protocol_notes
-from ilubench.overrides import parse
-from ilubench.scorers.task_files import task_facts
+from ilubench.models.checkpoints import save_model
+from ilubench.records.likeness import suite_differences
+from ilubench.records.reader_notes import protocol_notes
+from ilubench.scoring.scorers.task_files import task_facts
 from ilubench.specs import AttackSpec, ModelSource, RangeSpec, SuiteSpec
-from ilubench.training_text import check_form
+from ilubench.specs.overrides import parse
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

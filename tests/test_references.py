@@ -11,7 +11,7 @@ from cases import data_for, fresh, make
 from doubles import StepRecorder
 from transformers import PreTrainedModel
 
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.errors import DivergedError, PluginError
 from ilubench.interfaces import Context, Metrics, StepBatch, UnlearnBatch, UnlearnData
 from ilubench.training import LossMethod, optimize, sequence_nll

@@ -18,17 +18,17 @@ from finished_runs import edit_record, edit_samples
 from pydantic import ValidationError
 from runs import TINY, Outcome, command, made, target_folder, with_target
 
-from ilubench.checkpoints import load_model, load_tokenizer, save_model
-from ilubench.collect import robustness_rows
 from ilubench.errors import ModelError, SpecError
-from ilubench.experiment import resolve
-from ilubench.finished import read_run
+from ilubench.experiments.experiment import resolve
 from ilubench.interfaces import UnlearnData
 from ilubench.methods.retrain import Retrain
-from ilubench.overrides import parse
-from ilubench.planning import make_plan
-from ilubench.results import RunRecord
+from ilubench.models.checkpoints import load_model, load_tokenizer, save_model
+from ilubench.records.finished import read_run
+from ilubench.records.results import RunRecord
+from ilubench.runs.collect import robustness_rows
+from ilubench.runs.plan import make_plan
 from ilubench.specs import ModelSource, SuiteSpec
+from ilubench.specs.overrides import parse
 
 if TYPE_CHECKING:
     from ilubench.interfaces import Context

@@ -11,11 +11,11 @@ from doubles import MemoryState, StepRecorder, differing, gradients, make_contex
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.errors import SpecError
 from ilubench.interfaces import Batch, Context, Dataset, UnlearnBatch, UnlearnData
+from ilubench.interfaces.discovery import create
 from ilubench.methods.activations import hidden_states
-from ilubench.plugins import create
 from ilubench.specs import PluginRef
 from ilubench.testing import TINY, facts, known_model
 from ilubench.testing.facts import known

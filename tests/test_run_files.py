@@ -15,8 +15,8 @@ from finished_runs import Told, edit_record, edit_samples, write_run
 from runs import command
 
 from ilubench.errors import DataError
-from ilubench.finished import read_run
-from ilubench.ranking import rank_runs
+from ilubench.records.finished import read_run
+from ilubench.reports.ranking import rank_runs
 
 Edit = Callable[[Path], object]
 

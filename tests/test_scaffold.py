@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from runs import SUITE, Outcome, command, environment, made, process
 
+from ilubench.cli.scaffold import names_of, new_method
 from ilubench.errors import UsageError
-from ilubench.scaffold import names_of, new_method
 
 PACKAGES = Path(__file__).parent / "packages"
 EXAMPLE = PACKAGES / "ilubench-example-method"

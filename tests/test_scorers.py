@@ -15,7 +15,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ilubench.engine.hf import HFEngine
+from ilubench.data.mini import world
+from ilubench.data.mini.tasks import TASKS
 from ilubench.errors import DataError, SpecError
 from ilubench.interfaces import (
     Generation,
@@ -26,13 +27,12 @@ from ilubench.interfaces import (
     ScoreContext,
     TokenLogprobs,
 )
-from ilubench.loading import tasks_folder
-from ilubench.mini import world
-from ilubench.mini.tasks import TASKS
-from ilubench.scorers.lm_eval import LmEval
-from ilubench.scorers.nll import AnswerNLL, split
+from ilubench.models.tokenizers import build_tokenizer
+from ilubench.scoring.engines.hf import HFEngine
+from ilubench.scoring.scorers.lm_eval import LmEval
+from ilubench.scoring.scorers.nll import AnswerNLL, split
 from ilubench.specs import Estimator
-from ilubench.tokenizers import build_tokenizer
+from ilubench.specs.yaml_files import tasks_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -266,7 +266,7 @@ def test_declarations_do_not_import_lm_eval() -> None:
     import subprocess
 
     code = (
-        "import sys; from ilubench.scorers.lm_eval import LmEval\n"
+        "import sys; from ilubench.scoring.scorers.lm_eval import LmEval\n"
         "for task in ('mini_mc', 'gsm8k', 'mmlu', 'wmdp_bio', 'winogrande', 'qqp'):\n"
         "    s = LmEval(task=task, data='a', fewshot='b')\n"
         "    print({n: e.kind for n, e in s.metrics().items()}, s.files()[0].name)\n"

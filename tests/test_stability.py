@@ -9,8 +9,8 @@ from runs import command
 from scipy.stats import kendalltau  # type: ignore[import-untyped, unused-ignore]
 
 from ilubench.errors import DataError
-from ilubench.intervals import Samples
-from ilubench.stability import rank_stability, splits
+from ilubench.statistics.intervals import Samples
+from ilubench.statistics.rank_stability import rank_stability, splits
 
 
 def table(by_seed: list[float], seeds: tuple[int, ...] | None = None) -> Samples:

@@ -10,7 +10,7 @@ import torch
 
 from ilubench import store as store_module
 from ilubench.errors import StoreError, UsageError
-from ilubench.store import Artifact, FolderState, Store, write_atomic, write_json
+from ilubench.records.store import Artifact, FolderState, Store, write_atomic, write_json
 
 
 @pytest.fixture

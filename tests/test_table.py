@@ -16,11 +16,11 @@ from runs import command, made
 from test_measured import LEADERBOARDS, RESULT_SETS
 
 from ilubench.errors import DataError
-from ilubench.finished import read_run
-from ilubench.markdown import cell, table
-from ilubench.naming import run_names
-from ilubench.ranking import rank_runs, ranking_text
-from ilubench.results import RunRecord
+from ilubench.records.finished import read_run
+from ilubench.records.markdown import cell, table
+from ilubench.records.results import RunRecord
+from ilubench.records.run_names import run_names
+from ilubench.reports.ranking import rank_runs, ranking_text
 
 COLUMNS = 10
 

@@ -9,10 +9,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from ilubench.data.rows import Tables, read_file, render
 from ilubench.errors import DataError, SpecError
 from ilubench.interfaces import Generator, Row
 from ilubench.specs import DataSource, GeneratorSpec
-from ilubench.tables import Tables, read_file, render
 
 ROWS: list[Row] = [
     {"q": "one", "n": 1, "label": 0},

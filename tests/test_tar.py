@@ -12,15 +12,15 @@ from runs import SUITE
 from torch.func import functional_call
 from torch.nn import functional
 
-from ilubench.data import Stream
+from ilubench.data.batches import Stream
 from ilubench.errors import DivergedError, SpecError
-from ilubench.experiment import resolve
-from ilubench.identity import seed_for
+from ilubench.experiments.experiment import resolve
 from ilubench.interfaces import Context, Example
+from ilubench.interfaces.discovery import create
 from ilubench.methods.tar import TAR
-from ilubench.overrides import parse
-from ilubench.plugins import create
+from ilubench.records.keys import seed_for
 from ilubench.specs import PluginRef
+from ilubench.specs.overrides import parse
 from ilubench.training import trainable_only
 
 Theta = dict[str, Tensor]

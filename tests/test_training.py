@@ -22,7 +22,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ilubench.attacks.finetune import FineTune
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.errors import DataError, DivergedError, SpecError
 from ilubench.interfaces import (
     Context,
@@ -34,8 +34,8 @@ from ilubench.interfaces import (
 from ilubench.methods.ilu import ILU
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.npo import NPO
+from ilubench.records.store import FolderState
 from ilubench.specs import PackSpec, RecipeSpec, TokenizerSpec, TrainSpec
-from ilubench.store import FolderState
 from ilubench.training import (
     LossMethod,
     fine_tune,

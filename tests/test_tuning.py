@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from runs import DATA, TINY, Outcome, command
 
 from ilubench.errors import DataError, SpecError
-from ilubench.experiment import Experiment, resolve
-from ilubench.loading import validate
-from ilubench.overrides import parse
-from ilubench.planning import Job, Plan
+from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.runs.plan import Job, Plan
+from ilubench.runs.tuning.asked import ask, method_words
+from ilubench.runs.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
+from ilubench.runs.tuning.records import TuningRecord
+from ilubench.runs.tuning.run import plan_tuning, tune
+from ilubench.runs.tuning.space import Setting, tried
+from ilubench.runs.tuning.suite_settings import suite_digest, suite_settings
 from ilubench.specs import RangeSpec, SearchSpec, SuiteSpec
-from ilubench.tuning.asked import ask, method_words
-from ilubench.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
-from ilubench.tuning.records import TuningRecord
-from ilubench.tuning.run import plan_tuning, tune
-from ilubench.tuning.space import Setting, tried
-from ilubench.tuning.suite_settings import suite_digest, suite_settings
+from ilubench.specs.overrides import parse
+from ilubench.specs.yaml_files import validate
 
 SHAKY = f"{DATA / 'shaky.py'}:Shaky"
 

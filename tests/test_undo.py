@@ -11,12 +11,12 @@ from doubles import MemoryState, StepRecorder, differing, make_context, weights
 from torch.func import functional_call
 from transformers import PreTrainedTokenizerBase
 
-from ilubench.data import Stream
+from ilubench.data.batches import Stream
 from ilubench.interfaces import Example, StateStore
+from ilubench.interfaces.discovery import create
 from ilubench.methods.undo import UNDO
-from ilubench.plugins import create
+from ilubench.records.store import FolderState
 from ilubench.specs import PluginRef
-from ilubench.store import FolderState
 from ilubench.training import trainable_only
 
 TRAIN: dict[str, Any] = {"lr": 1e-3, "steps": 3, "batch_size": 4}

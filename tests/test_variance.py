@@ -12,10 +12,10 @@ from scipy.stats import chi2  # type: ignore[import-untyped, unused-ignore]
 from synthetic import World
 from test_measured import LEADERBOARDS
 
-from ilubench.components import Component, Factorial, components, from_records
 from ilubench.errors import DataError
-from ilubench.intervals import mean_squares, variance
-from ilubench.variance import variance_report, variance_text
+from ilubench.statistics.intervals import mean_squares, variance
+from ilubench.statistics.spread import variance_report, variance_text
+from ilubench.statistics.variance_components import Component, Factorial, components, from_records
 
 NPO = LEADERBOARDS / "mini" / "measured" / "npo" / "samples.parquet"
 

@@ -17,8 +17,8 @@ import yaml
 from runs import environment
 
 from ilubench.cli import app
-from ilubench.plugins import entries
-from ilubench.suite_files import suite_variants
+from ilubench.experiments.suites import suite_variants
+from ilubench.interfaces.discovery import entries
 from leaderboards import edit_json, tiny_board
 
 ROOT = Path(__file__).parents[1]

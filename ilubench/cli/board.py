@@ -64,9 +64,9 @@ def submit(  # noqa: PLR0913, PLR0917 - each is an option of the command
     ] = False,
 ) -> int:
     """Package a finished run as an entry: its record and its samples, ready for a pull request."""
-    from ilubench.leaderboard.exporting import place_weights
-    from ilubench.leaderboard.submit import About, next_steps, read_citation, read_package
-    from ilubench.leaderboard.submit import submit as write
+    from ilubench.leaderboard.submit.entry import About, next_steps, read_citation, read_package
+    from ilubench.leaderboard.submit.entry import submit as write
+    from ilubench.leaderboard.submit.weights import place_weights
 
     about = About(
         by=by,
@@ -103,7 +103,7 @@ def check(
     """
     import json
 
-    from ilubench.leaderboard.check import check as examine
+    from ilubench.leaderboard.check.check import check as examine
 
     found = examine(paths or [BOARDS])
     if as_json:
@@ -127,7 +127,7 @@ def changes(
     import dataclasses
     import json
 
-    from ilubench.leaderboard.changes import changes as compare
+    from ilubench.leaderboard.check.changes import changes as compare
 
     found = compare(before, after)
     if as_json:
@@ -166,9 +166,9 @@ def verify(  # noqa: PLR0913, PLR0917 - each is an option of the command
     Leaves with 0 whether the row stays or is disputed.
     """
     from ilubench.errors import UsageError
-    from ilubench.leaderboard.verify import Request, parse_seeds, verification_text
-    from ilubench.leaderboard.verify import verify as carry_out
-    from ilubench.progress import reporter
+    from ilubench.leaderboard.verify.verify import Request, parse_seeds, verification_text
+    from ilubench.leaderboard.verify.verify import verify as carry_out
+    from ilubench.runs.progress import reporter
 
     if method and weights is not None:
         raise UsageError("--method makes its own weights; leave out --weights")
@@ -213,10 +213,10 @@ def attack(  # noqa: PLR0913, PLR0917 - each is an option of the command
     Each run is of an entry's method with its settings, or of its published weights, in a suite file
     that extends the suite by the attack.
     """
-    from ilubench.leaderboard.attack_runs import read_attack_runs
-    from ilubench.leaderboard.attacking import AboutAttack, attack_text, submit_attack
-    from ilubench.leaderboard.files import read_board
-    from ilubench.leaderboard.submit import read_citation
+    from ilubench.leaderboard.records.files import read_board
+    from ilubench.leaderboard.submit.attack import AboutAttack, attack_text, submit_attack
+    from ilubench.leaderboard.submit.attack_runs import read_attack_runs
+    from ilubench.leaderboard.submit.entry import read_citation
 
     about = AboutAttack(
         by=by,
@@ -250,14 +250,14 @@ def track(
     """
     import json
 
-    from ilubench.finished import read_run
-    from ilubench.leaderboard.files import read_board
-    from ilubench.leaderboard.tracking import (
+    from ilubench.leaderboard.records.files import read_board
+    from ilubench.leaderboard.verify.tracking import (
         compare_with_records,
         missing,
         tracking_json,
         tracking_text,
     )
+    from ilubench.records.finished import read_run
 
     board = read_board(against)
     found = [compare_with_records(board, read_run(path)) for path in runs]
@@ -284,8 +284,8 @@ def build(
     ] = None,
 ) -> int:
     """Write each suite's README table, and one static page for all suites."""
-    from ilubench.leaderboard.build import build as write
-    from ilubench.leaderboard.build import default_cache, stale
+    from ilubench.leaderboard.site.build import build as write
+    from ilubench.leaderboard.site.build import default_cache, stale
 
     kept = cache or default_cache()
     if only_check:

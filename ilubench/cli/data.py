@@ -8,7 +8,7 @@ from ilubench.cli.guard import COMPLETE, NO_DATA
 from ilubench.cli.words import Config, Json, Words, console, experiment_of
 
 if TYPE_CHECKING:
-    from ilubench.inventory import Inventory
+    from ilubench.forecast.inventory import Inventory
 
 __all__ = ["data"]
 
@@ -25,7 +25,7 @@ def check(words: Words = None, config: Config = None, as_json: Json = False) -> 
 
     Leaves with 3 when something is missing; names all that is.
     """
-    from ilubench.inventory import examine
+    from ilubench.forecast.inventory import examine
 
     return _show(examine(experiment_of(words, config)), as_json=as_json)
 
@@ -36,7 +36,7 @@ def fetch(words: Words = None, config: Config = None, as_json: Json = False) -> 
 
     Sizes and licences are told before the first download. Leaves with 3 when something is missing.
     """
-    from ilubench.inventory import obtain
+    from ilubench.forecast.inventory import obtain
 
     err = console()
     found = obtain(experiment_of(words, config), lambda line: err.print(line, soft_wrap=True))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from ilubench.errors import PluginError
-from ilubench.plugins import GROUPS, claims, disputed, find
+from ilubench.interfaces.discovery import GROUPS, claims, disputed, find
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -45,7 +45,7 @@ def doctor(as_json: Json = False) -> int:
     """
     from rich.table import Table
 
-    from ilubench.doctor import examine
+    from ilubench.cli.doctor import examine
 
     found = examine()
     if as_json:
@@ -63,8 +63,8 @@ def doctor(as_json: Json = False) -> int:
 
 def _rows_of(what: str) -> list[tuple[str, str]]:
     from ilubench.errors import UsageError, did_you_mean
-    from ilubench.loading import load_yaml, task_file, task_names
-    from ilubench.plugins import GROUPS, claims, describe, disputed
+    from ilubench.interfaces.discovery import GROUPS, claims, describe, disputed
+    from ilubench.specs.yaml_files import load_yaml, task_file, task_names
 
     if what in ("suites", "attacks"):
         return [(name, _titled(load_yaml(task_file(what, name)))) for name in task_names(what)]
@@ -87,8 +87,8 @@ def _titled(values: "Mapping[str, JsonValue]") -> str:
 def _rows_of_suite(what: str, words: Sequence[str]) -> list[tuple[str, str]]:
     """Return the labels that a suite gives to variants of methods, if one is named."""
     from ilubench.errors import UsageError
-    from ilubench.overrides import parse
-    from ilubench.suite_files import suite_variants
+    from ilubench.experiments.suites import suite_variants
+    from ilubench.specs.overrides import parse
 
     given = parse(words)
     if not given:

@@ -23,10 +23,10 @@ def make_target(
     import os
 
     from ilubench.errors import UsageError
-    from ilubench.executors.local import one_process
-    from ilubench.planning import make_bench
-    from ilubench.progress import job_bars
-    from ilubench.stages.target import build_target, recipe_of
+    from ilubench.runs.executors.serial import one_process
+    from ilubench.runs.plan import make_bench
+    from ilubench.runs.progress import job_bars
+    from ilubench.runs.stages.target import build_target, recipe_of
 
     one_process(os.environ)
     if folder.exists() and any(folder.iterdir()):
@@ -49,8 +49,8 @@ def new_method(
     ] = None,
 ) -> int:
     """Write the package of a new unlearning method: it works as it is, and its tests pass."""
-    from ilubench.scaffold import names_of
-    from ilubench.scaffold import new_method as write
+    from ilubench.cli.scaffold import names_of
+    from ilubench.cli.scaffold import new_method as write
 
     written = write(name, folder)
     typer.echo("\n".join(map(str, written)))

@@ -26,10 +26,10 @@ def table(
     """Print finished runs side by side, ranked, as Markdown; or methods against attacks."""
     import json
 
-    from ilubench.attack_table import attack_tables, attack_tables_json, attack_tables_text
     from ilubench.errors import UsageError
-    from ilubench.finished import read_run
-    from ilubench.ranking import rank_runs, ranking_json, ranking_text
+    from ilubench.records.finished import read_run
+    from ilubench.reports.by_attack import attack_tables, attack_tables_json, attack_tables_text
+    from ilubench.reports.ranking import rank_runs, ranking_json, ranking_text
 
     if attacks and pairs:
         raise UsageError("--pairs lists pairs of ranked runs, and --attacks ranks none; give one")
@@ -61,7 +61,7 @@ def matched(
     """Compare strength sweeps of several methods where they forgot equally much, as Markdown."""
     import json
 
-    from ilubench.sweeps import compare_sweeps, read_sweeps, sweeps_json, sweeps_text
+    from ilubench.reports.sweeps import compare_sweeps, read_sweeps, sweeps_json, sweeps_text
 
     found = compare_sweeps(read_sweeps(sweeps), at=at, welch=welch)
     as_text = json.dumps(sweeps_json(found)) if as_json else sweeps_text(found)
@@ -71,8 +71,8 @@ def matched(
 
 def variance(run: Run) -> int:
     """Show how much of a run's spread comes from seeds, orders and items, as Markdown."""
-    from ilubench.run_files import read_run_samples
-    from ilubench.variance import variance_report, variance_text
+    from ilubench.records.run_files import read_run_samples
+    from ilubench.statistics.spread import variance_report, variance_text
 
     typer.echo(variance_text(variance_report(read_run_samples(run / SAMPLES))))
     return COMPLETE
@@ -85,8 +85,8 @@ def stability(
     """Show how alike two halves of the seeds order the methods (Kendall's tau), as Markdown."""
     import json
 
-    from ilubench.finished import read_run
-    from ilubench.rank_stability import stability_json, stability_of, stability_text
+    from ilubench.records.finished import read_run
+    from ilubench.reports.stability import stability_json, stability_of, stability_text
 
     found = stability_of([read_run(path) for path in runs])
     typer.echo(json.dumps(stability_json(found)) if as_json else stability_text(found))
@@ -95,8 +95,8 @@ def stability(
 
 def subsets(run: Run) -> int:
     """Show a run's scores by subset of the items (given and held-out facts), as Markdown."""
-    from ilubench.run_files import read_run_samples
-    from ilubench.subsets import subsets_of, subsets_text
+    from ilubench.records.run_files import read_run_samples
+    from ilubench.reports.subsets import subsets_of, subsets_text
 
     typer.echo(subsets_text(subsets_of(read_run_samples(run / SAMPLES))))
     return COMPLETE
@@ -113,8 +113,8 @@ def gates(
     import dataclasses
     import json
 
-    from ilubench.finished import read_run
-    from ilubench.gates import gates_of, gates_text
+    from ilubench.records.finished import read_run
+    from ilubench.reports.gates import gates_of, gates_text
 
     found = gates_of(read_run(run))
     if as_json:

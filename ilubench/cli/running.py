@@ -9,7 +9,7 @@ from ilubench.cli.guard import COMPLETE, FAILED_JOBS
 from ilubench.cli.words import Config, Json, Model, Words, console, experiment_of
 
 if TYPE_CHECKING:
-    from ilubench.experiment import Experiment
+    from ilubench.experiments.experiment import Experiment
     from ilubench.specs import ModelSource
 
 __all__ = ["attack", "plan", "run", "score", "tune"]
@@ -43,7 +43,7 @@ def plan(
 
     from ilubench.forecast.outlook import as_json as outlook_json
     from ilubench.forecast.outlook import look_ahead
-    from ilubench.plan_view import cost_table, jobs_table, sources_table
+    from ilubench.forecast.plan_view import cost_table, jobs_table, sources_table
 
     found = look_ahead(experiment_of(words, config), card=card, timed=probe)
     if as_json:
@@ -67,11 +67,11 @@ def tune(words: Words = None, config: Config = None, as_json: Json = False) -> i
     """
     import json
 
-    from ilubench.overrides import from_file, parse
-    from ilubench.progress import reporter
-    from ilubench.tuning.asked import ask
-    from ilubench.tuning.run import tune as carry_out
-    from ilubench.tuning.table import tuning_report
+    from ilubench.runs.progress import reporter
+    from ilubench.runs.tuning.asked import ask
+    from ilubench.runs.tuning.run import tune as carry_out
+    from ilubench.runs.tuning.table import tuning_report
+    from ilubench.specs.overrides import from_file, parse
 
     overrides = parse(words or ())
     if config is not None:
@@ -131,9 +131,9 @@ def _model(text: str) -> "ModelSource":
 
 
 def _run(experiment: "Experiment", *, as_json: bool) -> int:
-    from ilubench.pipeline import run
-    from ilubench.progress import reporter
-    from ilubench.report import run_report
+    from ilubench.reports.run_report import run_report
+    from ilubench.runs.pipeline import run
+    from ilubench.runs.progress import reporter
 
     with reporter(console()) as shown:
         result = run(experiment, shown)

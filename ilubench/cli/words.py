@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ilubench.experiment import Experiment
+    from ilubench.experiments.experiment import Experiment
 
 __all__ = ["Config", "Json", "Model", "Words", "console", "experiment_of"]
 
@@ -36,8 +36,8 @@ def console(*, stderr: bool = True) -> "Console":
 
 def experiment_of(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
     """Return what a command's words and its file ask for; `given` goes to `resolve`."""
-    from ilubench.experiment import resolve
-    from ilubench.overrides import from_file, parse
+    from ilubench.experiments.experiment import resolve
+    from ilubench.specs.overrides import from_file, parse
 
     overrides = parse(words or ())
     if config is not None:

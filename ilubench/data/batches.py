@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ilubench.data.rows import Tables, render
 from ilubench.errors import DataError
-from ilubench.identity import seed_for
 from ilubench.interfaces import Batch, Dataset, Example, Ids, Row
+from ilubench.records.keys import seed_for
 from ilubench.specs import DataSource
-from ilubench.tables import Tables, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

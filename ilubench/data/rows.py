@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from ilubench.data.hub import Listing, Repository, fetch, listing, part_files
 from ilubench.errors import DamagedError, DataError, SpecError, did_you_mean
-from ilubench.hub import Listing, Repository, fetch, listing, part_files
-from ilubench.identity import digest
 from ilubench.interfaces import Generator, Row
+from ilubench.records.keys import digest
 from ilubench.specs import DataSource, GeneratorSpec
 
 __all__ = ["Tables", "hub_repository", "local_file", "read_file", "read_hub", "render"]

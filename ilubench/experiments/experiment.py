@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
+from ilubench.experiments.method_settings import check_suite_models, method_settings, stands_for
+from ilubench.experiments.suites import NO_PLUGINS, read_suite
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
-from ilubench.loading import merge, validate
-from ilubench.overrides import Override, PluginLookup, apply
-from ilubench.plugins import create, find
+from ilubench.interfaces.discovery import create, find
 from ilubench.specs import (
     AttackSpec,
     Estimator,
@@ -21,9 +22,8 @@ from ilubench.specs import (
     RunSpec,
     SuiteSpec,
 )
-from ilubench.suite_files import NO_PLUGINS, read_suite
-from ilubench.suite_methods import check_suite_models, method_settings, stands_for
-from ilubench.tables import Tables
+from ilubench.specs.overrides import Override, PluginLookup, apply
+from ilubench.specs.yaml_files import merge, validate
 
 __all__ = [
     "Attack",

@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic import BaseModel, JsonValue
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
-from ilubench.loading import merge
-from ilubench.plugins import PluginField, entries, find
+from ilubench.interfaces.discovery import PluginField, entries, find
 from ilubench.specs import FromSuite, PluginRef, SuiteSpec
+from ilubench.specs.yaml_files import merge
 
 __all__ = ["check_methods", "check_suite_models", "method_settings", "stands_for", "variants"]
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 from pydantic import BaseModel, JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.loading import load_yaml, merge, task_file, validate
-from ilubench.overrides import Override, PluginLookup, apply
+from ilubench.experiments.method_settings import check_methods, variants
 from ilubench.specs import DataSource, ModelSource, PluginRef, SuiteSpec
-from ilubench.suite_methods import check_methods, variants
+from ilubench.specs.overrides import Override, PluginLookup, apply
+from ilubench.specs.yaml_files import load_yaml, merge, task_file, validate
 
 __all__ = ["NO_PLUGINS", "load_suite", "read_suite", "suite_variants"]
 

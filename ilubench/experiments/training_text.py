@@ -8,13 +8,13 @@ counted and reported.
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
+from ilubench.data.overlap import item_texts, overlaps
+from ilubench.data.rows import Tables, render
 from ilubench.errors import DataError, SpecError
-from ilubench.experiment import Attack, Experiment
+from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.interfaces import Asked, Row
-from ilubench.overlap import item_texts, overlaps
-from ilubench.results import OverlapRecord
+from ilubench.records.results import OverlapRecord
 from ilubench.specs import SuiteSpec
-from ilubench.tables import Tables, render
 
 __all__ = [
     "attack_roles",

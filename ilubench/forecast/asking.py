@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ilubench.engine.batching import plan
 from ilubench.forecast.work import Asking
 from ilubench.interfaces import (
     BoundPromptAttack,
@@ -16,10 +15,11 @@ from ilubench.interfaces import (
     Scorer,
     TokenLogprobs,
 )
-from ilubench.scorers.lm_eval import LmEval
-from ilubench.scorers.muse import KnowMem, VerbMem
-from ilubench.scorers.privleak import PrivLeak
-from ilubench.scorers.task_files import task_facts
+from ilubench.scoring.engines.batching import plan
+from ilubench.scoring.scorers.lm_eval import LmEval
+from ilubench.scoring.scorers.muse import KnowMem, VerbMem
+from ilubench.scoring.scorers.privleak import PrivLeak
+from ilubench.scoring.scorers.task_files import task_facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

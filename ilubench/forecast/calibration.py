@@ -16,7 +16,7 @@ from ilubench.forecast.speed import (
     training_features,
 )
 from ilubench.forecast.work import Work
-from ilubench.planning import Job
+from ilubench.runs.plan import Job
 
 __all__ = ["Speeds", "calibrated", "fitted_scoring", "fitted_training", "recorded", "samples"]
 

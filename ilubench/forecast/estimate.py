@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ilubench.experiment import Experiment
+from ilubench.experiments.experiment import Experiment
 from ilubench.forecast.anatomy import Anatomy
 from ilubench.forecast.calibration import Speeds, calibrated
 from ilubench.forecast.devices import CARDS, Card, card_of
@@ -15,9 +15,9 @@ from ilubench.forecast.jobs import Demand, Demands
 from ilubench.forecast.memory import Peak, leaner, peak
 from ilubench.forecast.speed import DISK, assumed, scoring_features, training_features
 from ilubench.forecast.work import Asking, Work
-from ilubench.planning import Job
+from ilubench.runs.plan import Job
+from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import MemorySpec
-from ilubench.stages.workbench import Workbench
 
 __all__ = ["Fit", "Forecast", "JobCost", "estimate"]
 

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ilubench.data.rows import Tables
 from ilubench.errors import AccessError, CannotApplyError, DataError, IlubenchError
-from ilubench.experiment import Attack
+from ilubench.experiments.experiment import Attack
 from ilubench.forecast.anatomy import Anatomy, anatomy_of
 from ilubench.forecast.asking import asked_of, stated_asking
 from ilubench.forecast.lengths import MOST_ROWS, counted, evenly, joined, stated
 from ilubench.forecast.work import Asking
 from ilubench.interfaces import Lengths, Row, Scorer
-from ilubench.models import recipe_config
+from ilubench.models.forward import recipe_config
+from ilubench.runs.stages.prompting import bind
+from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import DataSource
-from ilubench.stages.prompting import bind
-from ilubench.stages.workbench import Workbench
-from ilubench.tables import Tables
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ilubench.experiment import Attack, Experiment
+from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.forecast.anatomy import Anatomy
 from ilubench.forecast.inputs import Inputs
 from ilubench.forecast.lengths import Group
 from ilubench.forecast.memory import Load
 from ilubench.forecast.passes import MethodWork, fine_tuning, method_work
 from ilubench.forecast.work import Asking, Work
-from ilubench.identity import seed_for
 from ilubench.interfaces import PromptAttack, Sizes, WeightAttack
-from ilubench.planning import Job, whose
+from ilubench.records.keys import seed_for
+from ilubench.runs.plan import Job, whose
 from ilubench.specs import MemorySpec, RecipeSpec, TrainSpec
 from ilubench.specs.memory import memory_per_parameter
 from ilubench.training.checkpointing import LARGE

@@ -8,10 +8,10 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from ilubench import data as training_data
-from ilubench.data import Stream
+from ilubench.data.batches import Stream
+from ilubench.data.rows import Tables, render
 from ilubench.interfaces import Dataset, Drawn, Lengths, Row
 from ilubench.specs import DataSource
-from ilubench.tables import Tables, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -196,7 +196,7 @@ def _from_characters(tables: Tables, role: str, count: int, max_length: int) -> 
 
 
 def _cut(prompt: int, answer: int, limit: int, source: DataSource) -> list[tuple[int, int]]:
-    """Return (prompt, answer) of the parts of a sequence, as `ilubench.data` cuts it."""
+    """Return (prompt, answer) of the parts of a sequence, as `ilubench.data.batches` cuts it."""
     whole = max(2, prompt + answer + 1)
     if whole <= limit:
         return [(min(prompt, whole - 1), whole - min(prompt, whole - 1))]

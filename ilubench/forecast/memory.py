@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from ilubench.forecast.anatomy import Anatomy
-from ilubench.models import LOGITS
+from ilubench.models.forward import LOGITS
 from ilubench.specs import MemorySpec
 from ilubench.specs.memory import memory_per_parameter
 from ilubench.training.checkpointing import LARGE

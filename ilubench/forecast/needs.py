@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from string import Formatter
 
-from ilubench.experiment import Experiment
-from ilubench.hub.models import TOKENIZER
+from ilubench.data.hub.models import TOKENIZER
+from ilubench.experiments.experiment import Experiment
+from ilubench.experiments.training_text import trained_roles
 from ilubench.specs import DataSource, ModelSource, TargetSpec
-from ilubench.training_text import trained_roles
 
 __all__ = ["needed_columns", "needed_models", "needed_places"]
 

@@ -6,18 +6,18 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from ilubench.engine.choice import Choice, choose
 from ilubench.errors import AccessError, DataError
-from ilubench.experiment import Experiment
+from ilubench.experiments.experiment import Experiment
+from ilubench.experiments.training_text import overlap_warnings
 from ilubench.forecast.calibration import Speeds
 from ilubench.forecast.devices import card_named
 from ilubench.forecast.estimate import Forecast, estimate
 from ilubench.forecast.inputs import offline
 from ilubench.forecast.probe import probe
 from ilubench.forecast.sources import Source, sources
-from ilubench.planning import Job, Plan, make_bench, make_plan, outline
-from ilubench.stages.workbench import Workbench
-from ilubench.training_text import overlap_warnings
+from ilubench.runs.plan import Job, Plan, make_bench, make_plan, outline
+from ilubench.runs.stages.workbench import Workbench
+from ilubench.scoring.engines.choice import Choice, choose
 
 __all__ = ["Outlook", "as_json", "look_ahead"]
 

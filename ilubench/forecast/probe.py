@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data import collate, to_device
+from ilubench.data.batches import collate, to_device
 from ilubench.forecast.anatomy import Anatomy, anatomy_of
 from ilubench.forecast.calibration import Speeds
 from ilubench.forecast.speed import FIXED, IMPORTS, Rates, load_seconds
 from ilubench.interfaces import Batch, SamplingSpec
-from ilubench.losses import token_nll
-from ilubench.models import answer_logits
+from ilubench.models.forward import answer_logits
+from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import TrainSpec
-from ilubench.stages.workbench import Workbench
 from ilubench.training import pad_id
+from ilubench.training.losses import token_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ilubench.checkpoints import hub_repository as hub_model
-from ilubench.checkpoints import needed_files
+from ilubench.data.hub import Listing, Repository, cached, listing, part_files
+from ilubench.data.hub.models import TOKENIZER, tokenizer_files
+from ilubench.data.rows import hub_repository as hub_data
 from ilubench.errors import AccessError, ModelError
-from ilubench.experiment import Experiment
-from ilubench.hub import Listing, Repository, cached, listing, part_files
-from ilubench.hub.models import TOKENIZER, tokenizer_files
-from ilubench.needs import needed_models, needed_places
+from ilubench.experiments.experiment import Experiment
+from ilubench.forecast.needs import needed_models, needed_places
+from ilubench.models.checkpoints import hub_repository as hub_model
+from ilubench.models.checkpoints import needed_files
 from ilubench.specs import DataSource, ModelSource
-from ilubench.tables import hub_repository as hub_data
 
 __all__ = ["Source", "sources"]
 

@@ -20,8 +20,8 @@ from pydantic import GetCoreSchemaHandler, JsonValue
 from pydantic_core import core_schema
 
 from ilubench.errors import PluginError, did_you_mean
-from ilubench.loading import validate
 from ilubench.specs import PluginRef, Spec
+from ilubench.specs.yaml_files import validate
 
 __all__ = [
     "GROUPS",

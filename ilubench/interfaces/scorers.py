@@ -86,7 +86,7 @@ class BoundScorer(Protocol):
         """Return the samples' scores, one an item and metric.
 
         With ``attack``, every item is asked as it is rewritten, and gets the reduced score
-        (`ilubench.scorers.rewriting` does both).
+        (`ilubench.scoring.scorers.rewriting` does both).
 
         Raises:
             CannotApplyError: the scorer cannot apply ``attack``.

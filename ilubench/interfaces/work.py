@@ -88,7 +88,7 @@ class Drawn:
     Attributes:
         items: whose order it is.
         seed: of the order.
-        stream: its name, as `ilubench.data.Stream` has it.
+        stream: its name, as `ilubench.data.batches.Stream` has it.
         steps: of the loop.
         count: items a step.
         micro: items at once; all of a step, when None.

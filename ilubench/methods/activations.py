@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from ilubench.errors import ModelError, SpecError
 from ilubench.interfaces import Batch
-from ilubench.models import body_inputs
+from ilubench.models.forward import body_inputs
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

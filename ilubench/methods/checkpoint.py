@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue
 
-from ilubench.checkpoints import find_folder, folder_sha256, load_model
 from ilubench.errors import ModelError
 from ilubench.interfaces import Context, Method, UnlearnData
+from ilubench.models.checkpoints import find_folder, folder_sha256, load_model
 from ilubench.specs import ModelSource
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from ilubench.data import collate, to_device
+from ilubench.data.batches import collate, to_device
 from ilubench.errors import DataError
 from ilubench.interfaces import Dataset, Example
-from ilubench.models import answer_states, state_logits
+from ilubench.models.forward import answer_states, state_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilubench.interfaces import Batch
-from ilubench.losses import kl_divergence
 from ilubench.methods.original import Original
-from ilubench.models import answer_states, token_values
+from ilubench.models.forward import answer_states, token_values
+from ilubench.training.losses import kl_divergence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

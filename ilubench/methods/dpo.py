@@ -16,7 +16,6 @@ from ilubench.interfaces import (
     StepBatch,
     UnlearnData,
 )
-from ilubench.losses import dpo
 from ilubench.methods.refusals import (
     REFUSALS,
     Refusals,
@@ -26,6 +25,7 @@ from ilubench.methods.refusals import (
 )
 from ilubench.methods.terms import ForgetRetain, references, summed_nll
 from ilubench.training import sequence_nll
+from ilubench.training.losses import dpo
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

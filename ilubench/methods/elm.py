@@ -8,8 +8,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
-from ilubench.data import collate, to_device
-from ilubench.identity import seed_for
+from ilubench.data.batches import collate, to_device
 from ilubench.interfaces import (
     Batch,
     Context,
@@ -25,7 +24,8 @@ from ilubench.methods.contexts import Contrast, context_ids
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain, summed_nll
-from ilubench.models import token_values
+from ilubench.models.forward import token_values
+from ilubench.records.keys import seed_for
 from ilubench.training import pad_id
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from ilubench.interfaces import (
     Sizes,
     StepBatch,
 )
-from ilubench.losses import invariance_gradient, token_nll
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.invariance import Statistic, add_penalty
 from ilubench.methods.wrapping import Wrapper
-from ilubench.models import token_values
+from ilubench.models.forward import token_values
+from ilubench.training.losses import invariance_gradient, token_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ilubench.identity import seed_for
 from ilubench.interfaces import Batch
-from ilubench.losses import invariance_gradient, token_nll
-from ilubench.models import answer_logits, token_values
+from ilubench.models.forward import answer_logits, token_values
+from ilubench.records.keys import seed_for
+from ilubench.training.losses import invariance_gradient, token_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

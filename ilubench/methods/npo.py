@@ -18,12 +18,12 @@ from ilubench.interfaces import (
     StepBatch,
     UnlearnData,
 )
-from ilubench.losses import npo
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain, mean_nll, references, summed_nll
 from ilubench.training import sequence_nll
+from ilubench.training.losses import npo
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilubench.methods.gradients import swapped
-from ilubench.models import state_logits
+from ilubench.models.forward import state_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +53,7 @@ class Original:
 
         Args:
             model: its weights may have changed by now.
-            states: [n, H], the original's (see `ilubench.models.answer_states`).
+            states: [n, H], the original's (see `ilubench.models.forward.answer_states`).
         """
         head = model.get_output_embeddings()
         names = {id(parameter): name for name, parameter in model.named_parameters()}

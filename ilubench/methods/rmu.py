@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from pydantic import Field, model_validator
 
-from ilubench.data import collate, to_device
-from ilubench.identity import seed_for
+from ilubench.data.batches import collate, to_device
 from ilubench.interfaces import (
     Batch,
     Context,
@@ -19,11 +18,12 @@ from ilubench.interfaces import (
     Sizes,
     UnlearnData,
 )
-from ilubench.losses import activation_error
 from ilubench.methods.activations import check_layers, counted, hidden_state, layer_of
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
+from ilubench.records.keys import seed_for
 from ilubench.training import pad_id
+from ilubench.training.losses import activation_error
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

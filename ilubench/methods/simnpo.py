@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 
 from ilubench.interfaces import Batch, Pass, Sizes
-from ilubench.losses import simnpo
 from ilubench.methods.terms import ForgetRetain, summed_nll
+from ilubench.training.losses import simnpo
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,7 +11,6 @@ from pydantic import Field, JsonValue, model_validator
 from torch.nn import functional
 
 from ilubench.errors import DivergedError
-from ilubench.identity import seed_for
 from ilubench.interfaces import (
     Batch,
     Context,
@@ -26,17 +25,18 @@ from ilubench.interfaces import (
     UnlearnData,
     Updates,
 )
-from ilubench.losses import activation_error
+from ilubench.interfaces.discovery import PluginField
 from ilubench.methods.activations import counted, hidden_states
 from ilubench.methods.gradients import scale_gradients, swapped, take_gradients
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.original import Original
 from ilubench.methods.phases import Batches, accumulated, first_work, run_first
 from ilubench.methods.terms import mean_nll
-from ilubench.models import token_values
-from ilubench.plugins import PluginField
+from ilubench.models.forward import token_values
+from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
 from ilubench.training import fine_tune, optimize, trainable_only
+from ilubench.training.losses import activation_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

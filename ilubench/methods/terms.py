@@ -9,10 +9,10 @@ from pydantic import Field
 
 from ilubench.errors import PluginError
 from ilubench.interfaces import Batch, Pass, Sizes, UnlearnBatch
-from ilubench.losses import sequence_sums, token_nll
 from ilubench.methods.phases import accumulated
-from ilubench.models import token_values
+from ilubench.models.forward import token_values
 from ilubench.training import LossMethod
+from ilubench.training.losses import sequence_sums, token_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

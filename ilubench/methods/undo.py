@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from pydantic import Field
 
-from ilubench.identity import seed_for
 from ilubench.interfaces import (
     Context,
     Dataset,
@@ -20,10 +19,11 @@ from ilubench.interfaces import (
     UnlearnData,
     Updates,
 )
+from ilubench.interfaces.discovery import PluginField
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
 from ilubench.methods.phases import Batches, accumulated, first_work, run_first
-from ilubench.plugins import PluginField
+from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
 from ilubench.training import optimize, trainable_only
 

@@ -7,9 +7,9 @@ import torch
 from pydantic import Field, model_validator
 
 from ilubench.interfaces import Context, Pass, Sizes, UnlearnBatch, UnlearnData
-from ilubench.loading import merge
-from ilubench.plugins import PluginField, create
+from ilubench.interfaces.discovery import PluginField, create
 from ilubench.specs import PluginRef, TrainSpec
+from ilubench.specs.yaml_files import merge
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from pydantic import JsonValue
 
-from ilubench.errors import ModelError
-from ilubench.hub.models import (
+from ilubench.data.hub.models import (
     INDEX,
     NO_TOKENIZER,
     SINGLE,
@@ -23,7 +22,8 @@ from ilubench.hub.models import (
     needed_files,
     tokenizer_files,
 )
-from ilubench.identity import digest, file_sha256
+from ilubench.errors import ModelError
+from ilubench.records.keys import digest, file_sha256
 from ilubench.specs import ModelSource
 
 if TYPE_CHECKING:

@@ -290,7 +290,7 @@ def token_values(
     Args:
         model: a causal language model.
         batch: right-padded, on the model's device.
-        function: for instance `ilubench.losses.token_nll`.
+        function: for instance `ilubench.training.losses.token_nll`.
         beside: further tensors of N rows in the order of the target tokens, cut alike and given to
             the function; gradients flow into those that require them.
         chunk: positions at once; by default as many as `LOGITS` allows.

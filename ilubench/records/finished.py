@@ -15,17 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import JsonValue
 
-from ilubench.aggregate import aggregate
-from ilubench.collect import Cells, Compared, cells, chances, method_runs, robustness_row
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
-from ilubench.figures import MethodRuns, RobustnessRow
-from ilubench.likeness import memory_differences, setting_differences, suite_differences
-from ilubench.loading import validate
-from ilubench.planning import REFERENCE, RETRAIN
-from ilubench.results import RunRecord
-from ilubench.run_files import leaves, read_config, read_record, read_run_samples
+from ilubench.experiments.suites import load_suite
+from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
+from ilubench.records.results import RunRecord
+from ilubench.records.run_files import leaves, read_config, read_record, read_run_samples
+from ilubench.runs.collect import Cells, Compared, cells, chances, method_runs, robustness_row
+from ilubench.runs.plan import REFERENCE, RETRAIN
 from ilubench.specs import MemorySpec, MetricSpec, SuiteSpec
-from ilubench.suite_files import load_suite
+from ilubench.specs.yaml_files import validate
+from ilubench.statistics.aggregate import aggregate
+from ilubench.statistics.row import MethodRuns, RobustnessRow
 
 __all__ = ["REFERENCES", "FinishedRun", "check_alike", "common_labels", "read_run"]
 

@@ -5,10 +5,10 @@ A destroyed model answers nothing right and so looks robust: RA alone would coun
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from ilubench.aggregate import KEPT_UTILITY
-from ilubench.figures import AttackFigures, RobustnessRow
-from ilubench.results import ModelScore
+from ilubench.records.results import ModelScore
 from ilubench.specs import AttackSpec
+from ilubench.statistics.aggregate import KEPT_UTILITY
+from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["option_notes", "protocol_notes", "row_notes", "utility_note"]
 

@@ -108,7 +108,7 @@ class JobRecord(Record):
 
 
 class OverlapRecord(BaseModel):
-    """How many of a scorer's items are in a training text (`ilubench.overlap` has the rule).
+    """How many of a scorer's items are in a training text (`ilubench.data.overlap` has the rule).
 
     Attributes:
         role: of the training text: an attack's (`gsm8k.train`), or the suite's.

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from ilubench.collect import SCHEMA
 from ilubench.errors import DataError, SpecError, StoreError
-from ilubench.figures import RobustnessRow
-from ilubench.loading import load_yaml
-from ilubench.results import RunRecord
+from ilubench.records.results import RunRecord
+from ilubench.runs.collect import SCHEMA
 from ilubench.specs import MemorySpec
+from ilubench.specs.yaml_files import load_yaml
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "RunConfig",
@@ -131,7 +131,7 @@ def read_config(file: Path) -> RunConfig:
 
 
 def read_run_samples(file: Path) -> pa.Table:
-    """Return a `samples.parquet` with the columns of :data:`ilubench.collect.SCHEMA`.
+    """Return a `samples.parquet` with the columns of :data:`ilubench.runs.collect.SCHEMA`.
 
     Raises:
         DataError: no Parquet file, a column is missing, of another type, or has empty values, a

@@ -6,7 +6,7 @@ from itertools import combinations
 
 from pydantic import JsonValue
 
-from ilubench.results import RunRecord
+from ilubench.records.results import RunRecord
 
 __all__ = ["run_names"]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import JsonValue
 
 from ilubench.errors import StoreError, UsageError
-from ilubench.identity import file_sha256
+from ilubench.records.keys import file_sha256
 
 if TYPE_CHECKING:
     import torch

@@ -12,9 +12,12 @@ from typing import cast
 import numpy as np
 from pydantic import JsonValue
 
-from ilubench.aggregate import ra_samples
-from ilubench.finished import REFERENCES, FinishedRun, common_labels
-from ilubench.intervals import (
+from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
+from ilubench.records.markdown import cell, table
+from ilubench.records.run_names import run_names
+from ilubench.reports.run_report import figure_text
+from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.intervals import (
     Figure,
     Samples,
     all_items,
@@ -23,9 +26,6 @@ from ilubench.intervals import (
     pick,
     shared_seeds,
 )
-from ilubench.markdown import cell, table
-from ilubench.naming import run_names
-from ilubench.report import figure_text
 
 __all__ = [
     "AttackRow",

@@ -11,15 +11,16 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from ilubench.data.rows import Tables
 from ilubench.errors import DataError, UsageError
-from ilubench.experiment import Attack, suite_tables
-from ilubench.figures import AttackFigures, RobustnessRow
-from ilubench.finished import FinishedRun
+from ilubench.experiments.experiment import Attack, suite_tables
+from ilubench.experiments.training_text import attack_roles, distinct_examples
 from ilubench.interfaces import PromptAttack
-from ilubench.likeness import setting_differences
-from ilubench.markdown import cell, table
-from ilubench.planning import REFERENCE
-from ilubench.plugins import create, find
+from ilubench.interfaces.discovery import create, find
+from ilubench.records.finished import FinishedRun
+from ilubench.records.likeness import setting_differences
+from ilubench.records.markdown import cell, table
+from ilubench.runs.plan import REFERENCE
 from ilubench.specs import (
     FineTuningAccuracySpec,
     GateSpec,
@@ -27,8 +28,7 @@ from ilubench.specs import (
     PluginRef,
     SuiteSpec,
 )
-from ilubench.tables import Tables
-from ilubench.training_text import attack_roles, distinct_examples
+from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["Gate", "TrainingText", "check_gates", "gates_of", "gates_text"]
 

@@ -1,6 +1,6 @@
 """Finished runs side by side: one ranked table a primary metric, as Markdown or JSON.
 
-Figures, ranks, ties and what could have been found (:mod:`ilubench.compare`) follow from the
+Figures, ranks, ties and what could have been found (:mod:`ilubench.statistics.ranks`) follow from the
 samples; only where a run has none are its figures the record's. Ranks are over the suite's
 `core_unseen` attacks.
 """
@@ -12,13 +12,13 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from ilubench.compare import Comparison, Entrant, compare, pair_text, table_text
-from ilubench.figures import RA_SHARES, RobustnessRow, quartile_steps
-from ilubench.finished import REFERENCES, FinishedRun, common_labels
-from ilubench.intervals import Figure
-from ilubench.markdown import cell, table
-from ilubench.naming import run_names
-from ilubench.report import figure_text
+from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
+from ilubench.records.markdown import cell, table
+from ilubench.records.run_names import run_names
+from ilubench.reports.run_report import figure_text
+from ilubench.statistics.intervals import Figure
+from ilubench.statistics.ranks import Comparison, Entrant, compare, pair_text, table_text
+from ilubench.statistics.row import RA_SHARES, RobustnessRow, quartile_steps
 
 __all__ = ["RankedTable", "Ranking", "TableRow", "rank_runs", "ranking_json", "ranking_text"]
 

@@ -6,11 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ilubench.figures import AttackFigures, RobustnessRow
-from ilubench.intervals import Figure
-from ilubench.pipeline import RunResult
-from ilubench.results import ModelScore
+from ilubench.records.results import ModelScore
+from ilubench.runs.pipeline import RunResult
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
+from ilubench.statistics.intervals import Figure
+from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["figure_text", "run_report"]
 

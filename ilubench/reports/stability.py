@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from ilubench.aggregate import ra_samples
 from ilubench.errors import DataError
-from ilubench.finished import FinishedRun, common_labels
-from ilubench.markdown import cell, table
-from ilubench.naming import run_names
-from ilubench.stability import Stability, rank_stability
+from ilubench.records.finished import FinishedRun, common_labels
+from ilubench.records.markdown import cell, table
+from ilubench.records.run_names import run_names
+from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.rank_stability import Stability, rank_stability
 
 __all__ = ["MetricStability", "stability_json", "stability_of", "stability_text"]
 

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ilubench.aggregate import weighted_samples
 from ilubench.errors import DataError
-from ilubench.intervals import Figure, Samples, table_mean
-from ilubench.markdown import cell, table
-from ilubench.report import figure_text
+from ilubench.records.markdown import cell, table
+from ilubench.reports.run_report import figure_text
+from ilubench.statistics.aggregate import weighted_samples
+from ilubench.statistics.intervals import Figure, Samples, table_mean
 
 __all__ = ["Subset", "subsets_of", "subsets_text"]
 

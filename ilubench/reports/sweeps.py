@@ -1,7 +1,7 @@
 """Strength sweeps side by side: compared at matched forgetting, beside the plain comparison.
 
 A sweep is several finished runs of one method at different strengths. The figures are those of
-:mod:`ilubench.matched`; the plain ones those of :mod:`ilubench.compare`, where a method that
+:mod:`ilubench.statistics.matched_forgetting`; the plain ones those of :mod:`ilubench.statistics.ranks`, where a method that
 forgets more begins ahead.
 """
 
@@ -14,16 +14,32 @@ from typing import get_args
 
 from pydantic import JsonValue
 
-from ilubench.aggregate import ra_samples
-from ilubench.compare import Comparison, Entrant, Pair, compare, pair_text, table_text, unpaired
 from ilubench.errors import DataError, UsageError
-from ilubench.figures import MethodRuns
-from ilubench.finished import FinishedRun, check_alike, read_run
-from ilubench.intervals import Figure, no_figure, paired_difference
-from ilubench.markdown import cell, table
-from ilubench.matched import MATCHED, MatchedPair, Quantity, Strength, Sweep, at_forgetting, matched
-from ilubench.naming import run_names
-from ilubench.report import figure_text
+from ilubench.records.finished import FinishedRun, check_alike, read_run
+from ilubench.records.markdown import cell, table
+from ilubench.records.run_names import run_names
+from ilubench.reports.run_report import figure_text
+from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.intervals import Figure, no_figure, paired_difference
+from ilubench.statistics.matched_forgetting import (
+    MATCHED,
+    MatchedPair,
+    Quantity,
+    Strength,
+    Sweep,
+    at_forgetting,
+    matched,
+)
+from ilubench.statistics.ranks import (
+    Comparison,
+    Entrant,
+    Pair,
+    compare,
+    pair_text,
+    table_text,
+    unpaired,
+)
+from ilubench.statistics.row import MethodRuns
 
 __all__ = [
     "AtLevel",

@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ilubench.aggregate import aggregate
+from ilubench.statistics.aggregate import aggregate
 from ilubench.errors import DataError
-from ilubench.experiment import Experiment
-from ilubench.figures import Chances, Course, MethodRuns, RobustnessRow, quartile_steps
-from ilubench.intervals import Samples
-from ilubench.planning import REFERENCE, Plan
+from ilubench.experiments.experiment import Experiment
+from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow, quartile_steps
+from ilubench.statistics.intervals import Samples
+from ilubench.runs.plan import REFERENCE, Plan
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
-from ilubench.stages.score import SAMPLES, read_samples, read_score, scored_checkpoints
-from ilubench.stages.workbench import FA
+from ilubench.runs.stages.score import SAMPLES, read_samples, read_score, scored_checkpoints
+from ilubench.runs.stages.workbench import FA
 
 __all__ = [
     "SCHEMA",

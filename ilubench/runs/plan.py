@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ilubench.errors import SpecError
-from ilubench.experiment import Attack, Experiment, with_method
-from ilubench.identity import digest
+from ilubench.experiments.experiment import Attack, Experiment, with_method
+from ilubench.records.keys import digest
 from ilubench.interfaces import Method, PromptAttack
-from ilubench.results import OverlapRecord, Who
-from ilubench.stages.keys import attack_key, score_key, target_key, unlearn_key
-from ilubench.stages.prompting import applicable, bind
-from ilubench.stages.workbench import Workbench, pick_device
-from ilubench.store import Artifact, Store
-from ilubench.training_text import check_form, find_overlaps
+from ilubench.records.results import OverlapRecord, Who
+from ilubench.runs.stages.keys import attack_key, score_key, target_key, unlearn_key
+from ilubench.runs.stages.prompting import applicable, bind
+from ilubench.runs.stages.workbench import Workbench, pick_device
+from ilubench.records.store import Artifact, Store
+from ilubench.experiments.training_text import check_form, find_overlaps
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

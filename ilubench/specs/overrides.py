@@ -16,7 +16,7 @@ from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.loading import load_yaml, merge
+from ilubench.specs.yaml_files import load_yaml, merge
 
 __all__ = ["Override", "PluginLookup", "apply", "convert", "expand", "from_file", "parse"]
 

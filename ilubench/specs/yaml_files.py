@@ -45,8 +45,9 @@ _Loader.add_implicit_resolver(
 
 def tasks_folder() -> Path:
     """Return the folder of the shipped suites, attacks and evaluations."""
-    inside = Path(__file__).parent / "_tasks"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "tasks"
+    package = Path(__file__).parents[1]
+    inside = package / "_tasks"
+    return inside if inside.is_dir() else package.parent / "tasks"
 
 
 def task_names(kind: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 The caller hands over scores on 0-1, direction-adjusted (higher = better forgotten; utility:
 higher = better), the figures are those of the metrics specification, section "Robustness", with
-the intervals of :mod:`ilubench.intervals`. Which observations a figure rests on:
+the intervals of :mod:`ilubench.statistics.intervals`. Which observations a figure rests on:
 
 - *Seeds.* A figure uses the seeds that everything in it shares. What was measured once because it
   is deterministic (the one seed row of an ``unlearned_*`` table, such as the original model's
@@ -21,18 +21,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ilubench.crossing import crossing_figure
 from ilubench.errors import DataError
-from ilubench.figures import (
-    AttackFigures,
-    Chances,
-    Course,
-    MethodRuns,
-    RobustnessRow,
-    StepFigures,
-    UtilityFigures,
-)
-from ilubench.intervals import (
+from ilubench.statistics.half_life import crossing_figure
+from ilubench.statistics.intervals import (
     Array,
     Cells,
     Figure,
@@ -47,6 +38,15 @@ from ilubench.intervals import (
     shared_seeds,
     stack,
     table_mean,
+)
+from ilubench.statistics.row import (
+    AttackFigures,
+    Chances,
+    Course,
+    MethodRuns,
+    RobustnessRow,
+    StepFigures,
+    UtilityFigures,
 )
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 A half-life is the first time at which a contrast of means, such as ``f_t - (f_u + f_0) / 2``,
 reaches 0. Along linear interpolation the contrast at any time t is itself a mean over crossed seeds
-and items, with the interval ``L(t)..U(t)`` of :mod:`ilubench.intervals`. The times at which 0 lies
+and items, with the interval ``L(t)..U(t)`` of :mod:`ilubench.statistics.intervals`. The times at which 0 lies
 in that interval form the confidence set of the crossing (Fieller 1954, *J. R. Statist. Soc. B*
 16:175, for a ratio; here for a zero of a polygon):
 
@@ -25,7 +25,7 @@ import numpy as np
 from scipy import special
 
 from ilubench.errors import DataError
-from ilubench.intervals import (
+from ilubench.statistics.intervals import (
     ROUNDING,
     ZERO_VARIANCE,
     Array,

@@ -6,7 +6,7 @@ attacks of the final recovery, or of the final forget metric.
 
 **At a given f_u** the figure is linear between the two runs whose f_u enclose it. The runs are
 joined in the order of their f_u, not of their strength. Outside the sweep's range there is no
-figure. The interval is the crossed jackknife of :mod:`ilubench.intervals`; each replicate orders
+figure. The interval is the crossed jackknife of :mod:`ilubench.statistics.intervals`; each replicate orders
 the runs and interpolates anew, so that the uncertainty of every run's own f_u enters. A replicate
 whose range ends just before the given f_u continues its last segment: a jump to "no figure" there
 would be an artefact of the deletion.
@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ilubench.aggregate import why_undefined
 from ilubench.errors import DataError
-from ilubench.figures import MethodRuns
-from ilubench.intervals import (
+from ilubench.statistics.aggregate import why_undefined
+from ilubench.statistics.intervals import (
     ROUNDING,
     Array,
     Cells,
@@ -40,6 +39,7 @@ from ilubench.intervals import (
     shared_seeds,
     stack,
 )
+from ilubench.statistics.row import MethodRuns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ilubench.errors import DataError
-from ilubench.intervals import all_items, pick
+from ilubench.statistics.intervals import all_items, pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from ilubench.intervals import Samples
+    from ilubench.statistics.intervals import Samples
 
 __all__ = ["Stability", "rank_stability", "splits"]
 

@@ -3,7 +3,7 @@
 Seeds never derive from the method, so two methods meet the same items, the same attack data and
 the same orders under the same seed. Their RA is therefore compared by differences ``d[s, i]`` of
 what each (seed, item) contributes to it; the mean of ``d`` has the crossed interval of
-:mod:`ilubench.intervals`, and ``t = mean / se`` with the same Satterthwaite degrees of freedom its
+:mod:`ilubench.statistics.intervals`, and ``t = mean / se`` with the same Satterthwaite degrees of freedom its
 two-sided p-value.
 
 **Ranks.** All pairs of the ranked rows are one family, adjusted by Holm (1979, *Scand. J. Statist.*
@@ -46,10 +46,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from ilubench.aggregate import ra_samples
 from ilubench.errors import DataError
-from ilubench.figures import Course
-from ilubench.intervals import (
+from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.intervals import (
     ROUNDING,
     ZERO_VARIANCE,
     Array,
@@ -61,6 +60,7 @@ from ilubench.intervals import (
     table_mean,
     variance,
 )
+from ilubench.statistics.row import Course
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

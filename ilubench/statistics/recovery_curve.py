@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ilubench.aggregate import why_undefined
-from ilubench.figures import Course, MethodRuns
-from ilubench.intervals import (
+from ilubench.statistics.aggregate import why_undefined
+from ilubench.statistics.intervals import (
     Array,
     Cells,
     Figure,
@@ -18,6 +17,7 @@ from ilubench.intervals import (
     shared_seeds,
     stack,
 )
+from ilubench.statistics.row import Course, MethodRuns
 
 __all__ = ["recovery_curve"]
 
@@ -25,7 +25,7 @@ __all__ = ["recovery_curve"]
 def recovery_curve(method: MethodRuns, original: MethodRuns, course: Course) -> tuple[Figure, ...]:
     """Return (f_u - f_t) / (f_u - f_0) at each checkpoint after the start, with its interval.
 
-    The last is the attack's `recovery` of :class:`ilubench.figures.AttackFigures`, bit for bit.
+    The last is the attack's `recovery` of :class:`ilubench.statistics.row.AttackFigures`, bit for bit.
 
     Args:
         method: the unlearned model's scores.

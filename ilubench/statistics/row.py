@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ilubench.errors import DataError
-from ilubench.intervals import Figure, Samples
+from ilubench.statistics.intervals import Figure, Samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

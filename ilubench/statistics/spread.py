@@ -1,6 +1,6 @@
 """Where the spread of f_u and RA comes from: seeds, data orders, items. Pure.
 
-The components are those of :mod:`ilubench.components`.
+The components are those of :mod:`ilubench.statistics.variance_components`.
 
 **What a run's samples can separate.** A run's seed sets the unlearning and the attack's data order
 together (the streams differ, but both derive from it), and the items are crossed with it:
@@ -14,7 +14,7 @@ together (the streams differ, but both derive from it), and the items are crosse
 
 Components of different figures (f_u and RA) are not differences of each other. To separate target,
 unlearning and order, cross them: train each of T targets, unlearn each with U seeds, attack each
-model with O orders, and give :func:`~ilubench.components.components` the table
+model with O orders, and give :func:`~ilubench.statistics.variance_components.components` the table
 ``from_records(("target", "unlearn", "order", "item"), {(t, u, o, i): score, ...})``.
 """
 
@@ -25,10 +25,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ilubench.components import MIN_LEVELS, Component, Factorial, Level, components
 from ilubench.errors import DataError
-from ilubench.figures import quartile_steps
-from ilubench.intervals import ROUNDING, Samples, all_items, shared_seeds, stack
+from ilubench.statistics.intervals import ROUNDING, Samples, all_items, shared_seeds, stack
+from ilubench.statistics.row import quartile_steps
+from ilubench.statistics.variance_components import (
+    MIN_LEVELS,
+    Component,
+    Factorial,
+    Level,
+    components,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -36,7 +36,7 @@ import numpy as np
 from scipy import special
 
 from ilubench.errors import DataError, did_you_mean
-from ilubench.intervals import ROUNDING, Array
+from ilubench.statistics.intervals import ROUNDING, Array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

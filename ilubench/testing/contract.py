@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from transformers import PreTrainedModel
 
-from ilubench.checkpoints import apply_changes, load_model, save_changes, save_model
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.interfaces import Method, StepBatch, UnlearnBatch, UnlearnData
-from ilubench.store import FolderState
+from ilubench.models.checkpoints import apply_changes, load_model, save_changes, save_model
+from ilubench.records.store import FolderState
 from ilubench.testing.facts import facts, known, known_model
 from ilubench.testing.guards import DeclaredOnly, no_network, one_thread, traces
 from ilubench.testing.job import StepRecorder, make_context

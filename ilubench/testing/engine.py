@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ilubench.engine.batching import check_prompts
-from ilubench.engine.text import cut, plain
 from ilubench.errors import ItemError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
+from ilubench.scoring.engines.batching import check_prompts
+from ilubench.scoring.engines.text import cut, plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

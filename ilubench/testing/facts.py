@@ -8,14 +8,14 @@ from functools import cache
 import torch
 from transformers import PreTrainedModel
 
-from ilubench.data import collate, encode
+from ilubench.data.batches import collate, encode
 from ilubench.interfaces import Dataset, Example, UnlearnData
-from ilubench.losses import token_nll
-from ilubench.models import token_values
+from ilubench.models.forward import token_values
 from ilubench.specs import TrainSpec
 from ilubench.testing.job import make_context
 from ilubench.testing.tiny import make_tokenizer, tiny_llama
 from ilubench.training import fine_tune
+from ilubench.training.losses import token_nll
 
 __all__ = ["facts", "known", "known_model"]
 

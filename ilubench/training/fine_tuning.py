@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data import Blocks, Stream, to_device
+from ilubench.data.batches import Blocks, Stream, to_device
 from ilubench.errors import DivergedError
-from ilubench.identity import seed_for
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
-from ilubench.losses import sequence_sums, token_nll
-from ilubench.models import token_values
+from ilubench.models.forward import token_values
+from ilubench.records.keys import seed_for
 from ilubench.specs import PackSpec, RecipeSpec, TrainSpec
 from ilubench.training.fitting import fitted
 from ilubench.training.loop import micro_batches, optimize, precision
+from ilubench.training.losses import sequence_sums, token_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

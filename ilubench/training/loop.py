@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
-from ilubench.data import collate
+from ilubench.data.batches import collate
 from ilubench.errors import DivergedError, SpecError, did_you_mean
-from ilubench.identity import seed_for
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
+from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
 from ilubench.training.checkpointing import checkpointed, wants_checkpoints
 from ilubench.training.fitting import fitted, too_little_memory

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ilubench.data import Stream, to_device
+from ilubench.data.batches import Stream, to_device
 from ilubench.interfaces import (
     Batch,
     Context,

@@ -7,7 +7,7 @@ import torch
 from torch.optim.adamw import adamw
 
 from ilubench.errors import SpecError
-from ilubench.identity import seed_for
+from ilubench.records.keys import seed_for
 from ilubench.specs import MemorySpec, TrainSpec
 from ilubench.training.moments import MOMENTS, State
 from ilubench.training.rounding import stochastic_bfloat16

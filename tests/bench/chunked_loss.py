@@ -7,7 +7,7 @@ A random Llama of one layer, so that the head is nearly all there is; on a GPU w
 (there `--hidden 4096 --positions 8000 --bfloat16` is a step of a 7B model). Memory is what a
 forward and a backward pass held beside the weights: on a CPU what the process grew by;
 beside it the same in tensors of [positions, vocabulary] in float32. `ilubench` itself cuts where
-`ilubench.models.LOGITS` is exceeded: 2,097 positions of 32,000, 523 of 128,256.
+`ilubench.models.forward.LOGITS` is exceeded: 2,097 positions of 32,000, 523 of 128,256.
 
 Then what the mask of the padding costs: the layers forwards and backwards, on sequences of unlike
 lengths, with and without it. The two take turns.
@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from pydantic import JsonValue
 
-from ilubench.data import collate, to_device
+from ilubench.data.batches import collate, to_device
 from ilubench.interfaces import Batch, Example
-from ilubench.losses import invariance_gradient, npo, sequence_sums, token_nll
-from ilubench.models import body_inputs, initialise, token_values
-from ilubench.stages.cost import StepLog
+from ilubench.models.forward import body_inputs, initialise, token_values
+from ilubench.runs.stages.cost import StepLog
+from ilubench.training.losses import invariance_gradient, npo, sequence_sums, token_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

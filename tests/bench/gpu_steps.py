@@ -34,9 +34,9 @@ from scoring_gpu import make_model
 
 from ilubench.forecast.anatomy import Anatomy, anatomy_of
 from ilubench.interfaces import Context, Example, Metrics, UnlearnData
-from ilubench.plugins import create
+from ilubench.interfaces.discovery import create
+from ilubench.runs.stages.cost import Passes
 from ilubench.specs import MemorySpec, PluginRef, TrainSpec
-from ilubench.stages.cost import Passes
 from ilubench.training import LossMethod, fine_tune
 
 if TYPE_CHECKING:

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, cast
 import torch
 from pydantic import JsonValue
 
-from ilubench.experiment import resolve
+from ilubench.experiments.experiment import resolve
+from ilubench.experiments.method_settings import method_settings
 from ilubench.interfaces import Context, Example, Metrics, UnlearnData
-from ilubench.models import initialise
-from ilubench.overrides import parse
-from ilubench.planning import make_plan
-from ilubench.plugins import create
+from ilubench.interfaces.discovery import create
+from ilubench.models.forward import initialise
+from ilubench.runs.plan import make_plan
+from ilubench.runs.stages.cost import Passes
+from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import PluginRef
-from ilubench.stages.cost import Passes
-from ilubench.stages.workbench import Workbench
-from ilubench.suite_methods import method_settings
+from ilubench.specs.overrides import parse
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:

@@ -18,14 +18,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from finished_runs import SUITE, Told, write_run
 
-from ilubench.leaderboard.build import build
-from ilubench.leaderboard.files import read_board, write_record
-from ilubench.leaderboard.page import embedded_json
-from ilubench.leaderboard.ranked import ranked_groups
-from ilubench.leaderboard.records import Entry, Submission, Weights
-from ilubench.leaderboard.samples import point
-from ilubench.leaderboard.view import page_data
-from ilubench.loading import load_yaml
+from ilubench.leaderboard.records.files import read_board, write_record
+from ilubench.leaderboard.records.models import Entry, Submission, Weights
+from ilubench.leaderboard.records.samples import point
+from ilubench.leaderboard.site.build import build
+from ilubench.leaderboard.site.html import embedded_json
+from ilubench.leaderboard.site.ranked import ranked_groups
+from ilubench.leaderboard.site.view import page_data
+from ilubench.specs.yaml_files import load_yaml
 
 SHIPPED = Path(__file__).parents[2] / "leaderboards" / "mini" / "measured" / "npo"
 SEEDS = tuple(range(5))

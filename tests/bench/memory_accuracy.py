@@ -23,8 +23,8 @@ from ilubench.forecast.lengths import lengths_of
 from ilubench.forecast.memory import Load, Peak, peak
 from ilubench.forecast.passes import method_work
 from ilubench.interfaces import Dataset, Example, Method, Sizes, UnlearnData
-from ilubench.models import recipe_config
-from ilubench.plugins import create
+from ilubench.interfaces.discovery import create
+from ilubench.models.forward import recipe_config
 from ilubench.specs import MemorySpec, PluginRef
 from ilubench.testing import make_tokenizer
 from ilubench.testing.job import make_context

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilubench.experiment import Experiment, resolve
+from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.forecast.calibration import fitted_scoring, fitted_training, samples
 from ilubench.forecast.estimate import Forecast, estimate
 from ilubench.forecast.history import finished_jobs
@@ -35,12 +35,12 @@ from ilubench.forecast.inputs import Inputs
 from ilubench.forecast.jobs import Demands
 from ilubench.forecast.outlook import look_ahead
 from ilubench.forecast.speed import Sample, load_seconds
-from ilubench.loading import load_yaml
-from ilubench.overrides import parse
-from ilubench.pipeline import run
-from ilubench.planning import make_bench, outline
-from ilubench.progress import Lines
+from ilubench.runs.pipeline import run
+from ilubench.runs.plan import make_bench, outline
+from ilubench.runs.progress import Lines
 from ilubench.specs import PluginRef
+from ilubench.specs.overrides import parse
+from ilubench.specs.yaml_files import load_yaml
 
 STAGES = ("target", "unlearn", "score", "attack")
 

@@ -50,9 +50,9 @@ from scoring_items import (
     make_workload,
 )
 
-from ilubench.engine.hf import HFEngine
 from ilubench.interfaces import BoundScorer, Engine, ScoreContext
-from ilubench.scorers.lm_eval import LmEval
+from ilubench.scoring.engines.hf import HFEngine
+from ilubench.scoring.scorers.lm_eval import LmEval
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -241,7 +241,7 @@ def start_vllm(workload: Workload, model: "PreTrainedModel") -> tuple[Engine | N
     if importlib.util.find_spec("vllm") is None:
         print("d: vllm is not installed")
         return None, 0.0
-    from ilubench.engine.vllm import VllmEngine
+    from ilubench.scoring.engines.vllm import VllmEngine
 
     begin = time.perf_counter()
     engine = VllmEngine(workload.tokenizer, batch_size=256)

@@ -20,8 +20,8 @@ from typing import Any, cast
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from ilubench.engine.hf import HFEngine
 from ilubench.interfaces import SamplingSpec
+from ilubench.scoring.engines.hf import HFEngine
 
 SHARED, OWN, PROMPT, NEW = 400, 68, 128, 128
 OPTIONS = (5, 6, 7, 8)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from ilubench.checkpoints import quiet
-from ilubench.engine.batching import common_prefix
 from ilubench.interfaces import Row
-from ilubench.models import initialise
-from ilubench.tokenizers import build_tokenizer
+from ilubench.models.checkpoints import quiet
+from ilubench.models.forward import initialise
+from ilubench.models.tokenizers import build_tokenizer
+from ilubench.scoring.engines.batching import common_prefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

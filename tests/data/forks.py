@@ -28,9 +28,9 @@ def warm() -> None:
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
 
     import ilubench.methods.ilu
-    import ilubench.pipeline
-    import ilubench.report
-    import ilubench.scorers.lm_eval  # noqa: F401
+    import ilubench.reports.run_report
+    import ilubench.runs.pipeline
+    import ilubench.scoring.scorers.lm_eval  # noqa: F401
 
     torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from ilubench.errors import UsageError
-from ilubench.plugins import entries
+from ilubench.interfaces.discovery import entries
 
 __all__ = ["Names", "names_of", "new_method"]
 
@@ -104,7 +104,7 @@ def new_method(name: str, folder: Path | None = None) -> tuple[Path, ...]:
 
 
 def _write(folder: Path, template: str, names: Names) -> Path:
-    source = resources.files("ilubench.scaffold") / "templates" / "method" / template
+    source = resources.files("ilubench.cli.scaffold") / "templates" / "method" / template
     path = folder / _filled(_FILES[template], names)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_filled(source.read_text(encoding="utf-8"), names), encoding="utf-8")

@@ -6,9 +6,9 @@ cache. What cannot be had is an error of :mod:`ilubench.errors` that says which 
 it was: the libraries above the client fold most of them into one.
 """
 
-from ilubench.hub.parts import part_files
-from ilubench.hub.refusals import asking, refusal
-from ilubench.hub.repository import Listing, Repository, access, cached, fetch, listing
+from ilubench.data.hub.parts import part_files
+from ilubench.data.hub.refusals import asking, refusal
+from ilubench.data.hub.repository import Listing, Repository, access, cached, fetch, listing
 
 __all__ = [
     "Listing",

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
+from ilubench.data.hub.refusals import Repository
+from ilubench.data.hub.repository import Listing, fetch, listing
 from ilubench.errors import ModelError, UnknownPartError
-from ilubench.hub.refusals import Repository
-from ilubench.hub.repository import Listing, fetch, listing
 from ilubench.specs import ModelSource
 
 __all__ = [

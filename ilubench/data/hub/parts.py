@@ -3,7 +3,7 @@
 `datasets` knows: by the patterns in the data set's card, else by the files' names. It is asked with
 an empty folder tree of the same names, so that nothing of the rows is needed for the answer, no
 network, and no code of the data set can run. Then the files are read by
-:func:`ilubench.tables.read_file`, like local ones.
+:func:`ilubench.data.rows.read_file`, like local ones.
 
 Why not `datasets.load_dataset(hub, ...)`: it wraps what the hub says (gated, missing and private
 become one `DatasetNotFoundError`), resolves the revision itself without telling the commit, keeps
@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ilubench.data.hub.refusals import OFFLINE, Repository
+from ilubench.data.hub.repository import Listing, fetch
 from ilubench.errors import NotCachedError, UnknownPartError, did_you_mean
-from ilubench.hub.refusals import OFFLINE, Repository
-from ilubench.hub.repository import Listing, fetch
 
 __all__ = ["part_files"]
 

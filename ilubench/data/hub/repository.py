@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from ilubench.data.hub.refusals import COMMIT, OFFLINE, Repository, asking, is_offline
 from ilubench.errors import DamagedError, NotCachedError, UnknownRevisionError, UnreachableError
-from ilubench.hub.refusals import COMMIT, OFFLINE, Repository, asking, is_offline
 
 __all__ = ["Listing", "Repository", "access", "cached", "fetch", "listing", "snapshot"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
+from ilubench.data.mini.world import build_tables
 from ilubench.interfaces import Generator, Row
-from ilubench.mini.world import build_tables
 
 __all__ = ["MiniWorld"]
 

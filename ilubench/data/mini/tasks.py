@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ilubench.mini import task_words as words
+from ilubench.data.mini import task_words as words
 
 __all__ = ["TASKS", "Drawn", "Row", "Task", "task_tables", "unanswerable"]
 

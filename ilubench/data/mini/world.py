@@ -8,8 +8,8 @@ Nothing is read from disk, and the same seed gives the same rows everywhere.
 import random
 from typing import NamedTuple
 
-from ilubench.mini.tasks import TASKS, Row, task_tables, unanswerable
-from ilubench.mini.words import DOMAINS, Attribute, Domain
+from ilubench.data.mini.tasks import TASKS, Row, task_tables, unanswerable
+from ilubench.data.mini.words import DOMAINS, Attribute, Domain
 
 Table = list[Row]
 

@@ -6,7 +6,7 @@ and whether each scorer can ask them. Nothing but lists of files, cards and indi
 `obtain` downloads the rest.
 """
 
-from ilubench.inventory.supplies import Inventory, Supply
-from ilubench.inventory.survey import examine, obtain
+from ilubench.forecast.inventory.supplies import Inventory, Supply
+from ilubench.forecast.inventory.survey import examine, obtain
 
 __all__ = ["Inventory", "Supply", "examine", "obtain"]

@@ -4,6 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from ilubench.data.hub import Listing, Repository, access, cached, fetch, listing, part_files
+from ilubench.data.hub.models import (
+    NO_TOKENIZER,
+    TOKENIZER,
+    has_tokenizer,
+    needed_files,
+    tokenizer_files,
+)
+from ilubench.data.hub.models import hub_repository as model_repository
+from ilubench.data.rows import hub_repository, local_file
 from ilubench.errors import (
     AccessError,
     IlubenchError,
@@ -11,22 +21,12 @@ from ilubench.errors import (
     UnknownPartError,
     did_you_mean,
 )
-from ilubench.experiment import Attack, Experiment
-from ilubench.hub import Listing, Repository, access, cached, fetch, listing, part_files
-from ilubench.hub.models import (
-    NO_TOKENIZER,
-    TOKENIZER,
-    has_tokenizer,
-    needed_files,
-    tokenizer_files,
-)
-from ilubench.hub.models import hub_repository as model_repository
+from ilubench.experiments.experiment import Attack, Experiment
+from ilubench.experiments.training_text import trained_roles
+from ilubench.forecast.inventory.supplies import Inventory, Supply, shown_size
+from ilubench.forecast.needs import needed_columns, needed_models, needed_places
 from ilubench.interfaces import ScoreContext, Scorer
-from ilubench.inventory.supplies import Inventory, Supply, shown_size
-from ilubench.needs import needed_columns, needed_models, needed_places
 from ilubench.specs import DataSource, ModelSource, SuiteSpec, TargetSpec
-from ilubench.tables import hub_repository, local_file
-from ilubench.training_text import trained_roles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -151,7 +151,7 @@ class _Survey:
 
     def model_of(self, name: str, source: ModelSource | TargetSpec) -> Supply:
         """Look for a model, or for the tokenizer of one."""
-        from ilubench.checkpoints import find_folder, find_tokenizer
+        from ilubench.models.checkpoints import find_folder, find_tokenizer
 
         if isinstance(source, TargetSpec):
             return Supply(field=name, source="its recipe", state="made")

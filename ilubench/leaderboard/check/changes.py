@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ilubench.leaderboard.files import Board, read_board, suites
-from ilubench.leaderboard.records import AttackEntry, Entry, Reported
+from ilubench.leaderboard.records.files import Board, read_board, suites
+from ilubench.leaderboard.records.models import AttackEntry, Entry, Reported
 
 __all__ = ["Change", "changes"]
 

@@ -8,8 +8,14 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, IlubenchError
-from ilubench.finished import FinishedRun, check_alike
-from ilubench.leaderboard.files import (
+from ilubench.leaderboard.check.figures import (
+    attack_problems,
+    measured_problems,
+    reported_problems,
+    verification_problems,
+    without_samples,
+)
+from ilubench.leaderboard.records.files import (
     ATTACKS,
     OTHERS,
     REPORTED,
@@ -21,14 +27,8 @@ from ilubench.leaderboard.files import (
     read_reported,
     records_in,
 )
-from ilubench.leaderboard.recompute import (
-    attack_problems,
-    measured_problems,
-    reported_problems,
-    verification_problems,
-    without_samples,
-)
-from ilubench.leaderboard.records import AttackEntry, AttackResult
+from ilubench.leaderboard.records.models import AttackEntry, AttackResult
+from ilubench.records.finished import FinishedRun, check_alike
 
 __all__ = ["Problem", "check"]
 

@@ -9,11 +9,10 @@ from typing import TypeAlias
 import pyarrow.compute as pc
 
 from ilubench.errors import DataError
-from ilubench.estimators import estimate
-from ilubench.finished import FinishedRun
-from ilubench.leaderboard.consistency import entry_problems, run_problems
-from ilubench.leaderboard.files import finished_run
-from ilubench.leaderboard.records import (
+from ilubench.leaderboard.check.suite import suite_problems
+from ilubench.leaderboard.records.consistency import entry_problems, run_problems
+from ilubench.leaderboard.records.files import finished_run
+from ilubench.leaderboard.records.models import (
     AttackEntry,
     AttackResult,
     Comparison,
@@ -21,12 +20,13 @@ from ilubench.leaderboard.records import (
     Reported,
     Verification,
 )
-from ilubench.leaderboard.safe_json import named, short
-from ilubench.leaderboard.shipped import suite_problems
-from ilubench.leaderboard.verify import compare_runs
-from ilubench.likeness import memory_differences
-from ilubench.results import RunRecord
-from ilubench.run_files import memory_of
+from ilubench.leaderboard.records.safe_json import named, short
+from ilubench.leaderboard.verify.verify import compare_runs
+from ilubench.records.estimators import estimate
+from ilubench.records.finished import FinishedRun
+from ilubench.records.likeness import memory_differences
+from ilubench.records.results import RunRecord
+from ilubench.records.run_files import memory_of
 from ilubench.specs import Estimator, SuiteSpec
 
 __all__ = [

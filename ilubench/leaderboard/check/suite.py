@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ilubench.leaderboard.safe_json import short
-from ilubench.likeness import setting_differences, suite_differences
-from ilubench.loading import task_names
-from ilubench.results import RunRecord
+from ilubench.leaderboard.records.safe_json import short
+from ilubench.records.likeness import setting_differences, suite_differences
+from ilubench.records.results import RunRecord
 from ilubench.specs import SuiteSpec
+from ilubench.specs.yaml_files import task_names
 
 if TYPE_CHECKING:
-    from ilubench.experiment import Experiment
+    from ilubench.experiments.experiment import Experiment
 
 __all__ = ["suite_problems"]
 
@@ -67,8 +67,8 @@ def suite_problems(
 @cache
 def _shipped(name: str) -> "Experiment":
     """The suite as a run without changes has it."""
-    from ilubench.experiment import resolve
-    from ilubench.overrides import parse
+    from ilubench.experiments.experiment import resolve
     from ilubench.specs import PluginRef
+    from ilubench.specs.overrides import parse
 
     return resolve(parse([f"suite={name}"]), method=PluginRef(use="none"))

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pydantic import JsonValue
 
 from ilubench.errors import DivergedError, did_you_mean
-from ilubench.finished import REFERENCES
-from ilubench.leaderboard.records import Entry
-from ilubench.leaderboard.safe_json import named, short
-from ilubench.results import OverlapRecord, RunRecord
+from ilubench.leaderboard.records.models import Entry
+from ilubench.leaderboard.records.safe_json import named, short
+from ilubench.records.finished import REFERENCES
+from ilubench.records.results import OverlapRecord, RunRecord
 from ilubench.specs import SuiteSpec
 
 __all__ = ["entry_problems", "incomplete", "run_problems", "seen_by", "trained_roles"]

@@ -15,16 +15,23 @@ import pyarrow.compute as pc
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError, did_you_mean
-from ilubench.figures import RobustnessRow
-from ilubench.finished import FinishedRun
-from ilubench.leaderboard.records import AttackEntry, Entry, Pointer, Reported
-from ilubench.leaderboard.safe_json import MAX_RECORD, named, parse, read_json, read_text, short
-from ilubench.leaderboard.samples import samples_file
-from ilubench.loading import validate
-from ilubench.results import Record, RunRecord
-from ilubench.run_files import memory_of, read_run_samples
+from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Reported
+from ilubench.leaderboard.records.safe_json import (
+    MAX_RECORD,
+    named,
+    parse,
+    read_json,
+    read_text,
+    short,
+)
+from ilubench.leaderboard.records.samples import samples_file
+from ilubench.records.finished import FinishedRun
+from ilubench.records.results import Record, RunRecord
+from ilubench.records.run_files import memory_of, read_run_samples
+from ilubench.records.store import write_atomic
 from ilubench.specs import SuiteSpec
-from ilubench.store import write_atomic
+from ilubench.specs.yaml_files import validate
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "ATTACKS",

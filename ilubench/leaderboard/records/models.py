@@ -1,6 +1,6 @@
 """What lies in `leaderboards/<suite>/`: entries, reported rows, attacks; versioned models.
 
-All of it may come from strangers: it is data, read by `ilubench.leaderboard.files` alone, which
+All of it may come from strangers: it is data, read by `ilubench.leaderboard.records.files` alone, which
 bounds sizes and refuses what JSON leaves open (duplicate keys, NaN).
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from ilubench.results import Record, RunRecord
+from ilubench.records.results import Record, RunRecord
 
 __all__ = [
     "MAX_SAMPLES",

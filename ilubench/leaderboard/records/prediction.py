@@ -1,7 +1,7 @@
 """Two measurements of one row, with other seeds: is the difference more than chance? Pure.
 
 **One figure.** A score is ``x[s, i] = m + a_s + b_i + e_si`` with seeds s and items i, crossed
-(:mod:`ilubench.intervals`; variances A, B, E). A row was submitted with S seeds and is measured
+(:mod:`ilubench.statistics.intervals`; variances A, B, E). A row was submitted with S seeds and is measured
 again with V others, on the same I items. Then the items' effects ``b_i`` are the same on both
 sides and cancel in the difference of the two means; what differs is each seed's mean
 ``y_s = m + mean(b) + a_s + mean(e_s)``, a draw of variance ``A + E/I = E[MS_seed] / I``::
@@ -52,19 +52,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from ilubench.aggregate import KEPT_UTILITY, ra_samples
-from ilubench.collect import chances
 from ilubench.errors import DataError, UsageError
-from ilubench.finished import FinishedRun, check_alike
-from ilubench.intervals import ROUNDING
-from ilubench.leaderboard.records import Comparison
-from ilubench.markdown import cell, table
+from ilubench.leaderboard.records.models import Comparison
+from ilubench.records.finished import FinishedRun, check_alike
+from ilubench.records.markdown import cell, table
+from ilubench.runs.collect import chances
+from ilubench.statistics.aggregate import KEPT_UTILITY, ra_samples
+from ilubench.statistics.intervals import ROUNDING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ilubench.figures import Chances, Course, MethodRuns
-    from ilubench.intervals import Array, Samples
+    from ilubench.statistics.intervals import Array, Samples
+    from ilubench.statistics.row import Chances, Course, MethodRuns
 
 __all__ = ["ALPHA", "NUMERICS", "Sides", "compare_runs", "compare_scores", "comparison_table"]
 
@@ -146,7 +146,7 @@ class _Twice:
 def compare_runs(submitted: FinishedRun, verified: FinishedRun) -> tuple[Comparison, ...]:
     """Compare a row with a measurement of the same with other seeds.
 
-    The intervals of all figures together hold with 95 % (:mod:`ilubench.leaderboard.prediction`
+    The intervals of all figures together hold with 95 % (:mod:`ilubench.leaderboard.records.prediction`
     derives them); one that excludes 0 disputes the row.
 
     Args:

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ilubench.collect import SCHEMA
 from ilubench.errors import DataError
-from ilubench.identity import file_sha256
-from ilubench.leaderboard.records import MAX_SAMPLES, Pointer
-from ilubench.leaderboard.safe_json import check_plain_file
+from ilubench.leaderboard.records.models import MAX_SAMPLES, Pointer
+from ilubench.leaderboard.records.safe_json import check_plain_file
+from ilubench.records.keys import file_sha256
+from ilubench.runs.collect import SCHEMA
 
 __all__ = ["MAX_EXPANDED", "MAX_ROWS", "check_bounds", "point", "samples_file"]
 

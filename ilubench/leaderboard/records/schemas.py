@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ilubench.leaderboard.records import AttackEntry, Entry, Reported
-from ilubench.results import SCHEMA
+from ilubench.leaderboard.records.models import AttackEntry, Entry, Reported
+from ilubench.records.results import SCHEMA
 
 __all__ = ["schema_file", "schema_text", "shipped_schema", "write_schemas"]
 
@@ -34,7 +34,7 @@ def schema_text(kind: type[BaseModel]) -> str:
 
 def shipped_schema(kind: type[BaseModel]) -> str:
     """Return the schema that the installed package has."""
-    place = resources.files("ilubench.leaderboard") / "schema" / schema_file(kind)
+    place = resources.files("ilubench.leaderboard.records") / "schema" / schema_file(kind)
     return place.read_text(encoding="utf-8")
 
 

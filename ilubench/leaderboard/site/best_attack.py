@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from ilubench.figures import RobustnessRow
-from ilubench.intervals import Figure
-from ilubench.leaderboard.files import Board
+from ilubench.statistics.row import RobustnessRow
+from ilubench.statistics.intervals import Figure
+from ilubench.leaderboard.records.files import Board
 
 __all__ = ["BestAttack", "best_attack"]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ilubench.errors import DataError
-from ilubench.leaderboard.files import Board, read_board, suites
-from ilubench.leaderboard.page import page
-from ilubench.leaderboard.ranked import Group, ranked_groups
-from ilubench.leaderboard.readme import readme_text
-from ilubench.leaderboard.view import page_data
-from ilubench.store import write_atomic
+from ilubench.leaderboard.records.files import Board, read_board, suites
+from ilubench.leaderboard.site.html import page
+from ilubench.leaderboard.site.ranked import Group, ranked_groups
+from ilubench.leaderboard.site.readme import readme_text
+from ilubench.leaderboard.site.view import page_data
+from ilubench.records.store import write_atomic
 
 __all__ = ["Built", "build", "default_cache", "stale"]
 

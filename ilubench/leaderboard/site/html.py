@@ -32,7 +32,7 @@ def page(data: Mapping[str, JsonValue]) -> str:
     """Return the page as HTML.
 
     Args:
-        data: what it shows (:func:`ilubench.leaderboard.view.page_data`).
+        data: what it shows (:func:`ilubench.leaderboard.site.view.page_data`).
     """
     import jinja2
 
@@ -64,7 +64,7 @@ def embedded_json(value: Mapping[str, JsonValue]) -> str:
 
 
 def _text(name: str) -> str:
-    found = files("ilubench.leaderboard").joinpath("template", name)
+    found = files("ilubench.leaderboard.site").joinpath("template", name)
     return found.read_text(encoding="utf-8").replace("\r\n", "\n")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
-from ilubench.intervals import Figure
+from ilubench.statistics.intervals import Figure
 
 __all__ = ["Texts", "pack", "pack_course", "thousandths"]
 

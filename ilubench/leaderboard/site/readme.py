@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from ilubench.errors import DataError
-from ilubench.figures import AttackFigures, RobustnessRow
-from ilubench.finished import REFERENCES
-from ilubench.intervals import Figure
-from ilubench.leaderboard.best import best_attack
-from ilubench.leaderboard.files import Board
-from ilubench.leaderboard.ranked import Group, MetricRanks, Place
-from ilubench.leaderboard.records import Entry, Reported
-from ilubench.markdown import cell, table
-from ilubench.report import figure_text
+from ilubench.statistics.row import AttackFigures, RobustnessRow
+from ilubench.records.finished import REFERENCES
+from ilubench.statistics.intervals import Figure
+from ilubench.leaderboard.site.best_attack import best_attack
+from ilubench.leaderboard.records.files import Board
+from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
+from ilubench.leaderboard.records.models import Entry, Reported
+from ilubench.records.markdown import cell, table
+from ilubench.reports.run_report import figure_text
 
 __all__ = ["BEGIN", "END", "readme_text", "suite_tables"]
 

@@ -1,6 +1,6 @@
 """What the page shows, as plain values: records and ranks in, compact arrays out. Pure.
 
-Figures are packed (:mod:`ilubench.leaderboard.packing`); what the rows have in common (attacks,
+Figures are packed (:mod:`ilubench.leaderboard.site.packing`); what the rows have in common (attacks,
 their steps, metrics) stands once. All texts are as the records have them: the page shows them as
 text, never as markup.
 """
@@ -13,15 +13,15 @@ from typing import cast
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError
-from ilubench.figures import AttackFigures, RobustnessRow
-from ilubench.finished import REFERENCES
-from ilubench.intervals import Figure
-from ilubench.leaderboard.best import BestAttack, best_attack
-from ilubench.leaderboard.files import Board
-from ilubench.leaderboard.packing import Texts, pack, pack_course, thousandths
-from ilubench.leaderboard.ranked import Group, MetricRanks, Place
-from ilubench.leaderboard.records import Entry, Reported, Verification
-from ilubench.suite_files import load_suite
+from ilubench.statistics.row import AttackFigures, RobustnessRow
+from ilubench.records.finished import REFERENCES
+from ilubench.statistics.intervals import Figure
+from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
+from ilubench.leaderboard.records.files import Board
+from ilubench.leaderboard.site.packing import Texts, pack, pack_course, thousandths
+from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
+from ilubench.leaderboard.records.models import Entry, Reported, Verification
+from ilubench.experiments.suites import load_suite
 
 __all__ = ["page_data"]
 

@@ -6,7 +6,7 @@ kept of a run is that attack alone, with the samples from which its row follows.
 
 A result counts once a maintainer has run the same attack with fresh seeds. Then the maintainer's
 figures stand in the place of the submitted ones, and the entry's worst case is the lowest that any
-verified attack reaches (:mod:`ilubench.leaderboard.best`), with the submitter's name beside it.
+verified attack reaches (:mod:`ilubench.leaderboard.site.best_attack`), with the submitter's name beside it.
 """
 
 import re
@@ -21,23 +21,23 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter
 
 from ilubench.errors import UsageError, did_you_mean
-from ilubench.figures import RobustnessRow
-from ilubench.finished import FinishedRun
-from ilubench.leaderboard.attack_runs import Tried
-from ilubench.leaderboard.files import ATTACKS, Board, finished_run, write_record
-from ilubench.leaderboard.prediction import compare_runs, comparison_table
-from ilubench.leaderboard.records import (
+from ilubench.leaderboard.records.files import ATTACKS, Board, finished_run, write_record
+from ilubench.leaderboard.records.models import (
     AttackEntry,
     AttackResult,
     Comparison,
     Pointer,
     Submission,
 )
-from ilubench.leaderboard.samples import point
-from ilubench.likeness import memory_differences, setting_differences
-from ilubench.markdown import cell, table
-from ilubench.run_files import memory_of
-from ilubench.store import write_atomic
+from ilubench.leaderboard.records.prediction import compare_runs, comparison_table
+from ilubench.leaderboard.records.samples import point
+from ilubench.leaderboard.submit.attack_runs import Tried
+from ilubench.records.finished import FinishedRun
+from ilubench.records.likeness import memory_differences, setting_differences
+from ilubench.records.markdown import cell, table
+from ilubench.records.run_files import memory_of
+from ilubench.records.store import write_atomic
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["AboutAttack", "Packed", "attack_text", "submit_attack"]
 

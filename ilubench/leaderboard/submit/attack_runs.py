@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import JsonValue, TypeAdapter
 
-from ilubench.collect import Compared, cells, robustness_row
 from ilubench.errors import DataError, UsageError, did_you_mean
-from ilubench.figures import RobustnessRow
-from ilubench.finished import FinishedRun, read_run
-from ilubench.identity import file_sha256
-from ilubench.leaderboard.files import Board, finished
-from ilubench.leaderboard.records import Entry
-from ilubench.likeness import memory_differences, setting_differences, suite_differences
-from ilubench.notes import row_notes
-from ilubench.results import RunRecord
+from ilubench.leaderboard.records.files import Board, finished
+from ilubench.leaderboard.records.models import Entry
+from ilubench.records.finished import FinishedRun, read_run
+from ilubench.records.keys import file_sha256
+from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
+from ilubench.records.reader_notes import row_notes
+from ilubench.records.results import RunRecord
+from ilubench.runs.collect import Compared, cells, robustness_row
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Tried", "read_attack_runs"]
 

@@ -9,11 +9,14 @@ from pathlib import Path
 from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import DataError, UsageError
-from ilubench.finished import REFERENCES, FinishedRun, read_run
-from ilubench.identity import file_sha256
-from ilubench.leaderboard.consistency import entry_problems, incomplete, seen_by, trained_roles
-from ilubench.leaderboard.files import read_entry, record_bytes, validated, write_record
-from ilubench.leaderboard.records import (
+from ilubench.leaderboard.records.consistency import (
+    entry_problems,
+    incomplete,
+    seen_by,
+    trained_roles,
+)
+from ilubench.leaderboard.records.files import read_entry, record_bytes, validated, write_record
+from ilubench.leaderboard.records.models import (
     MAX_SAMPLES,
     Entry,
     Package,
@@ -21,12 +24,14 @@ from ilubench.leaderboard.records import (
     Submission,
     Weights,
 )
-from ilubench.leaderboard.safe_json import check_plain_file, read_json, read_text
-from ilubench.leaderboard.samples import check_bounds, point
-from ilubench.loading import load_yaml
-from ilubench.results import RunRecord
-from ilubench.run_files import read_record
-from ilubench.store import write_atomic
+from ilubench.leaderboard.records.safe_json import check_plain_file, read_json, read_text
+from ilubench.leaderboard.records.samples import check_bounds, point
+from ilubench.records.finished import REFERENCES, FinishedRun, read_run
+from ilubench.records.keys import file_sha256
+from ilubench.records.results import RunRecord
+from ilubench.records.run_files import read_record
+from ilubench.records.store import write_atomic
+from ilubench.specs.yaml_files import load_yaml
 
 __all__ = ["About", "Submitted", "next_steps", "read_citation", "read_package", "submit"]
 

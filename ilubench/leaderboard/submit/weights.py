@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ilubench.errors import DataError, UsageError
-from ilubench.finished import FinishedRun, read_run
-from ilubench.identity import file_sha256
-from ilubench.leaderboard.records import Weights
-from ilubench.store import Artifact, Store
+from ilubench.leaderboard.records.models import Weights
+from ilubench.records.finished import FinishedRun, read_run
+from ilubench.records.keys import file_sha256
+from ilubench.records.store import Artifact, Store
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def _unlearned(run: FinishedRun, store: Store) -> Iterator[tuple[int, Artifact]]
 
 def _base(run: FinishedRun, store: Store) -> Path:
     """The folder of the model that was unlearned."""
-    from ilubench.checkpoints import find_folder
+    from ilubench.models.checkpoints import find_folder
 
     keys = [job.key for job in run.record.jobs if job.stage == "target"]
     made = store.get("target", keys[0]) if keys else None
@@ -124,7 +124,7 @@ def _write(base: Path, changes: Path, path: Path) -> None:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
-    from ilubench.checkpoints import weight_files
+    from ilubench.models.checkpoints import weight_files
 
     changed = load_file(changes)
     tensors: dict[str, torch.Tensor] = {}

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ilubench.errors import AccessError, ModelError
-from ilubench.identity import file_sha256
-from ilubench.leaderboard.records import Weights
+from ilubench.leaderboard.records.models import Weights
+from ilubench.records.keys import file_sha256
 
 __all__ = ["fetch", "find_weights"]
 

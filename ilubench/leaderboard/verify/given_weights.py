@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, JsonValue
 
 from ilubench.errors import ModelError
-from ilubench.identity import file_sha256, seed_for
 from ilubench.interfaces import Context, Method, UnlearnData
+from ilubench.records.keys import file_sha256, seed_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

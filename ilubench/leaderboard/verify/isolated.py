@@ -1,9 +1,9 @@
-"""The process in which a submitted method unlearns: `python -I -m ilubench.leaderboard.isolated`.
+"""The process in which a submitted method unlearns: `python -I -m ilubench.leaderboard.verify.isolated`.
 
 It has a folder with the target model, the forget and retain sets and the declared environments as
 token ids, and writes the changed tensors back. An audit hook (PEP 578), which code that comes later
 cannot remove, refuses connections and the files that hold attack and evaluation data, and notes
-what was tried; where the system allows it, :mod:`ilubench.leaderboard.isolation` has taken both
+what was tried; where the system allows it, :mod:`ilubench.leaderboard.verify.isolation` has taken both
 away before this process began, so that code below Python meets nothing either.
 """
 
@@ -69,7 +69,7 @@ def main(folder: Path) -> int:
     # what libraries do when they are imported is no attempt of the method
     import transformers  # noqa: F401
 
-    import ilubench.stages.cost
+    import ilubench.runs.stages.cost
     import ilubench.training  # noqa: F401
 
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
@@ -93,12 +93,12 @@ def _unlearn(folder: Path, job: Mapping[str, Any]) -> Mapping[str, object]:
     """As the stage `unlearn` does it, from files."""
     import torch
 
-    from ilubench.checkpoints import load_model, load_tokenizer, save_changes
     from ilubench.interfaces import Context, UnlearnData
-    from ilubench.plugins import create
+    from ilubench.interfaces.discovery import create
+    from ilubench.models.checkpoints import load_model, load_tokenizer, save_changes
+    from ilubench.records.store import FolderState
+    from ilubench.runs.stages.cost import Passes, StepLog
     from ilubench.specs import MemorySpec, PluginRef
-    from ilubench.stages.cost import Passes, StepLog
-    from ilubench.store import FolderState
     from ilubench.training import seed_everything
 
     target, words, out = folder / "target", folder / "tokenizer", folder / OUT

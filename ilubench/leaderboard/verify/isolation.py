@@ -23,14 +23,14 @@ from pydantic import JsonValue
 
 import ilubench
 from ilubench.errors import JobError, StoreError
-from ilubench.identity import seed_for
-from ilubench.loading import load_yaml, task_file, tasks_folder
+from ilubench.records.keys import seed_for
 from ilubench.specs import DataSource
+from ilubench.specs.yaml_files import load_yaml, task_file, tasks_folder
 
 if TYPE_CHECKING:
-    from ilubench.experiment import Experiment
+    from ilubench.experiments.experiment import Experiment
     from ilubench.interfaces import Example, Progress
-    from ilubench.stages.workbench import Workbench
+    from ilubench.runs.stages.workbench import Workbench
 
 __all__ = ["NAMESPACES", "PYTHON", "Cell", "hidden_places", "namespaces", "unlearn_apart"]
 
@@ -100,7 +100,11 @@ def hidden_places(experiment: "Experiment") -> tuple[Path, ...]:
     """Return what a method must not read: suites, local data, the mini world, caches, the store."""
     own = Path(ilubench.__file__).parent
     home = Path.home()
-    places = [tasks_folder(), own / "mini", own / "generators"]
+    answers = [tasks_folder(), own / "data" / "mini", own / "data" / "generators"]
+    for place in answers:
+        if not place.is_dir():  # else a method would be verified with the answers in sight
+            raise StoreError(f"{place}: not there, so it cannot be hidden; install ilubench anew")
+    places = [*answers]
     places += [own.parent / "leaderboards", Path(experiment.run.out) / "store"]
     places += [home / ".cache", home / ".huggingface"]
     places += [
@@ -133,7 +137,7 @@ def unlearn_apart(
         JobError: the method failed, or tried what it may not, whether or not it went on.
         StoreError: the store has weights of this method and seed that were not made apart.
     """
-    from ilubench.stages.keys import target_key, unlearn_key
+    from ilubench.runs.stages.keys import target_key, unlearn_key
 
     target = target_key(bench)
     key = unlearn_key(bench, experiment, target, seed)
@@ -192,8 +196,8 @@ def _furnish(
     room: Path, bench: "Workbench", experiment: "Experiment", seed: int, cell: Cell
 ) -> None:
     """Write all that the process is given."""
-    from ilubench.checkpoints import weight_files
-    from ilubench.stages.keys import target_key
+    from ilubench.models.checkpoints import weight_files
+    from ilubench.runs.stages.keys import target_key
 
     method, suite, target = experiment.method, experiment.suite, target_key(bench)
     for name in ("home", "tmp", "work", "out", "target", "environments"):
@@ -236,7 +240,7 @@ def _write_examples(file: Path, examples: "Sequence[Example]") -> None:
 
 def _carried_out(room: Path, cell: Cell, label: str) -> dict[str, JsonValue]:
     """Start the process, wait for it, and read what it left."""
-    command = [sys.executable, "-I", "-m", "ilubench.leaderboard.isolated", str(room)]
+    command = [sys.executable, "-I", "-m", "ilubench.leaderboard.verify.isolated", str(room)]
     if cell.command:
         covered = [str(path) for path in cell.hidden]
         command = [*cell.command, "--", "sh", "-c", COVER, "sh", *covered, "--", *command]

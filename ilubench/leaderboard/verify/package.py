@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 from ilubench.errors import PluginError
-from ilubench.identity import source_file
-from ilubench.leaderboard.records import Package
-from ilubench.plugins import claims
+from ilubench.interfaces.discovery import claims
+from ilubench.leaderboard.records.models import Package
+from ilubench.records.keys import source_file
 
 __all__ = ["check_provided"]
 

@@ -11,7 +11,7 @@ is asked: one seed is enough for that.
 **Else, is it more than another seed would do?** Another processor or library rounds otherwise, and
 training lets that grow: the scores of a seed then lie somewhere between those of the record and
 those of a fresh seed. The yardstick is the prediction interval for fresh seeds
-(:mod:`ilubench.leaderboard.prediction`; all figures of a row together hold with 95 %). For a record
+(:mod:`ilubench.leaderboard.records.prediction`; all figures of a row together hold with 95 %). For a record
 of S seeds with variance v, k of them run again, and a correlation r >= 0 of a seed's two scores::
 
     Var(mean of the re-run - mean of the record) = v (1/k + 1/S - 2 r/S)
@@ -37,17 +37,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ilubench.errors import DataError, UsageError
-from ilubench.likeness import setting_differences
-from ilubench.markdown import cell, table
+from ilubench.records.likeness import setting_differences
+from ilubench.records.markdown import cell, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pydantic import JsonValue
 
-    from ilubench.finished import FinishedRun
-    from ilubench.leaderboard.files import Board
-    from ilubench.leaderboard.records import Comparison, Entry
+    from ilubench.leaderboard.records.files import Board
+    from ilubench.leaderboard.records.models import Comparison, Entry
+    from ilubench.records.finished import FinishedRun
 
 __all__ = ["Tracked", "compare_with_records", "missing", "tracking_json", "tracking_text"]
 
@@ -100,7 +100,7 @@ def compare_with_records(board: Board, rerun: FinishedRun) -> Tracked:
     Raises:
         DataError: the record or the re-run contradicts its own samples.
     """
-    from ilubench.leaderboard.files import finished
+    from ilubench.leaderboard.records.files import finished
 
     seeds = rerun.record.seeds
     entry = next((one for one in board.entries if not _method_differences(one, rerun)), None)
@@ -252,7 +252,7 @@ def _scores(samples: pa.Table, once: pa.Array) -> pa.Table:
 
 def _compared(record: FinishedRun, rerun: FinishedRun) -> tuple[Comparison, ...]:
     """The prediction intervals for fresh seeds; the re-run's are numbered as such."""
-    from ilubench.leaderboard.verify import compare_runs
+    from ilubench.leaderboard.verify.verify import compare_runs
 
     return compare_runs(record, _renumbered(rerun, record.record.seeds))
 

@@ -1,7 +1,7 @@
 """Verification of an entry: measured again with fresh seeds, compared, written into it.
 
 Two kinds. *weights*: the published weights, known by their SHA-256, are attacked again. *method*:
-the pinned method unlearns again, apart (:mod:`ilubench.leaderboard.isolation`), and what comes out
+the pinned method unlearns again, apart (:mod:`ilubench.leaderboard.verify.isolation`), and what comes out
 is attacked. Either way the maintainer's own suite of that name and version is run, never what the
 record says of it; the record's must be like it.
 """
@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ilubench.errors import DataError, JobError, SpecError, UsageError
-from ilubench.leaderboard.files import finished, read_entry, write_record
-from ilubench.leaderboard.prediction import compare_runs, comparison_table
-from ilubench.leaderboard.records import Entry, Verification, Weights
-from ilubench.leaderboard.samples import point
-from ilubench.likeness import setting_differences, suite_differences
-from ilubench.markdown import cell
-from ilubench.overrides import convert
-from ilubench.results import RunRecord
-from ilubench.run_files import memory_of
-from ilubench.store import write_atomic
+from ilubench.leaderboard.records.files import finished, read_entry, write_record
+from ilubench.leaderboard.records.models import Entry, Verification, Weights
+from ilubench.leaderboard.records.prediction import compare_runs, comparison_table
+from ilubench.leaderboard.records.samples import point
+from ilubench.records.likeness import setting_differences, suite_differences
+from ilubench.records.markdown import cell
+from ilubench.records.results import RunRecord
+from ilubench.records.run_files import memory_of
+from ilubench.records.store import write_atomic
+from ilubench.specs.overrides import convert
 
 if TYPE_CHECKING:
-    from ilubench.experiment import Experiment
-    from ilubench.finished import FinishedRun
-    from ilubench.pipeline import Reporter, RunResult
+    from ilubench.experiments.experiment import Experiment
+    from ilubench.records.finished import FinishedRun
+    from ilubench.runs.pipeline import Reporter, RunResult
 
 __all__ = [
     "Request",
@@ -157,8 +157,8 @@ def _attack_again(
     request: Request, entry: Entry, submitted: "FinishedRun", reporter: "Reporter"
 ) -> "tuple[RunResult, str]":
     """Attack the published weights."""
-    from ilubench.leaderboard.given import GivenOnce, GivenWeights
-    from ilubench.pipeline import run
+    from ilubench.leaderboard.verify.given_weights import GivenOnce, GivenWeights
+    from ilubench.runs.pipeline import run
     from ilubench.specs import PluginRef
 
     seeds, wanted = _assigned(request, entry)
@@ -207,7 +207,7 @@ def _drawn(entry: Entry) -> bool:
 
 
 def _files(request: Request, wanted: Sequence[Weights]) -> Mapping[int, Path]:
-    from ilubench.leaderboard.fetching import fetch, find_weights
+    from ilubench.leaderboard.verify.download import fetch, find_weights
 
     if request.weights is not None:
         return find_weights(wanted, request.weights)
@@ -218,13 +218,13 @@ def _run_again(
     request: Request, entry: Entry, submitted: "FinishedRun", reporter: "Reporter"
 ) -> "tuple[RunResult, str]":
     """Run the pinned method apart, and attack what comes out."""
-    from ilubench.leaderboard.isolation import Cell, hidden_places, namespaces, unlearn_apart
-    from ilubench.leaderboard.packages import check_provided
-    from ilubench.pipeline import run
-    from ilubench.planning import check_method, make_bench
+    from ilubench.leaderboard.verify.isolation import Cell, hidden_places, namespaces, unlearn_apart
+    from ilubench.leaderboard.verify.package import check_provided
+    from ilubench.runs.pipeline import run
+    from ilubench.runs.plan import check_method, make_bench
+    from ilubench.runs.stages.keys import target_key
+    from ilubench.runs.stages.target import make_target
     from ilubench.specs import PluginRef
-    from ilubench.stages.keys import target_key
-    from ilubench.stages.target import make_target
 
     use, settings = str(entry.run.method["use"]), entry.run.method["settings"]
     package = check_provided(use, entry.package)
@@ -250,9 +250,9 @@ def _experiment(
     request: Request, entry: Entry, seeds: Sequence[int], method: "object"
 ) -> "Experiment":
     """The maintainer's suite with the entry's attacks and memory settings, and fresh seeds."""
-    from ilubench.experiment import resolve
-    from ilubench.overrides import parse
+    from ilubench.experiments.experiment import resolve
     from ilubench.specs import PluginRef
+    from ilubench.specs.overrides import parse
 
     assert isinstance(method, PluginRef)
     memory = memory_of(entry.config, f"{request.path}: config")
@@ -322,7 +322,7 @@ def _check_method(path: Path, entry: Entry, experiment: "Experiment") -> None:
 def _written(
     request: Request, entry: Entry, submitted: "FinishedRun", result: "RunResult", words: str
 ) -> Entry:
-    from ilubench.finished import read_run
+    from ilubench.records.finished import read_run
 
     verified = read_run(result.plan.folder)
     comparisons = compare_runs(submitted, verified)

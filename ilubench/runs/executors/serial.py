@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 from ilubench.errors import DataError, IlubenchError, JobError, UsageError
-from ilubench.results import FailureRecord
+from ilubench.records.results import FailureRecord
 
 __all__ = ["Outcome", "Task", "execute", "one_process"]
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from ilubench.checkpoints import folder_sha256, tokenizer_sha256
-from ilubench.experiment import Attack, Experiment
-from ilubench.identity import code_closure, digest, file_sha256, library_versions, seed_for
+from ilubench.models.checkpoints import folder_sha256, tokenizer_sha256
+from ilubench.experiments.experiment import Attack, Experiment
+from ilubench.records.keys import code_closure, digest, file_sha256, library_versions, seed_for
 from ilubench.interfaces import Method, PromptAttack, Scorer
 from ilubench.specs import Spec
-from ilubench.stages.workbench import Workbench
+from ilubench.runs.stages.workbench import Workbench
 
 __all__ = ["attack_key", "plugin_identity", "score_key", "target_key", "unlearn_key"]
 
@@ -79,7 +79,7 @@ def target_key(bench: Workbench) -> str:
             "text": _fingerprints(bench, _same(recipe.text + recipe.tokenizer.text)),
             "device": bench.device,
             "libraries": dict(library_versions(_TRAINING)),
-            "code": dict(code_closure(["ilubench.stages.target"])),
+            "code": dict(code_closure(["ilubench.runs.stages.target"])),
         }
     )
 
@@ -107,7 +107,7 @@ def unlearn_key(bench: Workbench, experiment: Experiment, target: str, seed: int
             "seed": seed_for(seed, "unlearn") if method.seeded else None,
             "device": bench.device,
             "libraries": dict(library_versions(_TRAINING)),
-            "code": dict(code_closure(["ilubench.stages.unlearn"])),
+            "code": dict(code_closure(["ilubench.runs.stages.unlearn"])),
         }
     )
 
@@ -136,7 +136,7 @@ def _scoring(bench: Workbench) -> dict[str, JsonValue]:
         "dtype": bench.suite.dtype,
         "device": bench.device,
         "libraries": dict(library_versions(libraries)),
-        "code": dict(code_closure(["ilubench.stages.score", f"ilubench.engine.{name}"])),
+        "code": dict(code_closure(["ilubench.runs.stages.score", f"ilubench.scoring.engines.{name}"])),
     }
 
 
@@ -169,6 +169,6 @@ def attack_key(bench: Workbench, attack: Attack, unlearn: str, seed: int) -> str
             "scoring": _scoring(bench),
             "seed": seed_for(seed, "attack", attack.name),
             "keep": "attacked" in bench.experiment.run.keep,
-            "code": dict(code_closure(["ilubench.stages.attack"])),
+            "code": dict(code_closure(["ilubench.runs.stages.attack"])),
         }
     )

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from ilubench.errors import CannotApplyError, PluginError, UsageError
-from ilubench.experiment import Attack
-from ilubench.identity import seed_for
+from ilubench.experiments.experiment import Attack
+from ilubench.records.keys import seed_for
 from ilubench.interfaces import (
     BoundPromptAttack,
     Checkpoint,
@@ -15,11 +15,11 @@ from ilubench.interfaces import (
     PromptContext,
     Shot,
 )
-from ilubench.stages.cost import StepLog
-from ilubench.stages.score import score_checkpoint
-from ilubench.stages.workbench import Measure, Workbench
-from ilubench.store import Artifact
-from ilubench.tables import render
+from ilubench.runs.stages.cost import StepLog
+from ilubench.runs.stages.score import score_checkpoint
+from ilubench.runs.stages.workbench import Measure, Workbench
+from ilubench.records.store import Artifact
+from ilubench.data.rows import render
 
 __all__ = ["applicable", "bind", "run_prompt_attack"]
 

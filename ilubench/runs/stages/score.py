@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ilubench.errors import DataError, DivergedError, StoreError, did_you_mean
-from ilubench.estimators import estimate
+from ilubench.records.estimators import estimate
 from ilubench.interfaces import BoundPromptAttack, Checkpoint, Progress, SampleScore
-from ilubench.results import ScoreRecord, ScoreSummary
+from ilubench.records.results import ScoreRecord, ScoreSummary
 from ilubench.specs import Estimator
-from ilubench.stages.workbench import Measure, Workbench
-from ilubench.store import Artifact, write_atomic
+from ilubench.runs.stages.workbench import Measure, Workbench
+from ilubench.records.store import Artifact, write_atomic
 
 if TYPE_CHECKING:
     from ilubench.interfaces import Engine

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ilubench import data
-from ilubench.checkpoints import load_tokenizer, save_model
+from ilubench.data import batches as data
+from ilubench.models.checkpoints import load_tokenizer, save_model
 from ilubench.errors import SpecError
-from ilubench.identity import seed_for
+from ilubench.records.keys import seed_for
 from ilubench.interfaces import Context, Progress
-from ilubench.models import initialise
+from ilubench.models.forward import initialise
 from ilubench.specs import RecipeSpec, SuiteSpec
-from ilubench.stages.cost import StepLog
-from ilubench.stages.workbench import Workbench
-from ilubench.store import Artifact, FolderState
-from ilubench.tables import render
-from ilubench.tokenizers import train_tokenizer
+from ilubench.runs.stages.cost import StepLog
+from ilubench.runs.stages.workbench import Workbench
+from ilubench.records.store import Artifact, FolderState
+from ilubench.data.rows import render
+from ilubench.models.tokenizers import train_tokenizer
 from ilubench.training import pretrain
 
 if TYPE_CHECKING:

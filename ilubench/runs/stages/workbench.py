@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilubench import data as training_data
-from ilubench.checkpoints import (
+from ilubench.models.checkpoints import (
     apply_changes,
     check_vocabulary,
     find_folder,
@@ -18,10 +18,10 @@ from ilubench.checkpoints import (
     load_model,
     load_tokenizer,
 )
-from ilubench.engine.check import CheckEngine
-from ilubench.engine.choice import Choice, choose, make_engine
+from ilubench.scoring.engines.check import CheckEngine
+from ilubench.scoring.engines.choice import Choice, choose, make_engine
 from ilubench.errors import StoreError, UsageError
-from ilubench.experiment import Attack, Experiment
+from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.interfaces import (
     BoundScorer,
     Context,
@@ -31,10 +31,10 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.models import recipe_config
+from ilubench.models.forward import recipe_config
 from ilubench.specs import Estimator
-from ilubench.stages.cost import StepLog
-from ilubench.store import FolderState, Store
+from ilubench.runs.stages.cost import StepLog
+from ilubench.records.store import FolderState, Store
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -7,12 +7,12 @@ from typing import cast
 from pydantic import JsonValue
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
-from ilubench.experiment import Experiment, resolve
-from ilubench.overrides import Override, convert
-from ilubench.planning import REFERENCE
+from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.specs.overrides import Override, convert
+from ilubench.runs.plan import REFERENCE
 from ilubench.specs import Plain, PluginRef, SearchSpec, TuningSpec
-from ilubench.suite_files import load_suite
-from ilubench.tuning.space import Setting, tried
+from ilubench.experiments.suites import load_suite
+from ilubench.runs.tuning.space import Setting, tried
 
 __all__ = ["Trial", "Tuning", "ask", "method_words"]
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from ilubench.results import FailureRecord, Record
+from ilubench.records.results import FailureRecord, Record
 
 __all__ = ["OriginalFigures", "TrialRecord", "TuningRecord"]
 

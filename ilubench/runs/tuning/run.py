@@ -7,14 +7,14 @@ from typing import Any, Literal, cast
 
 from pydantic import JsonValue
 
-from ilubench.collect import Cells, cells, chances, gather, method_runs
+from ilubench.runs.collect import Cells, cells, chances, gather, method_runs
 from ilubench.errors import JobError
-from ilubench.executors.local import Outcome, execute
-from ilubench.experiment import Experiment
-from ilubench.identity import digest, library_versions
-from ilubench.intervals import Samples
-from ilubench.pipeline import Reporter, carry_out
-from ilubench.planning import (
+from ilubench.runs.executors.serial import Outcome, execute
+from ilubench.experiments.experiment import Experiment
+from ilubench.records.keys import digest, library_versions
+from ilubench.statistics.intervals import Samples
+from ilubench.runs.pipeline import Reporter, carry_out
+from ilubench.runs.plan import (
     Job,
     Plan,
     check_inputs,
@@ -23,13 +23,13 @@ from ilubench.planning import (
     method_jobs,
     whose,
 )
-from ilubench.results import FailureRecord
-from ilubench.stages.keys import target_key
-from ilubench.store import write_atomic
-from ilubench.tuning.asked import Trial, Tuning, method_words
-from ilubench.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
-from ilubench.tuning.records import OriginalFigures, TrialRecord, TuningRecord
-from ilubench.tuning.suite_settings import suite_digest, suite_settings
+from ilubench.records.results import FailureRecord
+from ilubench.runs.stages.keys import target_key
+from ilubench.records.store import write_atomic
+from ilubench.runs.tuning.asked import Trial, Tuning, method_words
+from ilubench.runs.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
+from ilubench.runs.tuning.records import OriginalFigures, TrialRecord, TuningRecord
+from ilubench.runs.tuning.suite_settings import suite_digest, suite_settings
 
 __all__ = ["TuningPlan", "TuningResult", "plan_tuning", "tune"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from ilubench.errors import SpecError
-from ilubench.identity import seed_for
+from ilubench.records.keys import seed_for
 from ilubench.specs import Candidates, Plain, RangeSpec, SearchSpec
 
 __all__ = ["Setting", "tried"]

@@ -5,9 +5,9 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from ilubench.identity import digest
-from ilubench.loading import merge
-from ilubench.plugins import PluginField, reference
+from ilubench.records.keys import digest
+from ilubench.specs.yaml_files import merge
+from ilubench.interfaces.discovery import PluginField, reference
 from ilubench.specs import Spec, SuiteSpec
 
 __all__ = ["suite_digest", "suite_settings"]

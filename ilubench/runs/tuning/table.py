@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ilubench.tuning.choice import forgotten
-from ilubench.tuning.records import TrialRecord, TuningRecord
+from ilubench.runs.tuning.choice import forgotten
+from ilubench.runs.tuning.records import TrialRecord, TuningRecord
 
 __all__ = ["tuning_report"]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.engine.forward import Tree, check_numbers, embedding, lay_out, read, step
-from ilubench.engine.text import cut, eos_ids, has_stopped, plain
-from ilubench.engine.tokens import next_tokens, score, uniforms
 from ilubench.errors import ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
+from ilubench.scoring.engines.forward import Tree, check_numbers, embedding, lay_out, read, step
+from ilubench.scoring.engines.text import cut, eos_ids, has_stopped, plain
+from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

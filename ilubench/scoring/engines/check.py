@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ilubench.engine.batching import check_prompts
 from ilubench.errors import ItemError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
+from ilubench.scoring.engines.batching import check_prompts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

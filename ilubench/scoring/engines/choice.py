@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ilubench.errors import UsageError
-from ilubench.models import architecture
+from ilubench.models.forward import architecture
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -67,7 +67,7 @@ def make_engine(
 ) -> Engine:
     """Return an engine without weights."""
     # by name, so that a change of one engine's code leaves the other's cached scores valid
-    made = getattr(importlib.import_module(f"ilubench.engine.{name}"), _CLASSES[name])
+    made = getattr(importlib.import_module(f"ilubench.scoring.engines.{name}"), _CLASSES[name])
     return cast("Engine", made(tokenizer, batch_size=batch_size, dtype=dtype, device=device))
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from ilubench.checkpoints import quiet
 from ilubench.errors import ModelError
+from ilubench.models.checkpoints import quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

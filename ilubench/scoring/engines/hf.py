@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.checkpoints import load_model
-from ilubench.engine.alone import generate_alone, logits_after, logprobs_alone, packs_rightly
-from ilubench.engine.batching import Group, check_prompts, packs, plan
-from ilubench.engine.forward import (
+from ilubench.errors import DataError, DivergedError, ItemError, ModelError
+from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
+from ilubench.models.checkpoints import load_model
+from ilubench.scoring.engines.alone import (
+    generate_alone,
+    logits_after,
+    logprobs_alone,
+    packs_rightly,
+)
+from ilubench.scoring.engines.batching import Group, check_prompts, packs, plan
+from ilubench.scoring.engines.forward import (
     Reading,
     State,
     Tree,
@@ -23,10 +30,8 @@ from ilubench.engine.forward import (
     select,
     step,
 )
-from ilubench.engine.text import cut, eos_ids, has_stopped, plain
-from ilubench.engine.tokens import next_tokens, score, uniforms
-from ilubench.errors import DataError, DivergedError, ItemError, ModelError
-from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
+from ilubench.scoring.engines.text import cut, eos_ids, has_stopped, plain
+from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import torch
 
-from ilubench.engine.text import sample_seed
 from ilubench.interfaces import Ids, SamplingSpec
+from ilubench.scoring.engines.text import sample_seed
 
 __all__ = ["Noise", "next_tokens", "score", "uniforms"]
 

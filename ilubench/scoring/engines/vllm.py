@@ -10,11 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from ilubench.checkpoints import load_config, tensor_shapes
-from ilubench.engine.batching import check_prompts
-from ilubench.engine.handover import Shapes, Spool, compare, same_model, write_live
-from ilubench.engine.text import cut, eos_ids, has_stopped, plain, sample_seed
-from ilubench.engine.vllm_host import as_before, sampling_params, start, stop
 from ilubench.errors import (
     DataError,
     DivergedError,
@@ -24,7 +19,12 @@ from ilubench.errors import (
     ModelError,
 )
 from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, TokenLogprobs
-from ilubench.models import architecture
+from ilubench.models.checkpoints import load_config, tensor_shapes
+from ilubench.models.forward import architecture
+from ilubench.scoring.engines.batching import check_prompts
+from ilubench.scoring.engines.handover import Shapes, Spool, compare, same_model, write_live
+from ilubench.scoring.engines.text import cut, eos_ids, has_stopped, plain, sample_seed
+from ilubench.scoring.engines.vllm_host import as_before, sampling_params, start, stop
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -26,15 +26,15 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scorers.lm_eval_host import BuiltTasks, load_members, quiet
-from ilubench.scorers.logged import (
+from ilubench.scoring.scorers.lm_eval_host import BuiltTasks, load_members, quiet
+from ilubench.scoring.scorers.logged import (
     asked,
     check_items,
 )
-from ilubench.scorers.rewriting import ask_rewritten, refuse_sampling
-from ilubench.scorers.rows import groups_of, item_ids
-from ilubench.scorers.task_files import TaskFacts, task_facts
-from ilubench.scorers.task_rows import Roles, chosen_members, own_data
+from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
+from ilubench.scoring.scorers.rows import groups_of, item_ids
+from ilubench.scoring.scorers.task_files import TaskFacts, task_facts
+from ilubench.scoring.scorers.task_rows import Roles, chosen_members, own_data
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:

@@ -28,14 +28,14 @@ from ilubench.interfaces import (
     SampleScore,
     SamplingSpec,
 )
-from ilubench.scorers.answers import loglikelihoods
-from ilubench.scorers.logged import (
+from ilubench.scoring.scorers.answers import loglikelihoods
+from ilubench.scoring.scorers.logged import (
     naming_requests,
     prompt_of,
     sample_scores,
 )
-from ilubench.scorers.task_files import Member, TaskFacts
-from ilubench.scorers.task_rows import OwnData
+from ilubench.scoring.scorers.task_files import Member, TaskFacts
+from ilubench.scoring.scorers.task_rows import OwnData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,8 +6,8 @@ from typing import Any
 
 from ilubench.errors import CannotApplyError, DataError, ItemError
 from ilubench.interfaces import Asked, SampleScore
-from ilubench.scorers.rows import item_ids, shown
-from ilubench.scorers.task_files import TaskFacts
+from ilubench.scoring.scorers.rows import item_ids, shown
+from ilubench.scoring.scorers.task_files import TaskFacts
 
 __all__ = ["asked", "check_items", "naming_requests", "prompt_of", "sample_scores"]
 

@@ -19,8 +19,8 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scorers.rewriting import ask_rewritten
-from ilubench.scorers.rows import groups_of, item_ids, naming, take, text_of
+from ilubench.scoring.scorers.rewriting import ask_rewritten
+from ilubench.scoring.scorers.rows import groups_of, item_ids, naming, take, text_of
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:

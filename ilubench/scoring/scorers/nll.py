@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from ilubench.data.rows import render
 from ilubench.errors import DataError
 from ilubench.interfaces import (
     Asked,
@@ -20,10 +21,9 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scorers.rewriting import ask_rewritten, refuse_sampling
-from ilubench.scorers.rows import item_ids, naming, take
+from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
+from ilubench.scoring.scorers.rows import item_ids, naming, take
 from ilubench.specs import DataSource, Estimator
-from ilubench.tables import render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

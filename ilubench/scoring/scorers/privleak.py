@@ -19,7 +19,7 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scorers.rows import item_ids, naming, take, text_of
+from ilubench.scoring.scorers.rows import item_ids, naming, take, text_of
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.loading import task_file, task_names
 from ilubench.specs import Estimator
+from ilubench.specs.yaml_files import task_file, task_names
 
 __all__ = ["Member", "Reference", "TaskFacts", "task_facts"]
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from ilubench.errors import DataError, SpecError, did_you_mean
 from ilubench.interfaces import Row, ScoreContext
-from ilubench.scorers.task_files import Member, TaskFacts
+from ilubench.scoring.scorers.task_files import Member, TaskFacts
 
 __all__ = ["OwnData", "Roles", "chosen_members", "divide", "own_data"]
 

@@ -2,9 +2,9 @@
 
 import torch
 from ilubench.interfaces import Batch, UnlearnBatch
-from ilubench.losses import token_nll
-from ilubench.models import token_values
+from ilubench.models.forward import token_values
 from ilubench.training import LossMethod
+from ilubench.training.losses import token_nll
 from pydantic import Field
 from transformers import PreTrainedModel
 

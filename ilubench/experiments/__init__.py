@@ -1,0 +1,1 @@
+"""Words resolved: a suite, a method and a run become one experiment."""

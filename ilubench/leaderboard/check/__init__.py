@@ -1,0 +1,1 @@
+"""Committed records held against their own samples and against the suite."""

@@ -1,0 +1,1 @@
+"""The records of strangers: their models, and reading them safely."""

@@ -1,0 +1,1 @@
+"""Finished runs packed as entries and attacks."""

@@ -1,0 +1,1 @@
+"""Rows measured again: published weights, pinned packages, drift."""

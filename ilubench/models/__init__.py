@@ -1,0 +1,1 @@
+"""Weights and tokenizers found, loaded, saved; forward passes."""

@@ -1,0 +1,1 @@
+"""Finished runs shown: one run, several side by side, ranks, sweeps, gates."""

@@ -1,0 +1,1 @@
+"""Engines that ask a model, and scorers that say what to ask."""

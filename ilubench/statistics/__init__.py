@@ -1,0 +1,1 @@
+"""Figures and intervals from arrays of samples; pure functions."""
