@@ -19,7 +19,8 @@ from ilubench.data.rows import Tables
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.methods.none import NoUnlearning
 from ilubench.records.results import RunRecord
-from ilubench.runs.collect import SCHEMA, robustness_rows
+from ilubench.records.scores import SCHEMA
+from ilubench.runs.collect import robustness_rows
 from ilubench.specs import RunSpec, SuiteSpec, TrainSpec
 from ilubench.statistics.intervals import Array
 

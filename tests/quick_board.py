@@ -22,7 +22,7 @@ from ilubench.leaderboard.records.samples import point
 from ilubench.leaderboard.submit.entry import About, submit
 from ilubench.models.checkpoints import apply_changes, load_model
 from ilubench.records.keys import file_sha256
-from ilubench.runs.collect import Compared, cells, robustness_row
+from ilubench.records.scores import Compared, cells, robustness_row
 from ilubench.specs import SuiteSpec
 from ilubench.statistics.row import RobustnessRow
 

@@ -17,7 +17,7 @@ from synthetic import World, course_runs
 from test_measured import LEADERBOARDS, read
 
 from ilubench.errors import DataError
-from ilubench.runs.collect import cells, method_runs
+from ilubench.records.scores import cells, method_runs
 from ilubench.statistics.aggregate import ra_samples
 from ilubench.statistics.intervals import Samples, mean_figure, paired_difference
 from ilubench.statistics.matched_forgetting import Strength, Sweep, at_forgetting, matched

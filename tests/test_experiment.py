@@ -11,12 +11,12 @@ from runs import command
 
 from ilubench.errors import IlubenchError, PluginError, SpecError
 from ilubench.experiments.experiment import Experiment, metric_name, resolve, with_method
-from ilubench.experiments.suites import load_suite
 from ilubench.interfaces.discovery import create, find
 from ilubench.methods.ilu import ILU
 from ilubench.methods.npo import NPO
 from ilubench.specs import AttackSpec, SuiteSpec
 from ilubench.specs.overrides import parse
+from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import load_yaml, task_file, task_names, tasks_folder, validate
 
 NLL = {"use": "answer_nll", "settings": {"data": "f", "prompt": "{q}", "completion": "{a}"}}

@@ -14,7 +14,6 @@ from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from ilubench.attacks.prefix import Prefix
 from ilubench.experiments.experiment import resolve
-from ilubench.experiments.suites import load_suite
 from ilubench.forecast.anatomy import _built, anatomy_of
 from ilubench.forecast.asking import CountingEngine, asked_of
 from ilubench.forecast.inputs import offline
@@ -32,6 +31,7 @@ from ilubench.models.forward import recipe_config
 from ilubench.scoring.scorers.nll import AnswerNLL
 from ilubench.specs import MemorySpec, ModelSource, RunSpec, SuiteSpec
 from ilubench.specs.overrides import parse
+from ilubench.specs.suite_files import load_suite
 from ilubench.testing import make_tokenizer
 
 ZEPHYR: dict[str, Any] = {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ilubench.experiments.suites import load_suite
 from ilubench.leaderboard.records.models import Reported, ReportedFigure
+from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import task_names
 
 LEADERBOARDS = Path(__file__).parents[1] / "leaderboards"

@@ -16,7 +16,7 @@ from ilubench.leaderboard.records.files import read_board
 from ilubench.leaderboard.submit.entry import About, submit
 from ilubench.leaderboard.verify.tracking import Tracked, compare_with_records, missing
 from ilubench.records.finished import read_run
-from ilubench.runs.collect import Compared, cells, robustness_row
+from ilubench.records.scores import Compared, cells, robustness_row
 from leaderboards import full_run, tiny_entry
 
 FIGURES = {"after unlearning", "RA_core", "utility kept"}

@@ -6,8 +6,8 @@ import pytest
 from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import SpecError
-from ilubench.experiments.suites import load_suite
 from ilubench.specs import AttackSpec, SuiteSpec, TrainSpec
+from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import load_yaml, merge, task_file, task_names, validate
 
 

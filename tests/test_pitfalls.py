@@ -35,8 +35,8 @@ from rich.console import Console
 from runs import command
 from test_benign import ROWS, lines
 
-from ilubench import data as training_data
 from ilubench.attacks.finetune import FineTune
+from ilubench.data import batches as training_data
 from ilubench.data.batches import check_targets, collate, encode
 from ilubench.data.overlap import item_texts, overlaps
 from ilubench.errors import DataError, SpecError, UsageError
@@ -48,12 +48,13 @@ from ilubench.records.finished import FinishedRun, check_alike
 from ilubench.records.keys import seed_for
 from ilubench.records.reader_notes import option_notes
 from ilubench.records.results import ModelScore, RunRecord
-from ilubench.runs.collect import SCHEMA, robustness_rows
+from ilubench.records.scores import SCHEMA, read_samples, read_score
+from ilubench.runs.collect import robustness_rows
 from ilubench.runs.executors.serial import execute, one_process
 from ilubench.runs.folder import run_record
 from ilubench.runs.plan import make_plan
 from ilubench.runs.progress import Lines
-from ilubench.runs.stages.score import read_samples, read_score, score_checkpoint
+from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Measure
 from ilubench.specs import TrainSpec
 from ilubench.specs.overrides import parse

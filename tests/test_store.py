@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ilubench import store as store_module
 from ilubench.errors import StoreError, UsageError
+from ilubench.records import store as store_module
 from ilubench.records.store import Artifact, FolderState, Store, write_atomic, write_json
 
 

@@ -5,8 +5,8 @@ import pyarrow.compute as pc
 import pytest
 
 from ilubench.errors import DataError
+from ilubench.records.scores import SCHEMA
 from ilubench.reports.subsets import subsets_of, subsets_text
-from ilubench.runs.collect import SCHEMA
 
 GROUPS = {"g0": "given", "g1": "given", "h0": "held_out", "h1": "held_out", "h2": "held_out"}
 

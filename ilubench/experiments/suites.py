@@ -10,9 +10,10 @@ from ilubench.errors import SpecError, did_you_mean
 from ilubench.experiments.method_settings import check_methods, variants
 from ilubench.specs import DataSource, ModelSource, PluginRef, SuiteSpec
 from ilubench.specs.overrides import Override, PluginLookup, apply
-from ilubench.specs.yaml_files import load_yaml, merge, task_file, validate
+from ilubench.specs.suite_files import load_suite
+from ilubench.specs.yaml_files import validate
 
-__all__ = ["NO_PLUGINS", "load_suite", "read_suite", "suite_variants"]
+__all__ = ["NO_PLUGINS", "read_suite", "suite_variants"]
 
 
 def _no_plugins(group: str, use: str) -> type[BaseModel]:
@@ -21,23 +22,6 @@ def _no_plugins(group: str, use: str) -> type[BaseModel]:
 
 NO_PLUGINS = PluginLookup(_no_plugins, lambda _group, _use: {})
 """For specs whose fields are no plugins that could be set one by one."""
-
-
-def load_suite(name: str) -> tuple[dict[str, JsonValue], Path]:
-    """Return a suite's raw fields, `extends` resolved, and the file that they came from.
-
-    Raises:
-        SpecError: no such suite or attack, or not YAML.
-    """
-    path = task_file("suites", name)
-    values = _extended("suites", load_yaml(path))
-    attacks = values.get("attacks")
-    if isinstance(attacks, Mapping):
-        values["attacks"] = {
-            key: _extended("attacks", attack) if isinstance(attack, Mapping) else attack
-            for key, attack in attacks.items()
-        }
-    return values, path
 
 
 def read_suite(
@@ -83,19 +67,6 @@ def suite_variants(name: str) -> dict[str, PluginRef]:
 
 
 # --- inside ---
-
-
-def _extended(
-    kind: str, values: Mapping[str, JsonValue], below_of: tuple[Path, ...] = ()
-) -> dict[str, JsonValue]:
-    below = values.get("extends")
-    own = {key: value for key, value in values.items() if key != "extends"}
-    if below is None:
-        return own
-    path = task_file(kind, str(below)).resolve()
-    if path in below_of:
-        raise SpecError("extends itself", where=str(path), field="extends", remedy="name another")
-    return merge(_extended(kind, load_yaml(path), (*below_of, path)), own)
 
 
 def _sources(raw: Mapping[str, JsonValue]) -> dict[str, dict[str, Any]]:

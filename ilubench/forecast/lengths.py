@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from ilubench import data as training_data
+from ilubench.data import batches as training_data
 from ilubench.data.batches import Stream
 from ilubench.data.rows import Tables, render
 from ilubench.interfaces import Dataset, Drawn, Lengths, Row

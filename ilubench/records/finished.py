@@ -16,13 +16,12 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
-from ilubench.experiments.suites import load_suite
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
-from ilubench.records.results import RunRecord
+from ilubench.records.results import REFERENCE, RETRAIN, RunRecord
 from ilubench.records.run_files import leaves, read_config, read_record, read_run_samples
-from ilubench.runs.collect import Cells, Compared, cells, chances, method_runs, robustness_row
-from ilubench.runs.plan import REFERENCE, RETRAIN
+from ilubench.records.scores import Cells, Compared, cells, chances, method_runs, robustness_row
 from ilubench.specs import MemorySpec, MetricSpec, SuiteSpec
+from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import validate
 from ilubench.statistics.aggregate import aggregate
 from ilubench.statistics.row import MethodRuns, RobustnessRow

@@ -8,6 +8,8 @@ from ilubench.errors import StoreError
 from ilubench.specs import Estimator
 
 __all__ = [
+    "REFERENCE",
+    "RETRAIN",
     "FailureRecord",
     "JobRecord",
     "ModelScore",
@@ -162,3 +164,11 @@ class RunRecord(Record):
     target: str = ""
     overlap: tuple[OverlapRecord, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+REFERENCE = "none"
+"""The method that every row is compared with."""
+
+
+RETRAIN = "retrain"
+"""The method that returns the model that never knew."""

@@ -18,7 +18,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError
 from ilubench.records.results import RunRecord
-from ilubench.runs.collect import SCHEMA
+from ilubench.records.scores import SCHEMA
 from ilubench.specs import MemorySpec
 from ilubench.specs.yaml_files import load_yaml
 from ilubench.statistics.row import RobustnessRow
@@ -131,7 +131,7 @@ def read_config(file: Path) -> RunConfig:
 
 
 def read_run_samples(file: Path) -> pa.Table:
-    """Return a `samples.parquet` with the columns of :data:`ilubench.runs.collect.SCHEMA`.
+    """Return a `samples.parquet` with the columns of :data:`ilubench.records.scores.SCHEMA`.
 
     Raises:
         DataError: no Parquet file, a column is missing, of another type, or has empty values, a

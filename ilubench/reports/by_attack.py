@@ -12,10 +12,10 @@ from typing import cast
 import numpy as np
 from pydantic import JsonValue
 
+from ilubench.records.figure_text import figure_text
 from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
-from ilubench.reports.run_report import figure_text
 from ilubench.statistics.aggregate import ra_samples
 from ilubench.statistics.intervals import (
     Figure,

@@ -20,7 +20,7 @@ from ilubench.interfaces.discovery import create, find
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import setting_differences
 from ilubench.records.markdown import cell, table
-from ilubench.runs.plan import REFERENCE
+from ilubench.records.results import REFERENCE
 from ilubench.specs import (
     FineTuningAccuracySpec,
     GateSpec,

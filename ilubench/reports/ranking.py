@@ -12,10 +12,10 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from ilubench.records.figure_text import figure_text
 from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
-from ilubench.reports.run_report import figure_text
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.ranks import Comparison, Entrant, compare, pair_text, table_text
 from ilubench.statistics.row import RA_SHARES, RobustnessRow, quartile_steps

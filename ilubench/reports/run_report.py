@@ -6,24 +6,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ilubench.records.figure_text import figure_text
 from ilubench.records.results import ModelScore
 from ilubench.runs.pipeline import RunResult
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
-from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
-__all__ = ["figure_text", "run_report"]
-
-
-def figure_text(figure: Figure | None, digits: int = 3) -> str:
-    """Return `value [low, high]`, or the note of a figure that has no value."""
-    if figure is None:
-        return "-"
-    if figure.value is None:
-        return figure.note.split(";")[0] or "n/a"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.{digits}f}"
-    return f"{figure.value:.{digits}f} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
+__all__ = ["run_report"]
 
 
 def _heading(spec: MetricSpec | FineTuningAccuracySpec) -> str:

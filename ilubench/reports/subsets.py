@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ilubench.errors import DataError
+from ilubench.records.figure_text import figure_text
 from ilubench.records.markdown import cell, table
-from ilubench.reports.run_report import figure_text
 from ilubench.statistics.aggregate import weighted_samples
 from ilubench.statistics.intervals import Figure, Samples, table_mean
 

@@ -15,10 +15,10 @@ from typing import get_args
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, UsageError
+from ilubench.records.figure_text import figure_text
 from ilubench.records.finished import FinishedRun, check_alike, read_run
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
-from ilubench.reports.run_report import figure_text
 from ilubench.statistics.aggregate import ra_samples
 from ilubench.statistics.intervals import Figure, no_figure, paired_difference
 from ilubench.statistics.matched_forgetting import (

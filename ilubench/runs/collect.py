@@ -1,93 +1,30 @@
-"""Artifacts -> the aggregator's input: per-sample tables by seed, item, attack and step."""
+"""Artifacts of a run -> its samples and its rows."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ilubench.statistics.aggregate import aggregate
 from ilubench.errors import DataError
 from ilubench.experiments.experiment import Experiment
-from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow, quartile_steps
-from ilubench.statistics.intervals import Samples
-from ilubench.runs.plan import REFERENCE, Plan
-from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
-from ilubench.runs.stages.score import SAMPLES, read_samples, read_score, scored_checkpoints
-from ilubench.runs.stages.workbench import FA
-
-__all__ = [
-    "SCHEMA",
-    "Cells",
-    "Compared",
-    "Measured",
-    "cells",
-    "chances",
-    "gather",
-    "method_runs",
-    "robustness_row",
-    "robustness_rows",
-]
-
-_WHERE = pa.schema(
-    [
-        ("who", pa.string()),
-        ("attack", pa.string()),
-        ("seed", pa.int64()),
-        ("step", pa.int64()),
-    ]
+from ilubench.records.results import REFERENCE
+from ilubench.records.scores import (
+    SCHEMA,
+    WHERE,
+    Compared,
+    cells,
+    read_samples,
+    read_score,
+    robustness_row,
+    scored_checkpoints,
 )
-SCHEMA = pa.schema([*_WHERE, *SAMPLES, ("level", pa.string())])
-"""A run's samples; `who` is `method`, `reference` or `retrain` (the model that never knew),
-`attack` is empty before any attack. `level` names the checkpoint of an attack that takes no steps,
-whose `step` counts from 1; it is empty, or not there, where an attack takes steps."""
+from ilubench.runs.plan import Plan
+from ilubench.statistics.row import RobustnessRow
+
+__all__ = ["gather", "robustness_rows"]
+
 
 _ONCE = "once"
 """Level of an attack's only checkpoint, where it has no other name."""
-
-Items: TypeAlias = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One job's samples: step -> (scorer, metric) -> item -> value.
-
-    ``levels`` has the names of the checkpoints of an attack that takes no steps.
-    """
-
-    steps: dict[int, dict[tuple[str, str], dict[str, float]]]
-    levels: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Cells:
-    """All that was measured for one method.
-
-    Attributes:
-        scores: seed -> the unlearned model; a single seed for a method that has no randomness.
-        attacks: attack -> seed -> its course.
-    """
-
-    scores: Mapping[int, Measured]
-    attacks: Mapping[str, Mapping[int, Measured]]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The samples that a row is made of.
-
-    Attributes:
-        mine: the method's.
-        original: the original model's; for the method `none` these are its own.
-        never: of the model that never knew; empty where there is none.
-    """
-
-    mine: Cells
-    original: Cells
-    never: Cells
 
 
 def gather(plan: Plan) -> pa.Table:
@@ -103,7 +40,7 @@ def gather(plan: Plan) -> pa.Table:
             where = (job.who, job.attack.name if job.attack else "", job.seed, step)
             shared = [
                 pa.array([value] * len(samples), column.type)
-                for column, value in zip(_WHERE, where, strict=True)
+                for column, value in zip(WHERE, where, strict=True)
             ]
             levels = pa.array([level] * len(samples), pa.string())
             tables.append(pa.table([*shared, *samples.columns, levels], schema=SCHEMA))
@@ -118,44 +55,6 @@ def _point(path: Path) -> tuple[int, str]:
     if record.place is None:
         raise DataError(f"{path}: neither a step nor a place; delete its folder and run again")
     return record.place, record.level or _ONCE
-
-
-def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
-    """Return what the samples say of the method, or of a model that it is compared with.
-
-    Args:
-        samples: a run's.
-        who: whose: `method`, `reference` or `retrain`.
-        seeded: whether each seed has its own unlearned model; a course starts at its score.
-
-    Raises:
-        DataError: an item was scored twice by one metric at one checkpoint.
-    """
-    scores: dict[int, Measured] = {}
-    attacks: dict[str, dict[int, Measured]] = {}
-    own = samples.filter(pc.equal(samples["who"], who))
-    names = ("attack", "seed", "step", "scorer", "metric", "item", "value")
-    columns = (own[name].to_pylist() for name in names)
-    known = "level" in own.column_names
-    levels = own["level"].to_pylist() if known else [""] * len(own)
-    for level, (attack, seed, step, scorer, metric, item, value) in zip(
-        levels, zip(*columns, strict=True), strict=True
-    ):
-        runs = attacks.setdefault(attack, {}) if attack else scores
-        run = runs.setdefault(seed, Measured({}))
-        scored = run.steps.setdefault(step, {}).setdefault((scorer, metric), {})
-        if level:
-            run.levels[step] = level
-        if item in scored:
-            where = f"{attack or 'no attack'}, seed {seed}, step {step}"
-            raise DataError(f"{who}, {where}, {scorer}.{metric}: item {item!r} stands there twice")
-        scored[item] = value
-    if seeded:
-        attacks = {
-            name: {seed: run for seed, run in runs.items() if seed in scores}
-            for name, runs in attacks.items()
-        }
-    return Cells(scores, attacks)
 
 
 def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, RobustnessRow]:
@@ -178,167 +77,3 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
         metric.label: robustness_row(suite, metric, attacks, experiment.seeds, found)
         for metric in suite.primary_forget
     }
-
-
-def robustness_row(
-    suite: SuiteSpec,
-    forget: MetricSpec,
-    attacks: Sequence[str],
-    seeds: Sequence[int],
-    found: Compared,
-) -> RobustnessRow:
-    """Return a method's row in one primary forget metric, `incomplete` where a course is missing.
-
-    Args:
-        suite: what was measured.
-        forget: the metric.
-        attacks: names of those that were to be run, with each seed.
-        seeds: of the run.
-        found: what was measured.
-
-    Raises:
-        DataError: nothing was measured, or seeds were scored on other items.
-    """
-    core, never = suite.core_unseen, found.never
-    row = aggregate(
-        method_runs(suite, attacks, found.mine, forget),
-        method_runs(suite, attacks, found.original, forget),
-        chances(suite, forget),
-        core=core if set(core) <= set(attacks) else (),
-        retrain=method_runs(suite, attacks, never, forget) if never.scores else None,
-    )
-    # not of the retrained model: only the never-knew difference uses it, and has its own n_seeds
-    missing = any(
-        seed not in runs.attacks.get(attack, {})
-        for runs in (found.mine, found.original)
-        for attack in attacks
-        for seed in seeds
-    )
-    return replace(row, status="incomplete") if missing else row
-
-
-def _adjusted(
-    value: float, spec: MetricSpec | FineTuningAccuracySpec, kind: Literal["forget", "other"]
-) -> float:
-    """Forget metrics: higher = better forgotten, on 0-1. Others: higher = better."""
-    if kind == "forget":
-        return 1.0 - value if spec.direction == "higher" else value
-    return value if spec.direction == "higher" else -value
-
-
-def _table(
-    by_seed: Mapping[int, Items],
-    spec: MetricSpec | FineTuningAccuracySpec,
-    kind: Literal["forget", "other"],
-) -> Samples:
-    seeds = tuple(sorted(by_seed))
-    items = tuple(sorted(by_seed[seeds[0]]))
-    for seed in seeds:
-        if tuple(sorted(by_seed[seed])) != items:
-            raise DataError(f"{spec.label}: seeds {seeds[0]} and {seed} were scored on other items")
-    values = [[_adjusted(by_seed[seed][item], spec, kind) for item in items] for seed in seeds]
-    return Samples(np.array(values, dtype=np.float64), seeds, items)
-
-
-def _at(
-    measured: Mapping[int, Measured],
-    step: int,
-    metric: tuple[str, str],
-    spec: MetricSpec | FineTuningAccuracySpec,
-    kind: Literal["forget", "other"],
-) -> Samples:
-    return _table({seed: m.steps[step][metric] for seed, m in measured.items()}, spec, kind)
-
-
-def _spread(scores: Mapping[int, Measured], seeds: tuple[int, ...]) -> dict[int, Measured]:
-    """Step 0 of a course: the unlearned model's own score, for each of the course's seeds."""
-    only = next(iter(scores.values()))
-    return {seed: scores.get(seed, only) if len(scores) > 1 else only for seed in seeds}
-
-
-def _course(suite: SuiteSpec, attack: str, cells: Cells, forget: MetricSpec) -> Course:
-    runs = cells.attacks[attack]
-    seeds = tuple(sorted(runs))
-    later = sorted({step for run in runs.values() for step in run.steps if step > 0})
-    start = _spread(cells.scores, seeds)
-
-    def column(spec: MetricSpec, kind: Literal["forget", "other"]) -> list[Samples]:
-        metric = (spec.scorer, spec.metric)
-        during = [_at(runs, step, metric, spec, kind) for step in later]
-        return [_only(_at(start, 0, metric, spec, kind), during[0].items), *during]
-
-    fa, task = None, suite.attacks[attack].fa
-    if task is not None:
-        metric = (FA, task.metric)
-        fa = tuple(_at(runs, step, metric, task, "other") for step in (0, *later))
-    columns = [column(spec, "other") for spec in suite.utility]
-    levels = _levels(attack, runs, later)
-    return Course(
-        attack=attack,
-        steps=(0, *later),
-        forget=tuple(column(forget, "forget")),
-        utility=tuple(zip(*columns, strict=True)),
-        fa=fa,
-        quartile_steps=tuple(later) if levels else quartile_steps(later),
-        total_steps=later[-1],
-        levels=levels,
-    )
-
-
-def _only(table: Samples, items: Sequence[str]) -> Samples:
-    """The items that an attack's course has; all of them, unless it scores a part."""
-    if set(items) >= set(table.items):
-        return table
-    column = {item: place for place, item in enumerate(table.items)}
-    kept = sorted(set(items) & column.keys())
-    return Samples(table.values[:, [column[item] for item in kept]], table.seeds, tuple(kept))
-
-
-def _levels(attack: str, runs: Mapping[int, Measured], later: Sequence[int]) -> tuple[str, ...]:
-    """Names of the checkpoints of an attack that takes no steps; none where it does."""
-    named = [
-        {run.levels.get(step, "") for run in runs.values() if step in run.steps} for step in later
-    ]
-    if any(len(names) > 1 for names in named):
-        raise DataError(f"attack {attack!r}: its seeds have other levels")
-    levels = tuple(name for (name,) in named)
-    if any(levels) and not all(levels):
-        raise DataError(f"attack {attack!r}: its checkpoints have steps and levels")
-    return levels if any(levels) else ()
-
-
-def method_runs(
-    suite: SuiteSpec, attacks: Sequence[str], cells: Cells, forget: MetricSpec
-) -> MethodRuns:
-    """Return the aggregator's input for one primary forget metric.
-
-    Args:
-        suite: what was measured.
-        attacks: names of the attacks, in the order of the courses; one without samples has none.
-        cells: the model's samples.
-        forget: the metric.
-
-    Raises:
-        DataError: nothing was measured, or seeds were scored on other items.
-    """
-    if not cells.scores:
-        raise DataError("no seed of the unlearned model was scored; see the failed jobs")
-
-    def unlearned(spec: MetricSpec, kind: Literal["forget", "other"]) -> Samples:
-        return _at(cells.scores, 0, (spec.scorer, spec.metric), spec, kind)
-
-    return MethodRuns(
-        unlearned_forget=unlearned(forget, "forget"),
-        unlearned_utility=tuple(unlearned(spec, "other") for spec in suite.utility),
-        courses=tuple(
-            _course(suite, attack, cells, forget) for attack in attacks if cells.attacks.get(attack)
-        ),
-    )
-
-
-def chances(suite: SuiteSpec, forget: MetricSpec) -> Chances:
-    """Return the chance levels on the adjusted scales."""
-    return Chances(
-        forget=_adjusted(forget.chance, forget, "forget"),
-        utility=tuple(_adjusted(s.chance, s, "other") for s in suite.utility),
-    )

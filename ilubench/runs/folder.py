@@ -17,21 +17,21 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench import __version__
-from ilubench.models.checkpoints import origin, tokenizer_sha256, weight_files
 from ilubench.errors import IlubenchError
-from ilubench.runs.executors.serial import Outcome
 from ilubench.experiments.experiment import Attack, Experiment
-from ilubench.statistics.row import RobustnessRow
+from ilubench.experiments.training_text import overlap_warnings
+from ilubench.interfaces.discovery import create
+from ilubench.models.checkpoints import origin, tokenizer_sha256, weight_files
 from ilubench.records.keys import digest, file_sha256, library_versions
 from ilubench.records.likeness import setting_differences
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
-from ilubench.runs.plan import Job, Plan
-from ilubench.interfaces.discovery import create
 from ilubench.records.results import JobRecord, ModelScore, RunRecord, ScoreRecord, ScoreSummary
-from ilubench.specs import PluginRef
-from ilubench.runs.stages.score import read_score, scored_checkpoints
+from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
-from ilubench.experiments.training_text import overlap_warnings
+from ilubench.runs.executors.base import Outcome
+from ilubench.runs.plan import Job, Plan
+from ilubench.specs import PluginRef
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["run_record", "write_inputs", "write_outputs", "write_status"]
 

@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ilubench.runs.collect import gather, robustness_rows
 from ilubench.errors import DataError, UsageError
-from ilubench.runs.executors.serial import Outcome, execute, one_process
 from ilubench.experiments.experiment import Experiment
-from ilubench.statistics.row import RobustnessRow
 from ilubench.interfaces import Progress
+from ilubench.records.results import RunRecord
+from ilubench.records.store import write_atomic
+from ilubench.runs.collect import gather, robustness_rows
+from ilubench.runs.executors.base import Outcome
+from ilubench.runs.executors.serial import execute, one_process
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.plan import Job, Plan, check_inputs, make_plan, whose
-from ilubench.records.results import RunRecord
 from ilubench.runs.stages.attack import run_attack
 from ilubench.runs.stages.score import run_score
 from ilubench.runs.stages.target import make_target
 from ilubench.runs.stages.unlearn import run_unlearn
-from ilubench.records.store import write_atomic
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Reporter", "RunResult", "carry_out", "run"]
 

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Literal
 
 from ilubench.errors import SpecError
 from ilubench.experiments.experiment import Attack, Experiment, with_method
-from ilubench.records.keys import digest
+from ilubench.experiments.training_text import check_form, find_overlaps
 from ilubench.interfaces import Method, PromptAttack
+from ilubench.records.keys import digest
 from ilubench.records.results import OverlapRecord, Who
+from ilubench.records.store import Artifact, Store
 from ilubench.runs.stages.keys import attack_key, score_key, target_key, unlearn_key
 from ilubench.runs.stages.prompting import applicable, bind
 from ilubench.runs.stages.workbench import Workbench, pick_device
-from ilubench.records.store import Artifact, Store
-from ilubench.experiments.training_text import check_form, find_overlaps
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+from ilubench.records.results import REFERENCE, RETRAIN
+
 __all__ = [
-    "REFERENCE",
-    "RETRAIN",
     "Job",
     "Plan",
     "check_inputs",
@@ -33,11 +33,6 @@ __all__ = [
     "whose",
 ]
 
-REFERENCE = "none"
-"""The method that every row is compared with."""
-
-RETRAIN = "retrain"
-"""The method that returns the model that never knew."""
 
 Stage = Literal["target", "unlearn", "score", "attack"]
 

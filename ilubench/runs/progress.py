@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from ilubench.runs.executors.serial import Outcome
-from ilubench.runs.plan import Job, Plan
 from ilubench.experiments.training_text import overlap_warnings
+from ilubench.runs.executors.base import Outcome
+from ilubench.runs.plan import Job, Plan
 
 __all__ = ["Bars", "Lines", "job_bars", "reporter"]
 

@@ -56,7 +56,7 @@ from ilubench.errors import DataError, UsageError
 from ilubench.leaderboard.records.models import Comparison
 from ilubench.records.finished import FinishedRun, check_alike
 from ilubench.records.markdown import cell, table
-from ilubench.runs.collect import chances
+from ilubench.records.scores import chances
 from ilubench.statistics.aggregate import KEPT_UTILITY, ra_samples
 from ilubench.statistics.intervals import ROUNDING
 

@@ -12,7 +12,7 @@ from ilubench.errors import DataError
 from ilubench.leaderboard.records.models import MAX_SAMPLES, Pointer
 from ilubench.leaderboard.records.safe_json import check_plain_file
 from ilubench.records.keys import file_sha256
-from ilubench.runs.collect import SCHEMA
+from ilubench.records.scores import SCHEMA
 
 __all__ = ["MAX_EXPANDED", "MAX_ROWS", "check_bounds", "point", "samples_file"]
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from ilubench.statistics.row import RobustnessRow
-from ilubench.statistics.intervals import Figure
 from ilubench.leaderboard.records.files import Board
+from ilubench.statistics.intervals import Figure
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["BestAttack", "best_attack"]
 

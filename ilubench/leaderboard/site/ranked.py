@@ -17,15 +17,15 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ilubench.statistics.row import RobustnessRow
-from ilubench.records.finished import FinishedRun
-from ilubench.records.keys import code_closure, digest
-from ilubench.statistics.intervals import Figure
-from ilubench.statistics.recovery_curve import recovery_curve
 from ilubench.leaderboard.records.files import Board, finished
 from ilubench.leaderboard.records.models import Entry
-from ilubench.reports.ranking import RankedTable, rank_runs
+from ilubench.records.finished import FinishedRun
+from ilubench.records.keys import code_closure, digest
 from ilubench.records.store import write_atomic
+from ilubench.reports.ranking import RankedTable, rank_runs
+from ilubench.statistics.intervals import Figure
+from ilubench.statistics.recovery_curve import recovery_curve
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Curves", "Group", "MetricRanks", "Place", "ranked_groups"]
 
@@ -116,7 +116,9 @@ def ranked_groups(board: Board, cache: Path) -> tuple[Group, ...]:
         run = entry.run
         apart.setdefault((run.suite_version, run.engine, run.dtype), []).append(entry)
     order = sorted(apart.items(), key=lambda item: (-item[0][0], -len(item[1]), item[0]))
-    code = digest(dict(code_closure(["ilubench.reports.ranking", "ilubench.statistics.recovery_curve"])))
+    code = digest(
+        dict(code_closure(["ilubench.reports.ranking", "ilubench.statistics.recovery_curve"]))
+    )
     memory = _Memory(cache, code, {one.entry: _fingerprint(one) for one in board.entries})
     return tuple(_group(board, tuple(entries), memory) for _, entries in order)
 

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from ilubench.errors import DataError
-from ilubench.statistics.row import AttackFigures, RobustnessRow
-from ilubench.records.finished import REFERENCES
-from ilubench.statistics.intervals import Figure
-from ilubench.leaderboard.site.best_attack import best_attack
 from ilubench.leaderboard.records.files import Board
-from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
 from ilubench.leaderboard.records.models import Entry, Reported
+from ilubench.leaderboard.site.best_attack import best_attack
+from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
+from ilubench.records.figure_text import figure_text
+from ilubench.records.finished import REFERENCES
 from ilubench.records.markdown import cell, table
-from ilubench.reports.run_report import figure_text
+from ilubench.statistics.intervals import Figure
+from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["BEGIN", "END", "readme_text", "suite_tables"]
 

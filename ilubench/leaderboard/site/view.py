@@ -13,15 +13,15 @@ from typing import cast
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError
-from ilubench.statistics.row import AttackFigures, RobustnessRow
-from ilubench.records.finished import REFERENCES
-from ilubench.statistics.intervals import Figure
-from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
 from ilubench.leaderboard.records.files import Board
+from ilubench.leaderboard.records.models import Entry, Reported, Verification
+from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
 from ilubench.leaderboard.site.packing import Texts, pack, pack_course, thousandths
 from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
-from ilubench.leaderboard.records.models import Entry, Reported, Verification
-from ilubench.experiments.suites import load_suite
+from ilubench.records.finished import REFERENCES
+from ilubench.specs.suite_files import load_suite
+from ilubench.statistics.intervals import Figure
+from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["page_data"]
 

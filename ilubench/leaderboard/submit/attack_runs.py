@@ -17,7 +17,7 @@ from ilubench.records.keys import file_sha256
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
 from ilubench.records.reader_notes import row_notes
 from ilubench.records.results import RunRecord
-from ilubench.runs.collect import Compared, cells, robustness_row
+from ilubench.records.scores import Compared, cells, robustness_row
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Tried", "read_attack_runs"]

@@ -4,46 +4,15 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
 
 from ilubench.errors import DataError, IlubenchError, JobError, UsageError
 from ilubench.records.results import FailureRecord
+from ilubench.runs.executors.base import Outcome, T
 
-__all__ = ["Outcome", "Task", "execute", "one_process"]
+__all__ = ["execute", "one_process"]
 
 _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 """Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
-
-
-class Task(Protocol):
-    """A job as the executor sees it."""
-
-    @property
-    def key(self) -> str:
-        """Unique key."""
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Keys of the jobs that come before."""
-
-    @property
-    def label(self) -> str:
-        """For people."""
-
-
-T = TypeVar("T", bound=Task)
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[T]):
-    """What became of a job."""
-
-    job: T
-    state: Literal["cached", "done", "failed", "skipped"]
-    seconds: float
-    failure: FailureRecord | None = None
-    trace: str = ""
 
 
 def one_process(environment: Mapping[str, str]) -> None:

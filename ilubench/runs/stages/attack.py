@@ -4,16 +4,16 @@ import re
 
 from pydantic import JsonValue
 
-from ilubench.models.checkpoints import save_changes
 from ilubench.errors import JobError
 from ilubench.experiments.experiment import Attack
-from ilubench.records.keys import seed_for
 from ilubench.interfaces import Checkpoint, Progress, PromptAttack
+from ilubench.models.checkpoints import save_changes
+from ilubench.records.keys import seed_for
+from ilubench.records.store import Artifact
 from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.prompting import run_prompt_attack
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Workbench
-from ilubench.records.store import Artifact
 from ilubench.training import seed_everything
 
 __all__ = ["run_attack"]

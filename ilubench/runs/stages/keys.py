@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from ilubench.models.checkpoints import folder_sha256, tokenizer_sha256
 from ilubench.experiments.experiment import Attack, Experiment
-from ilubench.records.keys import code_closure, digest, file_sha256, library_versions, seed_for
 from ilubench.interfaces import Method, PromptAttack, Scorer
-from ilubench.specs import Spec
+from ilubench.models.checkpoints import folder_sha256, tokenizer_sha256
+from ilubench.records.keys import code_closure, digest, file_sha256, library_versions, seed_for
 from ilubench.runs.stages.workbench import Workbench
+from ilubench.specs import Spec
 
 __all__ = ["attack_key", "plugin_identity", "score_key", "target_key", "unlearn_key"]
 
@@ -136,7 +136,9 @@ def _scoring(bench: Workbench) -> dict[str, JsonValue]:
         "dtype": bench.suite.dtype,
         "device": bench.device,
         "libraries": dict(library_versions(libraries)),
-        "code": dict(code_closure(["ilubench.runs.stages.score", f"ilubench.scoring.engines.{name}"])),
+        "code": dict(
+            code_closure(["ilubench.runs.stages.score", f"ilubench.scoring.engines.{name}"])
+        ),
     }
 
 

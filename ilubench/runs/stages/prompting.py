@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from ilubench.data.rows import render
 from ilubench.errors import CannotApplyError, PluginError, UsageError
 from ilubench.experiments.experiment import Attack
-from ilubench.records.keys import seed_for
 from ilubench.interfaces import (
     BoundPromptAttack,
     Checkpoint,
@@ -15,11 +15,11 @@ from ilubench.interfaces import (
     PromptContext,
     Shot,
 )
+from ilubench.records.keys import seed_for
+from ilubench.records.store import Artifact
 from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Measure, Workbench
-from ilubench.records.store import Artifact
-from ilubench.data.rows import render
 
 __all__ = ["applicable", "bind", "run_prompt_attack"]
 

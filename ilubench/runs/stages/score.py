@@ -1,7 +1,6 @@
 """Score a live model: per-sample Parquet and a summary, written together, summary last."""
 
 import io
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,37 +10,24 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ilubench.errors import DataError, DivergedError, StoreError, did_you_mean
-from ilubench.records.estimators import estimate
+from ilubench.errors import DataError, DivergedError, did_you_mean
 from ilubench.interfaces import BoundPromptAttack, Checkpoint, Progress, SampleScore
+from ilubench.records.estimators import estimate
 from ilubench.records.results import ScoreRecord, ScoreSummary
-from ilubench.specs import Estimator
-from ilubench.runs.stages.workbench import Measure, Workbench
 from ilubench.records.store import Artifact, write_atomic
+from ilubench.runs.stages.workbench import Measure, Workbench
+from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
     from ilubench.interfaces import Engine
 
+from ilubench.records.scores import SAMPLES, read_score
+
 __all__ = [
-    "SAMPLES",
-    "read_samples",
-    "read_score",
     "run_score",
     "score_checkpoint",
-    "scored_checkpoints",
 ]
 
-SAMPLES = pa.schema(
-    [
-        ("scorer", pa.string()),
-        ("metric", pa.string()),
-        ("item", pa.string()),
-        ("value", pa.float64()),
-        ("group", pa.string()),
-        ("label", pa.string()),
-    ]
-)
-"""What figures are computed from."""
 
 _SCHEMA = pa.schema([*SAMPLES, ("choices", pa.list_(pa.float32())), ("text", pa.string())])
 
@@ -147,42 +133,6 @@ def score_checkpoint(
 def _place(folder: Path) -> int:
     """The place of the next checkpoint without a step: levels have an order that no name tells."""
     return 1 + sum(read_score(path).step is None for path in folder.glob("*.json"))
-
-
-def scored_checkpoints(folder: Path) -> list[Path]:
-    """Return the records of the scored checkpoints, in the order of their steps; levels by name."""
-    return sorted(folder.glob("*.json"))
-
-
-def read_score(path: Path) -> ScoreRecord:
-    """Read one checkpoint's record.
-
-    Raises:
-        StoreError: damaged, or written by a newer ilubench.
-    """
-    try:
-        return ScoreRecord.model_validate(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} is damaged ({error}); delete its folder and run again") from error
-
-
-def read_samples(path: Path) -> pa.Table:
-    """Return one checkpoint's samples; the columns are those of SAMPLES.
-
-    Raises:
-        StoreError: damaged, or an item is there twice.
-    """
-    try:
-        table = pq.read_table(path, columns=SAMPLES.names)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{path} is damaged ({error}); delete its folder and run again") from error
-    names = zip(*(table[name].to_pylist() for name in ("scorer", "metric", "item")), strict=True)
-    seen: set[tuple[str, str, str]] = set()
-    for scorer, metric, item in names:
-        if (scorer, metric, item) in seen:
-            raise StoreError(f"{path}: item {item!r} of {scorer}/{metric} is there twice")
-        seen.add((scorer, metric, item))
-    return table
 
 
 def run_score(bench: Workbench, keys: tuple[str, str, str], progress: Progress) -> Artifact:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from ilubench.data import batches as data
-from ilubench.models.checkpoints import load_tokenizer, save_model
+from ilubench.data.rows import render
 from ilubench.errors import SpecError
-from ilubench.records.keys import seed_for
 from ilubench.interfaces import Context, Progress
+from ilubench.models.checkpoints import load_tokenizer, save_model
 from ilubench.models.forward import initialise
-from ilubench.specs import RecipeSpec, SuiteSpec
+from ilubench.models.tokenizers import train_tokenizer
+from ilubench.records.keys import seed_for
+from ilubench.records.store import Artifact, FolderState
 from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.workbench import Workbench
-from ilubench.records.store import Artifact, FolderState
-from ilubench.data.rows import render
-from ilubench.models.tokenizers import train_tokenizer
+from ilubench.specs import RecipeSpec, SuiteSpec
 from ilubench.training import pretrain
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from pydantic import JsonValue
 
-from ilubench.models.checkpoints import save_changes
 from ilubench.experiments.experiment import Experiment
-from ilubench.records.keys import seed_for
 from ilubench.interfaces import Progress, UnlearnData
+from ilubench.models.checkpoints import save_changes
+from ilubench.records.keys import seed_for
+from ilubench.records.store import Artifact
 from ilubench.runs.stages.cost import Passes, StepLog
 from ilubench.runs.stages.workbench import Workbench
-from ilubench.records.store import Artifact
 from ilubench.training import seed_everything
 
 __all__ = ["run_unlearn"]

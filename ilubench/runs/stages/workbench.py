@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench import data as training_data
-from ilubench.models.checkpoints import (
-    apply_changes,
-    check_vocabulary,
-    find_folder,
-    find_tokenizer,
-    load_config,
-    load_model,
-    load_tokenizer,
-)
-from ilubench.scoring.engines.check import CheckEngine
-from ilubench.scoring.engines.choice import Choice, choose, make_engine
+from ilubench.data import batches as training_data
 from ilubench.errors import StoreError, UsageError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.interfaces import (
@@ -31,18 +20,28 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
+from ilubench.models.checkpoints import (
+    apply_changes,
+    check_vocabulary,
+    find_folder,
+    find_tokenizer,
+    load_config,
+    load_model,
+    load_tokenizer,
+)
 from ilubench.models.forward import recipe_config
-from ilubench.specs import Estimator
-from ilubench.runs.stages.cost import StepLog
 from ilubench.records.store import FolderState, Store
+from ilubench.runs.stages.cost import StepLog
+from ilubench.scoring.engines.check import CheckEngine
+from ilubench.scoring.engines.choice import Choice, choose, make_engine
+from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["FA", "Measure", "Workbench", "pick_device"]
+from ilubench.records.scores import FA
 
-FA = "fa"
-"""Name of the fine-tuning-accuracy scorer in an attack's records."""
+__all__ = ["Measure", "Workbench", "pick_device"]
 
 
 def pick_device(asked: str) -> str:

@@ -8,11 +8,11 @@ from pydantic import JsonValue
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.experiments.experiment import Experiment, resolve
-from ilubench.specs.overrides import Override, convert
-from ilubench.runs.plan import REFERENCE
-from ilubench.specs import Plain, PluginRef, SearchSpec, TuningSpec
-from ilubench.experiments.suites import load_suite
+from ilubench.records.results import REFERENCE
 from ilubench.runs.tuning.space import Setting, tried
+from ilubench.specs import Plain, PluginRef, SearchSpec, TuningSpec
+from ilubench.specs.overrides import Override, convert
+from ilubench.specs.suite_files import load_suite
 
 __all__ = ["Trial", "Tuning", "ask", "method_words"]
 

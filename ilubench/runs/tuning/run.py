@@ -7,12 +7,15 @@ from typing import Any, Literal, cast
 
 from pydantic import JsonValue
 
-from ilubench.runs.collect import Cells, cells, chances, gather, method_runs
 from ilubench.errors import JobError
-from ilubench.runs.executors.serial import Outcome, execute
 from ilubench.experiments.experiment import Experiment
 from ilubench.records.keys import digest, library_versions
-from ilubench.statistics.intervals import Samples
+from ilubench.records.results import FailureRecord
+from ilubench.records.scores import Cells, cells, chances, method_runs
+from ilubench.records.store import write_atomic
+from ilubench.runs.collect import gather
+from ilubench.runs.executors.base import Outcome
+from ilubench.runs.executors.serial import execute
 from ilubench.runs.pipeline import Reporter, carry_out
 from ilubench.runs.plan import (
     Job,
@@ -23,13 +26,12 @@ from ilubench.runs.plan import (
     method_jobs,
     whose,
 )
-from ilubench.records.results import FailureRecord
 from ilubench.runs.stages.keys import target_key
-from ilubench.records.store import write_atomic
 from ilubench.runs.tuning.asked import Trial, Tuning, method_words
 from ilubench.runs.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
 from ilubench.runs.tuning.records import OriginalFigures, TrialRecord, TuningRecord
 from ilubench.runs.tuning.suite_settings import suite_digest, suite_settings
+from ilubench.statistics.intervals import Samples
 
 __all__ = ["TuningPlan", "TuningResult", "plan_tuning", "tune"]
 

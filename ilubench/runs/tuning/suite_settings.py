@@ -5,10 +5,10 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from ilubench.records.keys import digest
-from ilubench.specs.yaml_files import merge
 from ilubench.interfaces.discovery import PluginField, reference
+from ilubench.records.keys import digest
 from ilubench.specs import Spec, SuiteSpec
+from ilubench.specs.yaml_files import merge
 
 __all__ = ["suite_digest", "suite_settings"]
 

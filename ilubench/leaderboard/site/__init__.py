@@ -1,0 +1,1 @@
+"""Ranked boards as Markdown tables and as a page."""

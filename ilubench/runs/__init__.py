@@ -1,0 +1,1 @@
+"""Jobs planned and carried out; a run's folder."""
