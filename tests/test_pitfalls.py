@@ -29,11 +29,11 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
+from benign_rows import ROWS, lines
 from doubles import SilentProgress, make_context, make_tokenizer, tiny_llama
 from pydantic import JsonValue
 from rich.console import Console
 from runs import command
-from test_benign import ROWS, lines
 
 from ilubench.attacks.finetune import FineTune
 from ilubench.data import batches as training_data

@@ -1,8 +1,8 @@
 """A method's training in numbers: the passes that it tells of, over the batches that are drawn.
 
-Counted as `ilubench.runs.stages.cost.Passes` counts what finished jobs did: at the layers, positions
-with padding, a pass through a quarter of the layers as a quarter of one. What a method tells stands
-beside its loss (`Method.work`); one that tells nothing is guessed, and said to be so.
+Counted as `ilubench.runs.stages.cost.Passes` counts what finished jobs did: at the layers,
+positions with padding, a pass through a quarter of the layers as a quarter of one. What a method
+tells stands beside its loss (`Method.work`); one that tells nothing is guessed, and said to be so.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """Finished runs side by side: one ranked table a primary metric, as Markdown or JSON.
 
-Figures, ranks, ties and what could have been found (:mod:`ilubench.statistics.ranks`) follow from the
-samples; only where a run has none are its figures the record's. Ranks are over the suite's
+Figures, ranks, ties and what could have been found (:mod:`ilubench.statistics.ranks`) follow from
+the samples; only where a run has none are its figures the record's. Ranks are over the suite's
 `core_unseen` attacks.
 """
 

@@ -1,8 +1,8 @@
 """Strength sweeps side by side: compared at matched forgetting, beside the plain comparison.
 
 A sweep is several finished runs of one method at different strengths. The figures are those of
-:mod:`ilubench.statistics.matched_forgetting`; the plain ones those of :mod:`ilubench.statistics.ranks`, where a method that
-forgets more begins ahead.
+:mod:`ilubench.statistics.matched_forgetting`; the plain ones those of
+:mod:`ilubench.statistics.ranks`, where a method that forgets more begins ahead.
 """
 
 import dataclasses

@@ -2,9 +2,9 @@
 
 A half-life is the first time at which a contrast of means, such as ``f_t - (f_u + f_0) / 2``,
 reaches 0. Along linear interpolation the contrast at any time t is itself a mean over crossed seeds
-and items, with the interval ``L(t)..U(t)`` of :mod:`ilubench.statistics.intervals`. The times at which 0 lies
-in that interval form the confidence set of the crossing (Fieller 1954, *J. R. Statist. Soc. B*
-16:175, for a ratio; here for a zero of a polygon):
+and items, with the interval ``L(t)..U(t)`` of :mod:`ilubench.statistics.intervals`. The times at
+which 0 lies in that interval form the confidence set of the crossing (Fieller 1954, *J. R. Statist.
+Soc. B* 16:175, for a ratio; here for a zero of a polygon):
 
 - the low end is the first t with ``L(t) <= 0``: before it, the mean is above 0 with confidence. If
   the true crossing is at T, ``L(T) > 0`` has probability 2.5 %;

@@ -6,10 +6,10 @@ attacks of the final recovery, or of the final forget metric.
 
 **At a given f_u** the figure is linear between the two runs whose f_u enclose it. The runs are
 joined in the order of their f_u, not of their strength. Outside the sweep's range there is no
-figure. The interval is the crossed jackknife of :mod:`ilubench.statistics.intervals`; each replicate orders
-the runs and interpolates anew, so that the uncertainty of every run's own f_u enters. A replicate
-whose range ends just before the given f_u continues its last segment: a jump to "no figure" there
-would be an artefact of the deletion.
+figure. The interval is the crossed jackknife of :mod:`ilubench.statistics.intervals`; each
+replicate orders the runs and interpolates anew, so that the uncertainty of every run's own f_u
+enters. A replicate whose range ends just before the given f_u continues its last segment: a jump to
+"no figure" there would be an artefact of the deletion.
 
 **Two methods at matched f_u.** Pairs of runs whose f_u differ by at most .02 are compared directly,
 by (seed, item); nearest pairs first, each run once. Where there is none, both sweeps are

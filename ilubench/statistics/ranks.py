@@ -3,8 +3,8 @@
 Seeds never derive from the method, so two methods meet the same items, the same attack data and
 the same orders under the same seed. Their RA is therefore compared by differences ``d[s, i]`` of
 what each (seed, item) contributes to it; the mean of ``d`` has the crossed interval of
-:mod:`ilubench.statistics.intervals`, and ``t = mean / se`` with the same Satterthwaite degrees of freedom its
-two-sided p-value.
+:mod:`ilubench.statistics.intervals`, and ``t = mean / se`` with the same Satterthwaite degrees of
+freedom its two-sided p-value.
 
 **Ranks.** All pairs of the ranked rows are one family, adjusted by Holm (1979, *Scand. J. Statist.*
 6:65), which holds under any dependence of the pairs; a row's rank is 1 + the number of rows that

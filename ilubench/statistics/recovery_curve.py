@@ -25,7 +25,8 @@ __all__ = ["recovery_curve"]
 def recovery_curve(method: MethodRuns, original: MethodRuns, course: Course) -> tuple[Figure, ...]:
     """Return (f_u - f_t) / (f_u - f_0) at each checkpoint after the start, with its interval.
 
-    The last is the attack's `recovery` of :class:`ilubench.statistics.row.AttackFigures`, bit for bit.
+    The last is the attack's `recovery` of :class:`ilubench.statistics.row.AttackFigures`, bit for
+    bit.
 
     Args:
         method: the unlearned model's scores.

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from doubles import make_tokenizer
-from runs import DATA, TINY, Outcome, command, made, with_target
+from places import FIXTURES
+from runs import TINY, Outcome, command, made, with_target
 
 from ilubench.attacks.fewshot import FewShot
 from ilubench.attacks.prefix import Prefix
@@ -213,21 +214,21 @@ attacks:
         limit: 4
         prompt: "Question: {{question}}\\nAnswer:"
         completion: " {{choices[0]}}"
-  reworded: {{use: "{DATA}/asking.py:Reworded"}}
-  sampled: {{use: "{DATA}/asking.py:Sampled"}}
-  rounded: {{use: "{DATA}/tampering.py:Rounded", settings: {{digits: {{soft: 2, hard: 1}}}}}}
+  reworded: {{use: "{FIXTURES}/asking.py:Reworded"}}
+  sampled: {{use: "{FIXTURES}/asking.py:Sampled"}}
+  rounded: {{use: "{FIXTURES}/tampering.py:Rounded", settings: {{digits: {{soft: 2, hard: 1}}}}}}
   half: &half
-    use: "{DATA}/tampering.py:Half"
+    use: "{FIXTURES}/tampering.py:Half"
     data: &scored
       scored:
         generated: mini.forget_mc
         limit: 3
         prompt: "{{question}}"
         completion: " {{choices[0]}}"
-  nobody: {{use: "{DATA}/tampering.py:Half", settings: {{scorer: forgot_nll}}, data: *scored}}
-  utility: {{use: "{DATA}/tampering.py:Half", settings: {{scorer: retain_mc}}, data: *scored}}
-  twice: {{use: "{DATA}/tampering.py:Half", settings: {{steps: [1, 1]}}, data: *scored}}
-  both: {{use: "{DATA}/tampering.py:Half", settings: {{level: low}}, data: *scored}}
+  nobody: {{use: "{FIXTURES}/tampering.py:Half", settings: {{scorer: forgot_nll}}, data: *scored}}
+  utility: {{use: "{FIXTURES}/tampering.py:Half", settings: {{scorer: retain_mc}}, data: *scored}}
+  twice: {{use: "{FIXTURES}/tampering.py:Half", settings: {{steps: [1, 1]}}, data: *scored}}
+  both: {{use: "{FIXTURES}/tampering.py:Half", settings: {{level: low}}, data: *scored}}
 """
 
 

@@ -2,7 +2,7 @@
 
     python tests/bench/plan_accuracy.py held-out OUT suite=mini     # finished runs, job by job
     python tests/bench/plan_accuracy.py pairs OUT suite=mini        # ... each run from each other
-    python tests/bench/plan_accuracy.py second 3 suite=tests/data/tiny.yaml ilu npo graddiff
+    python tests/bench/plan_accuracy.py second 3 suite=tests/fixtures/tiny.yaml ilu npo graddiff
     python tests/bench/plan_accuracy.py run suite=mini method=npo   # plans with a probe, and runs
 
 `held-out`: the rates come from the finished jobs of all methods but one, and predict that one's; an

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from places import FIXTURES
 from runs import (
-    DATA,
     SUITE,
     TINY,
     command,
@@ -350,13 +350,13 @@ MISTAKES: list[tuple[str, Words, int, tuple[str, ...]]] = [
     ),
     (
         "plugin class missing",
-        lambda: ["run", SUITE, f"method={DATA}/stranger.py:GradDif"],
+        lambda: ["run", SUITE, f"method={FIXTURES}/stranger.py:GradDif"],
         2,
         ("stranger.py", "did you mean 'GradDiff'?"),
     ),
     (
         "plugin that raises at import",
-        lambda: ["run", SUITE, f"method={DATA}/raises_at_import.py:A"],
+        lambda: ["run", SUITE, f"method={FIXTURES}/raises_at_import.py:A"],
         2,
         ("raises_at_import.py", "OSError: no such instrument"),
     ),
@@ -368,19 +368,19 @@ MISTAKES: list[tuple[str, Words, int, tuple[str, ...]]] = [
     ),
     (
         "plugin that is no method",
-        lambda: ["run", SUITE, f"method={DATA}/faulty.py:NotMethod"],
+        lambda: ["run", SUITE, f"method={FIXTURES}/faulty.py:NotMethod"],
         2,
         ("NotMethod", "not a method"),
     ),
     (
         "plugin that is no plugin",
-        lambda: ["run", SUITE, f"method={DATA}/faulty.py:NotSpec"],
+        lambda: ["run", SUITE, f"method={FIXTURES}/faulty.py:NotSpec"],
         2,
         ("NotSpec", "not"),
     ),
     (
         "abstract plugin",
-        lambda: ["run", SUITE, f"method={DATA}/faulty.py:Unfinished"],
+        lambda: ["run", SUITE, f"method={FIXTURES}/faulty.py:Unfinished"],
         2,
         ("Unfinished", "unlearn"),
     ),
@@ -509,7 +509,11 @@ def test_a_checkpoint_of_another_architecture(finished: Path, here: Path, target
     ("words", "code", "text"),
     [
         (["run", SUITE, "method=ilo"], 2, "did you mean 'ilu'?"),
-        (["run", SUITE, f"method={DATA}/raises_at_import.py:A"], 2, "OSError: no such instrument"),
+        (
+            ["run", SUITE, f"method={FIXTURES}/raises_at_import.py:A"],
+            2,
+            "OSError: no such instrument",
+        ),
         (["run", SUITE, "data.forget_passages=no.jsonl"], 3, "no such file"),
     ],
 )
@@ -524,7 +528,7 @@ def test_mistakes_in_a_process(words: list[str], code: int, text: str, tmp_path:
 
 
 def test_a_method_that_raises(here: Path, target: str) -> None:
-    words = ["run", SUITE, target, f"method={DATA}/faulty.py:Raises", "attacks=gsm8k"]
+    words = ["run", SUITE, target, f"method={FIXTURES}/faulty.py:Raises", "attacks=gsm8k"]
     done = command(*words, "--json")
     assert done.code == 4
     record = RunRecord.model_validate_json(done.out)
@@ -567,7 +571,7 @@ def test_when_nothing_is_left_to_aggregate(here: Path, target: str) -> None:
 
 
 def test_a_stranger_s_method(here: Path, target: str) -> None:
-    source = (DATA / "stranger.py").read_text()
+    source = (FIXTURES / "stranger.py").read_text()
     assert len(source.splitlines()) <= 40
     Path("stranger.py").write_text(source)
     words = (target, "method=./stranger.py:GradDiff", "attacks=gsm8k")

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from places import FIXTURES
 from runs import SUITE, Outcome, command, environment, made, process
 
 from ilubench.cli.scaffold import names_of, new_method
 from ilubench.errors import UsageError
 
-PACKAGES = Path(__file__).parent / "packages"
+PACKAGES = FIXTURES / "packages"
 EXAMPLE = PACKAGES / "ilubench-example-method"
 
 
@@ -116,7 +117,7 @@ def test_the_example_is_what_the_command_writes(tmp_path: Path) -> None:
     """So the example's types, style and tests, which the gate checks, are those of new packages.
 
     To renew it, remove its folder and run
-    `ilubench new method example-method --folder tests/packages/ilubench-example-method`.
+    `ilubench new method example-method --folder tests/fixtures/packages/ilubench-example-method`.
     """
     new_method("example-method", tmp_path / "new")
     assert tree(tmp_path / "new") == tree(EXAMPLE)

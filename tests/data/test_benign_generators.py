@@ -1,11 +1,11 @@
 """The benign attacks: training prompts are lm-eval's own; FA and WMDP suites on local files."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from benign_rows import ROWS, lines
 from doubles import make_tokenizer, tiny_llama
 from engines import make_engine
 from pydantic import JsonValue
@@ -28,35 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-GLUE = {"idx": 0}
-ROWS: dict[str, list[Row]] = {
-    "gsm8k": [
-        {"question": f"Anna has {n} apples and eats one.", "answer": f"{n} - 1\n#### {n - 1}"}
-        for n in range(1, 9)
-    ],
-    "agnews": [{"text": f"News {n} of the day", "label": n % 4} for n in range(8)],
-    "sst2": [{"sentence": f"a charming film {n} ", "label": n % 2, **GLUE} for n in range(8)],
-    "qqp": [
-        {"question1": f"What is {n}?", "question2": "Why {braces}?", "label": n % 2, **GLUE}
-        for n in range(8)
-    ],
-    "mnli": [
-        {"premise": f"He has {n}.", "hypothesis": ending, "label": n % 3, **GLUE}
-        for n, ending in enumerate(("He has.", "He has", " He has not. ", "He has? ", "He. "))
-    ],
-    "winogrande": [
-        {"sentence": sentence, "option1": "Ann", "option2": "the trophy", "answer": "12"[n % 2]}
-        for n, sentence in enumerate(
-            ("Bob thanked _ for it.", "It did not fit since _ was big.", "_ , he said.", "A _'s b.")
-        )
-    ],
-}
 SUITE = "wmdp-bio"
-
-
-def lines(path: Path, rows: Sequence[Row]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
 """What the six attacks train on, token by token, under the kinds of tokenizer that 7B models have.
 
-`tests/golden/attack_prompts.txt` spells out every token of one row of each; those with a loss are
-in [brackets]. A changed template, or a mask that is off by one, is a changed line.
+`tests/fixtures/golden/attack_prompts.txt` spells out every token of one row of each; those with a
+loss are in [brackets]. A changed template, or a mask that is off by one, is a changed line.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import FIXTURES
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -27,7 +27,7 @@ from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.interfaces import Example
 from ilubench.specs.overrides import parse
 
-GOLDEN = Path(__file__).parent / "golden" / "attack_prompts.txt"
+GOLDEN = FIXTURES / "golden" / "attack_prompts.txt"
 
 ROWS: dict[str, dict[str, Any]] = {
     "gsm8k": {

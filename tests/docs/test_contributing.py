@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from places import ROOT
 
 from ilubench.cli import app
 from ilubench.experiments.experiment import resolve
 from ilubench.specs.overrides import parse
 
-ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTIONS = (
     "Submitting a result",

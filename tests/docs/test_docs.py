@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import cast
 
 import pytest
+from places import ROOT
 
 from ilubench.cli.scaffold import new_method
 from ilubench.experiments.experiment import resolve
@@ -21,7 +22,7 @@ from ilubench.specs.overrides import parse
 from ilubench.testing import TINY, MethodContract, facts, known_model, make_tokenizer
 from ilubench.testing.job import make_context
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from places import ROOT
 from runs import environment
 
 from ilubench.cli import app
@@ -21,7 +22,6 @@ from ilubench.experiments.suites import suite_variants
 from ilubench.interfaces.discovery import entries
 from leaderboards import edit_json, tiny_board
 
-ROOT = Path(__file__).parents[1]
 CI = ROOT / ".ci"
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
 ONLY_READS = {"contents": "read"}

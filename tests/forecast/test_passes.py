@@ -1,13 +1,13 @@
 """The passes that methods tell `ilubench plan` of, against what training counts."""
 
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cases import CASES, OWN_LOOP, Making, data_for, fresh, make
-from test_measured import read
+from measured import read
+from places import MEASURED
 
 from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.forecast.anatomy import anatomy_of
@@ -36,7 +36,6 @@ from ilubench.specs import DataSource, TrainSpec
 from ilubench.specs.overrides import parse
 from ilubench.testing import make_tokenizer
 
-MEASURED = Path(__file__).parents[1] / "leaderboards" / "mini" / "measured"
 COUNTED = (
     "dpo",
     "elm",

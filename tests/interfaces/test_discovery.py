@@ -218,7 +218,10 @@ def test_a_plugin_field_refuses_another_class() -> None:
 def test_importing_plugins_imports_no_torch() -> None:
     import subprocess
 
-    code = "import sys, ilubench.interfaces.discovery as p; p.entries('methods'); print('torch' in sys.modules)"
+    code = (
+        "import sys, ilubench.interfaces.discovery as p; "
+        "p.entries('methods'); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert plugins.GROUPS == ("methods", "attacks", "scorers", "generators")

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from places import LEADERBOARDS
 
 from ilubench.leaderboard.records.models import Reported, ReportedFigure
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import task_names
 
-LEADERBOARDS = Path(__file__).parents[1] / "leaderboards"
 FILES = sorted(LEADERBOARDS.glob("*/reported/*.json"))
 WITHOUT_ATTACK = {"original", "unlearned", "mean"}
 SIX = {"gsm8k", "agnews", "sst2", "winogrande", "mnli", "qqp"}

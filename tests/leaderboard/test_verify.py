@@ -638,7 +638,7 @@ def test_what_a_method_tries_is_refused_and_told(
     for attempt in (
         r"reach \('192.0.2.1', 80\) in the network",
         r"read \S*quick.yaml",
-        r"read \S*ilubench/mini",
+        r"read \S*ilubench/data/mini",
         "which a verified method must do without: it gets the forget set",
     ):
         assert re.search(attempt, str(caught.value)), caught.value

@@ -9,16 +9,11 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from measured import RESULT_SETS, read
+from places import LEADERBOARDS
 
-from ilubench.experiments.experiment import Experiment, resolve
-from ilubench.records.results import RunRecord
 from ilubench.records.run_files import read_record
 from ilubench.runs.collect import robustness_rows
-from ilubench.specs import PluginRef
-from ilubench.specs.overrides import parse
-
-LEADERBOARDS = Path(__file__).parents[1] / "leaderboards"
-RESULT_SETS = sorted(path.parent for path in LEADERBOARDS.glob("*/measured/*/results.json"))
 
 
 def agree(left: Any, right: Any, where: str = "") -> None:
@@ -38,15 +33,6 @@ def agree(left: Any, right: Any, where: str = "") -> None:
 
 def test_there_are_result_sets() -> None:
     assert RESULT_SETS
-
-
-def read(folder: Path) -> tuple[RunRecord, Experiment]:
-    record = RunRecord.model_validate_json((folder / "results.json").read_text())
-    settings: Any = record.method["settings"]
-    method = PluginRef(use=str(record.method["use"]), settings=settings)
-    words = [f"suite={record.suite}", f"attacks={','.join(record.attacks)}"]
-    words.append(f"seeds={','.join(str(seed) for seed in record.seeds)}")
-    return record, resolve(parse(words), method=method)
 
 
 def test_a_row_with_a_missing_attack_is_marked() -> None:

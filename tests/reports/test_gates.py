@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 import yaml
 from finished_runs import STEPS, Told, edit_row, write_run
+from places import MEASURED
 from runs import command
 
 from ilubench.data.rows import Tables
@@ -19,7 +20,6 @@ from ilubench.specs import DataSource
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
-MEASURED = Path(__file__).parents[1] / "leaderboards" / "mini" / "measured"
 SHIPPED = ("gsm8k", "agnews", "sst2", "winogrande", "mnli", "qqp")
 SCORERS = ("asked", "kept")
 Failed: TypeAlias = set[tuple[str, str]]

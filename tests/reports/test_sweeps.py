@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from finished_runs import BEFORE, Told, edit_record, write_run
+from markdown_tables import rows_of
 from runs import command
-from test_table import rows_of
 
 
 def strength(folder: Path, use: str, after: float, end: float, **more: Any) -> Path:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import yaml
 from finished_runs import Told, edit_record, edit_row, edit_suite, write_run
+from markdown_tables import rows_of, split
+from measured import RESULT_SETS
+from places import LEADERBOARDS
 from runs import command, made
-from test_measured import LEADERBOARDS, RESULT_SETS
 
 from ilubench.errors import DataError
 from ilubench.records.finished import read_run
@@ -23,22 +25,6 @@ from ilubench.records.run_names import run_names
 from ilubench.reports.ranking import rank_runs, ranking_text
 
 COLUMNS = 10
-
-
-def split(line: str) -> list[str]:
-    """The cells of a Markdown row, escapes undone."""
-    parts = re.findall(r"(?:\\.|[^|\\])*", line.strip().removeprefix("|").removesuffix("|"))
-    return [re.sub(r"\\(.)", r"\1", part).strip() for part in parts if part]
-
-
-def rows_of(text: str, place: int = 0) -> dict[str, dict[str, str]]:
-    """Method -> heading -> cell, of the table at that place."""
-    blocks = [block for block in text.split("\n\n") if block.startswith("|")]
-    head, _, *body = map(split, blocks[place].splitlines())
-    assert all(len(cells) == len(head) for cells in body), body
-    return {
-        dict(zip(head, c, strict=True))["method"]: dict(zip(head, c, strict=True)) for c in body
-    }
 
 
 def run_table(*paths: Path | str, code: int = 0) -> str:

@@ -1,10 +1,10 @@
 """The mini suite's settings are those that its tuning records chose, by the suite's own rule."""
 
 import json
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from places import LEADERBOARDS
 
 from ilubench.experiments.experiment import resolve
 from ilubench.runs.tuning.asked import method_words
@@ -12,7 +12,7 @@ from ilubench.runs.tuning.records import TuningRecord
 from ilubench.specs import TuningSpec
 from ilubench.specs.overrides import parse
 
-RECORDS = Path(__file__).parents[1] / "leaderboards" / "mini" / "tuning"
+RECORDS = LEADERBOARDS / "mini" / "tuning"
 LABELS = sorted(path.stem for path in RECORDS.glob("*.json"))
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from places import FIXTURES
 from runs import (
-    DATA,
     SUITE,
     command,
     environment,
@@ -44,7 +44,7 @@ def finished() -> Path:
 
 def play(*scenarios: Mapping[str, Any]) -> list[list[int]]:
     done = subprocess.run(
-        [sys.executable, str(DATA / "forks.py")],
+        [sys.executable, str(FIXTURES / "forks.py")],
         input=json.dumps(scenarios),
         capture_output=True,
         text=True,
@@ -181,7 +181,7 @@ def test_methods_meet_the_same_data(
     monkeypatch.setattr(LossMethod, "_batch", batch)
     monkeypatch.setattr(fine_tuning, "_nll_step", attacked)
     out = with_target(finished, tmp_path / "out")
-    for method in ("npo", "ilu", f"{DATA}/stranger.py:GradDiff"):
+    for method in ("npo", "ilu", f"{FIXTURES}/stranger.py:GradDiff"):
         met.append([])
         assert command("run", SUITE, f"method={method}", "attacks=gsm8k", f"out={out}").code == 0
     npo, ilu, stranger = met

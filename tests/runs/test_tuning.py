@@ -11,7 +11,8 @@ import yaml
 from doubles import SilentProgress
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import DATA, TINY, Outcome, command
+from places import FIXTURES, ROOT
+from runs import TINY, Outcome, command
 
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Experiment, resolve
@@ -26,7 +27,7 @@ from ilubench.specs import RangeSpec, SearchSpec, SuiteSpec
 from ilubench.specs.overrides import parse
 from ilubench.specs.yaml_files import validate
 
-SHAKY = f"{DATA / 'shaky.py'}:Shaky"
+SHAKY = f"{FIXTURES / 'shaky.py'}:Shaky"
 
 
 def search(**space: Any) -> SearchSpec:
@@ -648,7 +649,7 @@ def test_what_goes_into_the_suite_gives_the_same_method_as_the_words(
 
 
 def test_the_document_s_suite_is_one(tmp_path: Path) -> None:
-    text = (Path(__file__).parent.parent / "docs" / "tuning.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
     blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
     assert len(blocks) == 2
     own = yaml.safe_load(blocks[0])

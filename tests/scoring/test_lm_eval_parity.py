@@ -10,8 +10,8 @@ import pytest
 import torch
 from doubles import make_tokenizer, tiny_llama
 from engines import ENGINES, make_engine
+from places import MINI_TARGET
 
-import ilubench
 from ilubench.data.mini.world import build_tables
 from ilubench.interfaces import Engine, Ids, Row, SampleScore, ScoreContext
 from ilubench.models.checkpoints import load_model, load_tokenizer
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-MINI = Path(ilubench.__file__).parent / "mini" / "target"
 
 CHOICE = ("letters", "topics", "facts", "shown", "first", "bare", "blank")
 """Letters; words; strings; with drawn and with the first examples; no prompt; two prompts."""
@@ -113,7 +112,7 @@ def _random(name: str, vocabulary: int) -> "PreTrainedModel":
 def case(name: str) -> Case:
     """Word-level tokens with a beginning token, or byte pairs without one."""
     if name == "mini":
-        return Case(load_tokenizer(MINI), load_model(MINI, "cpu", torch.float32))
+        return Case(load_tokenizer(MINI_TARGET), load_model(MINI_TARGET, "cpu", torch.float32))
     tokenizer: PreTrainedTokenizerBase = make_tokenizer()
     if name in ("llama", "qwen2"):  # mini's words, and letters
         text = [str(row["text"]) for row in build_tables(0)["vocabulary"]]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ilubench.data.mini import world
@@ -273,7 +274,7 @@ def test_declarations_do_not_import_lm_eval() -> None:
         "assert s.roles() == ('a', 'b')\n"
         "assert 'lm_eval' not in sys.modules\n"
     )
-    root = str(Path(__file__).parents[1])
+    root = str(ROOT)
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

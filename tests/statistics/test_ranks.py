@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from measured import read
+from places import LEADERBOARDS
 from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 from synthetic import World, course_runs
-from test_measured import LEADERBOARDS, read
 
 from ilubench.errors import DataError
 from ilubench.records.scores import cells, method_runs

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from places import LEADERBOARDS
 from scipy.stats import chi2  # type: ignore[import-untyped, unused-ignore]
 from synthetic import World
-from test_measured import LEADERBOARDS
 
 from ilubench.errors import DataError
 from ilubench.statistics.intervals import mean_squares, variance

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 from finished_runs import Told, edit_record, write_run
+from places import MEASURED
 
 from ilubench.leaderboard.records.files import finished, finished_run, read_entry, write_record
 from ilubench.leaderboard.records.models import AttackEntry, AttackResult, Verification, Weights
@@ -22,7 +23,7 @@ from ilubench.records.estimators import estimate
 from ilubench.records.results import RunRecord
 from ilubench.specs import Estimator
 
-SHIPPED = Path(__file__).parents[1] / "leaderboards" / "mini" / "measured"
+SHIPPED = MEASURED
 BY = About(by="A. Tester")
 
 TINY = {

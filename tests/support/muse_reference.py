@@ -8,14 +8,13 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from doubles import SENTENCES, make_tokenizer
+from places import MINI_TARGET
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-import ilubench
 from ilubench.data.mini.generator import MiniWorld
 from ilubench.interfaces import Row
 from ilubench.models.checkpoints import load_model, load_tokenizer
@@ -139,7 +138,7 @@ _SHAPE: Mapping[str, Any] = {
 
 
 def _mini() -> Slow:
-    folder = Path(ilubench.__file__).parent / "mini" / "target"
+    folder = MINI_TARGET
     return Slow(load_model(folder, "cpu"), load_tokenizer(folder))
 
 

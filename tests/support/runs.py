@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from places import FIXTURES
 
 from ilubench.cli import app
 from ilubench.cli.guard import guarded
@@ -23,8 +24,7 @@ from ilubench.experiments.experiment import resolve
 from ilubench.runs.plan import Plan, make_plan
 from ilubench.specs.overrides import parse
 
-DATA = Path(__file__).parent / "data"
-TINY = DATA / "tiny.yaml"
+TINY = FIXTURES / "tiny.yaml"
 SUITE = f"suite={TINY}"
 
 

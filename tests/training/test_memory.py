@@ -22,6 +22,7 @@ from doubles import (
     tiny_llama,
     weights,
 )
+from places import MEASURED
 from runs import planned
 from transformers import PreTrainedTokenizerBase
 
@@ -626,7 +627,7 @@ def test_words_for_memory_and_records_without_them(tmp_path: Path) -> None:
         planned("memory.momments=float8")
     with pytest.raises(SpecError, match="did you mean 'float8'"):
         planned("memory.moments=float7")
-    older = Path(__file__).parent.parent / "leaderboards" / "mini" / "measured" / "npo"
+    older = MEASURED / "npo"
     run = load_yaml(older / "config.yaml")["run"]
     assert isinstance(run, dict)
     assert "memory" not in run

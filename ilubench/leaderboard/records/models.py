@@ -1,7 +1,7 @@
 """What lies in `leaderboards/<suite>/`: entries, reported rows, attacks; versioned models.
 
-All of it may come from strangers: it is data, read by `ilubench.leaderboard.records.files` alone, which
-bounds sizes and refuses what JSON leaves open (duplicate keys, NaN).
+All of it may come from strangers: it is data, read by `ilubench.leaderboard.records.files` alone,
+which bounds sizes and refuses what JSON leaves open (duplicate keys, NaN).
 """
 
 import re

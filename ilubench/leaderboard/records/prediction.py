@@ -1,10 +1,10 @@
 """Two measurements of one row, with other seeds: is the difference more than chance? Pure.
 
 **One figure.** A score is ``x[s, i] = m + a_s + b_i + e_si`` with seeds s and items i, crossed
-(:mod:`ilubench.statistics.intervals`; variances A, B, E). A row was submitted with S seeds and is measured
-again with V others, on the same I items. Then the items' effects ``b_i`` are the same on both
-sides and cancel in the difference of the two means; what differs is each seed's mean
-``y_s = m + mean(b) + a_s + mean(e_s)``, a draw of variance ``A + E/I = E[MS_seed] / I``::
+(:mod:`ilubench.statistics.intervals`; variances A, B, E). A row was submitted with S seeds and is
+measured again with V others, on the same I items. Then the items' effects ``b_i`` are the same on
+both sides and cancel in the difference of the two means; what differs is each seed's mean ``y_s = m
++ mean(b) + a_s + mean(e_s)``, a draw of variance ``A + E/I = E[MS_seed] / I``::
 
     Var(mean_V - mean_S) = (A + E/I) (1/S + 1/V)
 
@@ -146,8 +146,9 @@ class _Twice:
 def compare_runs(submitted: FinishedRun, verified: FinishedRun) -> tuple[Comparison, ...]:
     """Compare a row with a measurement of the same with other seeds.
 
-    The intervals of all figures together hold with 95 % (:mod:`ilubench.leaderboard.records.prediction`
-    derives them); one that excludes 0 disputes the row.
+    The intervals of all figures together hold with 95 %
+    (:mod:`ilubench.leaderboard.records.prediction` derives them); one that excludes 0 disputes the
+    row.
 
     Args:
         submitted: the row's run.

@@ -1,8 +1,8 @@
 """What the page shows, as plain values: records and ranks in, compact arrays out. Pure.
 
-Figures are packed (:mod:`ilubench.leaderboard.site.packing`); what the rows have in common (attacks,
-their steps, metrics) stands once. All texts are as the records have them: the page shows them as
-text, never as markup.
+Figures are packed (:mod:`ilubench.leaderboard.site.packing`); what the rows have in common
+(attacks, their steps, metrics) stands once. All texts are as the records have them: the page shows
+them as text, never as markup.
 """
 
 import json

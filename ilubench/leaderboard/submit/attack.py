@@ -6,7 +6,8 @@ kept of a run is that attack alone, with the samples from which its row follows.
 
 A result counts once a maintainer has run the same attack with fresh seeds. Then the maintainer's
 figures stand in the place of the submitted ones, and the entry's worst case is the lowest that any
-verified attack reaches (:mod:`ilubench.leaderboard.site.best_attack`), with the submitter's name beside it.
+verified attack reaches (:mod:`ilubench.leaderboard.site.best_attack`), with the submitter's name
+beside it.
 """
 
 import re

@@ -1,10 +1,12 @@
-"""The process in which a submitted method unlearns: `python -I -m ilubench.leaderboard.verify.isolated`.
+"""The process in which a submitted method unlearns.
+
+Started by `python -I -m ilubench.leaderboard.verify.isolated`.
 
 It has a folder with the target model, the forget and retain sets and the declared environments as
 token ids, and writes the changed tensors back. An audit hook (PEP 578), which code that comes later
 cannot remove, refuses connections and the files that hold attack and evaluation data, and notes
-what was tried; where the system allows it, :mod:`ilubench.leaderboard.verify.isolation` has taken both
-away before this process began, so that code below Python meets nothing either.
+what was tried; where the system allows it, :mod:`ilubench.leaderboard.verify.isolation` has taken
+both away before this process began, so that code below Python meets nothing either.
 """
 
 import json

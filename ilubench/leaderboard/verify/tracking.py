@@ -11,8 +11,9 @@ is asked: one seed is enough for that.
 **Else, is it more than another seed would do?** Another processor or library rounds otherwise, and
 training lets that grow: the scores of a seed then lie somewhere between those of the record and
 those of a fresh seed. The yardstick is the prediction interval for fresh seeds
-(:mod:`ilubench.leaderboard.records.prediction`; all figures of a row together hold with 95 %). For a record
-of S seeds with variance v, k of them run again, and a correlation r >= 0 of a seed's two scores::
+(:mod:`ilubench.leaderboard.records.prediction`; all figures of a row together hold with 95 %). For
+a record of S seeds with variance v, k of them run again, and a correlation r >= 0 of a seed's two
+scores::
 
     Var(mean of the re-run - mean of the record) = v (1/k + 1/S - 2 r/S)
 

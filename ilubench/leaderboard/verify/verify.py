@@ -1,9 +1,9 @@
 """Verification of an entry: measured again with fresh seeds, compared, written into it.
 
 Two kinds. *weights*: the published weights, known by their SHA-256, are attacked again. *method*:
-the pinned method unlearns again, apart (:mod:`ilubench.leaderboard.verify.isolation`), and what comes out
-is attacked. Either way the maintainer's own suite of that name and version is run, never what the
-record says of it; the record's must be like it.
+the pinned method unlearns again, apart (:mod:`ilubench.leaderboard.verify.isolation`), and what
+comes out is attacked. Either way the maintainer's own suite of that name and version is run, never
+what the record says of it; the record's must be like it.
 """
 
 import secrets
