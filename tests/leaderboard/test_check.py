@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from runs import command
 
-from ilubench.leaderboard import samples as bounds
+from ilubench.leaderboard.records import samples as bounds
 from ilubench.leaderboard.records.samples import point
 from leaderboards import TINY, attacked_board, edit_json, tiny_board, tiny_entry, verified_entry
 
