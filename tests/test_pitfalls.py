@@ -39,13 +39,13 @@ from ilubench.attacks.finetune import FineTune
 from ilubench.data import batches as training_data
 from ilubench.data.batches import check_targets, collate, encode
 from ilubench.data.overlap import item_texts, overlaps
+from ilubench.data.seeds import seed_for
 from ilubench.errors import DataError, SpecError, UsageError
 from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.experiments.training_text import check_form, find_overlaps, overlap_warnings
 from ilubench.interfaces import Batch, Checkpoint, Example, ScoreContext, UnlearnData
 from ilubench.methods.graddiff import GradDiff
 from ilubench.records.finished import FinishedRun, check_alike
-from ilubench.records.keys import seed_for
 from ilubench.records.reader_notes import option_notes
 from ilubench.records.results import ModelScore, RunRecord
 from ilubench.records.scores import SCHEMA, read_samples, read_score

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import Attack, Experiment, environment_role
 from ilubench.forecast.anatomy import Anatomy
 from ilubench.forecast.inputs import Inputs
@@ -12,7 +13,6 @@ from ilubench.forecast.passes import MethodWork, fine_tuning, method_work
 from ilubench.forecast.work import Asking, Work
 from ilubench.interfaces import PromptAttack, Sizes, WeightAttack
 from ilubench.interfaces.discovery import create
-from ilubench.records.keys import seed_for
 from ilubench.runs.jobs import Job
 from ilubench.specs import MemorySpec, RecipeSpec, TrainSpec
 from ilubench.specs.memory import memory_per_parameter

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, cast
 from pydantic import JsonValue
 
 import ilubench
+from ilubench.data.seeds import seed_for
 from ilubench.errors import JobError, StoreError
-from ilubench.records.keys import seed_for
 from ilubench.specs import DataSource
 from ilubench.specs.yaml_files import load_yaml, task_file, tasks_folder
 

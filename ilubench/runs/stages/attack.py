@@ -4,11 +4,11 @@ import re
 
 from pydantic import JsonValue
 
+from ilubench.data.seeds import seed_for
 from ilubench.errors import JobError
 from ilubench.experiments.experiment import Attack
 from ilubench.interfaces import Checkpoint, Progress, PromptAttack
 from ilubench.models.checkpoints import save_changes
-from ilubench.records.keys import seed_for
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog

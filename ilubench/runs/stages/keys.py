@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
+from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import Attack, environment_role
 from ilubench.interfaces import Method, PromptAttack, Scorer
-from ilubench.records.keys import code_closure, digest, file_sha256, library_versions, seed_for
+from ilubench.records.code_hash import code_closure
+from ilubench.records.keys import digest, file_sha256, library_versions
 from ilubench.runs.stages.target_key import TRAINING_LIBRARIES, fingerprint_roles
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import Spec

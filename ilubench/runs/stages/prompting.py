@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from ilubench.data.rows import render
+from ilubench.data.seeds import seed_for
 from ilubench.errors import CannotApplyError, PluginError, UsageError
 from ilubench.experiments.experiment import Attack
 from ilubench.interfaces import (
@@ -15,7 +16,6 @@ from ilubench.interfaces import (
     PromptContext,
     Shot,
 )
-from ilubench.records.keys import seed_for
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog

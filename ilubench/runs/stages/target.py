@@ -11,12 +11,12 @@ from pydantic import JsonValue
 
 from ilubench.data import batches as data
 from ilubench.data.rows import render
+from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
 from ilubench.interfaces import Context, Progress
 from ilubench.models.checkpoints import load_tokenizer, save_model
 from ilubench.models.forward import initialise
 from ilubench.models.tokenizers import train_tokenizer
-from ilubench.records.keys import seed_for
 from ilubench.records.store import Artifact, FolderState
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog

@@ -7,7 +7,8 @@ from pydantic import JsonValue
 
 from ilubench.data.rows import Tables
 from ilubench.models.checkpoints import folder_sha256, tokenizer_sha256
-from ilubench.records.keys import code_closure, digest, library_versions
+from ilubench.records.code_hash import code_closure
+from ilubench.records.keys import digest, library_versions
 from ilubench.specs import RecipeSpec
 
 __all__ = ["TRAINING_LIBRARIES", "fingerprint_roles", "key_of_files", "key_of_recipe"]

@@ -2,10 +2,10 @@
 
 from pydantic import JsonValue
 
+from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import environment_role
 from ilubench.interfaces import Progress, UnlearnData
 from ilubench.models.checkpoints import save_changes
-from ilubench.records.keys import seed_for
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import Passes, StepLog
