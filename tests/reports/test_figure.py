@@ -30,7 +30,8 @@ def band(panel: Any) -> tuple[float, float]:
         for part in panel.collections
         if isinstance(part, FillBetweenPolyCollection)
     )
-    ends = path.vertices[path.vertices[:, 0] == path.vertices[:, 0].max(), 1]
+    corners = np.asarray(path.vertices)
+    ends = corners[corners[:, 0] == corners[:, 0].max(), 1]
     return ends.min(), ends.max()
 
 
