@@ -19,8 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from ilubench.leaderboard.records.files import Board, finished
 from ilubench.leaderboard.records.models import Entry
+from ilubench.records.code_hash import code_closure
 from ilubench.records.finished import FinishedRun
-from ilubench.records.keys import code_closure, digest
+from ilubench.records.keys import digest
 from ilubench.records.store import write_atomic
 from ilubench.reports.ranking import RankedTable, rank_runs
 from ilubench.statistics.intervals import Figure
