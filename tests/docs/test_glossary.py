@@ -9,7 +9,7 @@ from places import LEADERBOARDS, ROOT
 from rouge_score.rouge_scorer import RougeScorer
 
 from ilubench.records.finished import FinishedRun, read_run
-from ilubench.statistics.aggregate import aggregate
+from ilubench.statistics.aggregate import COLLAPSED_UTILITY, aggregate
 from ilubench.statistics.intervals import Array, Figure, Samples
 from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow
 
@@ -62,10 +62,11 @@ def test_metrics() -> None:
     assert forgotten is not None
     assert f"{100 * (1 - forgotten):.1f} % of them" in about("Forget quality (FQ)")
     assert f"= {shown(forgotten)}." in about("Forget quality (FQ)")
-    true, written = re.findall(r'"([a-z ]+)"', about("VerbMem"))
-    score = RougeScorer(["rougeL"]).score(true, written)["rougeL"].fmeasure
-    assert f"= {shown(score)}." in about("VerbMem")
-    assert f"1 - VerbMem_f = {shown(1 - score)}." in about("VerbMem")
+    for metric in ("VerbMem", "KnowMem"):
+        true, written = re.findall(r'"([a-z ]+)"', about(metric))
+        score = RougeScorer(["rougeL"]).score(true, written)["rougeL"].fmeasure
+        assert re.search(rf"= {shown(score)}\b", about(metric))
+        assert f"1 - {metric}_f = {shown(1 - score)}." in about(metric)
     assert f"= {100 * (0.30 - 0.48) / 0.48:.1f}." in about("PrivLeak")
     attack, original = (row(name).attacks[0] for name in ("rmu", "none"))
     before, after = attack.steps[0].fa, attack.steps[-1].fa
@@ -85,6 +86,8 @@ def test_utility() -> None:
         f"VerbMem_r keeps {shown(utility.kept[1])}, its KnowMem_r {shown(utility.kept[2])}" in text
     )
     assert utility.worst == 2
+    assert f"= {shown((0.55 - 0.25) / (1 - 0.25))}" in about("Collapsed")
+    assert COLLAPSED_UTILITY > 0.4
 
 
 def test_robustness() -> None:
@@ -130,6 +133,15 @@ def test_made_up_course() -> None:
     assert found.half_life.value == pytest.approx(80)
     assert "the half-life is 80." in about("Half-life")
     assert f"= {shown(found.area)}." in about("Area")
+
+
+def test_rank() -> None:
+    board = (LEADERBOARDS / "mini" / "README.md").read_text()
+    (table,) = re.findall(r"^\*\*FQ\*\*.*?(?=^\*\*)", board, re.M | re.S)
+    ranks = {name: rank for rank, name in re.findall(r"^\| (\S+) \| \[([\w-]+)", table, re.M)}
+    assert ranks["ilu"] == "3"
+    assert ranks["npo"] == "1="
+    assert list(ranks.values()).count("1=") == 8
 
 
 def test_gate() -> None:
