@@ -72,7 +72,9 @@ def plan(
 
 def job(
     folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="of a planned run")],
-    key: Annotated[str, typer.Argument(metavar="KEY", help="of a job in its plan.json")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="of a job, or its beginning, as `plan` shows it")
+    ],
 ) -> int:
     """Carry out one job of a planned run; any launcher can start it, in any process.
 

@@ -50,7 +50,7 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
 
     Args:
         folder: the run's, with `config.yaml` and `plan.json`.
-        key: the job's.
+        key: the job's, or as much of its beginning as no other job's has.
         progress: display.
 
     Raises:
@@ -59,9 +59,11 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
     """
     folder = folder.resolve()
     planned = _read_plan(folder)
-    job = planned.jobs.get(key)
-    if job is None:
-        raise UsageError(f"{folder} has no job {key!r}; {did_you_mean(key, planned.jobs)}")
+    fitting = [job for name, job in planned.jobs.items() if key and name.startswith(key)]
+    if len(fitting) != 1:
+        problem = f"{folder} has {len(fitting) or 'no'} jobs whose keys begin with {key!r}"
+        raise UsageError(f"{problem}; {did_you_mean(key, planned.jobs)}")
+    (job,) = fitting
     with _inside(planned.folder):
         config = folder / "config.yaml"
         bench = make_bench(restore(load_yaml(config), config))
