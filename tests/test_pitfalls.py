@@ -16,7 +16,6 @@ Pits whose fault other tests plant already:
 
 import io
 import itertools
-import json
 import random
 import re
 import time
@@ -45,7 +44,6 @@ from ilubench.experiments.training_text import check_form, find_overlaps, overla
 from ilubench.interfaces import Batch, Checkpoint, Example, ScoreContext, UnlearnData
 from ilubench.methods.graddiff import GradDiff
 from ilubench.records.finished import FinishedRun, check_alike
-from ilubench.records.keys import seed_for
 from ilubench.records.reader_notes import option_notes
 from ilubench.records.results import ModelScore, RunRecord
 from ilubench.records.scores import SCHEMA, read_samples, read_score
@@ -63,7 +61,7 @@ from ilubench.testing import FakeEngine
 from ilubench.training import loop
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -801,30 +799,3 @@ def test_a_distributed_launch_is_refused(
     monkeypatch.setenv(name, "1")
     assert list(execute([], lambda _: True, lambda _: None)) == []
     one_process({"WORLD_SIZE": ""})
-
-
-def test_steps_and_samples_come_from_the_settings_alone(
-    monkeypatch: pytest.MonkeyPatch, tokenizer: "PreTrainedTokenizerBase"
-) -> None:
-    """Neither the number of processes nor what fits in memory changes what a step sees."""
-    spec = TrainSpec(lr=1e-3, epochs=3, batch_size=16)
-
-    def met() -> tuple[Any, ...]:
-        stops = FineTune(train=spec).checkpoints(64)
-        stream = training_data.Stream(64, seed_for(0, "attack", "news"), "train").step(2, 16)
-        fixed = TrainSpec(lr=1e-3, steps=7, batch_size=16).total_steps(64)
-        return (spec.total_steps(64), fixed), stops, stream
-
-    alone = met()
-    assert alone[:2] == ((12, 7), (0, 3, 4, 6, 8, 9, 12))
-    for name, value in (
-        ("WORLD_SIZE", "8"),
-        ("RANK", "3"),
-        ("LOCAL_RANK", "3"),
-        ("CUDA_VISIBLE_DEVICES", "0,1"),
-    ):
-        monkeypatch.setenv(name, value)
-    assert met() == alone
-    whole, parts = (collate(SORTED, range(16), 0, micro=micro) for micro in (None, 3))
-    assert {(b.sequences, b.tokens) for b in (*whole, *parts)} == {(16, 32)}
-    assert json.dumps(spec.model_dump(mode="json"))

@@ -2,7 +2,7 @@
 
 import gc
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -29,14 +27,6 @@ from ilubench.scoring.engines.hf import HFEngine
 
 WORDS = [f"{a}{b}" for a in "abcdefgh" for b in "klmnopqr"]
 SIZE = 128
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -247,23 +237,6 @@ def test_sampled_tokens_follow_the_distribution(model: LlamaForCausalLM, engine:
             counts[written.ids[0]] += 1
     expected = _rows(model, prompt, [])[0].exp()
     assert (counts / 3000 - expected).abs().max() < 0.04
-
-
-def test_sliding_windows(tokenizer: PreTrainedTokenizerFast) -> None:
-    torch.manual_seed(2)
-    config = MistralConfig(**_settings(tokenizer), sliding_window=8)
-    model = MistralForCausalLM(config)
-    model.train(mode=False)
-    engine = HFEngine(tokenizer, batch_size=4)
-    engine.load(model)
-    prompts = _prompts(6)
-    for prompt, row in zip(prompts, engine.choices(prompts, [9, 4]), strict=True):
-        assert row == pytest.approx(_rows(model, prompt, [])[0, [9, 4]].tolist(), abs=1e-4)
-    pairs = [(prompt, [7, 9, 30]) for prompt in prompts]
-    for (context, rest), scored in zip(pairs, engine.logprobs(pairs), strict=True):
-        rows = _rows(model, context, rest)
-        expected = [rows[n, token].item() for n, token in enumerate(rest)]
-        assert scored.values == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
