@@ -14,7 +14,7 @@ from ilubench.models.forward import body_inputs
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Layers", "check_layers", "counted", "hidden_state", "hidden_states", "layer_of"]
+__all__ = ["Layers", "check_layers", "counted_tokens", "hidden_state", "hidden_states", "layer_of"]
 
 
 def _once_each(layers: tuple[int, ...]) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ def hidden_states(
     return [found[layer] for layer in layers]
 
 
-def counted(batch: Batch, tokens: Literal["content", "targets"]) -> torch.Tensor:
+def counted_tokens(batch: Batch, tokens: Literal["content", "targets"]) -> torch.Tensor:
     """Return which tokens' activations count: bool [B, T].
 
     Args:

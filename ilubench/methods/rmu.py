@@ -18,7 +18,7 @@ from ilubench.interfaces import (
     Sizes,
     UnlearnData,
 )
-from ilubench.methods.activations import check_layers, counted, hidden_state, layer_of
+from ilubench.methods.activations import check_layers, counted_tokens, hidden_state, layer_of
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
 from ilubench.records.keys import seed_for
@@ -108,7 +108,7 @@ class RMU(ForgetRetain):
     ) -> torch.Tensor:
         """Return the micro-batch's part of the distance to c u."""
         hidden = hidden_state(model, batch, self.layer)
-        errors = activation_error(hidden, prepared.target, counted(batch, self.tokens))
+        errors = activation_error(hidden, prepared.target, counted_tokens(batch, self.tokens))
         return errors.sum() / batch.sequences
 
     def retain_term(
@@ -118,7 +118,10 @@ class RMU(ForgetRetain):
         with prepared.original.weights(model):
             before = hidden_state(model, batch, self.layer)
         hidden = hidden_state(model, batch, self.layer)
-        return activation_error(hidden, before, counted(batch, self.tokens)).sum() / batch.sequences
+        return (
+            activation_error(hidden, before, counted_tokens(batch, self.tokens)).sum()
+            / batch.sequences
+        )
 
     def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
         """Tell the passes of the forget term."""
@@ -152,7 +155,7 @@ class RMU(ForgetRetain):
                 dataset, range(len(dataset)), pad_id(context.tokenizer), micro=size
             ):
                 moved = to_device(batch, context.device)
-                hidden = hidden_state(model, moved, self.layer)[counted(moved, self.tokens)]
+                hidden = hidden_state(model, moved, self.layer)[counted_tokens(moved, self.tokens)]
                 total += float(hidden.float().norm(dim=-1).sum())
                 tokens += len(hidden)
         model.train(training)

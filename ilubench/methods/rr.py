@@ -8,7 +8,13 @@ from pydantic import Field, model_validator
 from torch.nn import functional
 
 from ilubench.interfaces import Batch, Context, Depth, Pass, Sizes, UnlearnData
-from ilubench.methods.activations import Layers, check_layers, counted, hidden_states, layer_of
+from ilubench.methods.activations import (
+    Layers,
+    check_layers,
+    counted_tokens,
+    hidden_states,
+    layer_of,
+)
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
 from ilubench.records.keys import seed_for
@@ -156,6 +162,6 @@ class RR(ForgetRetain):
 
     def _mean(self, values: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the micro-batch's part of the mean of [layers, B, T]."""
-        chosen = counted(batch, self.tokens)
+        chosen = counted_tokens(batch, self.tokens)
         means = (values.mean(0) * chosen).sum(1) / chosen.sum(1)
         return means.sum() / batch.sequences

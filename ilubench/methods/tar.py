@@ -26,7 +26,7 @@ from ilubench.interfaces import (
     Updates,
 )
 from ilubench.interfaces.discovery import PluginField
-from ilubench.methods.activations import counted, hidden_states
+from ilubench.methods.activations import counted_tokens, hidden_states
 from ilubench.methods.gradients import scale_gradients, swapped, take_gradients
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.original import Original
@@ -274,7 +274,7 @@ class TAR(Method):
         layers = range(model.config.num_hidden_layers)
         with original.weights(model):
             before = hidden_states(model, batch, layers)
-        tokens = counted(batch, "content")
+        tokens = counted_tokens(batch, "content")
         pairs = zip(hidden_states(model, batch, layers), before, strict=True)
         errors = torch.stack([activation_error(now, old, tokens) for now, old in pairs]).mean(0)
         return mean_nll(model, batch) + self.hidden * errors.sum() / batch.sequences
