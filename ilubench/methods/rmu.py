@@ -18,7 +18,7 @@ from ilubench.interfaces import (
     Sizes,
     UnlearnData,
 )
-from ilubench.methods.activations import check_layers, counted_tokens, hidden_state, layer_of
+from ilubench.methods.activations import check_layers, counted_tokens, find_layer, hidden_state
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
 from ilubench.records.keys import seed_for
@@ -96,7 +96,7 @@ class RMU(ForgetRetain):
         Raises:
             SpecError: the model has no such layer.
         """
-        layer_of(model, self.layer, "layer")
+        find_layer(model, self.layer, "layer")
         generator = torch.Generator().manual_seed(seed_for(context.seed, "rmu"))
         length = self._mean_length(model, data.forget, context) if self.scale == "relative" else 1.0
         direction = torch.rand(model.config.hidden_size, generator=generator)

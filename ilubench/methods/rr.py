@@ -12,8 +12,8 @@ from ilubench.methods.activations import (
     Layers,
     check_layers,
     counted_tokens,
+    find_layer,
     hidden_states,
-    layer_of,
 )
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
@@ -94,7 +94,7 @@ class RR(ForgetRetain):
         """
         del data
         for layer in self.layers:
-            layer_of(model, layer, "layers")
+            find_layer(model, layer, "layers")
         original = Original(model, self.trainable)
         if self.jitter:
             self._shake(model, context.seed)
