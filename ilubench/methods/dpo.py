@@ -23,7 +23,7 @@ from ilubench.methods.refusals import (
     nothing,
     refused_lengths,
 )
-from ilubench.methods.terms import ForgetRetain, references, summed_nll
+from ilubench.methods.terms import ForgetRetain, pick_references, summed_nll
 from ilubench.training import sequence_nll
 from ilubench.training.losses import dpo
 
@@ -87,8 +87,8 @@ class DPO(ForgetRetain):
         if found is None:
             return nothing(model)
         refusal, rows = found
-        worse = summed_nll(model, batch) - references(prepared.worse, batch)
-        better = summed_nll(model, refusal) - references(prepared.better, refusal)
+        worse = summed_nll(model, batch) - pick_references(prepared.worse, batch)
+        better = summed_nll(model, refusal) - pick_references(prepared.better, refusal)
         return dpo(better, worse[rows], self.beta).sum() / batch.sequences
 
     def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:

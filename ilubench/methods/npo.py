@@ -21,7 +21,7 @@ from ilubench.interfaces import (
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.original import Original
-from ilubench.methods.terms import ForgetRetain, mean_nll, references, summed_nll
+from ilubench.methods.terms import ForgetRetain, mean_nll, pick_references, summed_nll
 from ilubench.training import sequence_nll
 from ilubench.training.losses import npo
 
@@ -80,7 +80,7 @@ class NPO(ForgetRetain):
             IlubenchError: `batch_mean`, and the micro-batch is not the whole batch: the sigmoid of
                 a mean is no sum over micro-batches; `backward` takes care of it.
         """
-        reference = references(prepared.reference, batch)
+        reference = pick_references(prepared.reference, batch)
         nll = summed_nll(model, batch)
         if self.reduction == "batch_mean":
             if len(nll) != batch.sequences:
@@ -139,7 +139,7 @@ class NPO(ForgetRetain):
         for batch in batches:
             part = mean_nll(model, batch)
             part.backward()
-            reference = float(references(prepared.reference, batch).sum()) / batch.tokens
+            reference = float(pick_references(prepared.reference, batch).sum()) / batch.tokens
             ratio += float(part.detach()) - reference
         mean = torch.tensor(ratio, dtype=torch.float64, requires_grad=True)
         value = npo(mean, torch.zeros_like(mean), self.beta)

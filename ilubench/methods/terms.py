@@ -17,7 +17,7 @@ from ilubench.training.losses import sequence_sums, token_nll
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ForgetRetain", "mean_nll", "references", "summed_nll"]
+__all__ = ["ForgetRetain", "mean_nll", "pick_references", "summed_nll"]
 
 
 def mean_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
@@ -31,7 +31,7 @@ def summed_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
     return sequence_sums(nll.values, nll.sequence, nll.count)
 
 
-def references(values: torch.Tensor, batch: Batch) -> torch.Tensor:
+def pick_references(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return what `sequence_nll` found for a batch's examples: float32 [B], on its device.
 
     Args:

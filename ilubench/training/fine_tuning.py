@@ -112,7 +112,7 @@ def sequence_nll(
 
     Returns:
         float32 [n] on the CPU, in the data set's order; NaN where it was not computed: take the
-        values from it by `ilubench.methods.terms.references`, which refuses these.
+        values from it by `ilubench.methods.terms.pick_references`, which refuses these.
 
     Raises:
         DivergedError: a likelihood is not finite; names the example.
