@@ -23,7 +23,7 @@ from ilubench.training import micro_batches
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Batches", "accumulated", "first_work", "run_first"]
+__all__ = ["Batches", "accumulate_gradients", "first_work", "run_first"]
 
 
 def run_first(
@@ -91,7 +91,7 @@ class Batches:
         return [to_device(batch, self._context.device) for batch in made]
 
 
-def accumulated(parts: Iterable[torch.Tensor]) -> float:
+def accumulate_gradients(parts: Iterable[torch.Tensor]) -> float:
     """Run each partial loss backward before the next one is made; return their sum."""
     value = 0.0
     for part in parts:

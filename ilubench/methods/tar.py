@@ -30,7 +30,7 @@ from ilubench.methods.activations import counted_tokens, hidden_states
 from ilubench.methods.gradients import scale_gradients, swapped, take_gradients
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.original import Original
-from ilubench.methods.phases import Batches, accumulated, first_work, run_first
+from ilubench.methods.phases import Batches, accumulate_gradients, first_work, run_first
 from ilubench.methods.terms import mean_nll
 from ilubench.models.forward import token_values
 from ilubench.records.keys import seed_for
@@ -198,7 +198,7 @@ class TAR(Method):
         metrics["tokens"] += sum(int(batch.attention_mask.sum()) for batch in (*forget, *retain))
         if self.gamma:
             losses = (self.gamma * self._retain(model, b, prepared.original) for b in retain)
-            value = accumulated(losses)
+            value = accumulate_gradients(losses)
             metrics["retain"] = value / self.gamma
             metrics["loss"] += value
         return metrics
@@ -220,7 +220,9 @@ class TAR(Method):
                     torch.clear_autocast_cache()  # its half-precision weights are the step's before
                     if done % (self.every or steps):
                         continue
-                    value = accumulated(self._tamper_loss(model, batch) for batch in forget)
+                    value = accumulate_gradients(
+                        self._tamper_loss(model, batch) for batch in forget
+                    )
                     factor = self.weight * math.exp(_DECAY * (done - steps))
                     loss += factor * value
                     scale_gradients(trained, factor, held)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ilubench.errors import PluginError
 from ilubench.interfaces import Batch, Pass, Sizes, UnlearnBatch
-from ilubench.methods.phases import accumulated
+from ilubench.methods.phases import accumulate_gradients
 from ilubench.models.forward import token_values
 from ilubench.training import LossMethod
 from ilubench.training.losses import sequence_sums, token_nll
@@ -101,7 +101,7 @@ class ForgetRetain(LossMethod):
         prepared: Any,  # noqa: ANN401
     ) -> float:
         """Add the forget term's gradients into ``.grad``; return its value."""
-        return accumulated(self.forget_term(model, batch, prepared) for batch in batches)
+        return accumulate_gradients(self.forget_term(model, batch, prepared) for batch in batches)
 
     def retain_backward(
         self,
@@ -111,4 +111,4 @@ class ForgetRetain(LossMethod):
     ) -> float:
         """Add the weighted retain term's gradients into ``.grad``; return its weighted value."""
         used = batches if self.gamma else ()
-        return accumulated(self.gamma * self.retain_term(model, b, prepared) for b in used)
+        return accumulate_gradients(self.gamma * self.retain_term(model, b, prepared) for b in used)
