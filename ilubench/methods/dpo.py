@@ -20,8 +20,8 @@ from ilubench.methods.refusals import (
     REFUSALS,
     Refusals,
     make_refusals,
-    nothing,
     refused_lengths,
+    zero_loss,
 )
 from ilubench.methods.terms import ForgetRetain, pick_references, summed_nll
 from ilubench.training import sequence_nll
@@ -85,7 +85,7 @@ class DPO(ForgetRetain):
         """Return the micro-batch's part of the forget term."""
         found = prepared.refusals.batch(batch)
         if found is None:
-            return nothing(model)
+            return zero_loss(model)
         refusal, rows = found
         worse = summed_nll(model, batch) - pick_references(prepared.worse, batch)
         better = summed_nll(model, refusal) - pick_references(prepared.better, refusal)

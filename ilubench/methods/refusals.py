@@ -16,7 +16,7 @@ from ilubench.training import pad_id
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["REFUSALS", "Refusals", "make_refusals", "nothing", "refused_lengths"]
+__all__ = ["REFUSALS", "Refusals", "make_refusals", "refused_lengths", "zero_loss"]
 
 REFUSALS = (
     "I don't know.",
@@ -119,6 +119,6 @@ def _answer(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     return answer
 
 
-def nothing(model: torch.nn.Module) -> torch.Tensor:
+def zero_loss(model: torch.nn.Module) -> torch.Tensor:
     """Return a zero that has gradients, all zero: the loss of a micro-batch without prompts."""
     return next(p for p in model.parameters() if p.requires_grad).sum() * 0.0
