@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.methods.gradients import swapped
+from ilubench.methods.gradients import swap_weights
 from ilubench.models.forward import state_logits
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ class Original:
         """Make ``model`` the original one, in eval mode and without gradients, for a while."""
         named = dict(model.named_parameters())
         training = model.training
-        with torch.no_grad(), swapped([named[name] for name in self._kept], [*self._kept.values()]):
+        with (
+            torch.no_grad(),
+            swap_weights([named[name] for name in self._kept], [*self._kept.values()]),
+        ):
             model.eval()
             try:
                 yield

@@ -27,7 +27,7 @@ from ilubench.interfaces import (
 )
 from ilubench.interfaces.discovery import PluginField
 from ilubench.methods.activations import counted_tokens, hidden_states
-from ilubench.methods.gradients import scale_gradients, swapped, take_gradients
+from ilubench.methods.gradients import scale_gradients, swap_weights, take_gradients
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.original import Original
 from ilubench.methods.phases import Batches, accumulate_gradients, first_work, run_first
@@ -215,7 +215,7 @@ class TAR(Method):
         tokens: list[float] = []
         loss = value = 0.0
         try:
-            with swapped(everything, copies), trainable_only(model, ()):
+            with swap_weights(everything, copies), trainable_only(model, ()):
                 for done in self._attack(model, step, prepared, tokens):
                     torch.clear_autocast_cache()  # its half-precision weights are the step's before
                     if done % (self.every or steps):
