@@ -17,7 +17,7 @@ from ilubench.errors import DivergedError, SpecError, did_you_mean
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
 from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
-from ilubench.training.checkpointing import checkpointed, wants_checkpoints
+from ilubench.training.checkpointing import checkpoint_layers, wants_checkpoints
 from ilubench.training.fitting import fitted, too_little_memory
 from ilubench.training.optimizer import LeanAdamW, make_optimizer
 
@@ -223,7 +223,7 @@ def optimize(
         SpecError: the memory settings do not go with the model.
     """
     on = wants_checkpoints(model, context.memory.checkpointing)
-    with checkpointed(model, on=on):
+    with checkpoint_layers(model, on=on):
         yield from _steps(model, _Loop(model, spec, total, context), step_gradients, stops)
 
 
