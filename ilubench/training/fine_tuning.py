@@ -12,7 +12,7 @@ from ilubench.models.forward import token_values
 from ilubench.records.keys import seed_for
 from ilubench.specs import PackSpec, RecipeSpec, TrainSpec
 from ilubench.training.fitting import fitted
-from ilubench.training.loop import micro_batches, optimize, precision
+from ilubench.training.loop import micro_batches, optimize, use_precision
 from ilubench.training.losses import sequence_sums, token_nll
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def sequence_nll(
     def scored() -> torch.Tensor:
         found = torch.full((len(dataset),), torch.nan)
         cut = spec.model_copy(update={"micro_batch": size})
-        with torch.no_grad(), precision(spec, context):
+        with torch.no_grad(), use_precision(spec, context):
             for batch in micro_batches(dataset, chosen, cut, context):
                 nll = token_values(model, to_device(batch, context.device), token_nll)
                 sums = sequence_sums(nll.values, nll.sequence, nll.count)

@@ -29,9 +29,9 @@ __all__ = [
     "micro_batches",
     "optimize",
     "pad_id",
-    "precision",
     "seed_everything",
     "trainable_only",
+    "use_precision",
 ]
 
 
@@ -185,7 +185,7 @@ def _clip(parameters: Sequence[torch.nn.Parameter], bound: float) -> float:
     return float(norm)
 
 
-def precision(spec: TrainSpec, context: Context) -> torch.autocast:
+def use_precision(spec: TrainSpec, context: Context) -> torch.autocast:
     """Return the context in which forward passes have the precision that is asked for."""
     device = torch.device(context.device).type
     return torch.autocast(device, torch.bfloat16, enabled=spec.precision == "bfloat16")
@@ -244,7 +244,7 @@ def _steps(
 
         def gradients(step: int = step) -> Metrics:
             seed_everything(seed_for(context.seed, "step", str(step)))
-            with precision(loop.spec, context):
+            with use_precision(loop.spec, context):
                 return step_gradients(step)
 
         def again() -> None:
