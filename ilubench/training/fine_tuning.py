@@ -11,7 +11,7 @@ from ilubench.interfaces import Batch, Context, Dataset, Metrics
 from ilubench.models.forward import token_values
 from ilubench.records.keys import seed_for
 from ilubench.specs import PackSpec, RecipeSpec, TrainSpec
-from ilubench.training.fitting import fitted
+from ilubench.training.fitting import fit_in_memory
 from ilubench.training.loop import micro_batches, optimize, use_precision
 from ilubench.training.losses import sequence_sums, token_nll
 
@@ -136,7 +136,7 @@ def sequence_nll(
     training = model.training
     model.eval()
     try:
-        found = fitted(scored, context, "an example's likelihood")
+        found = fit_in_memory(scored, context, "an example's likelihood")
     finally:
         model.train(training)
     places = torch.tensor(list(chosen), dtype=torch.long)

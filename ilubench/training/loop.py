@@ -18,7 +18,7 @@ from ilubench.interfaces import Batch, Context, Dataset, Metrics
 from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
 from ilubench.training.checkpointing import checkpoint_layers, wants_checkpoints
-from ilubench.training.fitting import fitted, too_little_memory
+from ilubench.training.fitting import fit_in_memory, too_little_memory
 from ilubench.training.optimizer import LeanAdamW, make_optimizer
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def _steps(
             model.zero_grad(set_to_none=True)
             model.train()
 
-        metrics = fitted(gradients, context, f"step {step + 1}", again)
+        metrics = fit_in_memory(gradients, context, f"step {step + 1}", again)
         try:
             metrics = loop.update(step, metrics)
         except torch.OutOfMemoryError:
