@@ -14,7 +14,7 @@ __all__ = [
     "dpo",
     "invariance_gradient",
     "kl_divergence",
-    "npo",
+    "npo_loss",
     "sequence_sums",
     "simnpo",
     "token_nll",
@@ -48,7 +48,7 @@ def sequence_sums(values: torch.Tensor, sequence: torch.Tensor, count: int) -> t
     return values.new_zeros(count).index_add(0, sequence, values)
 
 
-def npo(nll: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+def npo_loss(nll: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
     """Negative preference optimisation, per sequence.
 
     -(2 / beta) log sigmoid(beta (NLL - NLL_ref)); Zhang et al. 2024, arXiv 2404.05868, eq. 3.

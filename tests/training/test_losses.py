@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from ilubench.training.losses import invariance_gradient, npo, sequence_sums, token_nll
+from ilubench.training.losses import invariance_gradient, npo_loss, sequence_sums, token_nll
 
 
 def test_nll_by_hand() -> None:
@@ -48,7 +48,7 @@ def test_sequence_sums_by_hand() -> None:
 )
 def test_npo_by_hand(nll: float, reference: float, beta: float, loss: float, slope: float) -> None:
     value = torch.tensor([nll], dtype=torch.float64, requires_grad=True)
-    found = npo(value, torch.tensor([reference], dtype=torch.float64), beta)
+    found = npo_loss(value, torch.tensor([reference], dtype=torch.float64), beta)
     assert found.item() == pytest.approx(loss, rel=1e-9)
     found.sum().backward()
     assert value.grad is not None
@@ -57,7 +57,7 @@ def test_npo_by_hand(nll: float, reference: float, beta: float, loss: float, slo
 
 def test_npo_stays_finite_far_away() -> None:
     nll = torch.tensor([0.0, 1e4], requires_grad=True)
-    found = npo(nll, torch.tensor([1e4, 0.0]), 1.0)
+    found = npo_loss(nll, torch.tensor([1e4, 0.0]), 1.0)
     torch.testing.assert_close(found, torch.tensor([2e4, 0.0]))
     found.sum().backward()
     assert nll.grad is not None
