@@ -25,7 +25,7 @@ from ilubench.methods.refusals import (
 )
 from ilubench.methods.terms import ForgetRetain, pick_references, summed_nll
 from ilubench.training import sequence_nll
-from ilubench.training.losses import dpo
+from ilubench.training.losses import dpo_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,7 +89,7 @@ class DPO(ForgetRetain):
         refusal, rows = found
         worse = summed_nll(model, batch) - pick_references(prepared.worse, batch)
         better = summed_nll(model, refusal) - pick_references(prepared.better, refusal)
-        return dpo(better, worse[rows], self.beta).sum() / batch.sequences
+        return dpo_loss(better, worse[rows], self.beta).sum() / batch.sequences
 
     def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
         """Tell the passes of the forget term: over the answers, and over the refusals."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 __all__ = [
     "activation_error",
-    "dpo",
+    "dpo_loss",
     "invariance_gradient",
     "kl_divergence",
     "npo_loss",
@@ -80,7 +80,7 @@ def simnpo(nll: torch.Tensor, beta: float, margin: float) -> torch.Tensor:
     return -(2.0 / beta) * functional.logsigmoid(beta * nll - margin)
 
 
-def dpo(better: torch.Tensor, worse: torch.Tensor, beta: float) -> torch.Tensor:
+def dpo_loss(better: torch.Tensor, worse: torch.Tensor, beta: float) -> torch.Tensor:
     """Direct preference optimisation, per pair of answers.
 
     -(2 / beta) log sigmoid(beta (worse - better)); Rafailov et al. 2023, arXiv 2305.18290, eq. 7,
