@@ -16,7 +16,7 @@ __all__ = [
     "kl_divergence",
     "npo_loss",
     "sequence_sums",
-    "simnpo",
+    "simnpo_loss",
     "token_nll",
 ]
 
@@ -64,7 +64,7 @@ def npo_loss(nll: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.T
     return -(2.0 / beta) * functional.logsigmoid(beta * (nll - reference))
 
 
-def simnpo(nll: torch.Tensor, beta: float, margin: float) -> torch.Tensor:
+def simnpo_loss(nll: torch.Tensor, beta: float, margin: float) -> torch.Tensor:
     """Simple negative preference optimisation, per sequence; no reference model.
 
     -(2 / beta) log sigmoid(beta NLL / |y| - margin); Fan et al. 2024, arXiv 2410.07163.
