@@ -29,7 +29,7 @@ from ilubench.interfaces import (
 from ilubench.models.tokenizers import build_tokenizer
 from ilubench.scoring.engines.hf import HFEngine
 from ilubench.scoring.scorers.lm_eval import LmEval
-from ilubench.scoring.scorers.nll import AnswerNLL, split
+from ilubench.scoring.scorers.nll import AnswerNLL, split_answer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -313,5 +313,5 @@ def test_nll_by_hand(
 def test_a_merged_token_belongs_to_the_answer(tokenizer: PreTrainedTokenizerFast) -> None:
     # the prompt's last word goes on in the completion: "gre" + "en" is one token
     whole = tokenizer.encode("red green")
-    assert split(tokenizer, "red gre", "en") == (whole[:2], whole[2:])
-    assert split(tokenizer, "red", " green") == (whole[:2], whole[2:])
+    assert split_answer(tokenizer, "red gre", "en") == (whole[:2], whole[2:])
+    assert split_answer(tokenizer, "red", " green") == (whole[:2], whole[2:])

@@ -28,7 +28,7 @@ from ilubench.specs import DataSource, Estimator
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["AnswerNLL", "split"]
+__all__ = ["AnswerNLL", "split_answer"]
 
 
 class AnswerNLL(Scorer):
@@ -80,7 +80,7 @@ class AnswerNLL(Scorer):
 
         def made(row: Row, before: str) -> tuple[Ids, Ids]:
             prompt, completion = self._text(row)
-            context_ids, answer_ids = split(tokenizer, before + prompt, completion)
+            context_ids, answer_ids = split_answer(tokenizer, before + prompt, completion)
             if not context_ids or not answer_ids:
                 raise DataError(f"data.{self.data}: {row['id']}: prompt or answer has no tokens")
             return context_ids, answer_ids
@@ -90,7 +90,7 @@ class AnswerNLL(Scorer):
         return _Bound(self.data, items, named, made, [made(row, "") for row in named])
 
 
-def split(
+def split_answer(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
 ) -> tuple[list[int], list[int]]:
     """Encode prompt and completion together and divide the ids where the prompt's own end.
