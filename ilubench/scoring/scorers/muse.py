@@ -20,7 +20,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten
-from ilubench.scoring.scorers.rows import groups_of, item_ids, naming, take, text_of
+from ilubench.scoring.scorers.rows import groups_of, item_ids, naming, take_rows, text_of
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class VerbMem(Scorer):
         Raises:
             DataError: no rows, or a row without `prompt` or `gt`.
         """
-        rows = take(context.rows(self.data), self.limit, self.data)
+        rows = take_rows(context.rows(self.data), self.limit, self.data)
 
         def made(row: Row, before: str) -> _Made:
             ids = tokenizer.encode(text_of(row, "gt", self.data), verbose=False)
@@ -146,10 +146,10 @@ class KnowMem(Scorer):
         Raises:
             DataError: no rows, or a row without `question` or `answer`.
         """
-        rows = take(context.rows(self.data), self.limit, self.data)
+        rows = take_rows(context.rows(self.data), self.limit, self.data)
         shown = "".join(
             _asked(pair, self.icl) + text_of(pair, "answer", self.icl) + "\n\n"
-            for pair in take(context.rows(self.icl), None, self.icl)
+            for pair in take_rows(context.rows(self.icl), None, self.icl)
         )
 
         def made(row: Row, before: str) -> _Made:

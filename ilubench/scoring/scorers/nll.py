@@ -22,7 +22,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
-from ilubench.scoring.scorers.rows import item_ids, naming, take
+from ilubench.scoring.scorers.rows import item_ids, naming, take_rows
 from ilubench.specs import DataSource, Estimator
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class AnswerNLL(Scorer):
         Raises:
             DataError: no rows, a missing column, or an answer without tokens.
         """
-        rows = take(context.rows(self.data), self.limit, self.data)
+        rows = take_rows(context.rows(self.data), self.limit, self.data)
 
         def made(row: Row, before: str) -> tuple[Ids, Ids]:
             prompt, completion = self._text(row)

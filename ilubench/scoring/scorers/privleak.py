@@ -19,7 +19,7 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scoring.scorers.rows import item_ids, naming, take, text_of
+from ilubench.scoring.scorers.rows import item_ids, naming, take_rows, text_of
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class PrivLeak(Scorer):
     def _texts(
         self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext, role: str, label: str
     ) -> _Texts:
-        rows = take(context.rows(role), self.limit, role)
+        rows = take_rows(context.rows(role), self.limit, role)
         items = item_ids(rows, role)
         encoded = [tokenizer.encode(text_of(row, "text", role), verbose=False) for row in rows]
         for item, ids in zip(items, encoded, strict=True):

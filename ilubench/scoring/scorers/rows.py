@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
-__all__ = ["groups_of", "item_ids", "naming", "shown", "take", "text_of"]
+__all__ = ["groups_of", "item_ids", "naming", "shown", "take_rows", "text_of"]
 
 
-def take(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
+def take_rows(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
     """Return the first ``limit`` rows (None: all).
 
     Raises:
