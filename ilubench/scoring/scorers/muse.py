@@ -20,7 +20,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten
-from ilubench.scoring.scorers.rows import groups_of, item_ids, naming, take_rows, text_of
+from ilubench.scoring.scorers.rows import groups_of, item_ids, name_items, take_rows, text_of
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class _Bound:
         from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped, unused-ignore]
 
         rouge = RougeScorer(["rougeL"], use_stemmer=False)
-        with naming(self.items, self.role):
+        with name_items(self.items, self.role):
             found = engine.generate([prompt for prompt, _ in made], sampling)
         written = [[self._cut(cleaned(one.text)) for one in own] for own in found]
         return [

@@ -22,7 +22,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
-from ilubench.scoring.scorers.rows import item_ids, naming, take_rows
+from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows
 from ilubench.specs import DataSource, Estimator
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class _Bound:
         return ask_rewritten(attack, self.rows, self.items, ask)
 
     def _scores(self, engine: Engine, pairs: Sequence[tuple[Ids, Ids]]) -> list[SampleScore]:
-        with naming(self.items, self.role):
+        with name_items(self.items, self.role):
             scores = engine.logprobs(pairs)
         return [
             SampleScore(item=item, metric="nll", value=-scored.total / len(scored.values))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
-__all__ = ["groups_of", "item_ids", "naming", "shown", "take_rows", "text_of"]
+__all__ = ["groups_of", "item_ids", "name_items", "shown", "take_rows", "text_of"]
 
 
 def take_rows(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
@@ -79,7 +79,7 @@ def groups_of(rows: Sequence[Row], column: str | None, role: str) -> dict[str, s
 
 
 @contextmanager
-def naming(items: Sequence[str], role: str) -> Iterator[None]:
+def name_items(items: Sequence[str], role: str) -> Iterator[None]:
     """Name the item in an engine's error, which knows its position only."""
     try:
         yield
