@@ -6,7 +6,7 @@ from typing import Any
 
 from ilubench.errors import CannotApplyError, DataError, ItemError
 from ilubench.interfaces import Asked, SampleScore
-from ilubench.scoring.scorers.rows import item_ids, shown
+from ilubench.scoring.scorers.rows import describe_value, item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts
 
 __all__ = ["asked", "check_items", "naming_requests", "prompt_of", "sample_scores"]
@@ -89,7 +89,7 @@ def check_items(name: str, task: Any, rows: Sequence[int], limit: int | None) ->
         for answer in given if isinstance(given, list) else [given]:
             fits = answer in (range(len(options)) if isinstance(answer, int) else options)
             if chosen and not fits:
-                told = f"{shown(answer)} is none of its {len(options)} options"
+                told = f"{describe_value(answer)} is none of its {len(options)} options"
                 raise DataError(f"{where}: the answer {told}")
 
 
