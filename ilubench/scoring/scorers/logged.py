@@ -9,7 +9,7 @@ from ilubench.interfaces import Asked, SampleScore
 from ilubench.scoring.scorers.rows import describe_value, item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts
 
-__all__ = ["asked", "check_items", "naming_requests", "prompt_of", "sample_scores"]
+__all__ = ["check_items", "naming_requests", "prompt_of", "render_item", "sample_scores"]
 
 
 def _item(name: str, place: int, doc: Mapping[str, Any], rows: Sequence[int]) -> str:
@@ -93,7 +93,7 @@ def check_items(name: str, task: Any, rows: Sequence[int], limit: int | None) ->
                 raise DataError(f"{where}: the answer {told}")
 
 
-def asked(name: str, task: Any, doc: Mapping[str, Any], shots: int) -> Asked:  # noqa: ANN401
+def render_item(name: str, task: Any, doc: Mapping[str, Any], shots: int) -> Asked:  # noqa: ANN401
     """Return what a task asks of one item, in the words of lm-eval's own requests.
 
     Args:
