@@ -22,7 +22,7 @@ from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, Toke
 from ilubench.models.checkpoints import load_config, tensor_shapes
 from ilubench.models.forward import architecture
 from ilubench.scoring.engines.batching import check_prompts
-from ilubench.scoring.engines.handover import Shapes, Spool, compare, same_model, write_live
+from ilubench.scoring.engines.handover import Shapes, Spool, check_tensors, same_model, write_live
 from ilubench.scoring.engines.text import cut, eos_ids, has_stopped, plain, sample_seed
 from ilubench.scoring.engines.vllm_host import as_before, sampling_params, start, stop
 
@@ -108,7 +108,7 @@ class VllmEngine:
         config, shapes = load_config(folder), tensor_shapes(folder)
         fits = self._llm is not None and same_model(config, self._config)
         if fits:
-            compare(self._shapes, shapes, folder)
+            check_tensors(self._shapes, shapes, folder)
         before, self._spool = self._spool, spool
         self._weights, self._config, self._shapes = folder, config, shapes
         takes = getattr(config.get_text_config(), "max_position_embeddings", None)
