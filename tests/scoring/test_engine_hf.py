@@ -22,7 +22,7 @@ from transformers import (
 from ilubench.errors import DataError, DivergedError, ModelError
 from ilubench.interfaces import SamplingSpec
 from ilubench.models.tokenizers import build_tokenizer
-from ilubench.scoring.engines.batching import check_prompts, common_prefix, packs, plan
+from ilubench.scoring.engines.batching import check_prompts, common_prefix, group_prompts, packs
 from ilubench.scoring.engines.hf import HFEngine
 
 WORDS = [f"{a}{b}" for a in "abcdefgh" for b in "klmnopqr"]
@@ -287,7 +287,7 @@ def test_prefixes_of_several_subjects(
         for subject in _prompts(1, shared=60, seed=seed)
         for own in _prompts(5, shared=0, seed=seed + 10)
     ]
-    assert len({group.prefix for group in plan(prompts)}) == 3
+    assert len({group.prefix for group in group_prompts(prompts)}) == 3
     engine = HFEngine(tokenizer, batch_size=7)
     engine.load(model)
     found = engine.generate(prompts, SamplingSpec(max_tokens=9))
@@ -446,18 +446,18 @@ def test_plan() -> None:
     one, two = list(range(20)), list(range(50, 70))
     prompts = [*([*one, n] for n in range(5)), *(two + [n] * (n + 1) for n in range(5)), [3], [4]]
     prompts = [[1, *prompt] for prompt in prompts]  # all share a token, which saves nothing
-    groups = plan(prompts)
+    groups = group_prompts(prompts)
     assert [len(group.prefix) for group in groups] == [21, 21, 0]
     assert groups[1].members == (9, 8, 7, 6, 5)
     assert sorted(index for group in groups for index in group.members) == list(range(12))
-    assert [group.prefix for group in plan(prompts, share_prefix=False)] == [()]
+    assert [group.prefix for group in group_prompts(prompts, share_prefix=False)] == [()]
     # two that start alike: worth a pass only where they share much
     strangers = [[n] * 20 for n in range(100, 138)]
-    assert len(plan([*strangers, [*one, 1], [*one, 2]])) == 1
-    assert len(plan([*strangers, [*one * 5, 1], [*one * 5, 2]])) == 2
+    assert len(group_prompts([*strangers, [*one, 1], [*one, 2]])) == 1
+    assert len(group_prompts([*strangers, [*one * 5, 1], [*one * 5, 2]])) == 2
     # each is the start of the next: no deeper recursion than is worth it
-    assert plan([[7] * n for n in range(1, 1500)])
-    assert plan([]) == []
+    assert group_prompts([[7] * n for n in range(1, 1500)])
+    assert group_prompts([]) == []
     assert check_prompts([], extra=0, max_length=1, vocabulary=1) is None  # type: ignore[func-returns-value]
 
 

@@ -19,7 +19,7 @@ from ilubench.scoring.engines.alone import (
     logprobs_alone,
     packs_rightly,
 )
-from ilubench.scoring.engines.batching import Group, check_prompts, packs, plan
+from ilubench.scoring.engines.batching import Group, check_prompts, group_prompts, packs
 from ilubench.scoring.engines.forward import (
     Reading,
     State,
@@ -238,7 +238,7 @@ class HFEngine:
         return _TOKENS.get(embedding(model).device.type, _TOKENS_ELSEWHERE)
 
     def _plan(self, prompts: Sequence[Ids]) -> list[Group]:
-        return plan(prompts, share_prefix=self._share_prefix)
+        return group_prompts(prompts, share_prefix=self._share_prefix)
 
     def _read(
         self, model: PreTrainedModel, trees: Sequence[Tree]
