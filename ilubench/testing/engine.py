@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ilubench.errors import ItemError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.scoring.engines.batching import check_prompts
-from ilubench.scoring.engines.text import cut, decode_text
+from ilubench.scoring.engines.text import cut_at_stop, decode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,7 +89,9 @@ class FakeEngine:
         for written in texts[: sampling.n]:
             encoded = self.tokenizer(written, add_special_tokens=False)["input_ids"]
             ids = tuple(encoded)[: sampling.max_tokens]
-            made.append(Generation(ids, cut(decode_text(self.tokenizer, ids), sampling.stop)))
+            made.append(
+                Generation(ids, cut_at_stop(decode_text(self.tokenizer, ids), sampling.stop))
+            )
         return made
 
     def logprobs(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[TokenLogprobs]:

@@ -12,7 +12,7 @@ import torch
 from ilubench.errors import ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.scoring.engines.forward import Tree, check_numbers, embedding, lay_out, read, step
-from ilubench.scoring.engines.text import cut, decode_text, eos_ids, has_stopped
+from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
 from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def generate_alone(
             written.append(token)
             if has_stopped(tokenizer, written, sampling.stop):
                 break
-        text = cut(decode_text(tokenizer, written), sampling.stop)
+        text = cut_at_stop(decode_text(tokenizer, written), sampling.stop)
         found.append(Generation(tuple(written), text))
     return found if warm else found * sampling.n
 

@@ -30,7 +30,7 @@ from ilubench.scoring.engines.forward import (
     select,
     step,
 )
-from ilubench.scoring.engines.text import cut, decode_text, eos_ids, has_stopped
+from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
 from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ class HFEngine:
                 rows, tokens = [rows[at] for at in going], [tokens[at] for at in going]
             step(model, state, tokens)
         return [
-            Generation(tuple(ids), cut(decode_text(self.tokenizer, ids), sampling.stop))
+            Generation(tuple(ids), cut_at_stop(decode_text(self.tokenizer, ids), sampling.stop))
             for ids in written
         ]
 

@@ -11,7 +11,7 @@ from ilubench.interfaces import Ids, SamplingSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["cut", "decode_text", "eos_ids", "has_stopped", "sample_seed"]
+__all__ = ["cut_at_stop", "decode_text", "eos_ids", "has_stopped", "sample_seed"]
 
 
 def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
@@ -21,7 +21,7 @@ def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
     )
 
 
-def cut(text: str, stop: Sequence[str]) -> str:
+def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     """Return the text before the first stop string."""
     found = [place for place in (text.find(string) for string in stop) if place >= 0]
     return text[: min(found)] if found else text

@@ -23,7 +23,13 @@ from ilubench.models.checkpoints import load_config, tensor_shapes
 from ilubench.models.forward import architecture
 from ilubench.scoring.engines.batching import check_prompts
 from ilubench.scoring.engines.handover import Shapes, Spool, check_tensors, same_model, write_live
-from ilubench.scoring.engines.text import cut, decode_text, eos_ids, has_stopped, sample_seed
+from ilubench.scoring.engines.text import (
+    cut_at_stop,
+    decode_text,
+    eos_ids,
+    has_stopped,
+    sample_seed,
+)
 from ilubench.scoring.engines.vllm_host import as_before, sampling_params, start, stop
 
 if TYPE_CHECKING:
@@ -295,7 +301,7 @@ class VllmEngine:
         written = []
         for found in self._write([prompt for prompt, _ in wanted], asked, sampling.stop):
             ids = found[:-1] if found and found[-1] in ends else found
-            text = cut(decode_text(self.tokenizer, ids), sampling.stop)
+            text = cut_at_stop(decode_text(self.tokenizer, ids), sampling.stop)
             written.append(Generation(ids, text))
         several = [written[at : at + copies] for at in range(0, len(written), copies)]
         return [mine if copies == sampling.n else mine * sampling.n for mine in several]
