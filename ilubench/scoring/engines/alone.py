@@ -11,7 +11,14 @@ import torch
 
 from ilubench.errors import ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
-from ilubench.scoring.engines.forward import Tree, check_numbers, embedding, lay_out, read, step
+from ilubench.scoring.engines.forward import (
+    Tree,
+    check_numbers,
+    embedding,
+    lay_out,
+    read,
+    read_tokens,
+)
 from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
 from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
 
@@ -99,7 +106,7 @@ def packs_rightly(model: PreTrainedModel) -> bool:
         packed = [logits[0] for logits in reading.logits]
         lengths = [len(prefix) + len(first), len(prefix) + len(second)]
         state = lay_out(iter([((0, 1), reading)]), lengths, 1)
-        step(model, state, [second[0], first[0]])
+        read_tokens(model, state, [second[0], first[0]])
         packed += [*state.logits]
     except torch.OutOfMemoryError:
         raise

@@ -30,8 +30,8 @@ __all__ = [
     "embedding",
     "lay_out",
     "read",
+    "read_tokens",
     "select",
-    "step",
 ]
 
 Mask: TypeAlias = torch.Tensor | Mapping[str, torch.Tensor] | None
@@ -367,7 +367,7 @@ def select(state: State, rows: torch.Tensor) -> State:
     return State(cache, state.padding[rows], state.logits[rows])
 
 
-def step(model: PreTrainedModel, state: State, tokens: Sequence[int]) -> None:
+def read_tokens(model: PreTrainedModel, state: State, tokens: Sequence[int]) -> None:
     """Let each row read one more token; the state's cache grows and its logits are renewed.
 
     Raises:

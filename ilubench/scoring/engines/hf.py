@@ -27,8 +27,8 @@ from ilubench.scoring.engines.forward import (
     embedding,
     lay_out,
     read,
+    read_tokens,
     select,
-    step,
 )
 from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
 from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
@@ -306,7 +306,7 @@ class HFEngine:
             if len(going) < _ALIVE * len(rows):
                 state = select(state, torch.tensor(going, device=state.padding.device))
                 rows, tokens = [rows[at] for at in going], [tokens[at] for at in going]
-            step(model, state, tokens)
+            read_tokens(model, state, tokens)
         return [
             Generation(tuple(ids), cut_at_stop(decode_text(self.tokenizer, ids), sampling.stop))
             for ids in written
