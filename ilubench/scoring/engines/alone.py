@@ -16,8 +16,8 @@ from ilubench.scoring.engines.forward import (
     check_numbers,
     embedding,
     lay_out,
-    read,
     read_tokens,
+    read_trees,
 )
 from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
 from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
@@ -101,8 +101,8 @@ def packs_rightly(model: PreTrainedModel) -> bool:
         return out.logits[0, -1].float()  # type: ignore[no-any-return]
 
     try:
-        behind = read(model, [Tree(prefix)], room=len(first) + len(second))
-        reading = read(model, [Tree(first), Tree(second)], behind)
+        behind = read_trees(model, [Tree(prefix)], room=len(first) + len(second))
+        reading = read_trees(model, [Tree(first), Tree(second)], behind)
         packed = [logits[0] for logits in reading.logits]
         lengths = [len(prefix) + len(first), len(prefix) + len(second)]
         state = lay_out(iter([((0, 1), reading)]), lengths, 1)

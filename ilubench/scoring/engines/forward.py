@@ -29,8 +29,8 @@ __all__ = [
     "check_numbers",
     "embedding",
     "lay_out",
-    "read",
     "read_tokens",
+    "read_trees",
     "select",
 ]
 
@@ -189,7 +189,7 @@ class Reading:
     logits: tuple[torch.Tensor, ...]
 
 
-def read(
+def read_trees(
     model: PreTrainedModel, trees: Sequence[Tree], prefix: Reading | None = None, room: int = 0
 ) -> Reading:
     """Read trees in one pass over one row.

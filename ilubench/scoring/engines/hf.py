@@ -26,8 +26,8 @@ from ilubench.scoring.engines.forward import (
     Tree,
     embedding,
     lay_out,
-    read,
     read_tokens,
+    read_trees,
     select,
 )
 from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
@@ -255,9 +255,9 @@ class HFEngine:
             costs = [max(tree.size, tree.asked * tokens // fit) for tree in own]
             together = list(packs(costs, tokens, self._batch_size))
             room = max(sum(own[place].size for place in pack) for pack in together)
-            prefix = read(model, [Tree(group.prefix)], room=room) if cut else None
+            prefix = read_trees(model, [Tree(group.prefix)], room=room) if cut else None
             for pack in together:
-                reading = read(model, [own[place] for place in pack], prefix)
+                reading = read_trees(model, [own[place] for place in pack], prefix)
                 yield tuple(group.members[place] for place in pack), reading
 
     def _next_logits(
