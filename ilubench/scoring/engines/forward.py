@@ -31,7 +31,7 @@ __all__ = [
     "lay_out",
     "read_tokens",
     "read_trees",
-    "select",
+    "select_rows",
 ]
 
 Mask: TypeAlias = torch.Tensor | Mapping[str, torch.Tensor] | None
@@ -357,7 +357,7 @@ def lay_out(
     return State(cache, width - torch.tensor(lengths, device=stacked.device), stacked)
 
 
-def select(state: State, rows: torch.Tensor) -> State:
+def select_rows(state: State, rows: torch.Tensor) -> State:
     """Return a state with the given rows (int64 [N], repeats allowed); the old one stays."""
     kept = _layers(state.cache)
     cache = Cache(layers=[_Room(layer.room) for layer in kept])

@@ -28,7 +28,7 @@ from ilubench.scoring.engines.forward import (
     lay_out,
     read_tokens,
     read_trees,
-    select,
+    select_rows,
 )
 from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
 from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
@@ -189,7 +189,7 @@ class HFEngine:
                     sampling.max_tokens,
                 )
                 rows = torch.arange(len(indices), device=state.padding.device)
-                start = select(state, rows.repeat_interleave(copies)) if copies > 1 else state
+                start = select_rows(state, rows.repeat_interleave(copies)) if copies > 1 else state
                 noise = None
                 if sampling.temperature > 0:
                     draws = [
@@ -304,7 +304,7 @@ class HFEngine:
                 break
             going = [at for at, row in enumerate(rows) if row not in ended]
             if len(going) < _ALIVE * len(rows):
-                state = select(state, torch.tensor(going, device=state.padding.device))
+                state = select_rows(state, torch.tensor(going, device=state.padding.device))
                 rows, tokens = [rows[at] for at in going], [tokens[at] for at in going]
             read_tokens(model, state, tokens)
         return [
