@@ -20,7 +20,7 @@ from ilubench.scoring.engines.forward import (
     read_trees,
 )
 from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
-from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
+from ilubench.scoring.engines.tokens import next_tokens, score_targets, uniforms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +45,7 @@ def logits_after(model: PreTrainedModel, ids: Ids) -> torch.Tensor:
 def logprobs_alone(model: PreTrainedModel, context: Ids, rest: Ids) -> TokenLogprobs:
     """Return log-probabilities (nats) and argmax flags of a continuation's tokens."""
     logits = logits_after(model, [*context, *rest[:-1]])[len(context) - 1 :]
-    values, greedy = score(logits, list(range(len(rest))), list(rest))
+    values, greedy = score_targets(logits, list(range(len(rest))), list(rest))
     return TokenLogprobs(tuple(values), tuple(greedy))
 
 

@@ -31,7 +31,7 @@ from ilubench.scoring.engines.forward import (
     select_rows,
 )
 from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
-from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
+from ilubench.scoring.engines.tokens import next_tokens, score_targets, uniforms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -367,7 +367,7 @@ def _continuations(
         places += [0, *range(used, used + len(rest) - 1)]
         targets += rest
         used += len(rest) - 1
-    values, greedy = score(logits, places, targets)
+    values, greedy = score_targets(logits, places, targets)
     found, begin = {}, 0
     for position in members:
         end = begin + len(pairs[position][1])

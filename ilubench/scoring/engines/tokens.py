@@ -10,13 +10,13 @@ import torch
 from ilubench.interfaces import Ids, SamplingSpec
 from ilubench.scoring.engines.text import sample_seed
 
-__all__ = ["Noise", "next_tokens", "score", "uniforms"]
+__all__ = ["Noise", "next_tokens", "score_targets", "uniforms"]
 
 Noise: TypeAlias = torch.Tensor | None
 """Uniform draws that choose the tokens; None is greedy."""
 
 
-def score(
+def score_targets(
     logits: torch.Tensor, places: Sequence[int], targets: Sequence[int]
 ) -> tuple[list[float], list[bool]]:
     """Return log-probabilities and argmax flags of targets under the rows of logits at places."""
