@@ -30,7 +30,7 @@ from ilubench.scoring.engines.text import (
     has_stopped,
     sample_seed,
 )
-from ilubench.scoring.engines.vllm_host import as_before, sampling_params, start, stop
+from ilubench.scoring.engines.vllm_host import as_before, sampling_params, start_engine, stop
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -148,7 +148,7 @@ class VllmEngine:
         self._config.save_pretrained(self._scratch.folder)  # looked for beside the tokenizer
         try:
             with as_before():
-                self._llm = start(self._arguments(), self._device)
+                self._llm = start_engine(self._arguments(), self._device)
                 self._probe()
         except DivergedError:
             raise
