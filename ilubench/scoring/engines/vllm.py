@@ -30,7 +30,7 @@ from ilubench.scoring.engines.text import (
     has_stopped,
     sample_seed,
 )
-from ilubench.scoring.engines.vllm_host import as_before, sampling_params, start_engine, stop
+from ilubench.scoring.engines.vllm_host import as_before, sampling_params, start_engine, stop_engine
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -154,7 +154,7 @@ class VllmEngine:
             raise
         except Exception as error:
             with as_before():
-                stop(self._llm)
+                stop_engine(self._llm)
             self._llm = None
             problem = _first_line(error)
             if "memory" in problem.lower():
@@ -198,7 +198,7 @@ class VllmEngine:
         stopped, self._llm = self._llm, None
         if stopped is not None:
             with as_before():
-                stop(stopped)
+                stop_engine(stopped)
         del stopped
         gc.collect()  # its cache and weights are in reference cycles
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["WeightSwap", "as_before", "sampling_params", "start_engine", "stop"]
+__all__ = ["WeightSwap", "as_before", "sampling_params", "start_engine", "stop_engine"]
 
 
 class WeightSwap:
@@ -51,7 +51,7 @@ def sampling_params(asked: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [SamplingParams(**one) for one in asked]
 
 
-def stop(engine: Any) -> None:  # noqa: ANN401
+def stop_engine(engine: Any) -> None:  # noqa: ANN401
     """Stop what :func:`start_engine` returned (None: what failed while it started).
 
     Otherwise its finalizer, whenever it runs, takes down the process group of the next engine.
