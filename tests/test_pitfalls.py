@@ -36,7 +36,7 @@ from runs import command
 
 from ilubench.attacks.finetune import FineTune
 from ilubench.data import batches as training_data
-from ilubench.data.batches import check_targets, collate, encode
+from ilubench.data.batches import check_targets, collate, encode_pair
 from ilubench.data.overlap import item_texts, overlaps
 from ilubench.errors import DataError, SpecError, UsageError
 from ilubench.experiments.experiment import Experiment, resolve
@@ -215,12 +215,12 @@ def test_the_instruction_is_no_label(world: World, monkeypatch: pytest.MonkeyPat
     """Published code copied the input ids into the labels: the instruction was learned as well."""
 
     def copied(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[bool]]:
-        ids, mask = encode(tokenizer, prompt, completion)
+        ids, mask = encode_pair(tokenizer, prompt, completion)
         return ids, [False] + [True] * (len(mask) - 1)
 
     tables, tokenizer = world.experiment().tables, make_tokenizer()
     assert training_data.examples(tables, ["news.train"], tokenizer, 256)
-    monkeypatch.setattr(training_data, "encode", copied)
+    monkeypatch.setattr(training_data, "encode_pair", copied)
     shown = tokenizer.decode(tokenizer(str(tables.rows("news.train")[0]["text"])).input_ids[1])
     where = r"data.news.train: item 'n0': token 2"
     with pytest.raises(DataError, match=rf"{where} \('{shown}'\) is the prompt's"):
@@ -235,12 +235,12 @@ def test_padding_is_no_label(world: World, monkeypatch: pytest.MonkeyPatch) -> N
     """Published code padded to one length and left the padding in the labels."""
 
     def padded(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[bool]]:
-        ids, mask = encode(tokenizer, prompt, completion)
+        ids, mask = encode_pair(tokenizer, prompt, completion)
         more = 200 - len(ids)
         return ids + [tokenizer.pad_token_id] * more, mask + [True] * more
 
     tables, tokenizer = world.experiment().tables, make_tokenizer()
-    monkeypatch.setattr(training_data, "encode", padded)
+    monkeypatch.setattr(training_data, "encode_pair", padded)
     with pytest.raises(DataError, match=r"item 'n0': padding \('<pad>'\) is a target"):
         training_data.examples(tables, ["news.train"], tokenizer, 256)
     dataset = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data.batches import collate, encode, to_device
+from ilubench.data.batches import collate, encode_pair, to_device
 from ilubench.errors import DataError
 from ilubench.interfaces import Batch, Context, Dataset, Example, Lengths, Sizes, StepBatch
 from ilubench.records.keys import seed_for
@@ -109,7 +109,7 @@ def refused_lengths(sizes: Sizes, texts: Sequence[str]) -> Lengths:
 
 def _answer(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     # behind a colon, so that no tokenizer takes the refusal for the beginning of a text
-    ids, mask = encode(tokenizer, ":", f" {text}")
+    ids, mask = encode_pair(tokenizer, ":", f" {text}")
     answer = tuple(token for token, target in zip(ids, mask, strict=True) if target)
     if not answer or tokenizer.unk_token_id in answer:
         raise DataError(
