@@ -219,16 +219,18 @@ def test_the_instruction_is_no_label(world: World, monkeypatch: pytest.MonkeyPat
         return ids, [False] + [True] * (len(mask) - 1)
 
     tables, tokenizer = world.experiment().tables, make_tokenizer()
-    assert training_data.examples(tables, ["news.train"], tokenizer, 256)
+    assert training_data.tokenize_roles(tables, ["news.train"], tokenizer, 256)
     monkeypatch.setattr(training_data, "encode_pair", copied)
     shown = tokenizer.decode(tokenizer(str(tables.rows("news.train")[0]["text"])).input_ids[1])
     where = r"data.news.train: item 'n0': token 2"
     with pytest.raises(DataError, match=rf"{where} \('{shown}'\) is the prompt's"):
-        training_data.examples(tables, ["news.train"], tokenizer, 256)
+        training_data.tokenize_roles(tables, ["news.train"], tokenizer, 256)
     gated = world.experiment("data.news.train.gated=true").tables
     with pytest.raises(DataError, match=rf"{where} \(of gated text\) is the prompt's"):
-        training_data.examples(gated, ["news.train"], tokenizer, 256)
-    assert training_data.examples(tables, ["forget"], tokenizer, 256)  # plain text: all is learned
+        training_data.tokenize_roles(gated, ["news.train"], tokenizer, 256)
+    assert training_data.tokenize_roles(
+        tables, ["forget"], tokenizer, 256
+    )  # plain text: all is learned
 
 
 def test_padding_is_no_label(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +244,7 @@ def test_padding_is_no_label(world: World, monkeypatch: pytest.MonkeyPatch) -> N
     tables, tokenizer = world.experiment().tables, make_tokenizer()
     monkeypatch.setattr(training_data, "encode_pair", padded)
     with pytest.raises(DataError, match=r"item 'n0': padding \('<pad>'\) is a target"):
-        training_data.examples(tables, ["news.train"], tokenizer, 256)
+        training_data.tokenize_roles(tables, ["news.train"], tokenizer, 256)
     dataset = [
         Example("long", (5, 6, 7), (False, True, True)),
         Example("short", (5, 6), (False, True)),

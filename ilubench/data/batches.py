@@ -24,8 +24,8 @@ __all__ = [
     "check_targets",
     "collate",
     "encode_pair",
-    "examples",
     "to_device",
+    "tokenize_roles",
 ]
 
 _MASKS_CHECKED = 32
@@ -74,7 +74,7 @@ def _fit(
     )
 
 
-def examples(
+def tokenize_roles(
     tables: Tables, roles: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int
 ) -> list[Example]:
     """Return the roles' rows as training examples, one role after the other.

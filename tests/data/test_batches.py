@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from ilubench.data.batches import Blocks, Stream, collate, encode_pair, examples, to_device
+from ilubench.data.batches import Blocks, Stream, collate, encode_pair, to_device, tokenize_roles
 from ilubench.data.rows import Tables
 from ilubench.errors import DataError
 from ilubench.interfaces import Example
@@ -102,7 +102,7 @@ def build(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[..., l
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         source = DataSource.model_validate({"path": str(path), **fields})
         tables = Tables({"role": source}, {}, lambda _spec: pytest.fail("no generator"))
-        return examples(tables, ["role"], tokenizer, length)
+        return tokenize_roles(tables, ["role"], tokenizer, length)
 
     return make
 
@@ -154,7 +154,7 @@ def test_an_item_with_nothing_to_learn_is_an_error(build: Build) -> None:
 def test_no_roles_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:
     tables = Tables({}, {}, lambda _spec: pytest.fail("no generator"))
     with pytest.raises(DataError, match="no training items in no role"):
-        examples(tables, [], tokenizer, 10)
+        tokenize_roles(tables, [], tokenizer, 10)
 
 
 # ------------------------------------------------------------------------------- streams

@@ -20,7 +20,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ilubench.data.batches import examples
+from ilubench.data.batches import tokenize_roles
 from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.interfaces import Example
 from ilubench.specs.overrides import parse
@@ -149,7 +149,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 
 
 def only(experiment: Experiment, name: str, kind: str) -> Example:
-    (found,) = examples(experiment.tables, (f"{name}.train",), tokenizer(kind), 256)
+    (found,) = tokenize_roles(experiment.tables, (f"{name}.train",), tokenizer(kind), 256)
     return found
 
 

@@ -70,7 +70,7 @@ def build_target(
     tokenizer = _tokenizer(bench, recipe)
     if retrain:
         _check_same_words(bench, tokenizer)
-    documents = data.examples(bench.tables, recipe.text, tokenizer, 10**9)
+    documents = data.tokenize_roles(bench.tables, recipe.text, tokenizer, 10**9)
     seed = seed_for(recipe.seed, "target")
     model = initialise(recipe.config, len(tokenizer), seed)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -211,7 +211,9 @@ class Workbench:
         if name not in self._examples:
             tokenizer = self.tokenizer(target_key)
             length = self.suite.max_length
-            self._examples[name] = training_data.examples(self.tables, name, tokenizer, length)
+            self._examples[name] = training_data.tokenize_roles(
+                self.tables, name, tokenizer, length
+            )
         return self._examples[name]
 
     def context(
