@@ -24,7 +24,7 @@ __all__ = [
     "answer_states",
     "architecture",
     "body_inputs",
-    "initialise",
+    "initialise_model",
     "recipe_config",
     "state_logits",
     "token_values",
@@ -91,7 +91,9 @@ def architecture(config: "PretrainedConfig") -> str:
     return str(named[0])
 
 
-def initialise(config: Mapping[str, JsonValue], vocabulary: int, seed: int) -> "PreTrainedModel":
+def initialise_model(
+    config: Mapping[str, JsonValue], vocabulary: int, seed: int
+) -> "PreTrainedModel":
     """Return a model of a given configuration with seeded random weights, float32, on the CPU.
 
     Raises:

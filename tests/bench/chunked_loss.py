@@ -30,7 +30,7 @@ from pydantic import JsonValue
 
 from ilubench.data.batches import collate, to_device
 from ilubench.interfaces import Batch, Example
-from ilubench.models.forward import body_inputs, initialise, token_values
+from ilubench.models.forward import body_inputs, initialise_model, token_values
 from ilubench.runs.stages.cost import StepLog
 from ilubench.training.losses import invariance_gradient, npo_loss, sequence_sums, token_nll
 
@@ -52,7 +52,7 @@ def make(vocabulary: int, hidden: int, layers: int = 1) -> "PreTrainedModel":
         "max_position_embeddings": LENGTH,
         "tie_word_embeddings": False,
     }
-    model = initialise(config, vocabulary, 0)
+    model = initialise_model(config, vocabulary, 0)
     module: torch.nn.Module = model
     module.to(DEVICE)
     return model

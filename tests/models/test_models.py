@@ -27,7 +27,7 @@ from ilubench.models.checkpoints import (
     save_model,
     weight_files,
 )
-from ilubench.models.forward import answer_logits, body_inputs, initialise
+from ilubench.models.forward import answer_logits, body_inputs, initialise_model
 from ilubench.specs import ModelSource
 from ilubench.training import trainable_only
 
@@ -209,12 +209,12 @@ def test_a_model_is_found_and_its_hash_checked(base: Path, tmp_path: Path) -> No
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     config = {"model_type": "llama", **SMALL}
     torch.manual_seed(5)
-    first = initialise(config, VOCABULARY, 1)
+    first = initialise_model(config, VOCABULARY, 1)
     drawn = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), drawn)  # the caller's random state is untouched
-    assert not differing(weights(first), weights(initialise(config, VOCABULARY, 1)))
-    assert differing(weights(first), weights(initialise(config, VOCABULARY, 2)))
+    assert not differing(weights(first), weights(initialise_model(config, VOCABULARY, 1)))
+    assert differing(weights(first), weights(initialise_model(config, VOCABULARY, 2)))
     assert first.config.vocab_size == VOCABULARY
 
 
@@ -230,14 +230,14 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 )
 def test_configurations_that_transformers_refuses(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=f"recipe.config: .*{message}"):
-        initialise(config, VOCABULARY, 0)
+        initialise_model(config, VOCABULARY, 0)
 
 
 # ------------------------------------------------------------------------------- forward
 
 
 def built(kind: str, **more: Any) -> PreTrainedModel:
-    model = initialise({"model_type": kind, **SMALL, **more}, VOCABULARY, 0)
+    model = initialise_model({"model_type": kind, **SMALL, **more}, VOCABULARY, 0)
     model.eval()
     return model
 

@@ -19,7 +19,7 @@ from ilubench.methods.invariance import add_penalty
 from ilubench.methods.original import Original
 from ilubench.methods.terms import mean_nll, summed_nll
 from ilubench.models import forward as models
-from ilubench.models.forward import answer_logits, initialise, token_values
+from ilubench.models.forward import answer_logits, initialise_model, token_values
 from ilubench.specs import TrainSpec
 from ilubench.training import sequence_nll, trainable_only
 from ilubench.training.losses import invariance_gradient, sequence_sums, token_nll
@@ -179,7 +179,7 @@ def test_a_tied_head_of_the_original_is_the_originals(chunks: Chunks) -> None:
 def test_other_heads(kind: str, more: dict[str, Any], chunks: Chunks) -> None:
     config = {"hidden_size": H, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 48}
     config |= {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0}
-    model, batch = initialise({"model_type": kind, **config, **more}, V, 0).eval(), batch_of()
+    model, batch = initialise_model({"model_type": kind, **config, **more}, V, 0).eval(), batch_of()
     expected = both(model, mean_nll, batch)
     assert kind != "phi" or "lm_head.bias" in expected[1]
     chunks(3)
