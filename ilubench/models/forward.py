@@ -22,7 +22,7 @@ __all__ = [
     "TokenValues",
     "answer_logits",
     "answer_states",
-    "architecture",
+    "architecture_name",
     "body_inputs",
     "initialise_model",
     "recipe_config",
@@ -81,7 +81,7 @@ def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
         raise ModelError(f"recipe.config: {problem}") from error
 
 
-def architecture(config: "PretrainedConfig") -> str:
+def architecture_name(config: "PretrainedConfig") -> str:
     """Return the name of the class that a configuration's causal language model has."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

@@ -20,7 +20,7 @@ from ilubench.errors import (
 )
 from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.models.checkpoints import load_config, tensor_shapes
-from ilubench.models.forward import architecture
+from ilubench.models.forward import architecture_name
 from ilubench.scoring.engines.batching import check_prompts
 from ilubench.scoring.engines.handover import Shapes, Spool, check_tensors, same_model, write_live
 from ilubench.scoring.engines.text import (
@@ -162,7 +162,7 @@ class VllmEngine:
                     f"out of memory: vLLM cannot start ({problem}); lower suite.score_batch, "
                     "or use engine=hf"
                 ) from error
-            name = architecture(self._config)
+            name = architecture_name(self._config)
             raise ModelError(f"vLLM cannot run {name}: {problem}; use engine=hf") from error
 
     def _arguments(self) -> dict[str, Any]:
