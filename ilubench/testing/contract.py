@@ -15,7 +15,7 @@ from ilubench.interfaces import Method, StepBatch, UnlearnBatch, UnlearnData
 from ilubench.models.checkpoints import apply_changes, load_model, save_changes, save_model
 from ilubench.records.store import FolderState
 from ilubench.testing.facts import facts, known, known_model
-from ilubench.testing.guards import DeclaredOnly, no_network, one_thread, traces
+from ilubench.testing.guards import DeclaredOnly, no_network, one_thread, read_traces
 from ilubench.testing.job import StepRecorder, make_context
 from ilubench.testing.tiny import differing, make_tokenizer, weights
 from ilubench.training import LossMethod, trainable_only
@@ -71,12 +71,12 @@ def _watched(job: _Job) -> _Seen:
     data, log, model = job.data(), StepRecorder(), known_model(prompts=job.prompts)
     environments = DeclaredOnly(data.environments)
     given = (data.forget, data.retain, {n: tuple(d) for n, d in data.environments.items()})
-    before = traces(model)
+    before = read_traces(model)
     torch.manual_seed(1)
     with no_network() as tried:
         made = job.run(model, data=UnlearnData(data.forget, data.retain, environments), log=log)
     left = (data.forget, data.retain, {n: tuple(d) for n, d in data.environments.items()})
-    return _Seen(made, log, tried, environments, given == left, before, traces(made))
+    return _Seen(made, log, tried, environments, given == left, before, read_traces(made))
 
 
 class MethodContract:
