@@ -264,20 +264,21 @@ class MethodContract:
 
     def test_killed_and_resumed_it_ends_the_same(self, tmp_path: Path) -> None:
         """A job that is killed twice and resumed ends with the bits of one that was not."""
-        seen, job, state = self._watch(), self._job(), FolderState(tmp_path)
+        seen, job = self._watch(), self._job()
         if not seen.log.steps:
             _skip("it takes no steps")
         third = max(1, len(seen.log.steps) // 3)
         for _ in range(2):
             stopped = False
             try:
-                job.run(log=StepRecorder(kill_after=third), state=state)
+                job.run(log=StepRecorder(kill_after=third), state=FolderState(tmp_path))
             except KeyboardInterrupt:
                 stopped = True
             _require(
                 stopped, "it went on after KeyboardInterrupt; catch Exception, not BaseException"
             )
-        unlike = differing(weights(seen.model), weights(job.run(state=state)))
+        resumed = job.run(state=FolderState(tmp_path))
+        unlike = differing(weights(seen.model), weights(resumed))
         _require(
             not unlike,
             f"after a kill {_some(unlike)} differ; save all that the next step needs with "

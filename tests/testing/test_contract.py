@@ -42,8 +42,9 @@ class TestBuiltIns(MethodContract):
     name: ClassVar[str]
 
     @pytest.fixture(autouse=True, scope="class", params=[*CASES, *OWN_LOOP])
-    def _case(self, request: pytest.FixtureRequest) -> None:
-        request.cls.name = request.param  # of the class: all tests of a case share a run
+    @classmethod
+    def _case(cls, request: pytest.FixtureRequest) -> None:
+        cls.name = request.param  # a fixture of the class: all tests of a case share a run
 
     def make(self) -> Method:
         return cast("Method", make(self.name, **TINY.model_dump(mode="json")))
