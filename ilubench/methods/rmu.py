@@ -21,6 +21,7 @@ from ilubench.interfaces import (
 from ilubench.methods.activations import check_layers, counted_tokens, find_layer, hidden_state
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
+from ilubench.models.forward import evaluate_only
 from ilubench.records.keys import seed_for
 from ilubench.training import pad_id
 from ilubench.training.losses import activation_error
@@ -148,15 +149,11 @@ class RMU(ForgetRetain):
     def _mean_length(self, model: "PreTrainedModel", dataset: Dataset, context: Context) -> float:
         total, tokens = 0.0, 0
         size = self.train.micro_batch or self.train.batch_size
-        training = model.training
-        model.eval()
-        with torch.no_grad():
-            for batch in collate(
-                dataset, range(len(dataset)), pad_id(context.tokenizer), micro=size
-            ):
+        everything = range(len(dataset))
+        with evaluate_only(model):
+            for batch in collate(dataset, everything, pad_id(context.tokenizer), micro=size):
                 moved = to_device(batch, context.device)
                 hidden = hidden_state(model, moved, self.layer)[counted_tokens(moved, self.tokens)]
                 total += float(hidden.float().norm(dim=-1).sum())
                 tokens += len(hidden)
-        model.train(training)
         return total / tokens
