@@ -30,12 +30,12 @@ from ilubench.methods.activations import counted_tokens, hidden_states
 from ilubench.methods.gradients import scale_gradients, swap_weights, take_gradients
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.original import Original
-from ilubench.methods.phases import Batches, accumulate_gradients, first_work, run_first
+from ilubench.methods.phases import accumulate_gradients, first_work, run_first
 from ilubench.methods.terms import mean_nll
 from ilubench.models.forward import token_values
 from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
-from ilubench.training import fine_tune, optimize, trainable_only
+from ilubench.training import Batches, fine_tune, optimize, trainable_only
 from ilubench.training.losses import activation_error
 
 if TYPE_CHECKING:

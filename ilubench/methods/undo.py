@@ -22,10 +22,10 @@ from ilubench.interfaces import (
 from ilubench.interfaces.discovery import PluginField
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
-from ilubench.methods.phases import Batches, accumulate_gradients, first_work, run_first
+from ilubench.methods.phases import accumulate_gradients, first_work, run_first
 from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
-from ilubench.training import optimize, trainable_only
+from ilubench.training import Batches, optimize, trainable_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -6,13 +6,14 @@ import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from pydantic import JsonValue
 
-from ilubench.data.batches import collate
+from ilubench.data.batches import Stream, collate, to_device
 from ilubench.errors import DivergedError, SpecError, did_you_mean
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
 from ilubench.records.keys import seed_for
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "Batches",
     "learning_rate",
     "micro_batches",
     "optimize",
@@ -98,6 +100,38 @@ def micro_batches(
     """
     micro = context.room.micro(spec.micro_batch, len(chosen))
     return collate(dataset, chosen, pad_id(context.tokenizer), micro=micro)
+
+
+class Batches:
+    """The global batch of each step of a loop, in micro-batches on the device.
+
+    Args:
+        dataset: the examples.
+        name: of the order; two data sets of one loop have two.
+        spec: its micro-batch is used.
+        context: seed, device, tokenizer.
+        size: examples a step; by default the spec's batch size.
+    """
+
+    def __init__(
+        self, dataset: Dataset, name: str, spec: TrainSpec, context: Context, size: int = 0
+    ) -> None:
+        """Raises DataError when the data set is empty."""
+        self._dataset, self._spec, self._context = dataset, spec, context
+        self._size = size or spec.batch_size
+        self._stream = Stream(len(dataset), context.seed, name)
+
+    def step(self, step: int, progress: float = 0.0) -> list[Batch]:
+        """Return the micro-batches of step ``step`` (from 0); they depend on (seed, step) alone.
+
+        Args:
+            step: its number.
+            progress: share of the training that lies before it, told to each batch.
+        """
+        chosen = self._stream.step(step, self._size)
+        made = micro_batches(self._dataset, chosen, self._spec, self._context)
+        device = self._context.device
+        return [to_device(replace(batch, progress=progress), device) for batch in made]
 
 
 class _Loop:
