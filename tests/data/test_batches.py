@@ -110,12 +110,6 @@ def build(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[..., l
 Build = Callable[..., list[Example]]
 
 
-def test_examples_are_named_by_role_item_and_part(build: Build) -> None:
-    found = build([{"id": "x", "q": "the river", "a": " runs"}], prompt="{q}", completion="{a}")
-    assert [example.id for example in found] == ["role/x/0"]
-    assert sum(found[0].loss_mask) >= 2
-
-
 def test_overlong_items_are_errors_unless_the_role_says_what_to_do(build: Build) -> None:
     rows = [{"id": "x", "text": SENTENCES[0] * 3}]
     whole = build(rows, length=1000)[0]
