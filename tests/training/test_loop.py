@@ -76,15 +76,11 @@ def test_schedules() -> None:
     assert learning_rate(spec(warmup_steps=20, schedule="cosine"), 9, 10) == 0.5
 
 
-def run_fine_tune(
-    context: Context, *, stops: Sequence[int] = (), work: Any = None, **train: Any
-) -> PreTrainedModel:
+def run_fine_tune(context: Context, **train: Any) -> PreTrainedModel:
     model = fresh()
-    fields = {"lr": 1e-3, "steps": 6, "batch_size": 4, **train}
-    settings = TrainSpec.model_validate(fields)
-    for _ in fine_tune(model, random_examples(10, VOCABULARY, 5), settings, context, stops):
-        if work is not None:
-            work(model)
+    settings = TrainSpec.model_validate({"lr": 1e-3, "steps": 6, "batch_size": 4, **train})
+    for _ in fine_tune(model, random_examples(10, VOCABULARY, 5), settings, context):
+        pass
     return model
 
 
