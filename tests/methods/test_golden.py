@@ -20,7 +20,13 @@ from ilubench.specs import PluginRef
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TRAIN = {"lr": 1e-3, "steps": 5, "batch_size": 4, "micro_batch": 2, "warmup_steps": 2}
+TRAIN: dict[str, JsonValue] = {
+    "lr": 1e-3,
+    "steps": 5,
+    "batch_size": 4,
+    "micro_batch": 2,
+    "warmup_steps": 2,
+}
 VOCABULARY = 300
 ILU: dict[str, JsonValue] = {
     "base": {"use": "npo", "settings": {"train": {**TRAIN}}},

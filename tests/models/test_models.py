@@ -7,10 +7,7 @@ import pytest
 import torch
 from doubles import differing, gradients, random_examples, tiny_llama, weights
 from safetensors.torch import load_file, save_file
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ilubench.data.batches import collate
 from ilubench.errors import ModelError

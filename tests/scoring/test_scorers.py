@@ -18,14 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ilubench.data.mini import world
 from ilubench.data.mini.tasks import TASKS
 from ilubench.errors import DataError, SpecError
-from ilubench.interfaces import (
-    Generation,
-    Ids,
-    Row,
-    SamplingSpec,
-    ScoreContext,
-    TokenLogprobs,
-)
+from ilubench.interfaces import Generation, Ids, Row, SamplingSpec, ScoreContext, TokenLogprobs
 from ilubench.models.tokenizers import build_tokenizer
 from ilubench.scoring.engines.hf import HFEngine
 from ilubench.scoring.scorers.lm_eval import LmEval

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,9 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ilubench.attacks.finetune import FineTune
 from ilubench.errors import DivergedError, SpecError
-from ilubench.interfaces import (
-    Context,
-)
+from ilubench.interfaces import Context
 from ilubench.records.store import FolderState
 from ilubench.specs import PackSpec, RecipeSpec, TokenizerSpec, TrainSpec
 from ilubench.training import (
@@ -290,7 +288,7 @@ def test_state_in_a_file_and_tied_weights_in_half_precision(
 
 def test_scoring_does_not_change_a_model_with_dropout(context: Making) -> None:
     def job(stops: Sequence[int]) -> PreTrainedModel:
-        model: Any = tiny_llama(VOCABULARY, attention_dropout=0.3)
+        model = tiny_llama(VOCABULARY, attention_dropout=0.3)
         for _ in fine_tune(
             model, random_examples(8, VOCABULARY, 5), spec(lr=1e-3, steps=4), context(), stops
         ):
@@ -298,7 +296,7 @@ def test_scoring_does_not_change_a_model_with_dropout(context: Making) -> None:
             model.eval()
             with torch.no_grad():
                 ids = torch.tensor([[1, 5, 9]])
-                model.generate(ids, max_new_tokens=4, do_sample=True, pad_token_id=0)
+                cast("Any", model).generate(ids, max_new_tokens=4, do_sample=True, pad_token_id=0)
         return model
 
     assert not differing(weights(job(())), weights(job((0, 1, 2, 3, 4))))

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from ilubench.errors import (
-    DataError,
-    DivergedError,
-    IlubenchError,
-    ItemError,
-    JobError,
-    ModelError,
-)
+from ilubench.errors import DataError, DivergedError, IlubenchError, ItemError, JobError, ModelError
 from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.models.checkpoints import load_config, tensor_shapes
 from ilubench.models.forward import architecture_name

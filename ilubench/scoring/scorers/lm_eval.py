@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ilubench.errors import (
-    CannotApplyError,
-    DataError,
-    ModelError,
-    SpecError,
-)
+from ilubench.errors import CannotApplyError, DataError, ModelError, SpecError
 from ilubench.interfaces import (
     Asked,
     BoundPromptAttack,
@@ -27,10 +22,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.lm_eval_host import BuiltTasks, load_members, quiet
-from ilubench.scoring.scorers.logged import (
-    check_items,
-    render_item,
-)
+from ilubench.scoring.scorers.logged import check_items, render_item
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts, task_facts
