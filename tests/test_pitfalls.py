@@ -4,7 +4,7 @@ Pits whose fault other tests plant already:
 
 | pit | test |
 |---|---|
-| the loss is on the instruction or on padding | test_data: what is a target, batch by batch |
+| the loss is on the instruction or on padding | test_batches: what is a target, batch by batch |
 | methods meet other data, or in another order | test_pipeline: test_methods_meet_the_same_data |
 | an attack of other steps in one table | test_compare: test_other_rows_do_not_stand_in_one_table |
 | another fine-tuning as FA's reference | test_aggregate: test_another_fine_tuning_is_not_compared |
