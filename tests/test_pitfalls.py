@@ -6,10 +6,10 @@ Pits whose fault other tests plant already:
 |---|---|
 | the loss is on the instruction or on padding | test_batches: what is a target, batch by batch |
 | methods meet other data, or in another order | test_pipeline: test_methods_meet_the_same_data |
-| an attack of other steps in one table | test_compare: test_other_rows_do_not_stand_in_one_table |
+| an attack of other steps in one table | test_ranks: test_other_rows_do_not_stand_in_one_table |
 | another fine-tuning as FA's reference | test_aggregate: test_another_fine_tuning_is_not_compared |
 | one seed | test_aggregate: test_single_seed_is_item_only |
-| a rank from one seed | test_compare: test_no_rank_without_a_partner |
+| a rank from one seed | test_ranks: test_no_rank_without_a_partner |
 | a collapsed model | test_aggregate: test_collapsed_and_no_eligible_checkpoint |
 | no data, hence accuracy 0 | test_estimators, test_scorers: no rows are an error |
 """
