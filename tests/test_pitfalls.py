@@ -4,19 +4,18 @@ Pits whose fault other tests plant already:
 
 | pit | test |
 |---|---|
-| the loss is on the instruction or on padding | test_data: what is a target, batch by batch |
+| the loss is on the instruction or on padding | test_batches: what is a target, batch by batch |
 | methods meet other data, or in another order | test_pipeline: test_methods_meet_the_same_data |
-| an attack of other steps in one table | test_compare: test_other_rows_do_not_stand_in_one_table |
+| an attack of other steps in one table | test_ranks: test_other_rows_do_not_stand_in_one_table |
 | another fine-tuning as FA's reference | test_aggregate: test_another_fine_tuning_is_not_compared |
 | one seed | test_aggregate: test_single_seed_is_item_only |
-| a rank from one seed | test_compare: test_no_rank_without_a_partner |
+| a rank from one seed | test_ranks: test_no_rank_without_a_partner |
 | a collapsed model | test_aggregate: test_collapsed_and_no_eligible_checkpoint |
 | no data, hence accuracy 0 | test_estimators, test_scorers: no rows are an error |
 """
 
 import io
 import itertools
-import json
 import random
 import re
 import time
@@ -37,9 +36,8 @@ from runs import command
 
 from ilubench.attacks.finetune import FineTune
 from ilubench.data import batches as training_data
-from ilubench.data.batches import check_targets, collate, encode
+from ilubench.data.batches import check_targets, collate, encode_pair
 from ilubench.data.overlap import item_texts, overlaps
-from ilubench.data.seeds import seed_for
 from ilubench.errors import DataError, SpecError, UsageError
 from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.experiments.training_text import check_form, find_overlaps, overlap_warnings
@@ -63,7 +61,7 @@ from ilubench.testing import FakeEngine
 from ilubench.training import loop
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -217,34 +215,36 @@ def test_the_instruction_is_no_label(world: World, monkeypatch: pytest.MonkeyPat
     """Published code copied the input ids into the labels: the instruction was learned as well."""
 
     def copied(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[bool]]:
-        ids, mask = encode(tokenizer, prompt, completion)
+        ids, mask = encode_pair(tokenizer, prompt, completion)
         return ids, [False] + [True] * (len(mask) - 1)
 
     tables, tokenizer = world.experiment().tables, make_tokenizer()
-    assert training_data.examples(tables, ["news.train"], tokenizer, 256)
-    monkeypatch.setattr(training_data, "encode", copied)
+    assert training_data.tokenize_roles(tables, ["news.train"], tokenizer, 256)
+    monkeypatch.setattr(training_data, "encode_pair", copied)
     shown = tokenizer.decode(tokenizer(str(tables.rows("news.train")[0]["text"])).input_ids[1])
     where = r"data.news.train: item 'n0': token 2"
     with pytest.raises(DataError, match=rf"{where} \('{shown}'\) is the prompt's"):
-        training_data.examples(tables, ["news.train"], tokenizer, 256)
+        training_data.tokenize_roles(tables, ["news.train"], tokenizer, 256)
     gated = world.experiment("data.news.train.gated=true").tables
     with pytest.raises(DataError, match=rf"{where} \(of gated text\) is the prompt's"):
-        training_data.examples(gated, ["news.train"], tokenizer, 256)
-    assert training_data.examples(tables, ["forget"], tokenizer, 256)  # plain text: all is learned
+        training_data.tokenize_roles(gated, ["news.train"], tokenizer, 256)
+    assert training_data.tokenize_roles(
+        tables, ["forget"], tokenizer, 256
+    )  # plain text: all is learned
 
 
 def test_padding_is_no_label(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Published code padded to one length and left the padding in the labels."""
 
     def padded(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[bool]]:
-        ids, mask = encode(tokenizer, prompt, completion)
+        ids, mask = encode_pair(tokenizer, prompt, completion)
         more = 200 - len(ids)
         return ids + [tokenizer.pad_token_id] * more, mask + [True] * more
 
     tables, tokenizer = world.experiment().tables, make_tokenizer()
-    monkeypatch.setattr(training_data, "encode", padded)
+    monkeypatch.setattr(training_data, "encode_pair", padded)
     with pytest.raises(DataError, match=r"item 'n0': padding \('<pad>'\) is a target"):
-        training_data.examples(tables, ["news.train"], tokenizer, 256)
+        training_data.tokenize_roles(tables, ["news.train"], tokenizer, 256)
     dataset = [
         Example("long", (5, 6, 7), (False, True, True)),
         Example("short", (5, 6), (False, True)),
@@ -801,30 +801,3 @@ def test_a_distributed_launch_is_refused(
     monkeypatch.setenv(name, "1")
     assert list(SerialExecutor(lambda _: None).execute([], lambda _: True)) == []
     one_process({"WORLD_SIZE": ""})
-
-
-def test_steps_and_samples_come_from_the_settings_alone(
-    monkeypatch: pytest.MonkeyPatch, tokenizer: "PreTrainedTokenizerBase"
-) -> None:
-    """Neither the number of processes nor what fits in memory changes what a step sees."""
-    spec = TrainSpec(lr=1e-3, epochs=3, batch_size=16)
-
-    def met() -> tuple[Any, ...]:
-        stops = FineTune(train=spec).checkpoints(64)
-        stream = training_data.Stream(64, seed_for(0, "attack", "news"), "train").step(2, 16)
-        fixed = TrainSpec(lr=1e-3, steps=7, batch_size=16).total_steps(64)
-        return (spec.total_steps(64), fixed), stops, stream
-
-    alone = met()
-    assert alone[:2] == ((12, 7), (0, 3, 4, 6, 8, 9, 12))
-    for name, value in (
-        ("WORLD_SIZE", "8"),
-        ("RANK", "3"),
-        ("LOCAL_RANK", "3"),
-        ("CUDA_VISIBLE_DEVICES", "0,1"),
-    ):
-        monkeypatch.setenv(name, value)
-    assert met() == alone
-    whole, parts = (collate(SORTED, range(16), 0, micro=micro) for micro in (None, 3))
-    assert {(b.sequences, b.tokens) for b in (*whole, *parts)} == {(16, 32)}
-    assert json.dumps(spec.model_dump(mode="json"))

@@ -23,9 +23,9 @@ __all__ = [
     "check_mask",
     "check_targets",
     "collate",
-    "encode",
-    "examples",
+    "encode_pair",
     "to_device",
+    "tokenize_roles",
 ]
 
 _MASKS_CHECKED = 32
@@ -33,7 +33,7 @@ _MASKS_CHECKED = 32
 template or a tokenizer is wrong in every row, and each check tokenises the prompt once more."""
 
 
-def encode(
+def encode_pair(
     tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str
 ) -> tuple[list[int], list[bool]]:
     """Tokenise prompt and completion together; return ids and loss mask, both of length T.
@@ -74,7 +74,7 @@ def _fit(
     )
 
 
-def examples(
+def tokenize_roles(
     tables: Tables, roles: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int
 ) -> list[Example]:
     """Return the roles' rows as training examples, one role after the other.
@@ -106,7 +106,7 @@ def _encoded(
     """A row's prompt; ids and loss mask of prompt and completion."""
     prompt = render(source.prompt, row, source, role)
     completion = render(source.completion, row, source, role)
-    return prompt, encode(tokenizer, prompt, completion)
+    return prompt, encode_pair(tokenizer, prompt, completion)
 
 
 def _row_examples(

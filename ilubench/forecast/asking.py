@@ -15,7 +15,7 @@ from ilubench.interfaces import (
     Scorer,
     TokenLogprobs,
 )
-from ilubench.scoring.engines.batching import plan
+from ilubench.scoring.engines.batching import group_prompts
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.privleak import PrivLeak
@@ -59,7 +59,7 @@ class CountingEngine:
         if not filled:
             return
         tokens = squares = 0
-        for group in plan(filled):
+        for group in group_prompts(filled):
             shared = len(group.prefix)
             tokens += shared + sum(len(filled[at]) - shared for at in group.members)
             squares += shared**2 + sum(len(filled[at]) ** 2 - shared**2 for at in group.members)

@@ -152,7 +152,7 @@ def counted(
     some = _Some(tables, MOST_ROWS)
     if tokenizer is None:
         return _from_characters(some, role, len(rows), max_length)
-    found = lengths_of(training_data.examples(some, (role,), tokenizer, max_length))
+    found = lengths_of(training_data.tokenize_roles(some, (role,), tokenizer, max_length))
     if len(rows) <= MOST_ROWS:
         return found
     return _stretched(found, round(len(found) * len(rows) / MOST_ROWS))

@@ -14,7 +14,14 @@ from ilubench.models.forward import body_inputs
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Layers", "check_layers", "counted", "hidden_state", "hidden_states", "layer_of"]
+__all__ = [
+    "Layers",
+    "check_layers",
+    "counted_tokens",
+    "find_layer",
+    "hidden_state",
+    "hidden_states",
+]
 
 
 def _once_each(layers: tuple[int, ...]) -> tuple[int, ...]:
@@ -67,13 +74,13 @@ def hidden_states(
 
     with contextlib.ExitStack() as hooks:
         for layer in set(layers):
-            hooks.callback(layer_of(model, layer).register_forward_hook(reading(layer)).remove)
+            hooks.callback(find_layer(model, layer).register_forward_hook(reading(layer)).remove)
         with contextlib.suppress(_Reached):
             model.base_model(**body_inputs(model, batch), use_cache=False)
     return [found[layer] for layer in layers]
 
 
-def counted(batch: Batch, tokens: Literal["content", "targets"]) -> torch.Tensor:
+def counted_tokens(batch: Batch, tokens: Literal["content", "targets"]) -> torch.Tensor:
     """Return which tokens' activations count: bool [B, T].
 
     Args:
@@ -91,7 +98,7 @@ def counted(batch: Batch, tokens: Literal["content", "targets"]) -> torch.Tensor
 def check_layers(config: "PretrainedConfig", layers: Sequence[int], field: str) -> None:
     """Raise unless a model has all of these layers, counted from 0.
 
-    A configuration that does not say how many there are is let pass; `layer_of` looks again.
+    A configuration that does not say how many there are is let pass; `find_layer` looks again.
 
     Args:
         config: of the model.
@@ -112,7 +119,7 @@ def _no_layer(layer: int, count: int, field: str) -> SpecError:
     return SpecError(problem, field=field, remedy=f"give one of 0..{count - 1}")
 
 
-def layer_of(model: "PreTrainedModel", layer: int, field: str = "") -> torch.nn.Module:
+def find_layer(model: "PreTrainedModel", layer: int, field: str = "") -> torch.nn.Module:
     """Return one of the model's layers, counted from 0.
 
     Args:

@@ -20,12 +20,12 @@ from ilubench.methods.refusals import (
     REFUSALS,
     Refusals,
     make_refusals,
-    nothing,
     refused_lengths,
+    zero_loss,
 )
-from ilubench.methods.terms import ForgetRetain, references, summed_nll
+from ilubench.methods.terms import ForgetRetain, pick_references, summed_nll
 from ilubench.training import sequence_nll
-from ilubench.training.losses import dpo
+from ilubench.training.losses import dpo_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,11 +85,11 @@ class DPO(ForgetRetain):
         """Return the micro-batch's part of the forget term."""
         found = prepared.refusals.batch(batch)
         if found is None:
-            return nothing(model)
+            return zero_loss(model)
         refusal, rows = found
-        worse = summed_nll(model, batch) - references(prepared.worse, batch)
-        better = summed_nll(model, refusal) - references(prepared.better, refusal)
-        return dpo(better, worse[rows], self.beta).sum() / batch.sequences
+        worse = summed_nll(model, batch) - pick_references(prepared.worse, batch)
+        better = summed_nll(model, refusal) - pick_references(prepared.better, refusal)
+        return dpo_loss(better, worse[rows], self.beta).sum() / batch.sequences
 
     def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
         """Tell the passes of the forget term: over the answers, and over the refusals."""

@@ -25,7 +25,7 @@ from ilubench.methods.contexts import Contrast, context_ids
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain, summed_nll
-from ilubench.models.forward import token_values
+from ilubench.models.forward import evaluate_only, token_values
 from ilubench.training import pad_id
 
 if TYPE_CHECKING:
@@ -178,13 +178,10 @@ class ELM(ForgetRetain):
         pairs = zip(forget, texts, strict=True)
         contrast.check(model, [self._carried_on(item, [*text, *written]) for item, text in pairs])
         size = self.train.micro_batch or self.train.batch_size
-        training = model.training
-        model.eval()
-        with torch.no_grad():
+        with evaluate_only(model):
             for start in range(0, len(texts), size):
                 for _ in range(self.fluency_tokens):
                     self._write_on(model, texts[start : start + size], contrast, generator)
-        model.train(training)
         return [self._carried_on(item, text) for item, text in zip(forget, texts, strict=True)]
 
     def _carried_on(self, item: Example, text: Sequence[int]) -> Example:

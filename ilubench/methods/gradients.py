@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-__all__ = ["scale_gradients", "swapped", "take_gradients"]
+__all__ = ["scale_gradients", "swap_weights", "take_gradients"]
 
 
 def take_gradients(parameters: Iterable[torch.nn.Parameter]) -> list[torch.Tensor | None]:
@@ -31,7 +31,7 @@ def scale_gradients(
 
 
 @contextlib.contextmanager
-def swapped(
+def swap_weights(
     parameters: Sequence[torch.nn.Parameter], values: Sequence[torch.Tensor]
 ) -> Iterator[None]:
     """Give the parameters other values for a while; theirs come back bit by bit.

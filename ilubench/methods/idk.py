@@ -10,8 +10,8 @@ from ilubench.methods.refusals import (
     REFUSALS,
     Refusals,
     make_refusals,
-    nothing,
     refused_lengths,
+    zero_loss,
 )
 from ilubench.methods.terms import ForgetRetain, summed_nll
 
@@ -54,7 +54,7 @@ class IDK(ForgetRetain):
         """Return the micro-batch's part of the refusals' NLL."""
         found = prepared.batch(batch)
         if found is None:
-            return nothing(model)
+            return zero_loss(model)
         refusal, _ = found
         nll = summed_nll(model, refusal) / refusal.loss_mask.sum(1)
         return nll.sum() / batch.sequences

@@ -20,7 +20,7 @@ from ilubench.interfaces import (
     UnlearnBatch,
     UnlearnData,
 )
-from ilubench.methods.activations import Layers, check_layers, layer_of
+from ilubench.methods.activations import Layers, check_layers, find_layer
 from ilubench.methods.terms import ForgetRetain, summed_nll
 from ilubench.methods.wrapping import Wrapper
 
@@ -110,7 +110,7 @@ class LAT(Wrapper):
             SpecError: the model has no such layer.
         """
         for layer in self.layers:
-            layer_of(model, layer, "layers")
+            find_layer(model, layer, "layers")
         return super().prepare(model, data, context)
 
     def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
@@ -232,5 +232,5 @@ def _perturbed(model: "PreTrainedModel", found: Sequence[_Perturbation]) -> Iter
         body = model.base_model.register_forward_pre_hook(begin, with_kwargs=True)
         hooks.callback(body.remove)
         for layer in {layer for one in found for layer in one.deltas}:
-            hooks.callback(layer_of(model, layer).register_forward_hook(adding(layer)).remove)
+            hooks.callback(find_layer(model, layer).register_forward_hook(adding(layer)).remove)
         yield

@@ -21,9 +21,9 @@ from ilubench.interfaces import (
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.original import Original
-from ilubench.methods.terms import ForgetRetain, mean_nll, references, summed_nll
+from ilubench.methods.terms import ForgetRetain, mean_nll, pick_references, summed_nll
 from ilubench.training import sequence_nll
-from ilubench.training.losses import npo
+from ilubench.training.losses import npo_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -80,16 +80,16 @@ class NPO(ForgetRetain):
             IlubenchError: `batch_mean`, and the micro-batch is not the whole batch: the sigmoid of
                 a mean is no sum over micro-batches; `backward` takes care of it.
         """
-        reference = references(prepared.reference, batch)
+        reference = pick_references(prepared.reference, batch)
         nll = summed_nll(model, batch)
         if self.reduction == "batch_mean":
             if len(nll) != batch.sequences:
                 raise IlubenchError("NPO: batch_mean has no partial loss; call backward")
             ratio = (nll.sum() - reference.sum()) / batch.tokens
-            return npo(ratio, torch.zeros_like(ratio), self.beta)
+            return npo_loss(ratio, torch.zeros_like(ratio), self.beta)
         if self.reduction == "mean":
             nll = nll / batch.loss_mask.sum(1)
-        return npo(nll, reference, self.beta).sum() / batch.sequences
+        return npo_loss(nll, reference, self.beta).sum() / batch.sequences
 
     def retain_term(
         self, model: "PreTrainedModel", batch: Batch, prepared: _Prepared
@@ -139,10 +139,10 @@ class NPO(ForgetRetain):
         for batch in batches:
             part = mean_nll(model, batch)
             part.backward()
-            reference = float(references(prepared.reference, batch).sum()) / batch.tokens
+            reference = float(pick_references(prepared.reference, batch).sum()) / batch.tokens
             ratio += float(part.detach()) - reference
         mean = torch.tensor(ratio, dtype=torch.float64, requires_grad=True)
-        value = npo(mean, torch.zeros_like(mean), self.beta)
+        value = npo_loss(mean, torch.zeros_like(mean), self.beta)
         (slope,) = torch.autograd.grad(value, mean)
         scale_gradients(parameters, float(slope), held)
         return float(value.detach())

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.methods.gradients import swapped
-from ilubench.models.forward import state_logits
+from ilubench.methods.gradients import swap_weights
+from ilubench.models.forward import evaluate_only, state_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,13 +38,9 @@ class Original:
     def weights(self, model: "PreTrainedModel") -> Iterator[None]:
         """Make ``model`` the original one, in eval mode and without gradients, for a while."""
         named = dict(model.named_parameters())
-        training = model.training
-        with torch.no_grad(), swapped([named[name] for name in self._kept], [*self._kept.values()]):
-            model.eval()
-            try:
-                yield
-            finally:
-                model.train(training)
+        changed = [named[name] for name in self._kept]
+        with evaluate_only(model), swap_weights(changed, [*self._kept.values()]):
+            yield
 
     def logits(self, model: "PreTrainedModel", states: torch.Tensor) -> torch.Tensor:
         """Return the logits that the original head makes of states, without gradients: [n, V].

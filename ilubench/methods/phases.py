@@ -1,4 +1,4 @@
-"""Parts of a method with a loop of its own: a method before it, its batches, its gradients."""
+"""Parts of a method with a loop of its own: a method before it, its gradients."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -6,24 +6,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data.batches import Stream, to_device
 from ilubench.interfaces import (
-    Batch,
     Context,
-    Dataset,
     Effort,
     Method,
     Metrics,
     Sizes,
     UnlearnData,
 )
-from ilubench.specs import TrainSpec
-from ilubench.training import micro_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Batches", "accumulated", "first_work", "run_first"]
+__all__ = ["accumulate_gradients", "first_work", "run_first"]
 
 
 def run_first(
@@ -69,29 +64,7 @@ def _first(base: Method, trainable: tuple[str, ...]) -> Method:
     return base
 
 
-class Batches:
-    """The global batch of each step of a loop, in micro-batches on the device.
-
-    Args:
-        dataset: the examples.
-        name: of the order; two data sets of one loop have two.
-        spec: its batch size and micro-batch are used.
-        context: seed, device, tokenizer.
-    """
-
-    def __init__(self, dataset: Dataset, name: str, spec: TrainSpec, context: Context) -> None:
-        """Raises DataError when the data set is empty."""
-        self._dataset, self._spec, self._context = dataset, spec, context
-        self._stream = Stream(len(dataset), context.seed, name)
-
-    def step(self, step: int) -> list[Batch]:
-        """Return the micro-batches of step ``step`` (from 0); they depend on (seed, step) alone."""
-        chosen = self._stream.step(step, self._spec.batch_size)
-        made = micro_batches(self._dataset, chosen, self._spec, self._context)
-        return [to_device(batch, self._context.device) for batch in made]
-
-
-def accumulated(parts: Iterable[torch.Tensor]) -> float:
+def accumulate_gradients(parts: Iterable[torch.Tensor]) -> float:
     """Run each partial loss backward before the next one is made; return their sum."""
     value = 0.0
     for part in parts:

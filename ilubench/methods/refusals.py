@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data.batches import collate, encode, to_device
+from ilubench.data.batches import collate, encode_pair, to_device
 from ilubench.data.seeds import seed_for
 from ilubench.errors import DataError
 from ilubench.interfaces import Batch, Context, Dataset, Example, Lengths, Sizes, StepBatch
@@ -16,7 +16,7 @@ from ilubench.training import pad_id
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["REFUSALS", "Refusals", "make_refusals", "nothing", "refused_lengths"]
+__all__ = ["REFUSALS", "Refusals", "make_refusals", "refused_lengths", "zero_loss"]
 
 REFUSALS = (
     "I don't know.",
@@ -109,7 +109,7 @@ def refused_lengths(sizes: Sizes, texts: Sequence[str]) -> Lengths:
 
 def _answer(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     # behind a colon, so that no tokenizer takes the refusal for the beginning of a text
-    ids, mask = encode(tokenizer, ":", f" {text}")
+    ids, mask = encode_pair(tokenizer, ":", f" {text}")
     answer = tuple(token for token, target in zip(ids, mask, strict=True) if target)
     if not answer or tokenizer.unk_token_id in answer:
         raise DataError(
@@ -119,6 +119,6 @@ def _answer(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     return answer
 
 
-def nothing(model: torch.nn.Module) -> torch.Tensor:
+def zero_loss(model: torch.nn.Module) -> torch.Tensor:
     """Return a zero that has gradients, all zero: the loss of a micro-batch without prompts."""
     return next(p for p in model.parameters() if p.requires_grad).sum() * 0.0

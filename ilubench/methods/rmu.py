@@ -19,9 +19,10 @@ from ilubench.interfaces import (
     Sizes,
     UnlearnData,
 )
-from ilubench.methods.activations import check_layers, counted, hidden_state, layer_of
+from ilubench.methods.activations import check_layers, counted_tokens, find_layer, hidden_state
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
+from ilubench.models.forward import evaluate_only
 from ilubench.training import pad_id
 from ilubench.training.losses import activation_error
 
@@ -96,7 +97,7 @@ class RMU(ForgetRetain):
         Raises:
             SpecError: the model has no such layer.
         """
-        layer_of(model, self.layer, "layer")
+        find_layer(model, self.layer, "layer")
         generator = torch.Generator().manual_seed(seed_for(context.seed, "rmu"))
         length = self._mean_length(model, data.forget, context) if self.scale == "relative" else 1.0
         direction = torch.rand(model.config.hidden_size, generator=generator)
@@ -108,7 +109,7 @@ class RMU(ForgetRetain):
     ) -> torch.Tensor:
         """Return the micro-batch's part of the distance to c u."""
         hidden = hidden_state(model, batch, self.layer)
-        errors = activation_error(hidden, prepared.target, counted(batch, self.tokens))
+        errors = activation_error(hidden, prepared.target, counted_tokens(batch, self.tokens))
         return errors.sum() / batch.sequences
 
     def retain_term(
@@ -118,7 +119,10 @@ class RMU(ForgetRetain):
         with prepared.original.weights(model):
             before = hidden_state(model, batch, self.layer)
         hidden = hidden_state(model, batch, self.layer)
-        return activation_error(hidden, before, counted(batch, self.tokens)).sum() / batch.sequences
+        return (
+            activation_error(hidden, before, counted_tokens(batch, self.tokens)).sum()
+            / batch.sequences
+        )
 
     def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
         """Tell the passes of the forget term."""
@@ -145,15 +149,11 @@ class RMU(ForgetRetain):
     def _mean_length(self, model: "PreTrainedModel", dataset: Dataset, context: Context) -> float:
         total, tokens = 0.0, 0
         size = self.train.micro_batch or self.train.batch_size
-        training = model.training
-        model.eval()
-        with torch.no_grad():
-            for batch in collate(
-                dataset, range(len(dataset)), pad_id(context.tokenizer), micro=size
-            ):
+        everything = range(len(dataset))
+        with evaluate_only(model):
+            for batch in collate(dataset, everything, pad_id(context.tokenizer), micro=size):
                 moved = to_device(batch, context.device)
-                hidden = hidden_state(model, moved, self.layer)[counted(moved, self.tokens)]
+                hidden = hidden_state(model, moved, self.layer)[counted_tokens(moved, self.tokens)]
                 total += float(hidden.float().norm(dim=-1).sum())
                 tokens += len(hidden)
-        model.train(training)
         return total / tokens

@@ -9,7 +9,13 @@ from torch.nn import functional
 
 from ilubench.data.seeds import seed_for
 from ilubench.interfaces import Batch, Context, Depth, Pass, Sizes, UnlearnData
-from ilubench.methods.activations import Layers, check_layers, counted, hidden_states, layer_of
+from ilubench.methods.activations import (
+    Layers,
+    check_layers,
+    counted_tokens,
+    find_layer,
+    hidden_states,
+)
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
 from ilubench.training import trainable_only
@@ -88,7 +94,7 @@ class RR(ForgetRetain):
         """
         del data
         for layer in self.layers:
-            layer_of(model, layer, "layers")
+            find_layer(model, layer, "layers")
         original = Original(model, self.trainable)
         if self.jitter:
             self._shake(model, context.seed)
@@ -156,6 +162,6 @@ class RR(ForgetRetain):
 
     def _mean(self, values: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return the micro-batch's part of the mean of [layers, B, T]."""
-        chosen = counted(batch, self.tokens)
+        chosen = counted_tokens(batch, self.tokens)
         means = (values.mean(0) * chosen).sum(1) / chosen.sum(1)
         return means.sum() / batch.sequences

@@ -13,7 +13,7 @@ from ilubench.interfaces import (
     Sizes,
     StepBatch,
 )
-from ilubench.methods.gradients import scale_gradients, swapped, take_gradients
+from ilubench.methods.gradients import scale_gradients, swap_weights, take_gradients
 from ilubench.methods.terms import ForgetRetain
 from ilubench.methods.wrapping import Wrapper
 
@@ -75,7 +75,7 @@ class SAM(Wrapper):
         here = self._sharp(model, step, prepared)
         moved = self._moved(parameters)
         take_gradients(parameters)
-        with swapped(parameters, moved):
+        with swap_weights(parameters, moved):
             metrics = dict(self._sharp(model, step, prepared))
         metrics["sharpness"] = metrics["loss"] - here["loss"]
         if isinstance(self.base, ForgetRetain) and self.terms == "forget":

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ilubench.interfaces import Batch, Pass, Sizes
 from ilubench.methods.terms import ForgetRetain, summed_nll
-from ilubench.training.losses import simnpo
+from ilubench.training.losses import simnpo_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ class SimNPO(ForgetRetain):
         """Return the micro-batch's part of the forget term."""
         del prepared
         nll = summed_nll(model, batch) / batch.loss_mask.sum(1)
-        return simnpo(nll, self.beta, self.margin).sum() / batch.sequences
+        return simnpo_loss(nll, self.beta, self.margin).sum() / batch.sequences
 
     def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
         """Tell the passes of the forget term."""

@@ -27,15 +27,15 @@ from ilubench.interfaces import (
     Updates,
 )
 from ilubench.interfaces.discovery import PluginField
-from ilubench.methods.activations import counted, hidden_states
-from ilubench.methods.gradients import scale_gradients, swapped, take_gradients
+from ilubench.methods.activations import counted_tokens, hidden_states
+from ilubench.methods.gradients import scale_gradients, swap_weights, take_gradients
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.original import Original
-from ilubench.methods.phases import Batches, accumulated, first_work, run_first
+from ilubench.methods.phases import accumulate_gradients, first_work, run_first
 from ilubench.methods.terms import mean_nll
 from ilubench.models.forward import token_values
 from ilubench.specs import TrainSpec
-from ilubench.training import fine_tune, optimize, trainable_only
+from ilubench.training import Batches, fine_tune, optimize, trainable_only
 from ilubench.training.losses import activation_error
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class TAR(Method):
         metrics["tokens"] += sum(int(batch.attention_mask.sum()) for batch in (*forget, *retain))
         if self.gamma:
             losses = (self.gamma * self._retain(model, b, prepared.original) for b in retain)
-            value = accumulated(losses)
+            value = accumulate_gradients(losses)
             metrics["retain"] = value / self.gamma
             metrics["loss"] += value
         return metrics
@@ -215,12 +215,14 @@ class TAR(Method):
         tokens: list[float] = []
         loss = value = 0.0
         try:
-            with swapped(everything, copies), trainable_only(model, ()):
+            with swap_weights(everything, copies), trainable_only(model, ()):
                 for done in self._attack(model, step, prepared, tokens):
                     torch.clear_autocast_cache()  # its half-precision weights are the step's before
                     if done % (self.every or steps):
                         continue
-                    value = accumulated(self._tamper_loss(model, batch) for batch in forget)
+                    value = accumulate_gradients(
+                        self._tamper_loss(model, batch) for batch in forget
+                    )
                     factor = self.weight * math.exp(_DECAY * (done - steps))
                     loss += factor * value
                     scale_gradients(trained, factor, held)
@@ -274,7 +276,7 @@ class TAR(Method):
         layers = range(model.config.num_hidden_layers)
         with original.weights(model):
             before = hidden_states(model, batch, layers)
-        tokens = counted(batch, "content")
+        tokens = counted_tokens(batch, "content")
         pairs = zip(hidden_states(model, batch, layers), before, strict=True)
         errors = torch.stack([activation_error(now, old, tokens) for now, old in pairs]).mean(0)
         return mean_nll(model, batch) + self.hidden * errors.sum() / batch.sequences

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ilubench.errors import PluginError
 from ilubench.interfaces import Batch, Pass, Sizes, UnlearnBatch
-from ilubench.methods.phases import accumulated
+from ilubench.methods.phases import accumulate_gradients
 from ilubench.models.forward import token_values
 from ilubench.training import LossMethod
 from ilubench.training.losses import sequence_sums, token_nll
@@ -17,7 +17,7 @@ from ilubench.training.losses import sequence_sums, token_nll
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ForgetRetain", "mean_nll", "references", "summed_nll"]
+__all__ = ["ForgetRetain", "mean_nll", "pick_references", "summed_nll"]
 
 
 def mean_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
@@ -31,7 +31,7 @@ def summed_nll(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
     return sequence_sums(nll.values, nll.sequence, nll.count)
 
 
-def references(values: torch.Tensor, batch: Batch) -> torch.Tensor:
+def pick_references(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return what `sequence_nll` found for a batch's examples: float32 [B], on its device.
 
     Args:
@@ -101,7 +101,7 @@ class ForgetRetain(LossMethod):
         prepared: Any,  # noqa: ANN401
     ) -> float:
         """Add the forget term's gradients into ``.grad``; return its value."""
-        return accumulated(self.forget_term(model, batch, prepared) for batch in batches)
+        return accumulate_gradients(self.forget_term(model, batch, prepared) for batch in batches)
 
     def retain_backward(
         self,
@@ -111,4 +111,4 @@ class ForgetRetain(LossMethod):
     ) -> float:
         """Add the weighted retain term's gradients into ``.grad``; return its weighted value."""
         used = batches if self.gamma else ()
-        return accumulated(self.gamma * self.retain_term(model, b, prepared) for b in used)
+        return accumulate_gradients(self.gamma * self.retain_term(model, b, prepared) for b in used)

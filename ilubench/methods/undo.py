@@ -23,9 +23,9 @@ from ilubench.interfaces import (
 from ilubench.interfaces.discovery import PluginField
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
-from ilubench.methods.phases import Batches, accumulated, first_work, run_first
+from ilubench.methods.phases import accumulate_gradients, first_work, run_first
 from ilubench.specs import TrainSpec
-from ilubench.training import optimize, trainable_only
+from ilubench.training import Batches, optimize, trainable_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -104,7 +104,7 @@ class UNDO(Method):
             def gradients(step: int) -> Metrics:
                 parts = batches.step(step)
                 tokens = sum(int(part.attention_mask.sum()) for part in parts)
-                loss = accumulated(mean_divergence(model, part, teacher) for part in parts)
+                loss = accumulate_gradients(mean_divergence(model, part, teacher) for part in parts)
                 return {"loss": loss, "tokens": float(tokens)}
 
             total = self.train.total_steps(len(examples))

@@ -39,8 +39,8 @@ __all__ = [
     "load_config",
     "load_model",
     "load_tokenizer",
+    "model_origin",
     "needed_files",
-    "origin",
     "quiet",
     "save_changes",
     "save_model",
@@ -110,7 +110,7 @@ def tokenizer_sha256(folder: Path) -> str:
     return digest({path.name: file_sha256(path) for path in files if is_tokenizer_file(path.name)})
 
 
-def origin(source: ModelSource, folder: Path) -> dict[str, JsonValue]:
+def model_origin(source: ModelSource, folder: Path) -> dict[str, JsonValue]:
     """Return hub, revision and commit of a model that `find_folder` found; empty if of no hub."""
     if source.hub is None:
         return {}

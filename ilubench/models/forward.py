@@ -1,6 +1,7 @@
 """Models: made from a configuration, and run to the answer positions."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -22,9 +23,10 @@ __all__ = [
     "TokenValues",
     "answer_logits",
     "answer_states",
-    "architecture",
+    "architecture_name",
     "body_inputs",
-    "initialise",
+    "evaluate_only",
+    "initialise_model",
     "recipe_config",
     "state_logits",
     "token_values",
@@ -81,7 +83,7 @@ def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
         raise ModelError(f"recipe.config: {problem}") from error
 
 
-def architecture(config: "PretrainedConfig") -> str:
+def architecture_name(config: "PretrainedConfig") -> str:
     """Return the name of the class that a configuration's causal language model has."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -91,7 +93,9 @@ def architecture(config: "PretrainedConfig") -> str:
     return str(named[0])
 
 
-def initialise(config: Mapping[str, JsonValue], vocabulary: int, seed: int) -> "PreTrainedModel":
+def initialise_model(
+    config: Mapping[str, JsonValue], vocabulary: int, seed: int
+) -> "PreTrainedModel":
     """Return a model of a given configuration with seeded random weights, float32, on the CPU.
 
     Raises:
@@ -132,6 +136,18 @@ class Answers:
     count: int
 
 
+@contextlib.contextmanager
+def evaluate_only(model: "PreTrainedModel") -> Iterator[None]:
+    """Put the model into eval mode and record no gradients, for a while."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
 def _head_is_plain(model: "PreTrainedModel") -> bool:
     """Whether logits are head(last hidden state): looked at once a model.
 
@@ -157,17 +173,15 @@ def _probe_head(model: "PreTrainedModel") -> bool:
         given.append(inputs[0])
         return torch.linspace(-100.0, 100.0, logits.shape[-1]).to(logits).expand_as(logits)
 
-    training = model.training
     handle = head.register_forward_hook(known_logits)
     try:
-        with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        # no dropout: nothing random is drawn here
+        with evaluate_only(model), torch.autocast(model.device.type, enabled=False):
             ids = torch.tensor([[0, 1]], device=model.device)
-            model.eval()  # no dropout: nothing random is drawn here
             logits = model(input_ids=ids, use_cache=False).logits
             body = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
     finally:
         handle.remove()
-        model.train(training)
     if len(given) != 1 or given[0].shape != body.shape or not body.isfinite().all():
         return False
     expected = torch.linspace(-100.0, 100.0, logits.shape[-1]).to(logits).expand_as(logits)

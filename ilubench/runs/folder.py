@@ -21,7 +21,7 @@ from ilubench.errors import IlubenchError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.interfaces.discovery import create
-from ilubench.models.checkpoints import origin, tokenizer_sha256, weight_files
+from ilubench.models.checkpoints import model_origin, tokenizer_sha256, weight_files
 from ilubench.records.keys import digest, file_sha256, library_versions
 from ilubench.records.likeness import setting_differences
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
@@ -214,7 +214,7 @@ def _hub_origins(plan: Plan) -> dict[str, JsonValue]:
         ("tokenizer", target.tokenizer, bench.given_tokenizer),
     ):
         if source is not None and folder is not None and source.hub is not None:
-            found[f"suite.target.{part}"] = origin(source, folder)
+            found[f"suite.target.{part}"] = model_origin(source, folder)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ilubench.errors import ItemError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.scoring.engines.batching import check_prompts
-from ilubench.scoring.engines.text import cut, plain
+from ilubench.scoring.engines.text import cut_at_stop, decode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -87,7 +87,9 @@ class FakeEngine:
         for written in texts[: sampling.n]:
             encoded = self.tokenizer(written, add_special_tokens=False)["input_ids"]
             ids = tuple(encoded)[: sampling.max_tokens]
-            made.append(Generation(ids, cut(plain(self.tokenizer, ids), sampling.stop)))
+            made.append(
+                Generation(ids, cut_at_stop(decode_text(self.tokenizer, ids), sampling.stop))
+            )
         return made
 
     def logprobs(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[TokenLogprobs]:
@@ -103,7 +105,7 @@ class FakeEngine:
         for position, (context, rest) in enumerate(pairs):
             if not rest:
                 raise ItemError(position, "the continuation is empty")
-            texts = (self._read("logprobs", context), plain(self.tokenizer, rest))
+            texts = (self._read("logprobs", context), decode_text(self.tokenizer, rest))
             total = _ask(position, "likelihood", self._likelihood, *texts)
             share = total / len(rest)
             found.append(TokenLogprobs((share,) * len(rest), (share > _CERTAIN,) * len(rest)))
@@ -116,7 +118,7 @@ class FakeEngine:
             ItemError: a prompt does not fit, or the script has no answer to it.
         """
         self._check(prompts)
-        names = [plain(self.tokenizer, [option]) for option in options]
+        names = [decode_text(self.tokenizer, [option]) for option in options]
         found = []
         for position, prompt in enumerate(prompts):
             text = self._read("choices", prompt)
@@ -129,7 +131,7 @@ class FakeEngine:
         )
 
     def _read(self, call: str, prompt: Ids) -> str:
-        text = plain(self.tokenizer, prompt)
+        text = decode_text(self.tokenizer, prompt)
         self.asked.append((call, text))
         return text
 

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from transformers import PreTrainedModel
 
-from ilubench.data.batches import collate, encode
+from ilubench.data.batches import collate, encode_pair
 from ilubench.interfaces import Dataset, Example, UnlearnData
 from ilubench.models.forward import token_values
 from ilubench.specs import TrainSpec
@@ -31,7 +31,9 @@ def _about(verb: str, shift: int, *, prompts: bool) -> list[Example]:
     for number, person in enumerate(_PEOPLE):
         thing = _THINGS[(number * 3 + shift) % len(_THINGS)]
         text = (f"What does {person} {verb}?", f" {thing}.")
-        ids, mask = encode(tokenizer, *(text if prompts else ("", f"{person}s {verb} {thing}.")))
+        ids, mask = encode_pair(
+            tokenizer, *(text if prompts else ("", f"{person}s {verb} {thing}."))
+        )
         found.append(Example(f"{verb}/{person}", tuple(ids), tuple(mask)))
     return found
 

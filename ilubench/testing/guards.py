@@ -10,7 +10,7 @@ import torch
 from ilubench.errors import DataError, did_you_mean
 from ilubench.interfaces import Dataset
 
-__all__ = ["DeclaredOnly", "no_network", "one_thread", "traces"]
+__all__ = ["DeclaredOnly", "no_network", "one_thread", "read_traces"]
 
 
 class DeclaredOnly(Mapping[str, Dataset]):
@@ -106,7 +106,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def traces(model: torch.nn.Module) -> dict[str, object]:
+def read_traces(model: torch.nn.Module) -> dict[str, object]:
     """Return what a job must leave as it found it, besides the weights.
 
     Gradients wanted of which parameters, gradients held, hooks, buffers, mode, and torch's

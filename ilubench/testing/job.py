@@ -28,11 +28,6 @@ class MemoryState:
         self.phases: dict[str, tuple[dict[str, torch.Tensor], dict[str, JsonValue]]] = {}
         self.saves = 0
 
-    @property
-    def saved(self) -> "tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None":
-        """The state of the phase `train`, or None."""
-        return self.phases.get("train")
-
     def save(
         self, phase: str, tensors: "Mapping[str, torch.Tensor]", meta: Mapping[str, JsonValue]
     ) -> None:

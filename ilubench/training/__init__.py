@@ -7,6 +7,7 @@ resumes from its saved state ends with the same bits as one that was never kille
 from ilubench.specs.memory import memory_per_parameter
 from ilubench.training.fine_tuning import fine_tune, pretrain, sequence_nll
 from ilubench.training.loop import (
+    Batches,
     learning_rate,
     micro_batches,
     optimize,
@@ -17,6 +18,7 @@ from ilubench.training.loop import (
 from ilubench.training.loss_method import LossMethod
 
 __all__ = [
+    "Batches",
     "LossMethod",
     "fine_tune",
     "learning_rate",

@@ -14,7 +14,7 @@ from ilubench.errors import SpecError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["LARGE", "checkpointed", "wants_checkpoints"]
+__all__ = ["LARGE", "checkpoint_layers", "wants_checkpoints"]
 
 LARGE = 1e9
 """Weights from which on layers are computed again unless `memory.checkpointing` says otherwise."""
@@ -70,7 +70,7 @@ def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[No
 
 
 @contextlib.contextmanager
-def checkpointed(model: "PreTrainedModel", *, on: bool) -> Iterator[None]:
+def checkpoint_layers(model: "PreTrainedModel", *, on: bool) -> Iterator[None]:
     """Compute the model's layers again on the way back, as long as the context lasts.
 
     Not transformers' own switch: hooks on a layer stay outside of what runs twice, so that what

@@ -9,10 +9,10 @@ from ilubench.data.batches import Blocks, Stream, to_device
 from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
-from ilubench.models.forward import token_values
+from ilubench.models.forward import evaluate_only, token_values
 from ilubench.specs import PackSpec, RecipeSpec, TrainSpec
-from ilubench.training.fitting import fitted
-from ilubench.training.loop import micro_batches, optimize, precision
+from ilubench.training.fitting import fit_in_memory
+from ilubench.training.loop import micro_batches, optimize, use_precision
 from ilubench.training.losses import sequence_sums, token_nll
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def sequence_nll(
 
     Returns:
         float32 [n] on the CPU, in the data set's order; NaN where it was not computed: take the
-        values from it by `ilubench.methods.terms.references`, which refuses these.
+        values from it by `ilubench.methods.terms.pick_references`, which refuses these.
 
     Raises:
         DivergedError: a likelihood is not finite; names the example.
@@ -124,7 +124,7 @@ def sequence_nll(
     def scored() -> torch.Tensor:
         found = torch.full((len(dataset),), torch.nan)
         cut = spec.model_copy(update={"micro_batch": size})
-        with torch.no_grad(), precision(spec, context):
+        with use_precision(spec, context):
             for batch in micro_batches(dataset, chosen, cut, context):
                 nll = token_values(model, to_device(batch, context.device), token_nll)
                 sums = sequence_sums(nll.values, nll.sequence, nll.count)
@@ -133,12 +133,8 @@ def sequence_nll(
                 found[batch.index] = sums.cpu()
         return found
 
-    training = model.training
-    model.eval()
-    try:
-        found = fitted(scored, context, "an example's likelihood")
-    finally:
-        model.train(training)
+    with evaluate_only(model):
+        found = fit_in_memory(scored, context, "an example's likelihood")
     places = torch.tensor(list(chosen), dtype=torch.long)
     wrong = places[~found[places].isfinite()]
     if len(wrong):

@@ -10,12 +10,12 @@ from ilubench.errors import JobError
 from ilubench.interfaces import Context
 from ilubench.specs import MemorySpec
 
-__all__ = ["fitted", "too_little_memory"]
+__all__ = ["fit_in_memory", "too_little_memory"]
 
 T = TypeVar("T")
 
 
-def fitted(
+def fit_in_memory(
     work: Callable[[], T], context: Context, what: str, again: Callable[[], None] | None = None
 ) -> T:
     """Return what the work returns; what does not fit into memory is done in smaller parts.

@@ -6,32 +6,34 @@ import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from pydantic import JsonValue
 
-from ilubench.data.batches import collate
+from ilubench.data.batches import Stream, collate, to_device
 from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError, SpecError, did_you_mean
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
 from ilubench.specs import TrainSpec
-from ilubench.training.checkpointing import checkpointed, wants_checkpoints
-from ilubench.training.fitting import fitted, too_little_memory
+from ilubench.training.checkpointing import checkpoint_layers, wants_checkpoints
+from ilubench.training.fitting import fit_in_memory, too_little_memory
 from ilubench.training.optimizer import LeanAdamW, make_optimizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "Batches",
     "learning_rate",
     "micro_batches",
     "optimize",
     "pad_id",
-    "precision",
     "seed_everything",
     "trainable_only",
+    "use_precision",
 ]
 
 
@@ -98,6 +100,38 @@ def micro_batches(
     """
     micro = context.room.micro(spec.micro_batch, len(chosen))
     return collate(dataset, chosen, pad_id(context.tokenizer), micro=micro)
+
+
+class Batches:
+    """The global batch of each step of a loop, in micro-batches on the device.
+
+    Args:
+        dataset: the examples.
+        name: of the order; two data sets of one loop have two.
+        spec: its micro-batch is used.
+        context: seed, device, tokenizer.
+        size: examples a step; by default the spec's batch size.
+    """
+
+    def __init__(
+        self, dataset: Dataset, name: str, spec: TrainSpec, context: Context, size: int = 0
+    ) -> None:
+        """Raises DataError when the data set is empty."""
+        self._dataset, self._spec, self._context = dataset, spec, context
+        self._size = size or spec.batch_size
+        self._stream = Stream(len(dataset), context.seed, name)
+
+    def step(self, step: int, progress: float = 0.0) -> list[Batch]:
+        """Return the micro-batches of step ``step`` (from 0); they depend on (seed, step) alone.
+
+        Args:
+            step: its number.
+            progress: share of the training that lies before it, told to each batch.
+        """
+        chosen = self._stream.step(step, self._size)
+        made = micro_batches(self._dataset, chosen, self._spec, self._context)
+        device = self._context.device
+        return [to_device(replace(batch, progress=progress), device) for batch in made]
 
 
 class _Loop:
@@ -185,7 +219,7 @@ def _clip(parameters: Sequence[torch.nn.Parameter], bound: float) -> float:
     return float(norm)
 
 
-def precision(spec: TrainSpec, context: Context) -> torch.autocast:
+def use_precision(spec: TrainSpec, context: Context) -> torch.autocast:
     """Return the context in which forward passes have the precision that is asked for."""
     device = torch.device(context.device).type
     return torch.autocast(device, torch.bfloat16, enabled=spec.precision == "bfloat16")
@@ -223,7 +257,7 @@ def optimize(
         SpecError: the memory settings do not go with the model.
     """
     on = wants_checkpoints(model, context.memory.checkpointing)
-    with checkpointed(model, on=on):
+    with checkpoint_layers(model, on=on):
         yield from _steps(model, _Loop(model, spec, total, context), step_gradients, stops)
 
 
@@ -244,14 +278,14 @@ def _steps(
 
         def gradients(step: int = step) -> Metrics:
             seed_everything(seed_for(context.seed, "step", str(step)))
-            with precision(loop.spec, context):
+            with use_precision(loop.spec, context):
                 return step_gradients(step)
 
         def again() -> None:
             model.zero_grad(set_to_none=True)
             model.train()
 
-        metrics = fitted(gradients, context, f"step {step + 1}", again)
+        metrics = fit_in_memory(gradients, context, f"step {step + 1}", again)
         try:
             metrics = loop.update(step, metrics)
         except torch.OutOfMemoryError:

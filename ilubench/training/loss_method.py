@@ -2,16 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ilubench.data.batches import Stream, to_device
+from ilubench.data.batches import Stream
 from ilubench.interfaces import (
-    Batch,
     Context,
-    Dataset,
     Drawn,
     Effort,
     Lengths,
@@ -25,19 +23,12 @@ from ilubench.interfaces import (
     Updates,
 )
 from ilubench.specs import TrainSpec
-from ilubench.training.loop import micro_batches, optimize, trainable_only
+from ilubench.training.loop import Batches, optimize, trainable_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["LossMethod"]
-
-
-@dataclass(frozen=True)
-class _Streams:
-    forget: Stream
-    retain: Stream
-    environments: Mapping[str, Stream]
 
 
 class LossMethod(Method):
@@ -121,14 +112,26 @@ class LossMethod(Method):
         known = replace(data, forget_seen=self.forget_seen(data, context))
         prepared = self.prepare(model, known, context)
         with trainable_only(model, self.trainable):
-            streams = self._streams(data, context)
+            forget = Batches(data.forget, "forget", self.train, context)
+            retain = Batches(data.retain, "retain", self.train, context)
+            environments = {
+                name: Batches(
+                    data.environments[name], f"environment {name}", self.train, context, count
+                )
+                for name, count in self.environment_batches().items()
+            }
+            total = self.train.total_steps(len(data.forget))
 
             def gradients(step: int) -> Metrics:
-                batch = self._batch(step, streams, data, context)
+                done = step / total
+                pairs = zip(forget.step(step, done), retain.step(step, done), strict=True)
+                batch = StepBatch(
+                    [UnlearnBatch(*pair) for pair in pairs],
+                    {name: own.step(step, done) for name, own in environments.items()},
+                )
                 metrics = self.backward(model, batch, prepared)
                 return {**metrics, "tokens": float(_tokens(batch))}
 
-            total = self.train.total_steps(len(data.forget))
             for _ in optimize(model, self.train, total, gradients, context):
                 pass
         return model
@@ -147,36 +150,6 @@ class LossMethod(Method):
         total = self.train.total_steps(examples)
         stream = Stream(examples, seed, "forget")
         return frozenset(stream.step(0, total * self.train.batch_size))
-
-    def _streams(self, data: UnlearnData, context: Context) -> _Streams:
-        seed = context.seed
-        return _Streams(
-            Stream(len(data.forget), seed, "forget"),
-            Stream(len(data.retain), seed, "retain"),
-            {
-                name: Stream(len(data.environments[name]), seed, f"environment {name}")
-                for name in self.environment_batches()
-            },
-        )
-
-    def _batch(
-        self, step: int, streams: _Streams, data: UnlearnData, context: Context
-    ) -> StepBatch:
-        spec = self.train
-        progress = step / spec.total_steps(len(data.forget))
-
-        def batches(dataset: Dataset, stream: Stream, count: int) -> list[Batch]:
-            made = micro_batches(dataset, stream.step(step, count), spec, context)
-            return [to_device(replace(batch, progress=progress), context.device) for batch in made]
-
-        forget = batches(data.forget, streams.forget, spec.batch_size)
-        retain = batches(data.retain, streams.retain, spec.batch_size)
-        environments = {
-            name: batches(data.environments[name], streams.environments[name], count)
-            for name, count in self.environment_batches().items()
-        }
-        micro = [UnlearnBatch(f, r) for f, r in zip(forget, retain, strict=True)]
-        return StepBatch(micro, environments)
 
 
 def _tokens(step: StepBatch) -> int:

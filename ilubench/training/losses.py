@@ -11,12 +11,12 @@ from torch.nn import functional
 
 __all__ = [
     "activation_error",
-    "dpo",
+    "dpo_loss",
     "invariance_gradient",
     "kl_divergence",
-    "npo",
+    "npo_loss",
     "sequence_sums",
-    "simnpo",
+    "simnpo_loss",
     "token_nll",
 ]
 
@@ -48,7 +48,7 @@ def sequence_sums(values: torch.Tensor, sequence: torch.Tensor, count: int) -> t
     return values.new_zeros(count).index_add(0, sequence, values)
 
 
-def npo(nll: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+def npo_loss(nll: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
     """Negative preference optimisation, per sequence.
 
     -(2 / beta) log sigmoid(beta (NLL - NLL_ref)); Zhang et al. 2024, arXiv 2404.05868, eq. 3.
@@ -64,7 +64,7 @@ def npo(nll: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor
     return -(2.0 / beta) * functional.logsigmoid(beta * (nll - reference))
 
 
-def simnpo(nll: torch.Tensor, beta: float, margin: float) -> torch.Tensor:
+def simnpo_loss(nll: torch.Tensor, beta: float, margin: float) -> torch.Tensor:
     """Simple negative preference optimisation, per sequence; no reference model.
 
     -(2 / beta) log sigmoid(beta NLL / |y| - margin); Fan et al. 2024, arXiv 2410.07163.
@@ -80,7 +80,7 @@ def simnpo(nll: torch.Tensor, beta: float, margin: float) -> torch.Tensor:
     return -(2.0 / beta) * functional.logsigmoid(beta * nll - margin)
 
 
-def dpo(better: torch.Tensor, worse: torch.Tensor, beta: float) -> torch.Tensor:
+def dpo_loss(better: torch.Tensor, worse: torch.Tensor, beta: float) -> torch.Tensor:
     """Direct preference optimisation, per pair of answers.
 
     -(2 / beta) log sigmoid(beta (worse - better)); Rafailov et al. 2023, arXiv 2305.18290, eq. 7,

@@ -9,7 +9,7 @@ from torch.nn import functional
 from ilubench.specs.memory import BLOCK
 from ilubench.training.rounding import stochastic_bfloat16, to_float8, to_float8_root
 
-__all__ = ["MOMENTS", "Moments", "State"]
+__all__ = ["MOMENTS", "State"]
 
 State: TypeAlias = dict[str, torch.Tensor]
 """What an optimizer keeps of one parameter, flat."""
@@ -33,34 +33,28 @@ class Moments(Protocol):
         """Keep both moments of a piece."""
 
 
-class _Float32:
+class _Plain:
+    """Both moments as they are, in one type."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
     def fresh(self, count: int, zeros: Zeros) -> State:
-        return {name: zeros(count, torch.float32) for name in ("exp_avg", "exp_avg_sq")}
+        return {name: zeros(count, self._dtype) for name in ("exp_avg", "exp_avg_sq")}
 
     def read(self, state: State, cut: slice, device: torch.device) -> Pair:
-        first, second = state["exp_avg"][cut], state["exp_avg_sq"][cut]
-        return first.to(device, non_blocking=True), second.to(device, non_blocking=True)
-
-    def write(self, state: State, cut: slice, moments: Pair, noise: torch.Generator) -> None:  # noqa: ARG002
-        for name, value in zip(("exp_avg", "exp_avg_sq"), moments, strict=True):
-            if state[name][cut].data_ptr() != value.data_ptr():
-                state[name][cut].copy_(value, non_blocking=True)
-
-
-class _BFloat16:
-    def fresh(self, count: int, zeros: Zeros) -> State:
-        return {name: zeros(count, torch.bfloat16) for name in ("exp_avg", "exp_avg_sq")}
-
-    def read(self, state: State, cut: slice, device: torch.device) -> Pair:
-        first, second = state["exp_avg"][cut], state["exp_avg_sq"][cut]
-        return (
-            first.to(device, non_blocking=True).float(),
-            second.to(device, non_blocking=True).float(),
+        first, second = (
+            state[name][cut].to(device, non_blocking=True).float()
+            for name in ("exp_avg", "exp_avg_sq")
         )
+        return first, second
 
     def write(self, state: State, cut: slice, moments: Pair, noise: torch.Generator) -> None:
         for name, value in zip(("exp_avg", "exp_avg_sq"), moments, strict=True):
-            state[name][cut].copy_(stochastic_bfloat16(value, noise), non_blocking=True)
+            kept = state[name][cut]
+            rounded = stochastic_bfloat16(value, noise) if kept.dtype != value.dtype else value
+            if kept.data_ptr() != rounded.data_ptr():
+                kept.copy_(rounded, non_blocking=True)
 
 
 class _Float8:
@@ -102,8 +96,8 @@ def _blocks(values: torch.Tensor) -> torch.Tensor:
 
 
 MOMENTS: dict[Literal["float32", "bfloat16", "float8"], Moments] = {
-    "float32": _Float32(),
-    "bfloat16": _BFloat16(),
+    "float32": _Plain(torch.float32),
+    "bfloat16": _Plain(torch.bfloat16),
     "float8": _Float8(),
 }
 """By their name in `MemorySpec`."""

@@ -30,9 +30,9 @@ from pydantic import JsonValue
 
 from ilubench.data.batches import collate, to_device
 from ilubench.interfaces import Batch, Example
-from ilubench.models.forward import body_inputs, initialise, token_values
+from ilubench.models.forward import body_inputs, initialise_model, token_values
 from ilubench.runs.stages.cost import StepLog
-from ilubench.training.losses import invariance_gradient, npo, sequence_sums, token_nll
+from ilubench.training.losses import invariance_gradient, npo_loss, sequence_sums, token_nll
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,7 +52,7 @@ def make(vocabulary: int, hidden: int, layers: int = 1) -> "PreTrainedModel":
         "max_position_embeddings": LENGTH,
         "tie_word_embeddings": False,
     }
-    model = initialise(config, vocabulary, 0)
+    model = initialise_model(config, vocabulary, 0)
     module: torch.nn.Module = model
     module.to(DEVICE)
     return model
@@ -78,7 +78,7 @@ def nll(model: "PreTrainedModel", batch: Batch, chunk: int) -> torch.Tensor:
 def forget(model: "PreTrainedModel", batch: Batch, chunk: int) -> torch.Tensor:
     found = token_values(model, batch, token_nll, chunk=chunk)
     sums = sequence_sums(found.values, found.sequence, found.count)
-    return npo(sums, sums.detach(), 0.1).sum() / batch.sequences
+    return npo_loss(sums, sums.detach(), 0.1).sum() / batch.sequences
 
 
 def irm(model: "PreTrainedModel", batch: Batch, chunk: int) -> torch.Tensor:

@@ -27,7 +27,7 @@ from ilubench.experiments.experiment import resolve
 from ilubench.experiments.method_settings import method_settings
 from ilubench.interfaces import Context, Example, Metrics, UnlearnData
 from ilubench.interfaces.discovery import create
-from ilubench.models.forward import initialise
+from ilubench.models.forward import initialise_model
 from ilubench.runs.plan import make_plan
 from ilubench.runs.stages.cost import Passes
 from ilubench.runs.stages.workbench import Workbench
@@ -204,7 +204,7 @@ def wide(like: Case) -> Case:
     )
 
     def make() -> "PreTrainedModel":
-        model = initialise(cast("dict[str, JsonValue]", config), vocabulary, 0)
+        model = initialise_model(cast("dict[str, JsonValue]", config), vocabulary, 0)
         module: torch.nn.Module = model
         module.to(like.device)
         return model

@@ -14,7 +14,7 @@ import yaml
 
 from ilubench.interfaces import Row
 from ilubench.models.checkpoints import quiet
-from ilubench.models.forward import initialise
+from ilubench.models.forward import initialise_model
 from ilubench.models.tokenizers import build_tokenizer
 from ilubench.scoring.engines.batching import common_prefix
 
@@ -122,7 +122,7 @@ def make_checkpoint(workload: Workload, number: int) -> "PreTrainedModel":
     """Return the live model; its folder is what the fresh backends load."""
     tokenizer = workload.tokenizer
     special = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("bos", "eos", "pad")}
-    model = initialise(LLAMA | special, len(tokenizer), number)
+    model = initialise_model(LLAMA | special, len(tokenizer), number)
     model.train(mode=False)
     folder = checkpoint_folder(workload, number)
     with quiet():

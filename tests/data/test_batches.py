@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from ilubench.data.batches import Blocks, Stream, collate, encode, examples, to_device
+from ilubench.data.batches import Blocks, Stream, collate, encode_pair, to_device, tokenize_roles
 from ilubench.data.rows import Tables
 from ilubench.errors import DataError
 from ilubench.interfaces import Example
@@ -22,7 +22,7 @@ from ilubench.specs import DataSource
 
 
 def targets(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> list[str]:
-    ids, mask = encode(tokenizer, prompt, completion)
+    ids, mask = encode_pair(tokenizer, prompt, completion)
     assert len(ids) == len(mask)
     return [str(tokenizer.decode([i])) for i, target in zip(ids, mask, strict=True) if target]
 
@@ -40,7 +40,7 @@ def targets(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) ->
 def test_the_loss_is_on_the_completion_and_the_end(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
 ) -> None:
-    ids, mask = encode(tokenizer, prompt, completion)
+    ids, mask = encode_pair(tokenizer, prompt, completion)
     learned = [i for i, target in zip(ids, mask, strict=True) if target]
     given = [i for i, target in zip(ids, mask, strict=True) if not target]
     assert learned[-1] == tokenizer.eos_token_id
@@ -60,7 +60,7 @@ def test_a_token_merged_across_the_boundary_is_the_completions(
 def test_without_a_prompt_all_but_the_first_token_are_targets(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    ids, mask = encode(tokenizer, "", SENTENCES[0])
+    ids, mask = encode_pair(tokenizer, "", SENTENCES[0])
     assert mask == [False] + [True] * (len(ids) - 1)
 
 
@@ -71,7 +71,7 @@ def test_a_begin_token_is_no_target_and_the_end_is_there_once(*, end: bool) -> N
         single="<s> $A </s>" if end else "<s> $A", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
     for prompt in ("", "Question:"):
-        ids, mask = encode(tokenizer, prompt, " three apples")
+        ids, mask = encode_pair(tokenizer, prompt, " three apples")
         assert ids[0] == 1
         assert not mask[0]
         assert ids.count(2) == 1
@@ -84,7 +84,7 @@ def test_a_begin_token_is_no_target_and_the_end_is_there_once(*, end: bool) -> N
 @given(st.text(max_size=30), st.text(min_size=1, max_size=30))
 def test_any_text_is_split_somewhere_at_the_boundary(prompt: str, completion: str) -> None:
     tokenizer = make_tokenizer()
-    ids, mask = encode(tokenizer, prompt, completion)
+    ids, mask = encode_pair(tokenizer, prompt, completion)
     assert ids[:-1] == tokenizer(prompt + completion)["input_ids"]
     assert mask[-1]
     first = mask.index(True)
@@ -102,18 +102,12 @@ def build(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> Callable[..., l
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         source = DataSource.model_validate({"path": str(path), **fields})
         tables = Tables({"role": source}, {}, lambda _spec: pytest.fail("no generator"))
-        return examples(tables, ["role"], tokenizer, length)
+        return tokenize_roles(tables, ["role"], tokenizer, length)
 
     return make
 
 
 Build = Callable[..., list[Example]]
-
-
-def test_examples_are_named_by_role_item_and_part(build: Build) -> None:
-    found = build([{"id": "x", "q": "the river", "a": " runs"}], prompt="{q}", completion="{a}")
-    assert [example.id for example in found] == ["role/x/0"]
-    assert sum(found[0].loss_mask) >= 2
 
 
 def test_overlong_items_are_errors_unless_the_role_says_what_to_do(build: Build) -> None:
@@ -154,7 +148,7 @@ def test_an_item_with_nothing_to_learn_is_an_error(build: Build) -> None:
 def test_no_roles_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:
     tables = Tables({}, {}, lambda _spec: pytest.fail("no generator"))
     with pytest.raises(DataError, match="no training items in no role"):
-        examples(tables, [], tokenizer, 10)
+        tokenize_roles(tables, [], tokenizer, 10)
 
 
 # ------------------------------------------------------------------------------- streams

@@ -18,7 +18,7 @@ from ilubench import errors
 from ilubench.data.rows import Tables, hub_repository, read_hub
 from ilubench.errors import AccessError, DataError, ModelError
 from ilubench.interfaces import Generator, Row
-from ilubench.models.checkpoints import find_folder, find_tokenizer, origin, tokenizer_sha256
+from ilubench.models.checkpoints import find_folder, find_tokenizer, model_origin, tokenizer_sha256
 from ilubench.specs import DataSource, GeneratorSpec, ModelSource
 
 ROWS: list[Row] = [{"text": f"row {number}", "n": number} for number in range(6)]
@@ -442,8 +442,8 @@ def test_a_models_needed_files_are_fetched_and_its_commit_is_known(
     found = {path.name for path in folder.iterdir()}
     assert found == set(PARTS) - {"consolidated.safetensors", "pytorch_model.bin"}
     commit = hub.repos["model", "org/model"].head
-    assert origin(asked, folder) == {"hub": "org/model", "revision": "main", "commit": commit}
-    assert origin(ModelSource(path="x"), Path("x")) == {}
+    assert model_origin(asked, folder) == {"hub": "org/model", "revision": "main", "commit": commit}
+    assert model_origin(ModelSource(path="x"), Path("x")) == {}
     go_offline(monkeypatch)
     assert find_folder(asked) == folder
     (folder / "b.safetensors").unlink()
@@ -509,7 +509,7 @@ def test_of_a_tokenizer_no_weights_are_fetched(hub: Hub, monkeypatch: pytest.Mon
     asked = model(hub, WORDS)
     folder = find_tokenizer(asked)
     assert {path.name for path in folder.iterdir()} == OF_WORDS
-    assert origin(asked, folder)["commit"] == hub.repos["model", "org/model"].head
+    assert model_origin(asked, folder)["commit"] == hub.repos["model", "org/model"].head
     before = tokenizer_sha256(folder)
     (folder / "model.safetensors").write_bytes(b"1")  # as if the model were fetched, too
     (folder / "generation_config.json").write_bytes(b"{}")

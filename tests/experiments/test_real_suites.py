@@ -15,7 +15,7 @@ from runs import Outcome, command
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ilubench.data.batches import examples
+from ilubench.data.batches import tokenize_roles
 from ilubench.experiments.experiment import resolve
 from ilubench.experiments.training_text import check_form
 from ilubench.interfaces import Row
@@ -446,7 +446,7 @@ def test_real_rows(name: str, folder: str, asked: str, count: int) -> None:
     words.append(f"data.{name}.eval={REAL / folder / asked}.jsonl")
     experiment = resolve(parse(["suite=wmdp-bio", "method=none", f"attacks={name}", *words]))
     check_form(experiment, experiment.attacks[0])
-    found = examples(experiment.tables, (f"{name}.train",), make_tokenizer(), 4096)
+    found = tokenize_roles(experiment.tables, (f"{name}.train",), make_tokenizer(), 4096)
     assert len(found) == count
     assert len({example.input_ids for example in found}) > 0.95 * count
     assert all(any(e.loss_mask) and not all(e.loss_mask[1:]) for e in found)

@@ -20,7 +20,13 @@ from ilubench.specs import PluginRef
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TRAIN = {"lr": 1e-3, "steps": 5, "batch_size": 4, "micro_batch": 2, "warmup_steps": 2}
+TRAIN: dict[str, JsonValue] = {
+    "lr": 1e-3,
+    "steps": 5,
+    "batch_size": 4,
+    "micro_batch": 2,
+    "warmup_steps": 2,
+}
 VOCABULARY = 300
 ILU: dict[str, JsonValue] = {
     "base": {"use": "npo", "settings": {"train": {**TRAIN}}},
@@ -29,133 +35,104 @@ ILU: dict[str, JsonValue] = {
     "environment_batch": 3,
 }
 
-GOLDEN: dict[str, tuple[PluginRef, int, tuple[float, ...]]] = {
-    "npo": (
-        PluginRef(use="npo", settings={"train": TRAIN}),
-        1,
-        (19.7966166, 20.0212584, 14.5182605, 10.5483708, 11.5801783),
-    ),
+GOLDEN: dict[str, tuple[str, dict[str, JsonValue], tuple[float, ...]]] = {
+    "npo": ("npo", {"train": TRAIN}, (19.7966166, 20.0212584, 14.5182605, 10.5483708, 11.5801783)),
     "npo, mean": (
-        PluginRef(use="npo", settings={"train": TRAIN, "reduction": "mean"}),
-        1,
+        "npo",
+        {"train": TRAIN, "reduction": "mean"},
         (19.7966166, 19.8616438, 18.1965857, 18.0739393, 15.7459650),
     ),
-    "ilu": (
-        PluginRef(
-            use="ilu",
-            settings=ILU,
-        ),
-        1,
-        (21.2696774, 20.6534390, 15.3339979, 11.8057866, 11.7848405),
-    ),
+    "ilu": ("ilu", ILU, (21.2696774, 20.6534390, 15.3339979, 11.8057866, 11.7848405)),
     "ilu, cross_entropy": (
-        PluginRef(
-            use="ilu",
-            settings={**ILU, "penalty": "cross_entropy"},
-        ),
-        1,
+        "ilu",
+        {**ILU, "penalty": "cross_entropy"},
         (26.1906434, 26.0325242, 20.5038351, 16.8980311, 17.1563720),
     ),
     "npo, batch_mean, kl": (
-        PluginRef(use="npo", settings={"train": TRAIN, "reduction": "batch_mean", "retain": "kl"}),
-        1,
+        "npo",
+        {"train": TRAIN, "reduction": "batch_mean", "retain": "kl"},
         (13.8629432, 13.8602151, 12.9625158, 12.3030625, 11.6251176),
     ),
     "ilu, elementwise": (
-        PluginRef(use="ilu", settings={**ILU, "predictor": "elementwise"}),
-        1,
+        "ilu",
+        {**ILU, "predictor": "elementwise"},
         (19.8576330, 20.0583726, 14.5822619, 10.6069245, 11.6305020),
     ),
     "ilu, params, split": (
-        PluginRef(use="ilu", settings={**ILU, "predictor": "params", "estimator": "split"}),
-        1,
+        "ilu",
+        {**ILU, "predictor": "params", "estimator": "split"},
         (21.9317767, 20.7404350, 18.8401924, 19.3462005, 13.9305482),
     ),
     "ilu, grad_norm": (
-        PluginRef(use="ilu", settings={**ILU, "penalty": "grad_norm", "weight": 0.01}),
-        1,
+        "ilu",
+        {**ILU, "penalty": "grad_norm", "weight": 0.01},
         (21.2344879, 21.7566642, 16.2268954, 12.7781279, 12.6902033),
     ),
     "graddiff": (
-        PluginRef(use="graddiff", settings={"train": TRAIN}),
-        1,
+        "graddiff",
+        {"train": TRAIN},
         (0.0381701, -0.1917022, -1.5772600, -2.3172541, -3.6455321),
     ),
     "simnpo": (
-        PluginRef(use="simnpo", settings={"train": TRAIN}),
-        1,
+        "simnpo",
+        {"train": TRAIN},
         (14.8119535, 14.5826602, 13.3252726, 13.0405436, 11.4002261),
     ),
     "rmu": (
-        PluginRef(use="rmu", settings={"train": TRAIN, "layer": 1}),
-        1,
+        "rmu",
+        {"train": TRAIN, "layer": 1},
         (2.0612558, 2.0828218, 2.2836736, 6.4488056, 6.5000043),
     ),
     "rmu, relative": (
-        PluginRef(use="rmu", settings={"train": TRAIN, "layer": 1, "scale": "relative"}),
-        1,
+        "rmu",
+        {"train": TRAIN, "layer": 1, "scale": "relative"},
         (67.0241966, 66.4183006, 66.1460838, 68.5534554, 70.2714424),
     ),
     "rr": (
-        PluginRef(use="rr", settings={"train": TRAIN, "layers": [0, 1]}),
-        1,
+        "rr",
+        {"train": TRAIN, "layers": [0, 1]},
         (9.9963059, 9.4574547, 10.3816480, 17.2623720, 20.1558126),
     ),
     "lat": (
-        PluginRef(
-            use="lat",
-            settings={
-                "base": {"use": "npo", "settings": {"train": {**TRAIN}}},
-                "layers": [0],
-                "inner_steps": 3,
-            },
-        ),
-        1,
+        "lat",
+        {"base": {"use": "npo", "settings": {"train": TRAIN}}, "layers": [0], "inner_steps": 3},
         (38.5950203, 37.6268520, 29.1580629, 22.8295679, 18.3214846),
     ),
     "dpo": (
-        PluginRef(use="dpo", settings={"train": TRAIN, "refusals": ["x y z"]}),
-        1,
+        "dpo",
+        {"train": TRAIN, "refusals": ["x y z"]},
         (12.8651452, 12.3190131, 8.8776805, 7.1682336, 6.3675346),
     ),
     "idk": (
-        PluginRef(use="idk", settings={"train": TRAIN, "refusals": ["x y z"]}),
-        1,
+        "idk",
+        {"train": TRAIN, "refusals": ["x y z"]},
         (9.2448959, 9.0532634, 7.4000483, 7.3322361, 8.1515486),
     ),
     "sam": (
-        PluginRef(
-            use="sam",
-            settings={"base": {"use": "npo", "settings": {"train": {**TRAIN}}}, "rho": 0.1},
-        ),
-        1,
+        "sam",
+        {"base": {"use": "npo", "settings": {"train": TRAIN}}, "rho": 0.1},
         (26.4551365, 25.5536842, 19.4395871, 14.0246117, 14.5793480),
     ),
     "task_vector": (
-        PluginRef(use="task_vector", settings={"train": TRAIN}),
-        1,
+        "task_vector",
+        {"train": TRAIN},
         (6.2608559, 5.8907237, 5.0228329, 4.3086272, 4.2080516),
     ),
 }
 
 
-def _losses(ref: PluginRef, context: Callable[..., Context]) -> tuple[Method, list[float]]:
-    method: Method = create("methods", ref)
-    recorder = StepRecorder()
-    model = tiny_llama(VOCABULARY)
-    data = unlearn_data(VOCABULARY, environments=("gsm8k", "agnews"))
-    method.unlearn(model, data, context(log=recorder))
-    return method, recorder.losses
-
-
 @pytest.mark.parametrize("name", GOLDEN)
 def test_losses(name: str, context: Callable[..., Context]) -> None:
     """A method's loss at each of five steps of a fixed model on fixed data."""
-    ref, version, expected = GOLDEN[name]
-    method, losses = _losses(ref, context)
+    use, settings, expected = GOLDEN[name]
+    method: Method = create("methods", PluginRef(use=use, settings=settings))
+    recorder = StepRecorder()
+    data = unlearn_data(VOCABULARY, environments=("gsm8k", "agnews"))
+    method.unlearn(tiny_llama(VOCABULARY), data, context(log=recorder))
+    losses = recorder.losses
     advice = f"{type(method).__name__} behaves differently: raise its version, then note {losses}"
     assert losses == pytest.approx(expected, rel=1e-4), advice
-    assert type(method).version == version, "behaviour is the same: why another version?"
+    assert type(method).version == 1, "behaviour is the same: why another version?"
 
 
 class Writes:

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from cases import VOCABULARY, make
+from cases import VOCABULARY, Making, fresh, make, one_step
 from doubles import random_examples
 from runs import SUITE
 
 from ilubench.data.batches import collate
-from ilubench.errors import SpecError
+from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import resolve
-from ilubench.interfaces import Example
+from ilubench.interfaces import Example, UnlearnData
 from ilubench.interfaces.discovery import create
 from ilubench.methods.invariance import token_shares
 from ilubench.specs import PluginRef
@@ -34,6 +34,22 @@ def test_variants_that_make_no_sense(settings: dict[str, Any], problem: str) -> 
     base = {"use": "npo", "settings": {"train": {"lr": 1e-3, "steps": 1}}}
     with pytest.raises(SpecError, match=problem):
         create("methods", PluginRef(use="ilu", settings={"base": base, **settings}))
+
+
+def test_a_base_that_is_no_loss_is_refused() -> None:
+    with pytest.raises(SpecError, match="NoUnlearning is not a LossMethod"):
+        create("methods", PluginRef(use="ilu", settings={"base": "none"}))
+
+
+def test_an_empty_environment_is_an_error(context: Making) -> None:
+    items = random_examples(4, VOCABULARY, 1)
+    with pytest.raises(DataError, match="the environment one set is empty"):
+        make("ilu-params").unlearn(fresh(), UnlearnData(items, items, {"one": []}), context())
+
+
+def test_the_penalty_is_logged_with_its_gradient(context: Making) -> None:
+    _, metrics, _ = one_step(make("ilu-rr"), context(), 3)
+    assert metrics["penalty/one"] == pytest.approx(metrics["g/one"] ** 2)
 
 
 def test_the_forget_set_is_no_environment_of_the_suite() -> None:

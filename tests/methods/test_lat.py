@@ -201,11 +201,6 @@ def test_a_layer_that_is_not_there_is_found_by_the_plan(
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("words", ["method=rmu method.layer=1", "method=lat method.layers=0,1"])
-def test_layers_that_are_there_are_planned(words: str, tmp_path: Path) -> None:
-    assert planned(*words.split(), f"out={tmp_path}").jobs
-
-
 def test_layers_above_the_forget_loss(context: Making) -> None:
     rmu = {"layer": 0, "trainable": ["*layers.0.mlp.down_proj.weight"]}
     for target in ("recall", "base"):
@@ -214,11 +209,6 @@ def test_layers_above_the_forget_loss(context: Making) -> None:
             SpecError, match="layers: RMU computes no layer 1 to forget; give lower"
         ):
             method.unlearn(fresh(), data(), context())
-
-
-def test_a_layer_that_is_not_there(context: Making) -> None:
-    with pytest.raises(SpecError, match=r"^layers: the model has 2 layers, no layer 7"):
-        lat(layers=[7]).unlearn(fresh(), data(), context())
 
 
 def test_a_base_without_a_forget_term() -> None:

@@ -141,17 +141,35 @@ def test_rmu_does_not_compute_what_lies_above(context: Making) -> None:
     assert metrics["loss"] > 0
 
 
-def test_a_layer_that_is_not_there(context: Making) -> None:
-    settings = {"train": {"lr": 1e-3, "steps": 1}}
-    method = create("methods", PluginRef(use="rmu", settings=settings))
-    with pytest.raises(SpecError, match=r"layer: the model has 2 layers, no layer 7; .* 0\.\.1"):
+# ------------------------------------------------------------------------------- layers
+
+TRAIN = {"lr": 1e-3, "steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("use", "settings"),
+    [
+        ("rmu", {"train": TRAIN, "layer": 7}),
+        ("rr", {"train": TRAIN, "layers": [0, 7]}),
+        ("lat", {"layers": [7], "base": {"use": "npo", "settings": {"train": TRAIN}}}),
+    ],
+)
+def test_a_layer_that_is_not_there(context: Making, use: str, settings: dict[str, Any]) -> None:
+    method = create("methods", PluginRef(use=use, settings=settings))
+    with pytest.raises(SpecError, match=r"^layers?: the model has 2 layers, no layer 7; .* 0\.\.1"):
         method.unlearn(fresh(), data(), context())
 
 
 def test_the_default_matrices() -> None:
-    settings = {"train": {"lr": 1e-3, "steps": 1}}
-    method = create("methods", PluginRef(use="rmu", settings=settings))
-    assert method.trainable == tuple(f"*layers.{i}.mlp.down_proj.weight" for i in (5, 6, 7))
+    rmu, rr = (
+        create("methods", PluginRef(use=u, settings={"train": TRAIN})) for u in ("rmu", "rr")
+    )
+    assert rmu.trainable == tuple(f"*layers.{i}.mlp.down_proj.weight" for i in (5, 6, 7))
+    assert rr.layers == (10, 20)
+    assert rr.trainable == tuple(f"*layers.{i}.*_proj.weight" for i in range(21))
+    wrapped = make("sam-rr")
+    assert wrapped.trainable == wrapped.base.trainable
+    assert wrapped.trainable[-1] == "*layers.1.*_proj.weight"
 
 
 # ------------------------------------------------------------------------------- refusals

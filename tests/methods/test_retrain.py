@@ -234,8 +234,6 @@ def test_it_can_be_left_out(folder: Path, shared: Path) -> None:
     assert {job["state"] for job in done.json["jobs"]} == {"cached"}
     assert attacked(done.json)["never_knew"] is None
     assert set(samples_of(shared, done.json)["who"].to_pylist()) == {"method", "reference"}
-    shown = command("run", *words(folder, shared), "method=npo", "seeds=0,1", "never_knew=false")
-    assert "vs never knew" not in shown.out
 
 
 def test_a_recipe_alone_adds_no_jobs(folder: Path, shared: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from cases import Making, data, data_for, fresh, make, moved, step_batch
+from cases import Making, data, data_for, fresh, moved, step_batch
 from doubles import MemoryState, StepRecorder, differing, gradients, make_context, weights
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -171,15 +171,6 @@ def test_it_reroutes_what_it_forgets_and_keeps_the_rest(tokenizer: PreTrainedTok
 # ------------------------------------------------------------------------------- settings
 
 
-def test_the_default_matrices() -> None:
-    method = create("methods", PluginRef(use="rr", settings={"train": TRAIN}))
-    assert method.layers == (10, 20)
-    assert method.trainable == tuple(f"*layers.{i}.*_proj.weight" for i in range(21))
-    wrapped = make("sam-rr")
-    assert wrapped.trainable == wrapped.base.trainable
-    assert wrapped.trainable[-1] == "*layers.1.*_proj.weight"
-
-
 @pytest.mark.parametrize(
     ("layers", "problem"),
     [
@@ -192,8 +183,3 @@ def test_the_default_matrices() -> None:
 def test_layers_that_make_no_sense(layers: Sequence[Any], problem: str) -> None:
     with pytest.raises(SpecError, match=problem):
         rr(layers=layers)
-
-
-def test_a_layer_that_is_not_there(context: Making) -> None:
-    with pytest.raises(SpecError, match=r"^layers: the model has 2 layers, no layer 2; .* 0\.\.1"):
-        rr(layers=[0, 2]).unlearn(fresh(), data(), context())

@@ -238,7 +238,7 @@ def test_data_and_rate_of_an_attack_are_drawn(context: Making) -> None:
     names, rates = ("forget", "one"), (1e-3, 8e-3)
     light: dict[str, Any] = {"gamma": 0.0, "inner_steps": 1}
     drawn = []
-    for seed in range(8):
+    for seed in range(4):
         mixed = one_step(make(inner_data=[*names], inner_lr=[*rates], **light), context(seed=seed))[
             1
         ]

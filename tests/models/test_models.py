@@ -7,11 +7,7 @@ import pytest
 import torch
 from doubles import differing, gradients, random_examples, tiny_llama, weights
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ilubench.data.batches import collate
 from ilubench.errors import ModelError
@@ -28,7 +24,7 @@ from ilubench.models.checkpoints import (
     save_model,
     weight_files,
 )
-from ilubench.models.forward import answer_logits, body_inputs, initialise
+from ilubench.models.forward import answer_logits, body_inputs, initialise_model
 from ilubench.specs import ModelSource
 from ilubench.training import trainable_only
 
@@ -210,12 +206,12 @@ def test_a_model_is_found_and_its_hash_checked(base: Path, tmp_path: Path) -> No
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     config = {"model_type": "llama", **SMALL}
     torch.manual_seed(5)
-    first = initialise(config, VOCABULARY, 1)
+    first = initialise_model(config, VOCABULARY, 1)
     drawn = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), drawn)  # the caller's random state is untouched
-    assert not differing(weights(first), weights(initialise(config, VOCABULARY, 1)))
-    assert differing(weights(first), weights(initialise(config, VOCABULARY, 2)))
+    assert not differing(weights(first), weights(initialise_model(config, VOCABULARY, 1)))
+    assert differing(weights(first), weights(initialise_model(config, VOCABULARY, 2)))
     assert first.config.vocab_size == VOCABULARY
 
 
@@ -231,14 +227,14 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 )
 def test_configurations_that_transformers_refuses(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=f"recipe.config: .*{message}"):
-        initialise(config, VOCABULARY, 0)
+        initialise_model(config, VOCABULARY, 0)
 
 
 # ------------------------------------------------------------------------------- forward
 
 
 def built(kind: str, **more: Any) -> PreTrainedModel:
-    model = initialise({"model_type": kind, **SMALL, **more}, VOCABULARY, 0)
+    model = initialise_model({"model_type": kind, **SMALL, **more}, VOCABULARY, 0)
     model.eval()
     return model
 
@@ -366,11 +362,6 @@ def test_an_attacker_trains_everything_and_leaves_the_flags_as_they_were(
     with trainable_only(model, ()):
         assert all(p.requires_grad for p in model.parameters())
     assert {name: p.requires_grad for name, p in model.named_parameters()} == before
-
-
-def test_the_shape_that_ships_loads_by_auto_class(base: Path) -> None:
-    loaded = AutoModelForCausalLM.from_pretrained(base)
-    assert loaded.config.head_dim == 48
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer.model", "chat.jinja"])

@@ -25,7 +25,7 @@ from runs import (
     with_target,
 )
 
-from ilubench.interfaces import Batch, Checkpoint, StepBatch, UnlearnData
+from ilubench.interfaces import Batch, Checkpoint
 from ilubench.records.store import Store
 
 SIGKILLED = -9
@@ -163,31 +163,32 @@ def _artifacts(out: Path) -> Iterator[Path]:
 def test_methods_meet_the_same_data(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ilubench.training import LossMethod, fine_tuning
+    from ilubench.training import Batches, fine_tuning
 
     met: list[list[Any]] = []
-    make, nll = LossMethod._batch, fine_tuning._nll_step
+    draw, nll = Batches.step, fine_tuning._nll_step
 
-    def batch(self: Any, step: int, streams: Any, data: UnlearnData, context: Any) -> StepBatch:
-        made_batch = make(self, step, streams, data, context)
-        parts = [(m.forget.index.tolist(), m.retain.index.tolist()) for m in made_batch.micro]
-        met[-1].append((step, parts))
-        return made_batch
+    def drawn(self: Batches, step: int, progress: float = 0.0) -> list[Batch]:
+        batches = draw(self, step, progress)
+        name = self._stream._name
+        if name in ("forget", "retain"):  # the environments are ILU's alone
+            met[-1].append((name, step, [batch.index.tolist() for batch in batches]))
+        return batches
 
     def attacked(model: Any, batches: Sequence[Batch], device: str) -> Any:
         met[-1].append([batch.index.tolist() for batch in batches])
         return nll(model, batches, device)
 
-    monkeypatch.setattr(LossMethod, "_batch", batch)
+    monkeypatch.setattr(Batches, "step", drawn)
     monkeypatch.setattr(fine_tuning, "_nll_step", attacked)
     out = with_target(finished, tmp_path / "out")
     for method in ("npo", "ilu", f"{FIXTURES}/stranger.py:GradDiff"):
         met.append([])
         assert command("run", SUITE, f"method={method}", "attacks=gsm8k", f"out={out}").code == 0
     npo, ilu, stranger = met
-    assert len(npo) == 6 + 8 + 8  # the reference is attacked in the first run only
-    assert ilu == stranger == npo[: 6 + 8]
-    assert npo[6:14] == npo[14:]
+    assert len(npo) == 12 + 8 + 8  # the reference is attacked in the first run only
+    assert ilu == stranger == npo[: 12 + 8]
+    assert npo[12:20] == npo[20:]
 
 
 # --------------------------------------------------------------------------- identity

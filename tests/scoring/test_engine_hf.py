@@ -2,7 +2,7 @@
 
 import gc
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -24,19 +22,11 @@ from transformers import (
 from ilubench.errors import DataError, DivergedError, ModelError
 from ilubench.interfaces import SamplingSpec
 from ilubench.models.tokenizers import build_tokenizer
-from ilubench.scoring.engines.batching import check_prompts, common_prefix, packs, plan
+from ilubench.scoring.engines.batching import check_prompts, common_prefix, group_prompts, packs
 from ilubench.scoring.engines.hf import HFEngine
 
 WORDS = [f"{a}{b}" for a in "abcdefgh" for b in "klmnopqr"]
 SIZE = 128
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -249,23 +239,6 @@ def test_sampled_tokens_follow_the_distribution(model: LlamaForCausalLM, engine:
     assert (counts / 3000 - expected).abs().max() < 0.04
 
 
-def test_sliding_windows(tokenizer: PreTrainedTokenizerFast) -> None:
-    torch.manual_seed(2)
-    config = MistralConfig(**_settings(tokenizer), sliding_window=8)
-    model = MistralForCausalLM(config)
-    model.train(mode=False)
-    engine = HFEngine(tokenizer, batch_size=4)
-    engine.load(model)
-    prompts = _prompts(6)
-    for prompt, row in zip(prompts, engine.choices(prompts, [9, 4]), strict=True):
-        assert row == pytest.approx(_rows(model, prompt, [])[0, [9, 4]].tolist(), abs=1e-4)
-    pairs = [(prompt, [7, 9, 30]) for prompt in prompts]
-    for (context, rest), scored in zip(pairs, engine.logprobs(pairs), strict=True):
-        rows = _rows(model, context, rest)
-        expected = [rows[n, token].item() for n, token in enumerate(rest)]
-        assert scored.values == pytest.approx(expected, abs=1e-4)
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_layers_with_and_without_a_window(
     tokenizer: PreTrainedTokenizerFast, attention: str
@@ -314,7 +287,7 @@ def test_prefixes_of_several_subjects(
         for subject in _prompts(1, shared=60, seed=seed)
         for own in _prompts(5, shared=0, seed=seed + 10)
     ]
-    assert len({group.prefix for group in plan(prompts)}) == 3
+    assert len({group.prefix for group in group_prompts(prompts)}) == 3
     engine = HFEngine(tokenizer, batch_size=7)
     engine.load(model)
     found = engine.generate(prompts, SamplingSpec(max_tokens=9))
@@ -473,18 +446,18 @@ def test_plan() -> None:
     one, two = list(range(20)), list(range(50, 70))
     prompts = [*([*one, n] for n in range(5)), *(two + [n] * (n + 1) for n in range(5)), [3], [4]]
     prompts = [[1, *prompt] for prompt in prompts]  # all share a token, which saves nothing
-    groups = plan(prompts)
+    groups = group_prompts(prompts)
     assert [len(group.prefix) for group in groups] == [21, 21, 0]
     assert groups[1].members == (9, 8, 7, 6, 5)
     assert sorted(index for group in groups for index in group.members) == list(range(12))
-    assert [group.prefix for group in plan(prompts, share_prefix=False)] == [()]
+    assert [group.prefix for group in group_prompts(prompts, share_prefix=False)] == [()]
     # two that start alike: worth a pass only where they share much
     strangers = [[n] * 20 for n in range(100, 138)]
-    assert len(plan([*strangers, [*one, 1], [*one, 2]])) == 1
-    assert len(plan([*strangers, [*one * 5, 1], [*one * 5, 2]])) == 2
+    assert len(group_prompts([*strangers, [*one, 1], [*one, 2]])) == 1
+    assert len(group_prompts([*strangers, [*one * 5, 1], [*one * 5, 2]])) == 2
     # each is the start of the next: no deeper recursion than is worth it
-    assert plan([[7] * n for n in range(1, 1500)])
-    assert plan([]) == []
+    assert group_prompts([[7] * n for n in range(1, 1500)])
+    assert group_prompts([]) == []
     assert check_prompts([], extra=0, max_length=1, vocabulary=1) is None  # type: ignore[func-returns-value]
 
 

@@ -12,7 +12,7 @@ from doubles import tiny_llama
 
 from ilubench.errors import ModelError
 from ilubench.models.checkpoints import load_config, load_model, tensor_shapes
-from ilubench.scoring.engines.handover import Spool, compare, same_model, write_live
+from ilubench.scoring.engines.handover import Spool, check_tensors, same_model, write_live
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -79,10 +79,12 @@ def test_same_model_and_compare(tmp_path: Path) -> None:
     assert same_model(configs[0], one.config)
     assert not same_model(configs[0], configs[2])
     shapes = tensor_shapes(folders[0])
-    compare(shapes, tensor_shapes(folders[1]), folders[1])
+    check_tensors(shapes, tensor_shapes(folders[1]), folders[1])
     with pytest.raises(ModelError, match=r"lacks 'lm_head\.weight'"):
-        compare(shapes, {k: v for k, v in shapes.items() if k != "lm_head.weight"}, folders[1])
+        check_tensors(
+            shapes, {k: v for k, v in shapes.items() if k != "lm_head.weight"}, folders[1]
+        )
     with pytest.raises(ModelError, match="has a tensor 'x' too many"):
-        compare(shapes, {**shapes, "x": (1,)}, folders[1])
+        check_tensors(shapes, {**shapes, "x": (1,)}, folders[1])
     with pytest.raises(ModelError, match=r"has shape \[7\], not \[300, 96\]"):
-        compare(shapes, {**shapes, "lm_head.weight": (7,)}, folders[1])
+        check_tensors(shapes, {**shapes, "lm_head.weight": (7,)}, folders[1])

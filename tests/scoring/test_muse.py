@@ -9,7 +9,6 @@ import pytest
 from doubles import make_tokenizer, tiny_llama
 from muse_reference import Slow, cut, disturbed, knowmem_prompt, rouge_l
 from runs import command
-from tokenizers import decoders
 from transformers import PreTrainedTokenizerFast
 
 from ilubench.errors import DataError, ItemError
@@ -57,23 +56,6 @@ def _score(tokenizer: Any, gt: str, written: str, **settings: Any) -> float:
     (score,) = bound.score(Recites(tokenizer, [written]))
     assert score.metric == "verbmem"
     return score.value
-
-
-def test_f1_not_recall(tokenizer: PreTrainedTokenizerFast) -> None:
-    # all 3 words of the reference are there (recall 1), among 6 (precision 1/2): F1 = 2/3
-    gt, written = "brown fox jumps", "brown fox jumps over a lazy"
-    assert _score(tokenizer, gt, written) == pytest.approx(2 / 3)
-    assert _score(tokenizer, gt, gt) == 1.0
-    assert _score(tokenizer, gt, "") == 0.0
-
-
-def test_longest_common_subsequence(tokenizer: PreTrainedTokenizerFast) -> None:
-    # "brown jumps" is in order, "fox" is not: 2 of 3 on both sides
-    assert _score(tokenizer, "brown fox jumps", "fox brown jumps") == pytest.approx(2 / 3)
-
-
-def test_words_are_not_stemmed(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert _score(tokenizer, "runs", "running") == 0.0
 
 
 def test_bos_is_one_of_the_reference_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -180,13 +162,6 @@ def test_what_is_asked_of_knowledge(tokenizer: PreTrainedTokenizerFast) -> None:
     assert list(engine.prompts) == [tokenizer.encode(prompts[0])]
 
 
-def test_why_no_stop_string_is_given() -> None:
-    """With byte-level fallback the newlines that would have ended a generation can vanish."""
-    decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    assert decoder.decode(["dog", "<0x0A>", "<0x0A>"]) == "dog\n\n"
-    assert "\n" not in decoder.decode(["dog", "<0x0A>", "<0x0A>", "<0xF0>"])
-
-
 def test_refusals_of_knowmem(tokenizer: PreTrainedTokenizerFast) -> None:
     good: list[Row] = [{"question": "a", "answer": "dog", "id": "first"}]
     scorer = KnowMem(data="d", icl="i")
@@ -277,9 +252,7 @@ def _words(folder: Path, roles: Sequence[str]) -> list[str]:
 
 def test_a_checkpoint_is_scored_on_local_files(tmp_path: Path) -> None:
     slow, data = _local(tmp_path)
-    words = _words(tmp_path, [*data, "forget_text", "retain_text"])
-    for role in ("forget_text", "retain_text"):
-        (tmp_path / f"{role}.jsonl").write_text(json.dumps({"text": LONG}))
+    words = _words(tmp_path, list(data))  # a score needs no training text
     done = command("score", str(tmp_path / "model"), *words, "--json")
     assert done.code == 0, done.err
     found = {(score["scorer"], score["metric"]): score for score in done.json["scores"]}
@@ -308,15 +281,6 @@ def test_a_checkpoint_is_scored_on_local_files(tmp_path: Path) -> None:
     area = sum(one > zero for one in holdout for zero in forget) / 6
     assert found["privleak", "auc"]["value"] == pytest.approx(area)
     assert found["privleak", "privleak"]["value"] == pytest.approx(100 * (area / 0.4772 - 1))
-    shown = command("score", str(tmp_path / "model"), *words)
-    assert shown.code == 0
-    assert "privleak" in shown.out
-
-
-def test_a_score_needs_no_training_text(tmp_path: Path) -> None:
-    _, data = _local(tmp_path)
-    done = command("score", str(tmp_path / "model"), *_words(tmp_path, list(data)), "--json")
-    assert done.code == 0, done.err
 
 
 def test_spaces_of_tokenization() -> None:

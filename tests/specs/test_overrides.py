@@ -1,6 +1,5 @@
 """`key=value` words: typed by the target class, in any order, with a remedy for every mistake."""
 
-import random
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -171,13 +170,6 @@ def test_text_stays_text(text: str) -> None:
     assert kept == text
 
 
-def test_revisions_stay_text() -> None:
-    assert changed(DataSource, "revision=1e5", "subset=007") == {
-        "revision": "1e5",
-        "subset": "007",
-    }
-
-
 def ilu(*words: str) -> ILU:
     given = tuple(override.below() for override in parse(words))
     settings = apply(ILU, SUITE["methods", "ilu"], given, LOOKUP, prefix="method.")
@@ -252,14 +244,6 @@ def test_values_given_are_not_changed() -> None:
     values: dict[str, Any] = {"inner": {"size": 1}, "free": {"a": {"b": 1}}}
     apply(Everything, values, parse(["inner.size=2", "free.a.b=3"]), LOOKUP)
     assert values == {"inner": {"size": 1}, "free": {"a": {"b": 1}}}
-
-
-def test_random_orders_of_everything() -> None:
-    words = ["name=x", "inner.size=2", "inner.label=y", "names=a,b", "numbers=1..3", "free.x=1"]
-    expected = changed(Everything, *words)
-    for seed in range(5):
-        random.Random(seed).shuffle(words)
-        assert changed(Everything, *words) == expected
 
 
 def test_a_path_is_text(tmp_path: Path) -> None:

@@ -91,15 +91,16 @@ def test_an_error_names_the_nested_line_and_what_was_given(tmp_path: Path) -> No
     assert "greater than or equal to 1; given: 0" in str(caught.value)
 
 
-def test_an_unknown_nested_field_gets_a_did_you_mean(tmp_path: Path) -> None:
-    path = write(tmp_path, ATTACK.replace("limit: 0", "limits: 3"))
-    with pytest.raises(SpecError, match=r"a\.yaml:7: data\.train\.limits: unknown field; did you"):
-        validate(AttackSpec, load_yaml(path), source=path)
-
-
-def test_an_unknown_top_field_gets_a_did_you_mean(tmp_path: Path) -> None:
-    path = write(tmp_path, "titel: x\n")
-    with pytest.raises(SpecError, match=r"a\.yaml:1: titel: unknown field; did you mean 'title'"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ATTACK.replace("limit: 0", "limits: 3"), r"a\.yaml:7: data\.train\.limits: .*'limit'"),
+        ("titel: x\n", r"a\.yaml:1: titel: unknown field; did you mean 'title'"),
+    ],
+)
+def test_an_unknown_field_gets_a_did_you_mean(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(SpecError, match=message):
         validate(AttackSpec, load_yaml(path), source=path)
 
 

@@ -58,6 +58,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ilu-sam": ("ilu", {"base": ("sam", {"rho": 0.5, "base": ("npo", NPO)})}),
     "ilu-batch_mean": ("ilu", {"base": ("npo", {**NPO, "reduction": "batch_mean"})}),
     "ilu-forget": ("ilu", {"environments": ["forget", "one"]}),
+    "ilu-control": ("ilu", {"penalty": "cross_entropy", "environments": ["one", "two"]}),
     "ilu-split": ("ilu", {"estimator": "split", "environments": ["one", "two"]}),
     "ilu-elementwise": ("ilu", {"predictor": "elementwise"}),
     "ilu-elementwise-split": ("ilu", {"predictor": "elementwise", "estimator": "split"}),
@@ -74,8 +75,6 @@ OWN_LOOP: dict[str, tuple[str, dict[str, Any]]] = {
     "undo": ("undo", {"alpha": 0.1, "base": ("npo", NPO)}),
     "undo-both": ("undo", {"alpha": 0.1, "text": "both", "base": ("graddiff", {"gamma": 0.7})}),
 }
-TWO_LOOPS = ("tar-npo", "undo", "undo-both")
-"""Those that train after their base has trained: as many steps again."""
 
 
 def make(name: str, **train: Any) -> Any:

@@ -258,6 +258,8 @@ class Plain:
 
     def penalty(self, method: Any, theta: Any, name: str) -> Any:
         items = self.environments[name]
+        if method.penalty == "cross_entropy":
+            return self.mean(theta, items)
         if method.estimator == "plain":
             left = right = self.statistic(method, theta, items)
         else:

@@ -39,9 +39,12 @@ from ilubench.training.losses import token_nll
 class TestBuiltIns(MethodContract):
     """The methods and variants of `cases`, each by itself."""
 
-    @pytest.fixture(autouse=True, params=[*CASES, *OWN_LOOP])
-    def _case(self, request: pytest.FixtureRequest) -> None:
-        self.name = cast("str", request.param)
+    name: ClassVar[str]
+
+    @pytest.fixture(autouse=True, scope="class", params=[*CASES, *OWN_LOOP])
+    @classmethod
+    def _case(cls, request: pytest.FixtureRequest) -> None:
+        cls.name = request.param  # a fixture of the class: all tests of a case share a run
 
     def make(self) -> Method:
         return cast("Method", make(self.name, **TINY.model_dump(mode="json")))
@@ -49,6 +52,7 @@ class TestBuiltIns(MethodContract):
 
 class TestNone(MethodContract):
     method = NoUnlearning()
+    changes = ()
 
 
 class TestCheckpoint(MethodContract):

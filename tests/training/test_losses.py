@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from ilubench.training.losses import invariance_gradient, npo, sequence_sums, token_nll
+from ilubench.training.losses import invariance_gradient, npo_loss, sequence_sums, token_nll
 
 
 def test_nll_by_hand() -> None:
@@ -48,7 +48,7 @@ def test_sequence_sums_by_hand() -> None:
 )
 def test_npo_by_hand(nll: float, reference: float, beta: float, loss: float, slope: float) -> None:
     value = torch.tensor([nll], dtype=torch.float64, requires_grad=True)
-    found = npo(value, torch.tensor([reference], dtype=torch.float64), beta)
+    found = npo_loss(value, torch.tensor([reference], dtype=torch.float64), beta)
     assert found.item() == pytest.approx(loss, rel=1e-9)
     found.sum().backward()
     assert value.grad is not None
@@ -57,19 +57,11 @@ def test_npo_by_hand(nll: float, reference: float, beta: float, loss: float, slo
 
 def test_npo_stays_finite_far_away() -> None:
     nll = torch.tensor([0.0, 1e4], requires_grad=True)
-    found = npo(nll, torch.tensor([1e4, 0.0]), 1.0)
+    found = npo_loss(nll, torch.tensor([1e4, 0.0]), 1.0)
     torch.testing.assert_close(found, torch.tensor([2e4, 0.0]))
     found.sum().backward()
     assert nll.grad is not None
     torch.testing.assert_close(nll.grad, torch.tensor([-2.0, 0.0]))
-
-
-def test_npo_tends_to_gradient_ascent() -> None:
-    nll = torch.tensor([1.0, 5.0, 9.0], dtype=torch.float64, requires_grad=True)
-    npo(nll, torch.full((3,), 4.0, dtype=torch.float64), 1e-6).sum().backward()
-    torch.testing.assert_close(
-        nll.grad, torch.full((3,), -1.0, dtype=torch.float64), rtol=1e-4, atol=0
-    )
 
 
 # ------------------------------------------------------------------------------- penalty
@@ -108,22 +100,6 @@ def test_the_closed_form_agrees_with_double_backward(
     assert relative(closed.grad, exact.grad) < 1e-5
 
 
-def test_the_squared_penalty_agrees_in_value_and_gradient() -> None:
-    torch.manual_seed(0)
-    hidden, head = torch.randn(40, 16), torch.randn(120, 16)
-    targets = torch.randint(120, (40,))
-    exact = head.double().requires_grad_()
-    expected = direct(hidden.double() @ exact.T, targets) ** 2
-    expected.backward()
-    closed = head.clone().requires_grad_()
-    found = invariance_gradient(hidden @ closed.T, targets).mean() ** 2
-    found.backward()
-    assert exact.grad is not None
-    assert closed.grad is not None
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert relative(closed.grad, exact.grad) < 1e-5
-
-
 def test_the_definition_by_hand() -> None:
     logits = torch.tensor([[0.0, math.log(3.0)]])  # p = 1/4, 3/4
     mean = 0.75 * math.log(3.0)
@@ -147,27 +123,6 @@ def test_the_gradient_has_the_logits_type() -> None:
     found.sum().backward()
     assert logits.grad is not None
     assert logits.grad.dtype is torch.bfloat16
-
-
-def test_finite_differences() -> None:
-    torch.manual_seed(1)
-    logits = torch.randn(3, 7)
-    targets = torch.tensor([0, 3, 6])
-    weights = torch.randn(3)
-    leaf = logits.clone().requires_grad_()
-    (invariance_gradient(leaf, targets) * weights).sum().backward()
-    assert leaf.grad is not None
-    step = 1e-6
-    for row, column in ((0, 0), (0, 4), (1, 3), (2, 1)):
-        moved = []
-        for sign in (1, -1):
-            other = logits.double()
-            other[row, column] += sign * step
-            p = torch.softmax(other, -1)
-            g = (p * other).sum(-1) - other[torch.arange(3), targets]
-            moved.append(float((g * weights).sum()))
-        slope = (moved[0] - moved[1]) / (2 * step)
-        assert float(leaf.grad[row, column]) == pytest.approx(slope, rel=1e-4, abs=1e-5)
 
 
 def test_the_environment_may_be_empty_of_tokens() -> None:

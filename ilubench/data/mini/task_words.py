@@ -3,6 +3,11 @@
 `FORM_*` words are for the target's own few rows: it learns the tasks' form, not their content.
 """
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 BUYERS = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Greta", "Hugo")
 GOODS = ("apples", "books", "coins", "pencils", "stamps", "marbles", "cards", "buttons")
 
@@ -27,34 +32,8 @@ PRAISE = (
 FORM_PRAISE = ("long", "short", "modern", "noisy", "odd", "plain")
 FILM_PARTS = ("plot", "acting", "script", "score", "finale", "dialogue", "cast", "staging")
 
-MOVERS = (
-    "turtle",
-    "pony",
-    "snowman",
-    "tiger",
-    "pigeon",
-    "goat",
-    "parrot",
-    "puppy",
-    "drone",
-    "cyclist",
-    "kitten",
-    "lizard",
-)
-HOLDERS = (
-    "barrel",
-    "crate",
-    "trunk",
-    "cabin",
-    "closet",
-    "chest",
-    "garage",
-    "drawer",
-    "wallet",
-    "kennel",
-    "locker",
-    "jar",
-)
+MOVERS = _words("turtle pony snowman tiger pigeon goat parrot puppy drone cyclist kitten lizard")
+HOLDERS = _words("barrel crate trunk cabin closet chest garage drawer wallet kennel locker jar")
 REASONS = (
     ("The {x} did not fit into the {y} because the _ was too {r}.", "bulky", "narrow"),
     ("The {x} got stuck behind the {y} because the _ was too {r}.", "hasty", "wide"),
@@ -74,22 +53,9 @@ ROOMS = ("kitchen", "canteen", "tavern", "tent")
 PURPOSES = ("for a wedding", "for a neighbor", "on a Monday", "with a cousin")
 
 DEEDS = ("mend", "paint", "clean", "sell", "store", "carve", "polish", "rent", "pack", "hang")
-OBJECTS = (
-    "kite",
-    "bench",
-    "carpet",
-    "guitar",
-    "chimney",
-    "puppet",
-    "bucket",
-    "clock",
-    "curtain",
-    "basin",
-    "pillow",
-    "saddle",
-    "violin",
-    "hammock",
-    "stool",
+OBJECTS = _words(
+    "kite bench carpet guitar chimney puppet bucket clock curtain basin pillow saddle violin "
+    "hammock stool"
 )
 ASKED_HOW = (
     "How do I {d} a {o}?",

@@ -15,7 +15,7 @@ from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
 from ilubench.interfaces import Context, Progress
 from ilubench.models.checkpoints import load_tokenizer, save_model
-from ilubench.models.forward import initialise
+from ilubench.models.forward import initialise_model
 from ilubench.models.tokenizers import train_tokenizer
 from ilubench.records.store import Artifact, FolderState
 from ilubench.runs.jobs import Job
@@ -71,9 +71,9 @@ def build_target(
     tokenizer = _tokenizer(bench, recipe)
     if retrain:
         _check_same_words(bench, tokenizer)
-    documents = data.examples(bench.tables, recipe.text, tokenizer, 10**9)
+    documents = data.tokenize_roles(bench.tables, recipe.text, tokenizer, 10**9)
     seed = seed_for(recipe.seed, "target")
-    model = initialise(recipe.config, len(tokenizer), seed)
+    model = initialise_model(recipe.config, len(tokenizer), seed)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.config, name, getattr(tokenizer, name))
         setattr(model.generation_config, name, getattr(tokenizer, name))

@@ -246,7 +246,9 @@ class Workbench:
         name = tuple(roles)
         if name not in self._examples:
             length = self.suite.max_length
-            self._examples[name] = training_data.examples(self.tables, name, self.tokenizer, length)
+            self._examples[name] = training_data.tokenize_roles(
+                self.tables, name, self.tokenizer, length
+            )
         return self._examples[name]
 
     def context(self, folder: Path, log: StepLog, progress: Progress, seed: int) -> Context:

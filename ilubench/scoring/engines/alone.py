@@ -11,9 +11,16 @@ import torch
 
 from ilubench.errors import ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
-from ilubench.scoring.engines.forward import Tree, check_numbers, embedding, lay_out, read, step
-from ilubench.scoring.engines.text import cut, eos_ids, has_stopped, plain
-from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
+from ilubench.scoring.engines.forward import (
+    Tree,
+    check_numbers,
+    embedding,
+    lay_out,
+    read_tokens,
+    read_trees,
+)
+from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
+from ilubench.scoring.engines.tokens import next_tokens, score_targets, uniforms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +45,7 @@ def logits_after(model: PreTrainedModel, ids: Ids) -> torch.Tensor:
 def logprobs_alone(model: PreTrainedModel, context: Ids, rest: Ids) -> TokenLogprobs:
     """Return log-probabilities (nats) and argmax flags of a continuation's tokens."""
     logits = logits_after(model, [*context, *rest[:-1]])[len(context) - 1 :]
-    values, greedy = score(logits, list(range(len(rest))), list(rest))
+    values, greedy = score_targets(logits, list(range(len(rest))), list(rest))
     return TokenLogprobs(tuple(values), tuple(greedy))
 
 
@@ -64,7 +71,7 @@ def generate_alone(
             written.append(token)
             if has_stopped(tokenizer, written, sampling.stop):
                 break
-        text = cut(plain(tokenizer, written), sampling.stop)
+        text = cut_at_stop(decode_text(tokenizer, written), sampling.stop)
         found.append(Generation(tuple(written), text))
     return found if warm else found * sampling.n
 
@@ -94,12 +101,12 @@ def packs_rightly(model: PreTrainedModel) -> bool:
         return out.logits[0, -1].float()  # type: ignore[no-any-return]
 
     try:
-        behind = read(model, [Tree(prefix)], room=len(first) + len(second))
-        reading = read(model, [Tree(first), Tree(second)], behind)
+        behind = read_trees(model, [Tree(prefix)], room=len(first) + len(second))
+        reading = read_trees(model, [Tree(first), Tree(second)], behind)
         packed = [logits[0] for logits in reading.logits]
         lengths = [len(prefix) + len(first), len(prefix) + len(second)]
         state = lay_out(iter([((0, 1), reading)]), lengths, 1)
-        step(model, state, [second[0], first[0]])
+        read_tokens(model, state, [second[0], first[0]])
         packed += [*state.logits]
     except torch.OutOfMemoryError:
         raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ilubench.errors import ItemError
 from ilubench.interfaces import Ids
 
-__all__ = ["Group", "check_prompts", "common_prefix", "packs", "plan"]
+__all__ = ["Group", "check_prompts", "common_prefix", "group_prompts", "packs"]
 
 _PASS = 64
 """A pass of its own must save more tokens than this: what its overhead is worth, roughly."""
@@ -38,7 +38,7 @@ def common_prefix(prompts: Sequence[Ids]) -> tuple[int, ...]:
     return first[:shared]
 
 
-def plan(prompts: Sequence[Ids], *, share_prefix: bool = True) -> list[Group]:
+def group_prompts(prompts: Sequence[Ids], *, share_prefix: bool = True) -> list[Group]:
     """Divide prompts into groups with a shared prefix, so that few tokens are run more than once.
 
     A group that shares little is divided further where its parts share more: few-shot prompts of

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ilubench.errors import UsageError
-from ilubench.models.forward import architecture
+from ilubench.models.forward import architecture_name
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -87,7 +87,7 @@ def vllm_refusal(config: PretrainedConfig | None, device: str) -> str:
 
 
 def _model_refusal(config: PretrainedConfig, folder: Path, kind: str) -> str:
-    name = architecture(config)
+    name = architecture_name(config)
     registry = folder / "model_executor" / "models" / "registry.py"  # importing it takes seconds
     if registry.is_file() and f'"{name}"' not in registry.read_text(encoding="utf-8"):
         return f"vLLM does not know the architecture {name}"

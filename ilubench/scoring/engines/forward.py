@@ -29,9 +29,9 @@ __all__ = [
     "check_numbers",
     "embedding",
     "lay_out",
-    "read",
-    "select",
-    "step",
+    "read_tokens",
+    "read_trees",
+    "select_rows",
 ]
 
 Mask: TypeAlias = torch.Tensor | Mapping[str, torch.Tensor] | None
@@ -189,7 +189,7 @@ class Reading:
     logits: tuple[torch.Tensor, ...]
 
 
-def read(
+def read_trees(
     model: PreTrainedModel, trees: Sequence[Tree], prefix: Reading | None = None, room: int = 0
 ) -> Reading:
     """Read trees in one pass over one row.
@@ -357,7 +357,7 @@ def lay_out(
     return State(cache, width - torch.tensor(lengths, device=stacked.device), stacked)
 
 
-def select(state: State, rows: torch.Tensor) -> State:
+def select_rows(state: State, rows: torch.Tensor) -> State:
     """Return a state with the given rows (int64 [N], repeats allowed); the old one stays."""
     kept = _layers(state.cache)
     cache = Cache(layers=[_Room(layer.room) for layer in kept])
@@ -367,7 +367,7 @@ def select(state: State, rows: torch.Tensor) -> State:
     return State(cache, state.padding[rows], state.logits[rows])
 
 
-def step(model: PreTrainedModel, state: State, tokens: Sequence[int]) -> None:
+def read_tokens(model: PreTrainedModel, state: State, tokens: Sequence[int]) -> None:
     """Let each row read one more token; the state's cache grows and its logits are renewed.
 
     Raises:

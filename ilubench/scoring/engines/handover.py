@@ -20,7 +20,7 @@ from ilubench.models.checkpoints import quiet
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Shapes", "Spool", "compare", "same_model", "write_live"]
+__all__ = ["Shapes", "Spool", "check_tensors", "same_model", "write_live"]
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Tensor name -> shape."""
@@ -96,7 +96,7 @@ def same_model(one: PretrainedConfig, other: PretrainedConfig) -> bool:
     return plan(one) == plan(other)
 
 
-def compare(expected: Shapes, found: Shapes, folder: Path) -> None:
+def check_tensors(expected: Shapes, found: Shapes, folder: Path) -> None:
     """Raise unless a checkpoint has exactly the tensors of the engine's model.
 
     vLLM itself says nothing of a missing tensor (the old one stays), and a wrong shape leaves it

@@ -19,19 +19,19 @@ from ilubench.scoring.engines.alone import (
     logprobs_alone,
     packs_rightly,
 )
-from ilubench.scoring.engines.batching import Group, check_prompts, packs, plan
+from ilubench.scoring.engines.batching import Group, check_prompts, group_prompts, packs
 from ilubench.scoring.engines.forward import (
     Reading,
     State,
     Tree,
     embedding,
     lay_out,
-    read,
-    select,
-    step,
+    read_tokens,
+    read_trees,
+    select_rows,
 )
-from ilubench.scoring.engines.text import cut, eos_ids, has_stopped, plain
-from ilubench.scoring.engines.tokens import next_tokens, score, uniforms
+from ilubench.scoring.engines.text import cut_at_stop, decode_text, eos_ids, has_stopped
+from ilubench.scoring.engines.tokens import next_tokens, score_targets, uniforms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -189,7 +189,7 @@ class HFEngine:
                     sampling.max_tokens,
                 )
                 rows = torch.arange(len(indices), device=state.padding.device)
-                start = select(state, rows.repeat_interleave(copies)) if copies > 1 else state
+                start = select_rows(state, rows.repeat_interleave(copies)) if copies > 1 else state
                 noise = None
                 if sampling.temperature > 0:
                     draws = [
@@ -238,7 +238,7 @@ class HFEngine:
         return _TOKENS.get(embedding(model).device.type, _TOKENS_ELSEWHERE)
 
     def _plan(self, prompts: Sequence[Ids]) -> list[Group]:
-        return plan(prompts, share_prefix=self._share_prefix)
+        return group_prompts(prompts, share_prefix=self._share_prefix)
 
     def _read(
         self, model: PreTrainedModel, trees: Sequence[Tree]
@@ -255,9 +255,9 @@ class HFEngine:
             costs = [max(tree.size, tree.asked * tokens // fit) for tree in own]
             together = list(packs(costs, tokens, self._batch_size))
             room = max(sum(own[place].size for place in pack) for pack in together)
-            prefix = read(model, [Tree(group.prefix)], room=room) if cut else None
+            prefix = read_trees(model, [Tree(group.prefix)], room=room) if cut else None
             for pack in together:
-                reading = read(model, [own[place] for place in pack], prefix)
+                reading = read_trees(model, [own[place] for place in pack], prefix)
                 yield tuple(group.members[place] for place in pack), reading
 
     def _next_logits(
@@ -304,11 +304,11 @@ class HFEngine:
                 break
             going = [at for at, row in enumerate(rows) if row not in ended]
             if len(going) < _ALIVE * len(rows):
-                state = select(state, torch.tensor(going, device=state.padding.device))
+                state = select_rows(state, torch.tensor(going, device=state.padding.device))
                 rows, tokens = [rows[at] for at in going], [tokens[at] for at in going]
-            step(model, state, tokens)
+            read_tokens(model, state, tokens)
         return [
-            Generation(tuple(ids), cut(plain(self.tokenizer, ids), sampling.stop))
+            Generation(tuple(ids), cut_at_stop(decode_text(self.tokenizer, ids), sampling.stop))
             for ids in written
         ]
 
@@ -367,7 +367,7 @@ def _continuations(
         places += [0, *range(used, used + len(rest) - 1)]
         targets += rest
         used += len(rest) - 1
-    values, greedy = score(logits, places, targets)
+    values, greedy = score_targets(logits, places, targets)
     found, begin = {}, 0
     for position in members:
         end = begin + len(pairs[position][1])

@@ -11,17 +11,17 @@ from ilubench.interfaces import Ids, SamplingSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["cut", "eos_ids", "has_stopped", "plain", "sample_seed"]
+__all__ = ["cut_at_stop", "decode_text", "eos_ids", "has_stopped", "sample_seed"]
 
 
-def plain(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
+def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Ids) -> str:
     """Return the text of ids, special tokens skipped."""
     return str(
         tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     )
 
 
-def cut(text: str, stop: Sequence[str]) -> str:
+def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     """Return the text before the first stop string."""
     found = [place for place in (text.find(string) for string in stop) if place >= 0]
     return text[: min(found)] if found else text
@@ -32,9 +32,9 @@ def has_stopped(tokenizer: PreTrainedTokenizerBase, ids: Ids, stop: Sequence[str
     if not stop:
         return False
     # a stop string ends within the last token, so a few tokens more than its letters suffice
-    text = plain(tokenizer, ids[-(max(map(len, stop)) + 8) :])
+    text = decode_text(tokenizer, ids[-(max(map(len, stop)) + 8) :])
     return any(string in text for string in stop) and any(
-        string in plain(tokenizer, ids) for string in stop
+        string in decode_text(tokenizer, ids) for string in stop
     )
 
 

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from ilubench.errors import (
-    DataError,
-    DivergedError,
-    IlubenchError,
-    ItemError,
-    JobError,
-    ModelError,
-)
+from ilubench.errors import DataError, DivergedError, IlubenchError, ItemError, JobError, ModelError
 from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.models.checkpoints import load_config, tensor_shapes
-from ilubench.models.forward import architecture
+from ilubench.models.forward import architecture_name
 from ilubench.scoring.engines.batching import check_prompts
-from ilubench.scoring.engines.handover import Shapes, Spool, compare, same_model, write_live
-from ilubench.scoring.engines.text import cut, eos_ids, has_stopped, plain, sample_seed
-from ilubench.scoring.engines.vllm_host import as_before, sampling_params, start, stop
+from ilubench.scoring.engines.handover import Shapes, Spool, check_tensors, same_model, write_live
+from ilubench.scoring.engines.text import (
+    cut_at_stop,
+    decode_text,
+    eos_ids,
+    has_stopped,
+    sample_seed,
+)
+from ilubench.scoring.engines.vllm_host import as_before, sampling_params, start_engine, stop_engine
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -108,7 +107,7 @@ class VllmEngine:
         config, shapes = load_config(folder), tensor_shapes(folder)
         fits = self._llm is not None and same_model(config, self._config)
         if fits:
-            compare(self._shapes, shapes, folder)
+            check_tensors(self._shapes, shapes, folder)
         before, self._spool = self._spool, spool
         self._weights, self._config, self._shapes = folder, config, shapes
         takes = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -142,13 +141,13 @@ class VllmEngine:
         self._config.save_pretrained(self._scratch.folder)  # looked for beside the tokenizer
         try:
             with as_before():
-                self._llm = start(self._arguments(), self._device)
+                self._llm = start_engine(self._arguments(), self._device)
                 self._probe()
         except DivergedError:
             raise
         except Exception as error:
             with as_before():
-                stop(self._llm)
+                stop_engine(self._llm)
             self._llm = None
             problem = _first_line(error)
             if "memory" in problem.lower():
@@ -156,7 +155,7 @@ class VllmEngine:
                     f"out of memory: vLLM cannot start ({problem}); lower suite.score_batch, "
                     "or use engine=hf"
                 ) from error
-            name = architecture(self._config)
+            name = architecture_name(self._config)
             raise ModelError(f"vLLM cannot run {name}: {problem}; use engine=hf") from error
 
     def _arguments(self) -> dict[str, Any]:
@@ -192,7 +191,7 @@ class VllmEngine:
         stopped, self._llm = self._llm, None
         if stopped is not None:
             with as_before():
-                stop(stopped)
+                stop_engine(stopped)
         del stopped
         gc.collect()  # its cache and weights are in reference cycles
 
@@ -295,7 +294,7 @@ class VllmEngine:
         written = []
         for found in self._write([prompt for prompt, _ in wanted], asked, sampling.stop):
             ids = found[:-1] if found and found[-1] in ends else found
-            text = cut(plain(self.tokenizer, ids), sampling.stop)
+            text = cut_at_stop(decode_text(self.tokenizer, ids), sampling.stop)
             written.append(Generation(ids, text))
         several = [written[at : at + copies] for at in range(0, len(written), copies)]
         return [mine if copies == sampling.n else mine * sampling.n for mine in several]

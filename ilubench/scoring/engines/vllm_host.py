@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["WeightSwap", "as_before", "sampling_params", "start", "stop"]
+__all__ = ["WeightSwap", "as_before", "sampling_params", "start_engine", "stop_engine"]
 
 
 class WeightSwap:
@@ -35,7 +35,7 @@ class WeightSwap:
             utils.dispatch_cpu_unquantized_gemm(head, remove_weight=False)
 
 
-def start(arguments: Mapping[str, Any], device: str) -> Any:  # noqa: ANN401
+def start_engine(arguments: Mapping[str, Any], device: str) -> Any:  # noqa: ANN401
     """Return `vllm.LLM(**arguments)`, its weights replaceable by :class:`WeightSwap`."""
     _prepare(device)
     from vllm import LLM
@@ -51,8 +51,8 @@ def sampling_params(asked: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [SamplingParams(**one) for one in asked]
 
 
-def stop(engine: Any) -> None:  # noqa: ANN401
-    """Stop what :func:`start` returned (None: what failed while it started).
+def stop_engine(engine: Any) -> None:  # noqa: ANN401
+    """Stop what :func:`start_engine` returned (None: what failed while it started).
 
     Otherwise its finalizer, whenever it runs, takes down the process group of the next engine.
     """

@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ilubench.errors import (
-    CannotApplyError,
-    DataError,
-    ModelError,
-    SpecError,
-)
+from ilubench.errors import CannotApplyError, DataError, ModelError, SpecError
 from ilubench.interfaces import (
     Asked,
     BoundPromptAttack,
@@ -27,10 +22,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.lm_eval_host import BuiltTasks, load_members, quiet
-from ilubench.scoring.scorers.logged import (
-    asked,
-    check_items,
-)
+from ilubench.scoring.scorers.logged import check_items, render_item
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts, task_facts
@@ -94,7 +86,7 @@ class LmEval(Scorer):
         shots = Roles(self.data, None, self.num_fewshot, self.split_by).shots(member)
         with quiet():
             (task,) = load_members(facts, facts.members, {"num_fewshot": 0}, data).values()
-            found = [asked(member.name, task, doc, shots) for doc in task.eval_docs]
+            found = [render_item(member.name, task, doc, shots) for doc in task.eval_docs]
         if len(found) != len(rows):
             raise DataError(f"{member.name} keeps {len(found)} of {len(rows)} rows")
         return found

@@ -16,24 +16,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from ilubench.errors import (
-    DataError,
-    ItemError,
-    SpecError,
-    UsageError,
-)
-from ilubench.interfaces import (
-    BoundPromptAttack,
-    Engine,
-    SampleScore,
-    SamplingSpec,
-)
+from ilubench.errors import DataError, ItemError, SpecError, UsageError
+from ilubench.interfaces import BoundPromptAttack, Engine, SampleScore, SamplingSpec
 from ilubench.scoring.scorers.answers import loglikelihoods
-from ilubench.scoring.scorers.logged import (
-    naming_requests,
-    prompt_of,
-    sample_scores,
-)
+from ilubench.scoring.scorers.logged import naming_requests, prompt_of, sample_scores
 from ilubench.scoring.scorers.task_files import Member, TaskFacts
 from ilubench.scoring.scorers.task_rows import OwnData
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from ilubench.errors import CannotApplyError, DataError, ItemError
 from ilubench.interfaces import Asked, SampleScore
-from ilubench.scoring.scorers.rows import item_ids, shown
+from ilubench.scoring.scorers.rows import describe_value, item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts
 
-__all__ = ["asked", "check_items", "naming_requests", "prompt_of", "sample_scores"]
+__all__ = ["check_items", "naming_requests", "prompt_of", "render_item", "sample_scores"]
 
 
 def _item(name: str, place: int, doc: Mapping[str, Any], rows: Sequence[int]) -> str:
@@ -89,11 +89,11 @@ def check_items(name: str, task: Any, rows: Sequence[int], limit: int | None) ->
         for answer in given if isinstance(given, list) else [given]:
             fits = answer in (range(len(options)) if isinstance(answer, int) else options)
             if chosen and not fits:
-                told = f"{shown(answer)} is none of its {len(options)} options"
+                told = f"{describe_value(answer)} is none of its {len(options)} options"
                 raise DataError(f"{where}: the answer {told}")
 
 
-def asked(name: str, task: Any, doc: Mapping[str, Any], shots: int) -> Asked:  # noqa: ANN401
+def render_item(name: str, task: Any, doc: Mapping[str, Any], shots: int) -> Asked:  # noqa: ANN401
     """Return what a task asks of one item, in the words of lm-eval's own requests.
 
     Args:

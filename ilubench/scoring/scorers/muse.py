@@ -20,7 +20,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten
-from ilubench.scoring.scorers.rows import groups_of, item_ids, naming, take, text_of
+from ilubench.scoring.scorers.rows import groups_of, item_ids, name_items, take_rows, text_of
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class VerbMem(Scorer):
         Raises:
             DataError: no rows, or a row without `prompt` or `gt`.
         """
-        rows = take(context.rows(self.data), self.limit, self.data)
+        rows = take_rows(context.rows(self.data), self.limit, self.data)
 
         def made(row: Row, before: str) -> _Made:
             ids = tokenizer.encode(text_of(row, "gt", self.data), verbose=False)
@@ -146,10 +146,10 @@ class KnowMem(Scorer):
         Raises:
             DataError: no rows, or a row without `question` or `answer`.
         """
-        rows = take(context.rows(self.data), self.limit, self.data)
+        rows = take_rows(context.rows(self.data), self.limit, self.data)
         shown = "".join(
             _asked(pair, self.icl) + text_of(pair, "answer", self.icl) + "\n\n"
-            for pair in take(context.rows(self.icl), None, self.icl)
+            for pair in take_rows(context.rows(self.icl), None, self.icl)
         )
 
         def made(row: Row, before: str) -> _Made:
@@ -219,7 +219,7 @@ class _Bound:
         from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped, unused-ignore]
 
         rouge = RougeScorer(["rougeL"], use_stemmer=False)
-        with naming(self.items, self.role):
+        with name_items(self.items, self.role):
             found = engine.generate([prompt for prompt, _ in made], sampling)
         written = [[self._cut(cleaned(one.text)) for one in own] for own in found]
         return [

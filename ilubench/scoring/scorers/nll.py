@@ -22,13 +22,13 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
-from ilubench.scoring.scorers.rows import item_ids, naming, take
+from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows
 from ilubench.specs import DataSource, Estimator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["AnswerNLL", "split"]
+__all__ = ["AnswerNLL", "split_answer"]
 
 
 class AnswerNLL(Scorer):
@@ -76,11 +76,11 @@ class AnswerNLL(Scorer):
         Raises:
             DataError: no rows, a missing column, or an answer without tokens.
         """
-        rows = take(context.rows(self.data), self.limit, self.data)
+        rows = take_rows(context.rows(self.data), self.limit, self.data)
 
         def made(row: Row, before: str) -> tuple[Ids, Ids]:
             prompt, completion = self._text(row)
-            context_ids, answer_ids = split(tokenizer, before + prompt, completion)
+            context_ids, answer_ids = split_answer(tokenizer, before + prompt, completion)
             if not context_ids or not answer_ids:
                 raise DataError(f"data.{self.data}: {row['id']}: prompt or answer has no tokens")
             return context_ids, answer_ids
@@ -90,7 +90,7 @@ class AnswerNLL(Scorer):
         return _Bound(self.data, items, named, made, [made(row, "") for row in named])
 
 
-def split(
+def split_answer(
     tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
 ) -> tuple[list[int], list[int]]:
     """Encode prompt and completion together and divide the ids where the prompt's own end.
@@ -136,7 +136,7 @@ class _Bound:
         return ask_rewritten(attack, self.rows, self.items, ask)
 
     def _scores(self, engine: Engine, pairs: Sequence[tuple[Ids, Ids]]) -> list[SampleScore]:
-        with naming(self.items, self.role):
+        with name_items(self.items, self.role):
             scores = engine.logprobs(pairs)
         return [
             SampleScore(item=item, metric="nll", value=-scored.total / len(scored.values))

@@ -19,7 +19,7 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scoring.scorers.rows import item_ids, naming, take, text_of
+from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows, text_of
 from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class PrivLeak(Scorer):
     def _texts(
         self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext, role: str, label: str
     ) -> _Texts:
-        rows = take(context.rows(role), self.limit, role)
+        rows = take_rows(context.rows(role), self.limit, role)
         items = item_ids(rows, role)
         encoded = [tokenizer.encode(text_of(row, "text", role), verbose=False) for row in rows]
         for item, ids in zip(items, encoded, strict=True):
@@ -129,7 +129,7 @@ class _Bound:
         ]
 
     def _values(self, engine: Engine, texts: _Texts) -> list[float]:
-        with naming(texts.items, texts.role):
+        with name_items(texts.items, texts.role):
             scored = engine.logprobs(texts.pairs)
         return [lowest_mean(one.values, self.k) for one in scored]
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
-__all__ = ["groups_of", "item_ids", "naming", "shown", "take", "text_of"]
+__all__ = ["describe_value", "groups_of", "item_ids", "name_items", "take_rows", "text_of"]
 
 
-def take(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
+def take_rows(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
     """Return the first ``limit`` rows (None: all).
 
     Raises:
@@ -30,12 +30,12 @@ def text_of(row: Row, column: str, role: str) -> str:
     """
     value = row.get(column)
     if not isinstance(value, str) or not value:
-        problem = "is missing" if column not in row else f"is {shown(value)}, not text"
+        problem = "is missing" if column not in row else f"is {describe_value(value)}, not text"
         raise DataError(f"data.{role}: column {column!r} {problem}; {did_you_mean(column, row)}")
     return value
 
 
-def shown(value: object) -> str:
+def describe_value(value: object) -> str:
     """Return how a message names a row's value: numbers, but no words, which may be gated."""
     if value is None or isinstance(value, bool | int | float):
         return repr(value)
@@ -79,7 +79,7 @@ def groups_of(rows: Sequence[Row], column: str | None, role: str) -> dict[str, s
 
 
 @contextmanager
-def naming(items: Sequence[str], role: str) -> Iterator[None]:
+def name_items(items: Sequence[str], role: str) -> Iterator[None]:
     """Name the item in an engine's error, which knows its position only."""
     try:
         yield
