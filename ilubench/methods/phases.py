@@ -11,10 +11,8 @@ from ilubench.interfaces import (
     Batch,
     Context,
     Dataset,
-    Effort,
     Method,
     Metrics,
-    Sizes,
     UnlearnData,
 )
 from ilubench.specs import TrainSpec
@@ -23,7 +21,7 @@ from ilubench.training import micro_batches
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Batches", "accumulated", "first_work", "run_first"]
+__all__ = ["Batches", "accumulated", "run_first"]
 
 
 def run_first(
@@ -56,11 +54,6 @@ def run_first(
     first = _first(base, trainable)
     found = first.unlearn(model, data, replace(context, phase=f"{context.phase}-base", log=log))
     return found, replace(context, log=lambda step, metrics: context.log(last + step, metrics))
-
-
-def first_work(base: Method, sizes: Sizes, trainable: tuple[str, ...]) -> Effort:
-    """Return what `run_first` asks for."""
-    return _first(base, trainable).work(sizes)
 
 
 def _first(base: Method, trainable: tuple[str, ...]) -> Method:
