@@ -99,12 +99,8 @@ class LossMethod(Method):
         examples of its own; a method with an own loop has nothing to do: a base that it prepares
         itself is told of no positions, and is ready for all.
         """
-        return self.seen(len(data.forget), context.seed)
-
-    def seen(self, examples: int, seed: int) -> frozenset[int]:
-        """Return the positions of so many forget examples that `train`'s steps will see."""
-        total = self.train.total_steps(examples)
-        stream = Stream(examples, seed, "forget")
+        total = self.train.total_steps(len(data.forget))
+        stream = Stream(len(data.forget), context.seed, "forget")
         return frozenset(stream.step(0, total * self.train.batch_size))
 
     def _streams(self, data: UnlearnData, context: Context) -> _Streams:
