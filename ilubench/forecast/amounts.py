@@ -5,7 +5,7 @@ Rows that are at hand are looked at, else their size is as the suite states it. 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from ilubench.runs.stages.workbench import Workbench
 
-__all__ = ["Amount", "Amounts"]
+__all__ = ["CHECKPOINTS", "Amount", "Amounts"]
+
+CHECKPOINTS = 5
+"""Of an attack that does not say how many it has."""
 
 _SAMPLE = 1000
 """Rows of a role that are looked at; of more, so many at equal distances stand for all."""
@@ -146,19 +149,17 @@ class Amounts:
         if attack.fa is not None:
             own = self._asked(f"{attack.name}/fa", attack.fa, attack)
             read, written = read + own[0], written + own[1]
+        scored = Amount(checkpoints=count, read=read, written=written)
         spec = getattr(plugin, "train", None)
         if not isinstance(spec, TrainSpec):
-            return Amount(checkpoints=count, read=read, written=written)
-        return Amount(
-            spec.total_steps(size.items),
-            spec.batch_size,
-            spec.batch_size * size.mean,
-            min(spec.micro_batch or spec.batch_size, spec.batch_size) * size.longest,
-            (),
-            spec.precision,
-            count,
-            read,
-            written,
+            return scored
+        return replace(
+            scored,
+            steps=spec.total_steps(size.items),
+            batch=spec.batch_size,
+            step_tokens=spec.batch_size * size.mean,
+            held=min(spec.micro_batch or spec.batch_size, spec.batch_size) * size.longest,
+            precision=spec.precision,
         )
 
     # ----------------------------------------------------------------- training data

@@ -1,6 +1,6 @@
 """Seconds by arithmetic: a forward pass takes 2 operations a parameter and token, a backward 4."""
 
-from ilubench.forecast.amounts import Amount
+from ilubench.forecast.amounts import CHECKPOINTS, Amount
 from ilubench.forecast.devices import Card
 from ilubench.forecast.memory import Shape, checkpointed
 from ilubench.forecast.took import Took
@@ -24,9 +24,6 @@ _DISK = 1e9
 _HOST = 20e9
 """Bytes a second between a card and the machine's memory: an assumption."""
 
-_CHECKPOINTS = 5
-"""Of an attack that does not say how many it has."""
-
 
 def took_assumed(amount: Amount, shape: Shape, card: Card, memory: MemorySpec) -> Took:
     """Return the seconds of a job on a card: one pass forwards and backwards over each batch.
@@ -40,14 +37,14 @@ def took_assumed(amount: Amount, shape: Shape, card: Card, memory: MemorySpec) -
     each = memory_per_parameter(memory, shape.dtype)
     half = "bfloat16" in (shape.dtype, amount.precision)
     rate = _SHARE * (card.bfloat16 if half else card.float32)
-    step = 6.0 * shape.parameters * amount.step_tokens / rate
-    if checkpointed(shape, memory):
-        step *= 8 / 6
+    # layers that are computed again on the way back take 2 operations more
+    operations = 8.0 if checkpointed(shape, memory) else 6.0
+    step = operations * shape.parameters * amount.step_tokens / rate
     step += 2 * shape.parameters * each.host / _HOST
     rate = _SHARE * (card.bfloat16 if shape.dtype == "bfloat16" else card.float32)
     write = max(_WRITE, shape.parameters * each.weights / (_BANDWIDTH * card.bandwidth))
     checkpoint = 2.0 * shape.parameters * amount.read / rate + amount.written * write
-    scored = (amount.checkpoints or _CHECKPOINTS) if amount.read else 0
+    scored = (amount.checkpoints or CHECKPOINTS) if amount.read else 0
     seconds = amount.steps * step + scored * checkpoint + load_seconds(shape)
     return Took.within(seconds, (2.0, 3.0), "assumed")
 

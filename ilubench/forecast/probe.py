@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ilubench.errors import CannotApplyError
 from ilubench.experiments.experiment import environment_role
-from ilubench.forecast.amounts import Amount
+from ilubench.forecast.amounts import CHECKPOINTS, Amount
 from ilubench.forecast.memory import shape_of
 from ilubench.forecast.took import Took
 from ilubench.interfaces import (
+    BoundPromptAttack,
     Context,
     Generation,
     Ids,
@@ -27,7 +27,7 @@ from ilubench.interfaces import (
 from ilubench.records.keys import seed_for
 from ilubench.records.store import FolderState
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.prompting import bind
+from ilubench.runs.stages.prompting import applicable, bind
 from ilubench.runs.stages.workbench import Measure, Workbench
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.specs import Spec, TrainSpec
@@ -39,9 +39,6 @@ __all__ = ["Probed", "probe"]
 
 _STEPS = 3
 """Steps that are run; the last two are timed, since the first one also warms up."""
-
-_CHECKPOINTS = 5
-"""Of an attack that does not say how many it has."""
 
 _RANGE = (1.4, 1.6)
 """What two steps and a batch may be off by: an assumption."""
@@ -83,7 +80,7 @@ class Probed:
         if stage == "score":
             seconds += self.scored[""]
         elif stage == "attack" and (stage, name) in self.steps:  # step 0 has its own task only
-            count = amount.checkpoints or _CHECKPOINTS
+            count = amount.checkpoints or CHECKPOINTS
             seconds += count * self.scored.get(name, 0.0) + (count - 1) * self.scored[""]
         elif stage == "attack":
             seconds += self.scored[name]
@@ -121,14 +118,8 @@ def probe(bench: Workbench, jobs: Sequence[Job]) -> Probed:
     for name in dict.fromkeys(job.attack for job in jobs if job.attack):
         attack = bench.attack(name)
         if isinstance(attack.plugin, PromptAttack):
-            engine = _Sampled(bench, model)
             bound = bind(bench, attack, bench.experiment.seeds[0])
-            for measure in bench.suite_scorers().values():
-                try:
-                    measure.bound.score(engine, bound)
-                except CannotApplyError:
-                    continue  # it is left out of the attack's scores, too
-            scored[name] = engine.seconds
+            scored[name] = _score(bench, model, applicable(bench, bound)[0], bound)
             continue
         if isinstance(getattr(attack.plugin, "train", None), TrainSpec):
             roles = {role: attack.role(role, bench.suite) for role in attack.plugin.roles()}
@@ -203,10 +194,15 @@ class _Watch:
         return step, max(0.0, self._ends[1] - self._ends[0] - step)
 
 
-def _score(bench: Workbench, model: "PreTrainedModel", measures: Mapping[str, Measure]) -> float:
+def _score(
+    bench: Workbench,
+    model: "PreTrainedModel",
+    measures: Mapping[str, Measure],
+    attack: BoundPromptAttack | None = None,
+) -> float:
     engine = _Sampled(bench, model)
     for measure in measures.values():
-        measure.bound.score(engine)
+        measure.bound.score(engine, attack) if attack else measure.bound.score(engine)
     return engine.seconds
 
 

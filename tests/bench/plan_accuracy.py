@@ -3,7 +3,7 @@
     python tests/bench/plan_accuracy.py OUT suite=mini            # each run from all others
     python tests/bench/plan_accuracy.py OUT suite=mini --probe    # each from a probe alone
 
-Wall-clock times of a busy machine scatter: equal jobs differ, and a ratio cannot be nearer than that.
+Wall-clock times of a busy machine scatter: no ratio can be nearer than equal jobs are alike.
 """
 
 import json

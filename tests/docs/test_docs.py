@@ -13,14 +13,10 @@ from places import ROOT
 
 from ilubench.cli.scaffold import new_method
 from ilubench.experiments.experiment import resolve
-from ilubench.forecast.anatomy import anatomy_of
-from ilubench.forecast.passes import method_work
-from ilubench.interfaces import Lengths, Method, Sizes
+from ilubench.interfaces import Method
 from ilubench.interfaces.discovery import find
-from ilubench.runs.stages.cost import Passes
 from ilubench.specs.overrides import parse
-from ilubench.testing import TINY, MethodContract, facts, known_model, make_tokenizer
-from ilubench.testing.job import make_context
+from ilubench.testing import TINY, MethodContract
 
 DOCS = ROOT / "docs"
 
@@ -106,7 +102,7 @@ def test_its_commands_are_understood(project: Path) -> None:
 
 def test_its_code_holds_to_the_contract(project: Path, tmp_path: Path) -> None:
     (path,) = project.glob("ilubench_*.py")
-    loss, _ = blocks("python")
+    (loss,) = blocks("python")
     before, _, after = path.read_text().partition("    def loss(")
     path.write_text(before + loss + "\n\ndef nll(" + after.partition("\n\ndef nll(")[2])
     kind = cast("type[Method]", find("methods", f"{path}:MyMethod"))
@@ -115,33 +111,6 @@ def test_its_code_holds_to_the_contract(project: Path, tmp_path: Path) -> None:
     subject.test_it_forgets()
     subject.test_it_keeps_what_is_retained()
     subject.test_micro_batches_add_up()
-
-
-def test_the_passes_that_it_tells_are_those_of_the_loss(project: Path) -> None:
-    """With those lines the plan guesses no more."""
-    (path,) = project.glob("ilubench_*.py")
-    _, told = blocks("python")
-    before, mark, after = path.read_text().partition("    def loss(")
-    head = "from ilubench.interfaces import "
-    before = before.replace(head, f"{head}Pass, Sizes\n{head}", 1)
-    kind = cast("type[Method]", find("methods", f"{path}:MyMethod"))
-    telling = path.with_name("telling.py")
-    telling.write_text(before + told + "\n" + mark + after)
-    again = cast("type[Method]", find("methods", f"{telling}:MyMethod"))
-    items = Lengths((4,) * 8, (1,) * 8, (3,) * 8, "counted")
-    model, passes = known_model(), Passes()
-    anatomy = anatomy_of(model.config)
-    sizes = Sizes(items, items, {}, anatomy.layers, anatomy.lowest, 0, len)
-    quiet, found = (
-        method_work(one.model_validate({"train": TINY}), sizes, anatomy) for one in (kind, again)
-    )
-    assert not quiet.known
-    assert found.known
-    with passes.counting(model):
-        again.model_validate({"train": TINY}).unlearn(
-            model, facts(), make_context(make_tokenizer())
-        )
-    assert found.work.backward_passes == passes.take()["backward_passes"] > 0
 
 
 def test_the_message_that_it_quotes_is_the_real_one(project: Path) -> None:
