@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import environment_role
 from ilubench.forecast.amounts import CHECKPOINTS, Amount
 from ilubench.forecast.memory import shape_of
@@ -24,7 +25,6 @@ from ilubench.interfaces import (
     UnlearnData,
     WeightAttack,
 )
-from ilubench.records.keys import seed_for
 from ilubench.records.store import FolderState
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.prompting import applicable, bind

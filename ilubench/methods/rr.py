@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, model_validator
 from torch.nn import functional
 
+from ilubench.data.seeds import seed_for
 from ilubench.interfaces import Batch, Context, UnlearnData
 from ilubench.methods.activations import Layers, check_layers, counted, hidden_states, layer_of
 from ilubench.methods.original import Original
