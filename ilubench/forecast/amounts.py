@@ -118,6 +118,8 @@ class Amounts:
     # ----------------------------------------------------------------- kinds of jobs
 
     def _unlearning(self, method: Method) -> Amount:
+        from ilubench.training import LossMethod
+
         spec = getattr(method, "train", None)
         if not method.trains or not isinstance(spec, TrainSpec):
             return Amount()
@@ -130,7 +132,7 @@ class Amounts:
         micro = min(spec.micro_batch or spec.batch_size, spec.batch_size)
         held = [micro * (forget.longest + retain.longest)]
         held += [min(spec.micro_batch or n, n) * size.longest for n, size in batches[2:]]
-        return Amount(
+        own = Amount(
             spec.total_steps(forget.items),
             spec.batch_size,
             sum(count * size.mean for count, size in batches),
@@ -138,6 +140,13 @@ class Amounts:
             tuple(getattr(method, "trainable", ())),
             spec.precision,
         )
+        base = getattr(method, "base", None)
+        if not isinstance(base, Method) or isinstance(method, LossMethod):
+            return own
+        first = self._unlearning(base)  # a loop of its own comes after the base's
+        steps = own.steps + first.steps
+        tokens = own.steps * own.step_tokens + first.steps * first.step_tokens
+        return replace(own, steps=steps, step_tokens=tokens / steps)
 
     def _attack(self, attack: Attack, read: float, written: float) -> Amount:
         plugin = attack.plugin

@@ -144,9 +144,7 @@ def estimate(
             most = peak(amount, run.memory, shape, kind, suite.score_batch)
             costs.append(JobCost(job, amount, took, most))
     wanted = [cost.amount for cost in costs]
-    changed = {
-        job.job.key: shape.trained(job.amount.trainable) for job in costs if _kept(job, run.keep)
-    }
+    stay = [cost.amount for cost in costs if cost.job.stage != "attack" or "attacked" in run.keep]
     per = memory_per_parameter(run.memory, shape.dtype)
     trained = [shape.trained(amount.trainable) for amount in wanted if amount.steps]
     return Forecast(
@@ -156,7 +154,7 @@ def estimate(
         probed.peak if probed is not None else 0.0,
         shape.parameters * shape.width,
         fits(wanted, run.memory, shape, suite.score_batch) if wanted else (),
-        sum(changed.values()) * shape.width,
+        sum(shape.trained(amount.trainable) for amount in stay if amount.steps) * shape.width,
         max(trained, default=0) * (per.weights + per.master + per.moments),
         _free(Path(run.out)),
         tuple(sorted(amounts.stated)),
@@ -170,11 +168,6 @@ def _took(
     if probed is not None and (told is None or told.origin != "finished"):
         return probed.took(*kind, amount) or told
     return told
-
-
-def _kept(cost: JobCost, keep: Collection[str]) -> bool:
-    """Whether a job's weights stay on the disk."""
-    return bool(cost.amount.steps) and (cost.job.stage != "attack" or "attacked" in keep)
 
 
 def _shape(bench: "Workbench", stated: set[str]) -> Shape:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ilubench.data.seeds import seed_for
-from ilubench.experiments.experiment import environment_role
+from ilubench.experiments.experiment import Attack, environment_role
 from ilubench.forecast.amounts import CHECKPOINTS, Amount
 from ilubench.forecast.memory import shape_of
 from ilubench.forecast.took import Took
@@ -77,13 +77,12 @@ class Probed:
                 return None
             step, before = self.steps[stage, name]
             seconds += before + amount.steps * step
-        if stage == "score":
-            seconds += self.scored[""]
-        elif stage == "attack" and (stage, name) in self.steps:  # step 0 has its own task only
-            count = amount.checkpoints or CHECKPOINTS
-            seconds += count * self.scored.get(name, 0.0) + (count - 1) * self.scored[""]
-        elif stage == "attack":
-            seconds += self.scored[name]
+        if stage in ("score", "attack"):
+            if name not in self.scored:
+                return None
+            count = (amount.checkpoints or CHECKPOINTS) if amount.steps else 1
+            # before an attack only its own task is scored
+            seconds += count * self.scored[name] + (count - 1) * self.scored[""]
         return Took.within(seconds, _RANGE, "probe")
 
 
@@ -120,17 +119,9 @@ def probe(bench: Workbench, jobs: Sequence[Job]) -> Probed:
         if isinstance(attack.plugin, PromptAttack):
             bound = bind(bench, attack, bench.experiment.seeds[0])
             scored[name] = _score(bench, model, applicable(bench, bound)[0], bound)
-            continue
-        if isinstance(getattr(attack.plugin, "train", None), TrainSpec):
-            roles = {role: attack.role(role, bench.suite) for role in attack.plugin.roles()}
-            data = {role: bench.examples((own,)) for role, own in roles.items()}
-            plugin, watch = _short(attack.plugin), _Watch(bench)
-            assert isinstance(plugin, WeightAttack)
-            with tempfile.TemporaryDirectory() as folder:
-                for _ in plugin.tamper(model, data, watch.context(Path(folder))):
-                    pass
-            steps["attack", name] = watch.seconds()
-        scored[name] = _score(bench, model, bench.attack_scorers(attack))
+        elif isinstance(getattr(attack.plugin, "train", None), TrainSpec):
+            steps["attack", name] = _attacked(bench, attack, model)
+            scored[name] = _score(bench, model, bench.attack_scorers(attack))
     scored[""] = _score(bench, model, bench.suite_scorers())
     peak = float(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0.0
     return Probed(steps, scored, load, peak)
@@ -151,6 +142,17 @@ def _unlearned(
     with tempfile.TemporaryDirectory() as folder:
         model = method.unlearn(model, data, watch.context(Path(folder)))
     return model, watch.seconds()
+
+
+def _attacked(bench: Workbench, attack: Attack, model: "PreTrainedModel") -> tuple[float, float]:
+    plugin = _short(attack.plugin)
+    assert isinstance(plugin, WeightAttack)
+    data = {role: bench.examples((attack.role(role, bench.suite),)) for role in plugin.roles()}
+    watch = _Watch(bench)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in plugin.tamper(model, data, watch.context(Path(folder))):
+            pass
+    return watch.seconds()
 
 
 def _short(plugin: Plugin) -> Plugin:

@@ -407,6 +407,16 @@ def test_a_plugin_that_says_nothing_is_planned(far: str, tmp_path: Path) -> None
     assert unlearn["seconds"] > 6 * 7.2e9 * 10 * 2 * 612 / (989e12 * 0.4)
 
 
+def test_a_loop_after_its_base_has_the_steps_of_both(far: str) -> None:
+    """As a finished job counts them; a wrapper's steps are its base's."""
+    words = (far, "--card", "h100", "--json", "method.base=npo")
+    for method, steps in (("undo", 125 + 7), ("sam", 125)):
+        given = ["method.base.train.steps=7"] if method == "undo" else []
+        told = command("plan", *words, f"method={method}", *given)
+        assert told.code == 0, told.err
+        assert told.json["jobs"][1]["amount"]["steps"] == steps
+
+
 def test_sizes_that_nobody_states_are_asked_for(far: str) -> None:
     done = command("plan", far, "suite.target.model.about=null", "--json")
     if done.code == 0:
