@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["attack", "job", "plan", "run", "score", "tune"]
 
 Probe = Annotated[
-    bool, typer.Option("--probe", help="time some passes of the real model on this device")
+    bool, typer.Option("--probe", help="time real steps and a scored batch of each kind here")
 ]
 Card = Annotated[
     str, typer.Option("--card", metavar="NAME", help="plan for a GPU by its data sheet, e.g. h100")
@@ -39,8 +39,8 @@ def plan(
 ) -> int:
     """Show what `run` with the same words would do and cost, and what is done already.
 
-    Nothing is fetched. Times are from finished jobs of the suite on this device, else from a probe,
-    else from a card's data sheet.
+    Nothing is fetched. Times are medians of finished jobs of the suite on this device, else a
+    probe's, else arithmetic over a card's data sheet.
     """
     import json
 

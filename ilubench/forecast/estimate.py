@@ -1,174 +1,194 @@
-"""A run's forecast: its jobs' demands in hours, gigabytes and downloads, and where that is from."""
+"""A run's forecast: hours, memory and disk of its open jobs, each with where it is from.
+
+A job's time is the median of finished jobs of its kind; else a probe's; else that of finished jobs
+of other methods or attacks; else arithmetic over a card's data sheet.
+"""
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ilubench.experiments.experiment import Experiment
-from ilubench.forecast.anatomy import Anatomy
-from ilubench.forecast.calibration import Speeds, calibrated
-from ilubench.forecast.devices import CARDS, Card, card_of
-from ilubench.forecast.history import STARTS, Began, finished_jobs
-from ilubench.forecast.inputs import Inputs
-from ilubench.forecast.jobs import Demand, Demands
-from ilubench.forecast.memory import Peak, leaner, peak
-from ilubench.forecast.speed import DISK, assumed, scoring_features, training_features
-from ilubench.forecast.work import Asking, Work
+from ilubench.errors import AccessError, DataError
+from ilubench.forecast.amounts import Amount, Amounts
+from ilubench.forecast.devices import Card, card_of
+from ilubench.forecast.finished import Finished, finished_jobs, took_finished
+from ilubench.forecast.formula import load_seconds, took_assumed
+from ilubench.forecast.memory import Fit, Peak, Shape, fits, peak, shape_of
+from ilubench.forecast.took import ORIGINS, Origin, Took
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.workbench import Workbench
-from ilubench.specs import MemorySpec
+from ilubench.specs.memory import memory_per_parameter
 
-__all__ = ["Fit", "Forecast", "JobCost", "estimate"]
+if TYPE_CHECKING:
+    from ilubench.forecast.probe import Probed
+    from ilubench.runs.stages.workbench import Workbench
 
-_UPDATE = 32.0
-"""Bytes read and written for each updated parameter: weights, gradient, master copy, moments."""
+__all__ = ["Forecast", "JobCost", "estimate", "kind_of"]
 
-_HOST = 20e9
-"""Bytes a second between a card and the machine's memory: an assumption."""
+_WORDS = 2000
+"""Size of a vocabulary of words, which a recipe's tokenizer does not say before it is made."""
 
 
 @dataclass(frozen=True)
 class JobCost:
-    """A job's forecast.
+    """An open job's forecast.
 
     Attributes:
         job: which.
-        cached: done already.
-        demand: what it asks for; None for a cached one.
-        seconds: it takes; None where nothing tells.
-        low: at least, roughly.
-        high: at most, roughly.
-        peak: memory; None for a cached one.
+        amount: what it amounts to.
+        took: its seconds; None where nothing tells.
+        peak: memory.
     """
 
     job: Job
-    cached: bool
-    demand: Demand | None = None
-    seconds: float | None = None
-    low: float = 0.0
-    high: float = 0.0
-    peak: Peak | None = None
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Whether a run fits a card.
-
-    Attributes:
-        card: name.
-        memory: bytes of it.
-        needs: bytes at the peak, by the settings as they are.
-        words: the mildest words with which it fits; empty where it fits as it is; None where none
-            makes it fit.
-        then: bytes at the peak with these.
-    """
-
-    card: str
-    memory: float
-    needs: float
-    words: str | None
-    then: float
+    amount: Amount
+    took: Took | None
+    peak: Peak
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will cost.
+    """What the open jobs of a run will cost.
 
     Attributes:
         device: `cpu`, or a card's name.
-        jobs: all of the run.
-        speeds: where times are from.
-        seconds: of the open jobs; None where nothing tells.
-        low: at least, roughly.
-        high: at most, roughly.
-        by_stage: stage -> (open jobs, seconds).
-        peak: of the open job that takes most; None where none is open.
-        fits: whether it fits cards of the table.
+        jobs: the open ones.
+        peak: of the job that takes most memory; None where none is open.
+        held: bytes that a probe held on a GPU at most; 0 without one.
+        copy: bytes of a copy of the weights, which some methods keep besides.
+        fits: whether they fit cards of the table.
         disk: bytes that stay.
         scratch: bytes of a job's saved state, while it runs.
         free: bytes free where results go.
-        stated: roles (and `suite.target.model`) whose size is as stated in the suite, approximate.
-        guessed: labels of jobs whose training is a guess.
+        stated: what is as the suite states it, approximate, since it is not at hand.
     """
 
     device: str
     jobs: tuple[JobCost, ...]
-    speeds: Speeds
-    seconds: float | None
-    low: float
-    high: float
-    by_stage: Mapping[str, tuple[int, float]]
     peak: Peak | None
+    held: float
+    copy: float
     fits: tuple[Fit, ...]
     disk: float
     scratch: float
     free: int
     stated: tuple[str, ...]
-    guessed: tuple[str, ...]
+
+    @property
+    def total(self) -> tuple[float, float, float] | None:
+        """Seconds of all jobs, at least and at most; None where one is not known."""
+        told = [job.took for job in self.jobs if job.took is not None]
+        if len(told) < len(self.jobs):
+            return None
+        return sum(t.seconds for t in told), sum(t.low for t in told), sum(t.high for t in told)
+
+    @property
+    def origins(self) -> dict[Origin, int]:
+        """Where times are from -> how many jobs', the surest first."""
+        told = [job.took.origin for job in self.jobs if job.took is not None]
+        return {origin: told.count(origin) for origin in ORIGINS if origin in told}
+
+    @property
+    def stages(self) -> dict[str, tuple[int, float | None]]:
+        """Stage -> its open jobs, and their seconds if all are known."""
+        found: dict[str, tuple[int, float | None]] = {}
+        for stage in dict.fromkeys(job.job.stage for job in self.jobs):
+            mine = [job.took for job in self.jobs if job.job.stage == stage]
+            known = [took.seconds for took in mine if took is not None]
+            found[stage] = len(mine), sum(known) if len(known) == len(mine) else None
+        return found
+
+
+def kind_of(job: Job) -> tuple[str, str]:
+    """Return a job's stage, and the name of its method or attack; empty for others."""
+    name = job.method.use if job.stage == "unlearn" and job.method is not None else job.attack
+    return job.stage, name
 
 
 def estimate(
-    bench: Workbench,
-    target: str,
+    bench: "Workbench",
     jobs: Sequence[Job],
     done: Collection[str],
     card: Card | None = None,
-    probed: Speeds | None = None,
+    probed: "Probed | None" = None,
 ) -> Forecast:
     """Return a run's forecast; nothing is trained and nothing is fetched.
 
     Args:
         bench: of the run.
-        target: key of the target model.
         jobs: of the run.
         done: keys of those that are done.
         card: plan for this one, not for the device that is here.
-        probed: rates of a probe.
+        probed: what a probe timed.
 
     Raises:
         DataError: data that are at hand are wrong; or they are not, and no size is stated.
     """
-    experiment = bench.experiment
-    inputs = Inputs(bench, target)
-    demands = Demands(experiment, inputs)
+    run, suite = bench.experiment.run, bench.suite
+    amounts = Amounts(bench)
+    shape = _shape(bench, amounts.stated)
     here = _device_name(bench.device)
-    todo = [job for job in jobs if job.key not in done]
-    speeds = Speeds(None, None)
-    if todo:
-        speeds = _speeds(bench, demands, jobs, (card, here), probed)
-    memory, kind = experiment.run.memory, "cuda" if card else bench.device.partition(":")[0]
-    first = {
-        name: next((job.key for job in todo if job.stage in stages), "")
-        for name, stages in STARTS.items()
-    }
+    finished = finished_jobs(Path(run.out), suite.name, here) if card is None else []
+    sheet = card or card_of(here)
+    kind = "cuda" if card else bench.device.partition(":")[0]
     costs = []
     for job in jobs:
-        if job.key in done:
-            costs.append(JobCost(job, cached=True))
-            continue
-        starts = {name: float(job.key == key) for name, key in first.items()}
-        costs.append(_cost(job, demands, speeds, starts, (memory, kind)))
-    open_costs = [cost for cost in costs if not cost.cached]
-    seconds, low, high = _total(open_costs)
-    largest = max((c.peak for c in open_costs if c.peak), key=lambda p: p.total, default=None)
-    wanted = [c.demand for c in open_costs if c.demand]
+        if job.key not in done:
+            amount = amounts.of(job)
+            took = _took(kind_of(job), amount, finished, probed)
+            if took is None and sheet is not None:
+                took = took_assumed(amount, shape, sheet, run.memory)
+            if took is None and job.stage == "unlearn" and not amount.steps:
+                took = Took.within(load_seconds(shape), (2.0, 3.0), "assumed")
+            most = peak(amount, run.memory, shape, kind, suite.score_batch)
+            costs.append(JobCost(job, amount, took, most))
+    wanted = [cost.amount for cost in costs]
+    stay = [cost.amount for cost in costs if cost.job.stage != "attack" or "attacked" in run.keep]
+    per = memory_per_parameter(run.memory, shape.dtype)
+    trained = [shape.trained(amount.trainable) for amount in wanted if amount.steps]
     return Forecast(
         card.name if card else here,
         tuple(costs),
-        speeds,
-        seconds,
-        low,
-        high,
-        dict(_stages(open_costs)),
-        largest,
-        tuple(_fits(wanted, memory, demands.anatomy)) if todo else (),
-        sum(demand.stored for demand in wanted),
-        max((demand.scratch for demand in wanted), default=0.0),
-        _free(Path(experiment.run.out)),
-        tuple(sorted(inputs.stated)),
-        tuple(c.job.label for c in open_costs if c.demand and not c.demand.known),
+        max((cost.peak for cost in costs), key=lambda p: p.total, default=None),
+        probed.peak if probed is not None else 0.0,
+        shape.parameters * shape.width,
+        fits(wanted, run.memory, shape, suite.score_batch) if wanted else (),
+        sum(shape.trained(amount.trainable) for amount in stay if amount.steps) * shape.width,
+        max(trained, default=0) * (per.weights + per.master + per.moments),
+        _free(Path(run.out)),
+        tuple(sorted(amounts.stated)),
     )
+
+
+def _took(
+    kind: tuple[str, str], amount: Amount, finished: Sequence[Finished], probed: "Probed | None"
+) -> Took | None:
+    told = took_finished(finished, *kind, amount)
+    if probed is not None and (told is None or told.origin != "finished"):
+        return probed.took(*kind, amount) or told
+    return told
+
+
+def _shape(bench: "Workbench", stated: set[str]) -> Shape:
+    from ilubench.models.forward import recipe_config
+
+    source, recipe = bench.suite.target.model, bench.suite.target.recipe
+    if source is None and recipe is not None:
+        words = recipe.tokenizer.vocab_size if recipe.tokenizer.kind == "bpe" else _WORDS
+        config = recipe_config({**recipe.config, "vocab_size": words})
+        return shape_of(config, bench.suite.dtype)
+    try:
+        return shape_of(bench.target_config, bench.suite.dtype)
+    except AccessError as error:
+        about = source.about if source is not None else None
+        if about is None:
+            raise DataError(
+                f"suite.target.model is not at hand ({error}), and its size is not stated: "
+                "suite.target.model.about has `config`"
+            ) from error
+        stated.add("suite.target.model")
+        return shape_of(recipe_config(about.config), bench.suite.dtype)
 
 
 def _device_name(device: str) -> str:
@@ -177,133 +197,6 @@ def _device_name(device: str) -> str:
     import torch
 
     return str(torch.cuda.get_device_name(device))
-
-
-# --------------------------------------------------------------------------- seconds
-
-
-def _speeds(
-    bench: Workbench,
-    demands: Demands,
-    jobs: Sequence[Job],
-    place: tuple[Card | None, str],
-    probed: Speeds | None,
-) -> Speeds:
-    """Return the rates: of finished jobs, else of a probe, else of the card's data sheet."""
-    card, here = place
-    experiment = bench.experiment
-    found = Speeds(None, None)
-    if card is None:
-        name = experiment.suite.name
-        finished = finished_jobs(Path(experiment.run.out), name, here)
-        found = calibrated(finished, demands, jobs)
-        card = card_of(here)
-    if probed is not None:
-        found = Speeds(found.training or probed.training, found.scoring or probed.scoring)
-    if card is not None and (found.training is None or found.scoring is None):
-        training, scoring = assumed(card, _products(experiment), demands.anatomy, _UPDATE)
-        found = Speeds(found.training or training, found.scoring or scoring)
-    return found
-
-
-def _products(experiment: Experiment) -> str:
-    """The type that most products are computed in: the attacks', as there are most of them."""
-    if experiment.suite.dtype == "bfloat16":
-        return "bfloat16"
-    specs = (getattr(attack.plugin, "train", None) for attack in experiment.attacks)
-    return next((str(s.precision) for s in specs if s is not None), "float32")
-
-
-def _cost(
-    job: Job,
-    demands: Demands,
-    speeds: Speeds,
-    starts: Mapping[Began, float],
-    place: tuple[MemorySpec, str],
-) -> JobCost:
-    demand, anatomy = demands.of(job), demands.anatomy
-    most = peak(demand.load, place[0], anatomy, place[1])
-    seconds = low = high = 0.0
-    known = True
-    work, asking = demand.training, demand.asking
-    loads = float(job.stage in ("target", "unlearn"))
-    for rates, wanted, features in (
-        (
-            speeds.training,
-            work != Work() or loads,
-            training_features(work, anatomy, jobs=loads, starts=starts["training"]),
-        ),
-        (
-            speeds.scoring,
-            asking != Asking(),
-            scoring_features(asking, demand.checkpoints, anatomy, starts=starts["scoring"]),
-        ),
-    ):
-        if not wanted:
-            continue
-        if rates is None:
-            known = False
-            continue
-        part = rates.seconds(features)
-        if rates.kind == "assumed":
-            part += demand.moved / DISK / 2
-            part += 2 * most.host * work.steps / _HOST if rates is speeds.training else 0.0
-        seconds += part
-        low += part / rates.low
-        high += part * rates.high
-    return JobCost(job, False, demand, seconds if known else None, low, high, most)
-
-
-def _total(costs: Sequence[JobCost]) -> tuple[float | None, float, float]:
-    if any(cost.seconds is None for cost in costs):
-        return None, 0.0, 0.0
-    seconds = sum(cost.seconds or 0.0 for cost in costs)
-    return seconds, sum(cost.low for cost in costs), sum(cost.high for cost in costs)
-
-
-def _stages(costs: Sequence[JobCost]) -> Iterator[tuple[str, tuple[int, float]]]:
-    for stage in ("target", "unlearn", "score", "attack"):
-        mine = [cost for cost in costs if cost.job.stage == stage]
-        if mine:
-            yield stage, (len(mine), sum(cost.seconds or 0.0 for cost in mine))
-
-
-# --------------------------------------------------------------------------- places
-
-
-def _fits(demands: Sequence[Demand], memory: MemorySpec, anatomy: Anatomy) -> Iterator[Fit]:
-    """Yield whether the run fits cards of each size, and with which words it would."""
-
-    def needs(settings: MemorySpec, micro: float = 1.0) -> float:
-        return max(
-            peak(
-                replace(
-                    d.load,
-                    tokens=round(d.load.tokens * micro),
-                    answers=round(d.load.answers * micro),
-                ),
-                settings,
-                anatomy,
-                "cuda",
-            ).total
-            for d in demands
-        )
-
-    now = needs(memory)
-    dtype = demands[0].load.dtype
-    for size in sorted({card.memory for card in CARDS}):
-        name = f"{size / 1e9:.0f} GB"
-        if now <= size:
-            yield Fit(name, size, now, "", now)
-            continue
-        words: str | None = None
-        then = now
-        for told, settings in leaner(memory, dtype):
-            then = needs(settings)
-            if then <= size:
-                words = told
-                break
-        yield Fit(name, size, now, words, then)
 
 
 def _free(out: Path) -> int:

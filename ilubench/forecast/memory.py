@@ -1,16 +1,23 @@
-"""Peak memory of a job on its device, and the words that make it smaller."""
+"""Peak memory of a job: parameters x bytes, and activations; and the words that make it smaller.
 
-from collections.abc import Iterator
+Not counted: copies of the weights that a method keeps besides (the original's, an attack's within a
+step). `ilubench plan --probe` on a GPU measures what is really held.
+"""
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from ilubench.forecast.anatomy import Anatomy
-from ilubench.models.forward import LOGITS
+from ilubench.forecast.amounts import Amount
+from ilubench.forecast.devices import CARDS
 from ilubench.specs import MemorySpec
 from ilubench.specs.memory import memory_per_parameter
-from ilubench.training.checkpointing import LARGE
 
-__all__ = ["Load", "Peak", "leaner", "peak"]
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+__all__ = ["Fit", "Peak", "Shape", "checkpointed", "fits", "leaner", "peak", "shape_of"]
 
 _READ = {"cpu": 256, "cuda": 2048}
 """Tokens of prompts that the transformers engine reads at once."""
@@ -22,30 +29,72 @@ DType = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class Load:
-    """What a job keeps on its device.
+class Shape:
+    """What determines the cost of a model.
 
     Attributes:
-        trained: parameters that change.
-        copies: of these that the method keeps besides.
-        tokens: positions of the micro-batches whose activations are held at once.
-        answers: positions through the head in them.
+        sizes: parameter -> its numbers; a head that is tied to the embeddings is not there twice.
+        layers: how many.
+        hidden: width of the hidden states.
+        inner: width of the MLP.
+        keys: width of a token's keys (its values have the same).
+        vocabulary: how many tokens there are.
         dtype: of the weights.
-        precision: of the products.
-        batch: sequences scored at once.
-        prompt: tokens of a scored sequence, what is written included.
-        simulated: parameters that a second optimizer changes, of attacks within a step.
     """
 
-    trained: int
-    copies: float
-    tokens: int
-    answers: int
-    dtype: str
-    precision: str
-    batch: int
-    prompt: float
-    simulated: int = 0
+    sizes: Mapping[str, int]
+    layers: int
+    hidden: int
+    inner: int
+    keys: int
+    vocabulary: int
+    dtype: DType
+
+    @property
+    def parameters(self) -> int:
+        """All parameters."""
+        return sum(self.sizes.values())
+
+    @property
+    def width(self) -> float:
+        """Bytes of a weight."""
+        return 4.0 if self.dtype == "float32" else 2.0
+
+    def trained(self, patterns: Sequence[str]) -> int:
+        """Return the parameters whose names match one of the patterns; all, where none is given."""
+        if not patterns:
+            return self.parameters
+        chosen = (n for n in self.sizes if any(fnmatch.fnmatch(n, p) for p in patterns))
+        return sum(self.sizes[name] for name in chosen)
+
+
+def shape_of(config: "PretrainedConfig", dtype: DType) -> Shape:
+    """Return the shape of the model that a configuration describes; no weights are made."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
+    text: Any = config.get_text_config()
+    heads = int(text.num_attention_heads)
+    size = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+    return Shape(
+        {name: parameter.numel() for name, parameter in model.named_parameters()},
+        int(text.num_hidden_layers),
+        int(text.hidden_size),
+        int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),
+        int(getattr(text, "num_key_value_heads", None) or heads) * size,
+        int(text.vocab_size),
+        dtype,
+    )
+
+
+def checkpointed(shape: Shape, memory: MemorySpec) -> bool:
+    """Whether layers are computed again on the way back."""
+    from ilubench.training.checkpointing import LARGE
+
+    asked = memory.checkpointing
+    return shape.parameters > LARGE if asked is None else asked
 
 
 @dataclass(frozen=True)
@@ -53,12 +102,12 @@ class Peak:
     """Bytes on the device at a job's peak.
 
     Attributes:
-        weights: the model, and the method's copies.
+        weights: the model.
         gradients: one buffer.
         optimizer: master copies and moments.
         activations: kept for the way back.
         logits: at the head, and what the loss makes of them.
-        scoring: keys, values and logits of the engine.
+        scoring: keys, values, states and logits of the engine.
         context: of the driver.
         host: master copies and moments in the machine's memory.
     """
@@ -79,55 +128,49 @@ class Peak:
         return kept + max(self.gradients + self.activations + self.logits, self.scoring)
 
 
-def peak(load: Load, memory: MemorySpec, anatomy: Anatomy, device: str) -> Peak:
+def peak(amount: Amount, memory: MemorySpec, shape: Shape, device: str, batch: int = 1) -> Peak:
     """Return what a job takes at its peak.
 
     Args:
-        load: of the job.
+        amount: of the job.
         memory: how it trains.
-        anatomy: of the model.
+        shape: of the model.
         device: `cpu` or `cuda`.
+        batch: sequences that are scored at once.
     """
-    share = load.trained / anatomy.parameters
-    per = memory_per_parameter(memory, cast("DType", load.dtype), share)
-    attack = memory_per_parameter(
-        memory, cast("DType", load.dtype), load.simulated / anatomy.parameters
-    )
-    optimizers = (per, attack) if load.tokens else ()
-    width = 4.0 if load.dtype == "float32" else 2.0
-    narrow = 2.0 if load.precision == "bfloat16" else width
-    checkpointed = memory.checkpointing
-    if checkpointed is None:
-        checkpointed = anatomy.parameters > LARGE
+    from ilubench.models.forward import LOGITS
+
+    trained = shape.trained(amount.trainable) / shape.parameters if amount.steps else 0.0
+    per = memory_per_parameter(memory, shape.dtype, trained)
+    half = amount.precision == "bfloat16" and shape.dtype == "float32"
+    width = 2.0 if half else shape.width
     # of a layer, a position: norms, projections, rotated, attention's output, the MLP's; narrower
     # types have the norms' inputs in float32 besides
-    layer = narrow * (8 * anatomy.hidden + 3 * anatomy.keys + 4 * anatomy.inner)
-    layer += 4.0 * 2 * anatomy.hidden if narrow < 4.0 else 0.0
-    states = narrow * anatomy.hidden
-    kept = anatomy.layers * states + layer if checkpointed else anatomy.layers * layer
-    together = min(load.answers, LOGITS // anatomy.vocabulary)
-    logits = together * anatomy.vocabulary * (narrow + 3 * 4.0)
-    cast_weights = share * 2.0 * anatomy.body if narrow < width else 0.0
-    written = 2.0 * anatomy.keys * anatomy.layers * narrow * load.prompt * load.batch
-    read = _READ[device] * (layer + 2 * states)
-    engine = written + read + min(LOGITS, load.batch * anatomy.vocabulary) * 8.0
+    layer = width * (8 * shape.hidden + 3 * shape.keys + 4 * shape.inner)
+    layer += 4.0 * 2 * shape.hidden if width < 4.0 else 0.0
+    states = width * shape.hidden
+    kept = shape.layers * layer
+    if checkpointed(shape, memory):
+        kept = shape.layers * states + layer
+    head = min(amount.held, LOGITS // shape.vocabulary) * shape.vocabulary
+    written = 2.0 * shape.keys * shape.layers * width * _READ[device] * batch
+    engine = _READ[device] * (layer + 2 * states) + min(LOGITS, batch * shape.vocabulary) * 8.0
     return Peak(
-        anatomy.parameters * per.weights + load.copies * load.trained * width,
-        anatomy.parameters * max(per.gradients, attack.gradients) if load.tokens else 0.0,
-        sum(anatomy.parameters * (one.device - one.weights - one.gradients) for one in optimizers),
-        load.tokens * kept + cast_weights,
-        logits,
-        engine,
+        shape.parameters * per.weights,
+        shape.parameters * per.gradients,
+        shape.parameters * (per.device - per.weights - per.gradients),
+        # half-precision products of float32 weights keep a copy of these
+        amount.held * kept + (2.0 * trained * shape.parameters if half else 0.0),
+        head * (width + 3 * 4.0),
+        (written + engine) if amount.read else 0.0,
         _CONTEXT if device == "cuda" else 0.0,
-        sum(anatomy.parameters * one.host for one in optimizers),
+        shape.parameters * per.host,
     )
 
 
 def leaner(memory: MemorySpec, dtype: str) -> Iterator[tuple[str, MemorySpec]]:
     """Yield words that take less memory, the mildest first, and what they make of the settings."""
-    steps: list[tuple[str, dict[str, object]]] = [
-        ("memory.checkpointing=true", {"checkpointing": True})
-    ]
+    steps: list[tuple[str, dict[str, object]]] = [("memory.checkpointing=true", {})]
     if dtype != "float32":
         steps += [
             ("memory.moments=bfloat16", {"moments": "bfloat16"}),
@@ -145,3 +188,38 @@ def leaner(memory: MemorySpec, dtype: str) -> Iterator[tuple[str, MemorySpec]]:
         made = memory.model_copy(update={"checkpointing": True, **changes})
         if made != memory:
             yield words, made
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a run fits a card.
+
+    Attributes:
+        card: its size.
+        memory: bytes of it.
+        words: the mildest words with which it fits; empty where it fits as it is; None where none
+            makes it fit.
+        then: bytes at the peak with these.
+    """
+
+    card: str
+    memory: float
+    words: str | None
+    then: float
+
+
+def fits(
+    amounts: Sequence[Amount], memory: MemorySpec, shape: Shape, batch: int
+) -> tuple[Fit, ...]:
+    """Return for each size of card in the table whether jobs fit, and with which words."""
+
+    def needs(settings: MemorySpec) -> float:
+        return max(peak(one, settings, shape, "cuda", batch).total for one in amounts)
+
+    ways = [("", memory), *leaner(memory, shape.dtype)]
+    told = [(words, needs(settings)) for words, settings in ways]
+    found = []
+    for size in sorted({card.memory for card in CARDS}):
+        words, then = next(((w, n) for w, n in told if n <= size), (None, told[-1][1]))
+        found.append(Fit(f"{size / 1e9:.0f} GB", size, words, then))
+    return tuple(found)

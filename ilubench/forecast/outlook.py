@@ -1,6 +1,7 @@
 """A run before it starts: its plan where data and model are at hand, its outline where not."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,18 +10,29 @@ from pydantic import JsonValue
 from ilubench.errors import AccessError, DataError
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import overlap_warnings
-from ilubench.forecast.calibration import Speeds
 from ilubench.forecast.devices import card_named
 from ilubench.forecast.estimate import Forecast, estimate
-from ilubench.forecast.inputs import offline
-from ilubench.forecast.probe import probe
 from ilubench.forecast.sources import Source, sources
+from ilubench.forecast.took import ORIGINS
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan, make_plan, outline
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.scoring.engines.choice import Choice, choose
 
-__all__ = ["Outlook", "as_json", "look_ahead"]
+__all__ = ["Outlook", "as_json", "look_ahead", "offline"]
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Keep the hub's client off the network: what is not cached is an error at once."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @dataclass(frozen=True)
@@ -78,15 +90,16 @@ def look_ahead(experiment: Experiment, *, card: str = "", timed: bool = False) -
         else:
             jobs = plan.jobs
             done = frozenset(job.key for job in jobs if plan.is_done(job))
-        target = plan.bench.target if plan is not None else ""
-        probed: Speeds | None = None
+        probed = None
         if timed:
+            from ilubench.forecast.probe import probe
+
             if missing:
                 raise DataError(f"--probe times the real model and data: {missing}")
-            probed = probe(bench, target)
+            probed = probe(bench, [job for job in jobs if job.key not in done])
         forecast, unknown = None, ""
         try:
-            forecast = estimate(bench, target, jobs, done, chosen, probed)
+            forecast = estimate(bench, jobs, done, chosen, probed)
         except DataError as error:
             unknown = str(error)
         engine = _engine(bench)
@@ -134,10 +147,10 @@ def as_json(outlook: Outlook) -> dict[str, JsonValue]:
                 "key": job.key if plan is not None else None,
                 "label": job.label,
                 "cached": job.key in outlook.done,
-                "seconds": cost.seconds if cost is not None else None,
-                "training": _plain(cost.demand.training) if cost and cost.demand else None,
-                "scoring": _plain(cost.demand.asking) if cost and cost.demand else None,
-                "peak_bytes": cost.peak.total if cost and cost.peak else None,
+                "seconds": cost.took.seconds if cost and cost.took else None,
+                "origin": cost.took.origin if cost and cost.took else None,
+                "amount": _plain(cost.amount) if cost else None,
+                "peak_bytes": cost.peak.total if cost else None,
             }
         )
     return {
@@ -155,22 +168,27 @@ def as_json(outlook: Outlook) -> dict[str, JsonValue]:
 
 
 def _forecast(found: Forecast) -> dict[str, JsonValue]:
-    origins: dict[str, JsonValue] = {
-        name: {"origin": rates.origin, "kind": rates.kind, "rates": list(rates.values)}
-        for name, rates in (("training", found.speeds.training), ("scoring", found.speeds.scoring))
-        if rates is not None
-    }
+    seconds, low, high = found.total or (None, None, None)
     return {
         "device": found.device,
-        "seconds": found.seconds,
-        "low": found.low if found.seconds is not None else None,
-        "high": found.high if found.seconds is not None else None,
-        "rates": origins,
-        "stages": {
-            stage: {"jobs": jobs, "seconds": seconds if found.seconds is not None else None}
-            for stage, (jobs, seconds) in found.by_stage.items()
+        "seconds": seconds,
+        "low": low,
+        "high": high,
+        "origins": {
+            origin: {"jobs": jobs, "from": ORIGINS[origin]}
+            for origin, jobs in found.origins.items()
         },
-        "memory": {**_plain(found.peak), "total": found.peak.total} if found.peak else None,
+        "stages": {
+            stage: {"jobs": jobs, "seconds": took} for stage, (jobs, took) in found.stages.items()
+        },
+        "memory": {
+            **_plain(found.peak),
+            "total": found.peak.total,
+            "copy": found.copy,
+            "probed": found.held or None,
+        }
+        if found.peak
+        else None,
         "cards": [_plain(fit) for fit in found.fits],
         "disk": {
             "stays": found.disk,
@@ -178,7 +196,6 @@ def _forecast(found: Forecast) -> dict[str, JsonValue]:
             "fits": found.disk + found.scratch < found.free,
         },
         "stated": list(found.stated),
-        "guessed": list(found.guessed),
     }
 
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from ilubench.forecast.estimate import Fit, Forecast, JobCost
+from ilubench.forecast.estimate import Forecast, JobCost
+from ilubench.forecast.memory import Fit, Peak
 from ilubench.forecast.outlook import Outlook
 from ilubench.forecast.sources import Source
+from ilubench.forecast.took import ORIGINS
 
 __all__ = ["cost_table", "duration", "jobs_table", "sources_table"]
 
@@ -53,9 +55,9 @@ def _state(outlook: Outlook, cost: JobCost | None, key: str) -> str:
     if key in outlook.done:
         given = outlook.jobs[0].key == key and outlook.experiment.suite.target.model is not None
         return "given" if given else "cached"
-    if cost is None or cost.seconds is None:
+    if cost is None or cost.took is None:
         return "to do"
-    return f"to do, about {duration(cost.seconds)}"
+    return f"to do, about {duration(cost.took.seconds)}"
 
 
 def cost_table(outlook: Outlook) -> Table:
@@ -75,55 +77,45 @@ def cost_table(outlook: Outlook) -> Table:
 
 
 def _rows(found: Forecast) -> Iterator[tuple[str, str]]:
-    opened = sum(jobs for jobs, _ in found.by_stage.values())
-    if not opened:
+    if found.peak is None:
         yield "time", "nothing is to do"
         return
-    yield "time", _time(found, opened)
-    if found.seconds is not None:
-        parts = (f"{stage} {n} jobs {duration(s)}" for stage, (n, s) in found.by_stage.items())
-        yield "", ", ".join(parts)
-    for what, rates in (
-        ("training from", found.speeds.training),
-        ("scoring from", found.speeds.scoring),
-    ):
-        if rates is not None:
-            yield what, rates.origin
-    if found.peak is not None:
-        yield "memory", _memory(found)
-        yield "cards", "; ".join(_fit(fit) for fit in found.fits)
+    yield "time", _time(found)
+    known = [(stage, n, seconds) for stage, (n, seconds) in found.stages.items() if seconds]
+    if found.total is not None:
+        yield "", ", ".join(f"{stage} {n} jobs {duration(s)}" for stage, n, s in known)
+    for origin, jobs in found.origins.items():
+        yield f"{jobs} job{'s' * (jobs > 1)} from", ORIGINS[origin]
+    scoring = max(job.peak.scoring for job in found.jobs)
+    yield "memory", _memory(found.peak, scoring)
+    if found.held:
+        yield "", f"{_size(found.held)} were held by the probe"
+    else:
+        yield "", f"{_size(found.copy)} more for each copy of the weights that a method keeps"
+    yield "cards", "; ".join(_fit(fit) for fit in found.fits)
     short = "" if found.disk + found.scratch < found.free else " TOO LITTLE:"
     free = f"{short} {_size(found.free)} free"
     yield "disk", f"{_size(found.disk)} stay, {_size(found.scratch)} while a job runs;{free}"
     if found.stated:
         yield "stated, approximate", f"sizes of {', '.join(found.stated)}"
-    if found.guessed:
-        yield "guessed", f"passes of {', '.join(found.guessed)}: a method that does not tell them"
 
 
-def _time(found: Forecast, opened: int) -> str:
-    if found.seconds is None:
-        missing = [
-            name
-            for name, rates in (
-                ("training", found.speeds.training),
-                ("scoring", found.speeds.scoring),
-            )
-            if rates is None
-        ]
+def _time(found: Forecast) -> str:
+    jobs = len(found.jobs)
+    if found.total is None:
+        unknown = sum(job.took is None for job in found.jobs)
         return (
-            f"unknown for {opened} jobs on {found.device}: no finished job tells the speed of "
-            f"{' and '.join(missing)} here; --probe times the model, --card NAME plans for a card"
+            f"unknown for {unknown} of {jobs} jobs on {found.device}: no finished job of the suite "
+            "here is like them; --probe times the model, --card NAME plans for a card"
         )
+    seconds, low, high = found.total
     kind = "CPU" if found.device == "cpu" else "GPU"
-    between = f"{duration(found.low)} to {duration(found.high)}"
-    hours = f"{found.seconds / 3600:.2g} {kind} hours"
-    return f"{duration(found.seconds)} ({between}) for {opened} jobs on {found.device}: {hours}"
+    hours = f"{seconds / 3600:.2g} {kind} hours"
+    between = f"{duration(low)} to {duration(high)}"
+    return f"{duration(seconds)} ({between}) for {jobs} jobs on {found.device}: {hours}"
 
 
-def _memory(found: Forecast) -> str:
-    assert found.peak is not None
-    peak = found.peak
+def _memory(peak: Peak, scoring: float) -> str:
     parts = {
         "weights": peak.weights,
         "gradients": peak.gradients,
@@ -133,7 +125,7 @@ def _memory(found: Forecast) -> str:
     }
     told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
     host = f"; {_size(peak.host)} of the machine's memory" if peak.host else ""
-    return f"{_size(peak.total)} at the peak: {told}; scoring {_size(peak.scoring)}{host}"
+    return f"{_size(peak.total)} at the peak: {told}; scoring {_size(scoring)}{host}"
 
 
 def _fit(fit: Fit) -> str:

@@ -1,148 +1,256 @@
-"""A timed probe: some passes of the real model on this device, on data of the run."""
+"""A timed probe: two real steps of each method and attack, and one scored batch of each kind."""
 
+import tempfile
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-
-from ilubench.data.batches import collate, to_device
-from ilubench.forecast.anatomy import Anatomy, anatomy_of
-from ilubench.forecast.calibration import Speeds
-from ilubench.forecast.speed import FIXED, IMPORTS, Rates, load_seconds
-from ilubench.interfaces import Batch, SamplingSpec
-from ilubench.models.forward import answer_logits
-from ilubench.runs.stages.workbench import Workbench
-from ilubench.specs import TrainSpec
-from ilubench.training import pad_id
-from ilubench.training.losses import token_nll
+from ilubench.data.seeds import seed_for
+from ilubench.experiments.experiment import Attack, environment_role
+from ilubench.forecast.amounts import CHECKPOINTS, Amount
+from ilubench.forecast.took import Took
+from ilubench.interfaces import (
+    BoundPromptAttack,
+    Context,
+    Generation,
+    Ids,
+    Method,
+    Metrics,
+    PromptAttack,
+    SamplingSpec,
+    TokenLogprobs,
+    UnlearnData,
+    WeightAttack,
+)
+from ilubench.records.store import FolderState
+from ilubench.runs.jobs import Job
+from ilubench.runs.stages.prompting import applicable, bind
+from ilubench.runs.stages.workbench import Measure, Workbench
+from ilubench.scoring.engines.check import CheckEngine
+from ilubench.specs import Spec, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["probe"]
+__all__ = ["Probed", "probe"]
 
-_TIMES = 3
-"""Times that each pass is timed; the quickest counts, since what else runs only adds."""
+_STEPS = 3
+"""Steps that are run; the last two are timed, since the first one also warms up."""
 
-_SEQUENCES = 8
-"""Sequences of the largest batch that is timed."""
+_SLOW = 10.0
+"""Seconds of loading a model beside which the imports of its code are little."""
 
-_WRITTEN = 12
-"""Tokens that are written."""
+_RANGE = (1.4, 1.6)
+"""What two steps and a batch may be off by: an assumption."""
 
-_LOW, _HIGH = 1.3, 1.5
-"""What a probe's few passes may be off by: an assumption."""
+Plugin = TypeVar("Plugin", bound=Spec)
 
 
-def probe(bench: Workbench, target: str) -> Speeds:
-    """Return the rates that the target model reaches here, on sequences of the forget set.
+@dataclass(frozen=True)
+class Probed:
+    """What was timed.
 
-    Forward and backward passes of a batch and of two tokens, an update by plain AdamW, a batch of
-    prompts that is read, and some tokens that are written. What a job loads and what a process
-    imports are assumed. The weights are thrown away.
+    Attributes:
+        steps: (stage, method or attack) -> seconds of a step, and of what comes before the first.
+        scored: attack -> seconds of its own task at a checkpoint, or of all that a prompt attack
+            asks; empty name: of the suite's scorers.
+        load: seconds that the model takes to load.
+        peak: bytes on a GPU at most; 0 without one.
+    """
+
+    steps: Mapping[tuple[str, str], tuple[float, float]]
+    scored: Mapping[str, float]
+    load: float
+    peak: float
+
+    def took(self, stage: str, name: str, amount: Amount) -> Took | None:
+        """Return what a job takes; None where it was not probed.
+
+        Args:
+            stage: of the job.
+            name: of its method or attack; empty for others.
+            amount: of the job.
+        """
+        seconds = self.load
+        if amount.steps:
+            if (stage, name) not in self.steps:
+                return None
+            step, before = self.steps[stage, name]
+            seconds += before + amount.steps * step
+        if stage in ("score", "attack"):
+            if name not in self.scored:
+                return None
+            count = (amount.checkpoints or CHECKPOINTS) if amount.steps else 1
+            # before an attack only its own task is scored
+            seconds += count * self.scored[name] + (count - 1) * self.scored[""]
+        return Took.within(seconds, _RANGE, "probe")
+
+
+def probe(bench: Workbench, jobs: Sequence[Job]) -> Probed:
+    """Time the open jobs' methods, attacks and scorers on the real model and data.
+
+    The weights are thrown away.
 
     Args:
         bench: of the run.
-        target: key of the target model, which is at hand.
+        jobs: that are open.
 
     Raises:
-        DataError: the forget set is wrong.
+        DataError: the data are wrong.
         StoreError: the target model is not made yet.
+        JobError: a step does not fit into memory.
     """
-    model = bench.target_model()
-    anatomy = anatomy_of(model.config)
-    batch = _batch(bench, target)
-    return Speeds(_training(bench, model, anatomy, batch), _scoring(bench, target, model, anatomy))
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    model, load = _loaded(bench)
+    if load < _SLOW:  # mostly imports, which a process has once
+        model, load = _loaded(bench)
+    steps: dict[tuple[str, str], tuple[float, float]] = {}
+    scored: dict[str, float] = {}
+    methods = {job.method.use: job.method for job in jobs if job.method is not None}
+    for name, method in ((name, bench.method(ref)) for name, ref in methods.items()):
+        if method.trains and isinstance(getattr(method, "train", None), TrainSpec):
+            model, steps["unlearn", name] = _unlearned(bench, _short(method), model)
+    for name in dict.fromkeys(job.attack for job in jobs if job.attack):
+        attack = bench.attack(name)
+        if isinstance(attack.plugin, PromptAttack):
+            bound = bind(bench, attack, bench.experiment.seeds[0])
+            scored[name] = _score(bench, model, applicable(bench, bound)[0], bound)
+        elif isinstance(getattr(attack.plugin, "train", None), TrainSpec):
+            steps["attack", name] = _attacked(bench, attack, model)
+            scored[name] = _score(bench, model, bench.attack_scorers(attack))
+    scored[""] = _score(bench, model, bench.suite_scorers())
+    peak = float(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0.0
+    return Probed(steps, scored, load, peak)
 
 
-def _batch(bench: Workbench, target: str) -> Batch:
-    dataset = bench.examples(bench.suite.forget)
-    spec = getattr(bench.experiment.method, "train", None)
-    count = _SEQUENCES
-    if isinstance(spec, TrainSpec):
-        count = min(spec.micro_batch or spec.batch_size, count)
-    places = range(0, len(dataset), max(1, len(dataset) // count))[:count]
-    (made,) = collate(dataset, list(places), pad_id(bench.tokenizer))
-    return to_device(made, bench.device)
+def _loaded(bench: Workbench) -> "tuple[PreTrainedModel, float]":
+    begun = time.perf_counter()
+    return bench.target_model(), time.perf_counter() - begun
 
 
-def _seconds(bench: Workbench, run: Callable[[], object]) -> float:
-    """Return the quickest of some runs, after one that warms up."""
-    found = []
-    for _ in range(1 + _TIMES):
-        started = time.perf_counter()
-        run()
-        if bench.device != "cpu":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - started)
-    return min(found[1:])
+def _unlearned(
+    bench: Workbench, method: Method, model: "PreTrainedModel"
+) -> "tuple[PreTrainedModel, tuple[float, float]]":
+    data = UnlearnData(
+        bench.examples(bench.suite.forget),
+        bench.examples(bench.suite.retain),
+        {
+            name: bench.examples((environment_role(bench.suite, name),))
+            for name in method.environment_names()
+        },
+    )
+    watch = _Watch(bench)
+    with tempfile.TemporaryDirectory() as folder:
+        model = method.unlearn(model, data, watch.context(Path(folder)))
+    return model, watch.seconds()
 
 
-def _precision(bench: Workbench) -> str:
-    specs = [getattr(a.plugin, "train", None) for a in bench.experiment.attacks]
-    specs.append(getattr(bench.experiment.method, "train", None))
-    return next((spec.precision for spec in specs if isinstance(spec, TrainSpec)), "float32")
+def _attacked(bench: Workbench, attack: Attack, model: "PreTrainedModel") -> tuple[float, float]:
+    plugin = _short(attack.plugin)
+    assert isinstance(plugin, WeightAttack)
+    data = {role: bench.examples((attack.role(role, bench.suite),)) for role in plugin.roles()}
+    watch = _Watch(bench)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in plugin.tamper(model, data, watch.context(Path(folder))):
+            pass
+    return watch.seconds()
 
 
-def _training(bench: Workbench, model: "PreTrainedModel", anatomy: Anatomy, batch: Batch) -> Rates:
-    kind = torch.device(bench.device).type
-    half = _precision(bench) == "bfloat16"
-
-    def loss(part: Batch) -> torch.Tensor:
-        with torch.autocast(kind, torch.bfloat16, enabled=half):
-            answers = answer_logits(model, part)
-            return token_nll(answers.logits, answers.targets).mean()
-
-    def forward() -> None:
-        with torch.no_grad():
-            loss(batch)
-
-    short = _cut(batch, 2)
-    model.train()
-    ahead = _seconds(bench, forward)
-    both = _seconds(bench, lambda: loss(batch).backward())
-    little = _seconds(bench, lambda: loss(short).backward())
-    # one layer's weights stand for all: the model's own would need the whole optimizer's memory
-    layer = [p for n, p in model.named_parameters() if ".0." in n] or list(model.parameters())
-    optimizer = torch.optim.AdamW(layer, lr=0.0, fused=True)
-    update = _seconds(bench, optimizer.step) / sum(p.numel() for p in layer)
-    model.zero_grad(set_to_none=True)
-    moved = 3.0 * sum(p.numel() * p.element_size() for p in model.parameters())
-    tokens, width = batch.input_ids.numel(), batch.input_ids.shape[1]
-    flops = anatomy.flops(tokens, tokens * width, batch.tokens)
-    # `little` is hardly more than starting kernels: three passes' worth, as features count them
-    a_pass = little / 3
-    down = max(ahead - a_pass, 0.5 * ahead) / flops
-    up = max(both - ahead - 2 * a_pass, 0.5 * (both - ahead), 0.1 * ahead) / (2.0 * flops)
-    found = (down, up, a_pass, update, load_seconds(moved), IMPORTS)
-    return Rates(found, _LOW, _HIGH, "a probe of the model here", "probed")
+def _short(plugin: Plugin) -> Plugin:
+    """Return a plugin that trains for a few steps; one that it is made of, likewise."""
+    fields = {name: getattr(plugin, name) for name in type(plugin).model_fields}
+    for name, value in fields.items():
+        if isinstance(value, TrainSpec):
+            fields[name] = value.model_copy(update={"steps": _STEPS, "epochs": None})
+        elif isinstance(value, Method):
+            fields[name] = _short(value)
+    return type(plugin).model_validate(fields)
 
 
-def _cut(batch: Batch, width: int) -> Batch:
-    """Return the first sequence's first tokens, the last of them a target."""
-    mask = torch.zeros_like(batch.loss_mask[:1, :width])
-    mask[:, -1] = True
-    ids, attention = batch.input_ids[:1, :width], batch.attention_mask[:1, :width]
-    return Batch(ids, attention, mask, batch.index[:1], 1, 1)
+class _Watch:
+    """Notes when steps end."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench, self._ends = bench, [time.perf_counter()]
+
+    def context(self, folder: Path) -> Context:
+        bench = self._bench
+        seed = seed_for(bench.experiment.seeds[0], "unlearn")
+        memory = bench.experiment.run.memory
+        tokenizer, state = bench.tokenizer, FolderState(folder)
+        return Context(seed, bench.device, tokenizer, state, self, self._step, memory=memory)
+
+    def start(self, phase: str, total: int) -> None:
+        """Show nothing."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Show nothing."""
+
+    def _step(self, _step: int, _metrics: Metrics) -> None:
+        self._ends.append(time.perf_counter())  # its gradient's norm was read: the device is done
+
+    def seconds(self) -> tuple[float, float]:
+        """Return the mean of the last two steps, and the seconds of what came before the first."""
+        if len(self._ends) < 1 + _STEPS:  # it logs no steps
+            return (time.perf_counter() - self._ends[0]) / _STEPS, 0.0
+        step = (self._ends[-1] - self._ends[-3]) / 2
+        return step, max(0.0, self._ends[1] - self._ends[0] - step)
 
 
-def _scoring(bench: Workbench, target: str, model: "PreTrainedModel", anatomy: Anatomy) -> Rates:
-    dataset = bench.examples(bench.suite.forget)
-    places = range(0, len(dataset), max(1, len(dataset) // bench.suite.score_batch))
-    prompts = [dataset[at].input_ids for at in places[: bench.suite.score_batch]]
-    halves = [tuple(ids[: max(1, len(ids) // 2)]) for ids in prompts]
-    model.eval()
-    engine = bench.engine
-    engine.load(model)
-    read = _seconds(bench, lambda: engine.logprobs([(ids, (0,)) for ids in halves]))
-    write = SamplingSpec(max_tokens=_WRITTEN)
-    written = _seconds(bench, lambda: engine.generate(halves, write))
-    tokens, squares = sum(map(len, halves)), sum(len(ids) ** 2 for ids in halves)
-    flops = anatomy.flops(tokens, squares, len(halves))
-    flop = read / flops
-    moved = 3.0 * sum(p.numel() * p.element_size() for p in model.parameters())
-    wrote = anatomy.flops(_WRITTEN * len(halves), 0.0, _WRITTEN * len(halves))
-    step = max(0.0, written - read - flop * wrote) / _WRITTEN
-    found = (flop, 0.0, step, 0.0, load_seconds(moved), FIXED[1])
-    return Rates(found, _LOW, 2 * _HIGH, "a probe of the model here", "probed")
+def _score(
+    bench: Workbench,
+    model: "PreTrainedModel",
+    measures: Mapping[str, Measure],
+    attack: BoundPromptAttack | None = None,
+) -> float:
+    engine = _Sampled(bench, model)
+    for measure in measures.values():
+        measure.bound.score(engine, attack) if attack else measure.bound.score(engine)
+    return engine.seconds
+
+
+Asked = TypeVar("Asked")
+
+
+class _Sampled(CheckEngine):
+    """Has the first batch of each request answered and timed, and answers nothing itself."""
+
+    def __init__(self, bench: Workbench, model: "PreTrainedModel") -> None:
+        super().__init__(bench.tokenizer, bench.target_config)
+        self._engine, self._batch = bench.engine, bench.suite.score_batch
+        self._engine.load(model)
+        self._warm: set[str] = set()
+        self.seconds = 0.0
+
+    def _time(
+        self, kind: str, asked: Sequence[Asked], run: Callable[[Sequence[Asked]], object]
+    ) -> None:
+        some = asked[: self._batch]
+        if not some:
+            return
+        if kind not in self._warm:
+            run(some[:1])
+            self._warm.add(kind)
+        begun = time.perf_counter()
+        run(some)
+        self.seconds += (time.perf_counter() - begun) * len(asked) / len(some)
+
+    def generate(self, prompts: Sequence[Ids], sampling: SamplingSpec) -> list[list[Generation]]:
+        """Time a batch of texts."""
+        self._time("generate", prompts, lambda some: self._engine.generate(some, sampling))
+        return super().generate(prompts, sampling)
+
+    def logprobs(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[TokenLogprobs]:
+        """Time a batch of continuations."""
+        self._time("logprobs", pairs, self._engine.logprobs)
+        return super().logprobs(pairs)
+
+    def choices(self, prompts: Sequence[Ids], options: Sequence[int]) -> list[tuple[float, ...]]:
+        """Time a batch of choices."""
+        self._time("choices", prompts, lambda some: self._engine.choices(some, options))
+        return super().choices(prompts, options)

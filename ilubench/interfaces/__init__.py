@@ -32,7 +32,6 @@ from ilubench.interfaces.training import (
     UnlearnBatch,
     UnlearnData,
 )
-from ilubench.interfaces.work import Depth, Drawn, Effort, Lengths, Once, Pass, Sizes, Updates
 
 __all__ = [
     "MAX_OPTIONS",
@@ -43,20 +42,14 @@ __all__ = [
     "Checkpoint",
     "Context",
     "Dataset",
-    "Depth",
-    "Drawn",
-    "Effort",
     "Engine",
     "Example",
     "Generation",
     "Generator",
     "Ids",
     "Item",
-    "Lengths",
     "Method",
     "Metrics",
-    "Once",
-    "Pass",
     "Progress",
     "PromptAttack",
     "PromptContext",
@@ -67,12 +60,10 @@ __all__ = [
     "ScoreContext",
     "Scorer",
     "Shot",
-    "Sizes",
     "StateStore",
     "StepBatch",
     "TokenLogprobs",
     "UnlearnBatch",
     "UnlearnData",
-    "Updates",
     "WeightAttack",
 ]

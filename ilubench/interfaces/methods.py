@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import JsonValue
 
 from ilubench.interfaces.training import Context, UnlearnData
-from ilubench.interfaces.work import Drawn, Effort, Pass, Sizes, Updates
-from ilubench.specs import Spec, TrainSpec
+from ilubench.specs import Spec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -50,28 +49,6 @@ class Method(Spec, ABC):
         Raises:
             SpecError: names the field, its value, and what the model has.
         """
-
-    def work(self, sizes: Sizes) -> Effort:
-        """Tell what the training asks for, so that `ilubench plan` knows its hours and memory.
-
-        By default a guess, and said to be one: a pass over a batch of forget and one of retain
-        sequences in each step, by the settings `train`, if the method has them.
-
-        Args:
-            sizes: of the data and the model.
-        """
-        if not self.trains:
-            return Effort()
-        spec: object = getattr(self, "train", None)
-        if not isinstance(spec, TrainSpec):
-            return Effort(known=False)
-        steps = spec.total_steps(len(sizes.forget))
-        passes = tuple(
-            Pass(Drawn.by(spec, items, sizes.seed, name, steps))
-            for name, items in (("forget", sizes.forget), ("retain", sizes.retain))
-        )
-        changed = Updates(steps, getattr(self, "trainable", ()))
-        return Effort(passes, (changed,), known=False)
 
     @abstractmethod
     def unlearn(

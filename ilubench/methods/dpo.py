@@ -10,9 +10,6 @@ from ilubench.interfaces import (
     Batch,
     Context,
     Metrics,
-    Once,
-    Pass,
-    Sizes,
     StepBatch,
     UnlearnData,
 )
@@ -20,7 +17,6 @@ from ilubench.methods.refusals import (
     REFUSALS,
     Refusals,
     make_refusals,
-    refused_lengths,
     zero_loss,
 )
 from ilubench.methods.terms import ForgetRetain, pick_references, summed_nll
@@ -90,18 +86,6 @@ class DPO(ForgetRetain):
         worse = summed_nll(model, batch) - pick_references(prepared.worse, batch)
         better = summed_nll(model, refusal) - pick_references(prepared.better, refusal)
         return dpo_loss(better, worse[rows], self.beta).sum() / batch.sequences
-
-    def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the forget term: over the answers, and over the refusals."""
-        refused = self.drawn(sizes, "forget", refused_lengths(sizes, self.refusals))
-        return Pass(self.drawn(sizes, "forget")), Pass(refused)
-
-    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the reference: both, of each forget example that will be seen."""
-        size = self.train.micro_batch or self.train.batch_size
-        seen = sorted(self.seen(len(sizes.forget), sizes.seed))
-        both = (sizes.forget, refused_lengths(sizes, self.refusals))
-        return tuple(Pass(Once(one.some(seen), size), 1.0, 0.0) for one in both)
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: _Prepared) -> Metrics:
         """Add the step's gradients into ``.grad``; return metrics, `prompted` among them."""

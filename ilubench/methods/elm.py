@@ -1,7 +1,7 @@
 """Erasure of language memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,10 +15,6 @@ from ilubench.interfaces import (
     Context,
     Dataset,
     Example,
-    Lengths,
-    Once,
-    Pass,
-    Sizes,
     UnlearnData,
 )
 from ilubench.methods.contexts import Contrast, context_ids
@@ -127,46 +123,6 @@ class ELM(ForgetRetain):
     ) -> torch.Tensor:
         """Return the micro-batch's part of the retain term, unweighted."""
         return mean_divergence(model, batch, prepared.original)
-
-    def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of both terms; the original's three are computed anew each step."""
-        items = sizes.forget
-        behind = (items.longer(sizes.tokens(text)) for text in (self.novice, self.expert))
-        found = [Pass(self.drawn(sizes, "forget"), 2.0, 1.0)]
-        found += [Pass(self.drawn(sizes, "forget", run), 1.0, 0.0) for run in behind]
-        if self.fluency:
-            found.append(Pass(self.drawn(sizes, "forget", self._fluent_lengths(items))))
-        return tuple(found)
-
-    def retain_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the retain term, the original model's among them."""
-        return (Pass(self.drawn(sizes, "retain"), 2.0, 1.0),)
-
-    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of writing on: three of the whole text so far for each new token."""
-        if not self.fluency:
-            return ()
-        size = self.train.micro_batch or self.train.batch_size
-        begun = self._fluent_lengths(sizes.forget).prompts
-        one = Lengths(begun, (1,) * len(begun), begun, sizes.forget.origin)
-        contexts = (0, sizes.tokens(self.novice), sizes.tokens(self.expert))
-        return tuple(
-            Pass(Once(one.longer(new + 1 + context), size, shortest_first=False), 1.0, 0.0)
-            for new in range(self.fluency_tokens)
-            for context in contexts
-        )
-
-    def kept_copies(self) -> float:
-        """Tell the original's."""
-        return 1.0
-
-    def _fluent_lengths(self, items: Lengths) -> Lengths:
-        """Return the lengths of what `_fluent` makes of the forget items."""
-        more = self.fluency_tokens
-        pairs = zip(items.prompts, items.tokens, strict=True)
-        begun = tuple(prompt if prompt > 1 else (n + 1) // 2 for prompt, n in pairs)
-        tokens = tuple(n + more for n in begun)
-        return replace(items, tokens=tokens, answers=(more,) * len(begun), prompts=begun)
 
     def _fluent(
         self, model: "PreTrainedModel", forget: Dataset, contrast: Contrast, context: Context

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.interfaces import Batch, Pass, Sizes
+from ilubench.interfaces import Batch
 from ilubench.methods.terms import ForgetRetain, mean_nll
 
 if TYPE_CHECKING:
@@ -30,7 +30,3 @@ class GradDiff(ForgetRetain):
         """Return the micro-batch's part of the negated mean NLL."""
         del prepared
         return -mean_nll(model, batch)
-
-    def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the forget term."""
-        return (Pass(self.drawn(sizes, "forget")),)

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import Field
 
-from ilubench.interfaces import Batch, Context, Metrics, Pass, Sizes, StepBatch, UnlearnData
+from ilubench.interfaces import Batch, Context, Metrics, StepBatch, UnlearnData
 from ilubench.methods.refusals import (
     REFUSALS,
     Refusals,
     make_refusals,
-    refused_lengths,
     zero_loss,
 )
 from ilubench.methods.terms import ForgetRetain, summed_nll
@@ -58,10 +57,6 @@ class IDK(ForgetRetain):
         refusal, _ = found
         nll = summed_nll(model, refusal) / refusal.loss_mask.sum(1)
         return nll.sum() / batch.sequences
-
-    def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the forget term: over the refusals."""
-        return (Pass(self.drawn(sizes, "forget", refused_lengths(sizes, self.refusals))),)
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Refusals) -> Metrics:
         """Add the step's gradients into ``.grad``; return metrics, `prompted` among them."""

@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 from ilubench.interfaces import (
     Batch,
     Metrics,
-    Pass,
-    Sizes,
     StepBatch,
 )
 from ilubench.methods.gradients import scale_gradients, take_gradients
@@ -82,26 +80,6 @@ class ILU(Wrapper):
         mine = (name for name in self.environments if name != FORGET)
         own = dict.fromkeys(mine, self.environment_batch)
         return {**super().environment_batches(), **own}
-
-    def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the base's passes and the penalties': one of each kind, or more where g comes first.
-
-        A gradient that is differentiated again takes two more backward passes, of two halves four.
-        """
-        passes = list(self.base.step_passes(sizes))
-        forward, backward = 1.0, 1.0
-        if self._statistic() is not None:
-            forward = 2.0
-            whole = self.predictor == "params" or self.penalty == "grad_norm"
-            backward = 1.0 if not whole else 5.0 if self.estimator == "split" else 3.0
-        for name in self.environments:
-            batches = self.drawn(sizes, name if name == FORGET else f"environment {name}")
-            passes.append(Pass(batches, forward, backward, graph=f"penalty {name}"))
-        return tuple(passes)
-
-    def kept_copies(self) -> float:
-        """Tell the base's, and the gradients that several environments need besides."""
-        return float(len(self.environments) > 1) + super().kept_copies()
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the gradients of base and penalties.

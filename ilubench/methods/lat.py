@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -14,8 +14,6 @@ from ilubench.interfaces import (
     Batch,
     Context,
     Metrics,
-    Pass,
-    Sizes,
     StepBatch,
     UnlearnBatch,
     UnlearnData,
@@ -118,22 +116,6 @@ class LAT(Wrapper):
         found, _ = self._attack(model, [batch.forget], prepared)
         with self._under(model, found):
             return self.base.loss(model, batch, prepared)
-
-    def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the base's passes and the adversary's, whose gradients end at what it perturbs."""
-        if self.target == "base" and isinstance(self.base, ForgetRetain):
-            asked = self.base.forget_passes(sizes)
-        else:
-            asked = (Pass(self.drawn(sizes, "forget")),)
-        inner = tuple(
-            replace(
-                one.times(self.inner_steps),
-                depth=replace(one.depth, down_to=min(self.layers) + 1),
-                graph="adversary",
-            )
-            for one in asked
-        )
-        return (*self.base.step_passes(sizes), *inner)
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the base's gradients under the perturbation into ``.grad``; return metrics.

@@ -1,7 +1,7 @@
 """Negative preference optimisation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,9 +12,6 @@ from ilubench.interfaces import (
     Batch,
     Context,
     Metrics,
-    Once,
-    Pass,
-    Sizes,
     StepBatch,
     UnlearnData,
 )
@@ -98,30 +95,6 @@ class NPO(ForgetRetain):
         if prepared.original is None:
             return mean_nll(model, batch)
         return mean_divergence(model, batch, prepared.original)
-
-    def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the forget term."""
-        return (Pass(self.drawn(sizes, "forget")),)
-
-    def retain_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the retain term; the divergence needs the original model's too."""
-        return (Pass(self.drawn(sizes, "retain"), 2.0 if self.retain == "kl" else 1.0),)
-
-    def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of both terms, which `batch_mean` back-propagates one after the other."""
-        passes = super().step_passes(sizes)
-        if self.reduction != "batch_mean":
-            return passes
-        return tuple(replace(one, graph=f"term {place}") for place, one in enumerate(passes))
-
-    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the reference: each forget example that will be seen, once."""
-        seen = sizes.forget.some(sorted(self.seen(len(sizes.forget), sizes.seed)))
-        return (Pass(Once(seen, self.train.micro_batch or self.train.batch_size), 1.0, 0.0),)
-
-    def kept_copies(self) -> float:
-        """Tell how many copies of the trained weights are kept."""
-        return float(self.retain == "kl" and self.gamma > 0)
 
     def forget_backward(
         self, model: "PreTrainedModel", batches: Sequence[Batch], prepared: _Prepared

@@ -8,17 +8,15 @@ import torch
 
 from ilubench.interfaces import (
     Context,
-    Effort,
     Method,
     Metrics,
-    Sizes,
     UnlearnData,
 )
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["accumulate_gradients", "first_work", "run_first"]
+__all__ = ["accumulate_gradients", "run_first"]
 
 
 def run_first(
@@ -51,11 +49,6 @@ def run_first(
     first = _first(base, trainable)
     found = first.unlearn(model, data, replace(context, phase=f"{context.phase}-base", log=log))
     return found, replace(context, log=lambda step, metrics: context.log(last + step, metrics))
-
-
-def first_work(base: Method, sizes: Sizes, trainable: tuple[str, ...]) -> Effort:
-    """Return what `run_first` asks for."""
-    return _first(base, trainable).work(sizes)
 
 
 def _first(base: Method, trainable: tuple[str, ...]) -> Method:

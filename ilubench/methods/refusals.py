@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,13 +10,13 @@ import torch
 from ilubench.data.batches import collate, encode_pair, to_device
 from ilubench.data.seeds import seed_for
 from ilubench.errors import DataError
-from ilubench.interfaces import Batch, Context, Dataset, Example, Lengths, Sizes, StepBatch
+from ilubench.interfaces import Batch, Context, Dataset, Example, StepBatch
 from ilubench.training import pad_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["REFUSALS", "Refusals", "make_refusals", "refused_lengths", "zero_loss"]
+__all__ = ["REFUSALS", "Refusals", "make_refusals", "zero_loss"]
 
 REFUSALS = (
     "I don't know.",
@@ -93,18 +93,6 @@ def make_refusals(forget: Dataset, texts: Sequence[str], context: Context) -> Re
             "forget role a `prompt`, or use a method for plain text (npo, simnpo, graddiff, rmu)"
         )
     return Refusals(examples, places, pad_id(context.tokenizer))
-
-
-def refused_lengths(sizes: Sizes, texts: Sequence[str]) -> Lengths:
-    """Return the lengths of `make_refusals`'s items in the forget items' places; 0 without one."""
-    colon = sizes.tokens(":")
-    told = [1 + sizes.tokens(f": {text}") - colon for text in texts]  # 1: it ends as items end
-    rng = random.Random(seed_for(sizes.seed, "refusals"))
-    asked = sizes.forget
-    answers = tuple(rng.choice(told) for _ in asked.prompts)
-    pairs = zip(asked.prompts, answers, strict=True)
-    tokens = tuple(n + answer if n > 1 else 0 for n, answer in pairs)
-    return replace(asked, tokens=tokens, answers=answers)
 
 
 def _answer(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:

@@ -13,10 +13,6 @@ from ilubench.interfaces import (
     Batch,
     Context,
     Dataset,
-    Depth,
-    Once,
-    Pass,
-    Sizes,
     UnlearnData,
 )
 from ilubench.methods.activations import check_layers, counted_tokens, find_layer, hidden_state
@@ -123,28 +119,6 @@ class RMU(ForgetRetain):
             activation_error(hidden, before, counted_tokens(batch, self.tokens)).sum()
             / batch.sequences
         )
-
-    def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the forget term."""
-        return (Pass(self.drawn(sizes, "forget"), depth=self._depth(sizes)),)
-
-    def retain_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the retain term, the original model's among them."""
-        return (Pass(self.drawn(sizes, "retain"), 2.0, 1.0, self._depth(sizes)),)
-
-    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes that find the activations' length."""
-        if self.scale == "absolute":
-            return ()
-        size = self.train.micro_batch or self.train.batch_size
-        return (Pass(Once(sizes.forget, size), 1.0, 0.0, self._depth(sizes)),)
-
-    def kept_copies(self) -> float:
-        """Tell the original's."""
-        return 1.0
-
-    def _depth(self, sizes: Sizes) -> Depth:
-        return Depth(self.layer + 1, min(sizes.lowest(self.trainable), self.layer), head=False)
 
     def _mean_length(self, model: "PreTrainedModel", dataset: Dataset, context: Context) -> float:
         total, tokens = 0.0, 0

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch.nn import functional
 
 from ilubench.data.seeds import seed_for
-from ilubench.interfaces import Batch, Context, Depth, Pass, Sizes, UnlearnData
+from ilubench.interfaces import Batch, Context, UnlearnData
 from ilubench.methods.activations import (
     Layers,
     check_layers,
@@ -129,24 +129,6 @@ class RR(ForgetRetain):
         before, now = self._activations(model, batch, prepared, layers)
         scale = self.alpha * batch.progress / 2.0
         return scale * self._mean((now - before).norm(dim=-1), batch)
-
-    def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the forget term, the original model's among them."""
-        highest = max(self.layers)
-        depth = Depth(highest + 1, min(sizes.lowest(self.trainable), highest), head=False)
-        return (Pass(self.drawn(sizes, "forget"), 2.0, 1.0, depth),)
-
-    def retain_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the retain term, likewise."""
-        (forget,) = self.forget_passes(sizes)
-        depth = forget.depth
-        if self.retain_layers == "all":
-            depth = Depth(None, sizes.lowest(self.trainable), head=False)
-        return (Pass(self.drawn(sizes, "retain"), 2.0, 1.0, depth),)
-
-    def kept_copies(self) -> float:
-        """Tell the original's."""
-        return 1.0
 
     def _activations(
         self,

@@ -1,7 +1,6 @@
 """Sharpness-aware minimisation around another method."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -9,8 +8,6 @@ from pydantic import Field, model_validator
 
 from ilubench.interfaces import (
     Metrics,
-    Pass,
-    Sizes,
     StepBatch,
 )
 from ilubench.methods.gradients import scale_gradients, swap_weights, take_gradients
@@ -48,21 +45,6 @@ class SAM(Wrapper):
             problem = f"{type(self.base).__name__} has no forget term of its own; give terms=all"
             raise ValueError(problem)
         return self
-
-    def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of a step: twice those of what is made flat, and the rest."""
-        base = self.base
-        if self.terms == "all" or not isinstance(base, ForgetRetain):
-            return tuple(one.times(2.0) for one in base.step_passes(sizes))
-        retain = base.retain_passes(sizes) if base.gamma else ()
-        return (
-            *(replace(one.times(2.0), graph="forget") for one in base.forget_passes(sizes)),
-            *(replace(one, graph="retain") for one in retain),
-        )
-
-    def kept_copies(self) -> float:
-        """Tell the base's, and the weights' as they were while they are moved."""
-        return 1.0 + super().kept_copies()
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the step's gradients into ``.grad``; return metrics.

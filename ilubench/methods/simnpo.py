@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import Field
 
-from ilubench.interfaces import Batch, Pass, Sizes
+from ilubench.interfaces import Batch
 from ilubench.methods.terms import ForgetRetain, summed_nll
 from ilubench.training.losses import simnpo_loss
 
@@ -40,7 +40,3 @@ class SimNPO(ForgetRetain):
         del prepared
         nll = summed_nll(model, batch) / batch.loss_mask.sum(1)
         return simnpo_loss(nll, self.beta, self.margin).sum() / batch.sequences
-
-    def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the forget term."""
-        return (Pass(self.drawn(sizes, "forget")),)

@@ -16,22 +16,16 @@ from ilubench.interfaces import (
     Batch,
     Context,
     Dataset,
-    Drawn,
-    Effort,
-    Lengths,
     Method,
     Metrics,
-    Pass,
-    Sizes,
     UnlearnData,
-    Updates,
 )
 from ilubench.interfaces.discovery import PluginField
 from ilubench.methods.activations import counted_tokens, hidden_states
 from ilubench.methods.gradients import scale_gradients, swap_weights, take_gradients
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.original import Original
-from ilubench.methods.phases import accumulate_gradients, first_work, run_first
+from ilubench.methods.phases import accumulate_gradients, run_first
 from ilubench.methods.terms import mean_nll
 from ilubench.models.forward import token_values
 from ilubench.specs import TrainSpec
@@ -124,31 +118,6 @@ class TAR(Method):
         """Return the environments of the attacks, and the base's."""
         own = (name for name in self.inner_data if name != _FORGET)
         return tuple(dict.fromkeys((*self.base.environment_names(), *own)))
-
-    def work(self, sizes: Sizes) -> Effort:
-        """Tell what the base and the outer loop ask for, the attacks within it like the first."""
-        spec, seed = self.train, sizes.seed
-        steps = spec.total_steps(len(sizes.forget))
-
-        def outer(items: Lengths, name: str) -> Drawn:
-            return Drawn.by(spec, items, seed, name, steps)
-
-        times = self.inner_steps // (self.every or self.inner_steps)
-        passes = [Pass(outer(sizes.forget, "forget"), times, times, graph="tamper")]
-        if self.gamma:
-            kinds = (3.0, 2.0) if self.hidden else (1.0, 1.0)
-            passes.append(Pass(outer(sizes.retain, "retain"), *kinds, graph="retain"))
-        first, share = seed_for(seed, "tar", "0"), 1.0 / len(self.inner_data)
-        within = steps * self.inner_steps
-        for name in self.inner_data:
-            items = sizes.forget if name == _FORGET else sizes.environments[name]
-            drawn = Drawn(items, first, "train", within, self.inner_batch, spec.micro_batch)
-            passes.append(Pass(drawn, share, share, graph=f"attack {name}"))
-        updates = (Updates(steps, self.trainable), Updates(within, simulated=True))
-        # the weights as they were, the gradient that is held, and the original's
-        copies = 2.0 + float(bool(self.gamma and self.hidden))
-        own = Effort(tuple(passes), updates, copies)
-        return first_work(self.base, sizes, self.trainable).then(own)
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

@@ -7,13 +7,8 @@ from pydantic import Field
 
 from ilubench.interfaces import (
     Context,
-    Drawn,
-    Effort,
     Method,
-    Pass,
-    Sizes,
     UnlearnData,
-    Updates,
 )
 from ilubench.specs import TrainSpec
 from ilubench.training import fine_tune, trainable_only
@@ -41,11 +36,6 @@ class TaskVector(Method):
     train: TrainSpec
     trainable: tuple[str, ...] = ()
     scale: float = Field(default=1.0, gt=0)
-
-    def work(self, sizes: Sizes) -> Effort:
-        """Tell what the fine-tuning asks for."""
-        batches = Drawn.by(self.train, sizes.forget, sizes.seed, "train")
-        return Effort((Pass(batches),), (Updates(batches.steps, self.trainable),))
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from ilubench.errors import PluginError
-from ilubench.interfaces import Batch, Pass, Sizes, UnlearnBatch
+from ilubench.interfaces import Batch, UnlearnBatch
 from ilubench.methods.phases import accumulate_gradients
 from ilubench.models.forward import token_values
 from ilubench.training import LossMethod
@@ -80,19 +80,6 @@ class ForgetRetain(LossMethod):
         if self.gamma == 0:
             return forget
         return forget + self.gamma * self.retain_term(model, batch.retain, prepared)
-
-    def forget_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of `forget_term`; by default a guess: the forget batches once."""
-        return (Pass(self.drawn(sizes, "forget"), guessed=True),)
-
-    def retain_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of `retain_term`; those of the term that is defined here."""
-        return (Pass(self.drawn(sizes, "retain")),)
-
-    def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of both terms."""
-        retain = self.retain_passes(sizes) if self.gamma else ()
-        return (*self.forget_passes(sizes), *retain)
 
     def forget_backward(
         self,

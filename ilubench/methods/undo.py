@@ -11,19 +11,14 @@ from ilubench.data.seeds import seed_for
 from ilubench.interfaces import (
     Context,
     Dataset,
-    Drawn,
-    Effort,
     Method,
     Metrics,
-    Pass,
-    Sizes,
     UnlearnData,
-    Updates,
 )
 from ilubench.interfaces.discovery import PluginField
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
-from ilubench.methods.phases import accumulate_gradients, first_work, run_first
+from ilubench.methods.phases import accumulate_gradients, run_first
 from ilubench.specs import TrainSpec
 from ilubench.training import Batches, optimize, trainable_only
 
@@ -75,16 +70,6 @@ class UNDO(Method):
     def environment_names(self) -> tuple[str, ...]:
         """Return the base's."""
         return self.base.environment_names()
-
-    def work(self, sizes: Sizes) -> Effort:
-        """Tell what the base and the distillation ask for."""
-        text = sizes.retain + sizes.forget if self.text == "both" else sizes.retain
-        if self.tokens == "content":
-            text = replace(text, answers=tuple(n - 1 for n in text.tokens))
-        batches = Drawn.by(self.train, text, sizes.seed, "distil")
-        changed = Updates(batches.steps, self.trainable)
-        own = Effort((Pass(batches, 2.0, 1.0),), (changed,), copies=1.0)
-        return first_work(self.base, sizes, self.trainable).then(own)
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import torch
 from pydantic import Field, model_validator
 
-from ilubench.interfaces import Context, Pass, Sizes, UnlearnBatch, UnlearnData
+from ilubench.interfaces import Context, UnlearnBatch, UnlearnData
 from ilubench.interfaces.discovery import PluginField, create
 from ilubench.specs import PluginRef, TrainSpec
 from ilubench.specs.yaml_files import merge
@@ -83,11 +83,3 @@ class Wrapper(LossMethod):
     def loss(self, model: "PreTrainedModel", batch: UnlearnBatch, prepared: Any) -> torch.Tensor:  # noqa: ANN401
         """Return the base's partial loss; what is put around it needs the whole step."""
         return self.base.loss(model, batch, prepared)
-
-    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the base's."""
-        return self.base.first_passes(sizes)
-
-    def kept_copies(self) -> float:
-        """Tell the base's."""
-        return self.base.kept_copies()

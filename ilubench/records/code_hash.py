@@ -90,7 +90,8 @@ def _counts(module: str) -> bool:
 def _read(path: Path, package: str, stamp: tuple[int, int]) -> tuple[str, tuple[str, ...]]:
     """Return (hash of the code, imported names); ``stamp`` makes an edited file a new entry."""
     del stamp
-    tree = _NumbersOnly().visit(ast.parse(path.read_text(encoding="utf-8")))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    _NumbersOnly().visit(tree)  # in place
     code = ast.dump(tree, include_attributes=False)
     names = tuple(sorted(set(_imports(tree, package))))
     return hashlib.sha256(code.encode()).hexdigest()[:16], names

@@ -10,17 +10,11 @@ import torch
 from ilubench.data.batches import Stream
 from ilubench.interfaces import (
     Context,
-    Drawn,
-    Effort,
-    Lengths,
     Method,
     Metrics,
-    Pass,
-    Sizes,
     StepBatch,
     UnlearnBatch,
     UnlearnData,
-    Updates,
 )
 from ilubench.specs import TrainSpec
 from ilubench.training.loop import Batches, optimize, trainable_only
@@ -66,41 +60,6 @@ class LossMethod(Method):
             total += float(part.detach())
         return {"loss": total}
 
-    def work(self, sizes: Sizes) -> Effort:
-        """Tell what the training asks for: `first_passes`, and `step_passes` of all steps."""
-        steps = self.train.total_steps(len(sizes.forget))
-        passes = (*self.first_passes(sizes), *self.step_passes(sizes))
-        return Effort(passes, (Updates(steps, self.trainable),), self.kept_copies())
-
-    def step_passes(self, sizes: Sizes) -> tuple[Pass, ...]:
-        """Tell the passes of the training steps; by default a guess: each batch once."""
-        names = ("forget", "retain", *(f"environment {n}" for n in self.environment_batches()))
-        return tuple(Pass(self.drawn(sizes, name), guessed=True) for name in names)
-
-    def first_passes(self, sizes: Sizes) -> tuple[Pass, ...]:  # noqa: ARG002
-        """Tell the passes of `prepare`."""
-        return ()
-
-    def kept_copies(self) -> float:
-        """Tell how many copies of the trained weights lie on the device besides the model."""
-        return 0.0
-
-    def drawn(self, sizes: Sizes, stream: str, run: Lengths | None = None) -> Drawn:
-        """Return the batches of all steps.
-
-        Args:
-            sizes: of the data.
-            stream: `forget`, `retain` or `environment NAME`.
-            run: what the loss runs in the items' places, if not the items themselves.
-        """
-        name = stream.removeprefix("environment ")
-        items = {"forget": sizes.forget, "retain": sizes.retain}.get(stream)
-        count = self.train.batch_size
-        if items is None:
-            items, count = sizes.environments[name], self.environment_batches()[name]
-        steps = self.train.total_steps(len(sizes.forget))
-        return Drawn(items, sizes.seed, stream, steps, count, self.train.micro_batch, run)
-
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context
     ) -> "PreTrainedModel":
@@ -143,12 +102,8 @@ class LossMethod(Method):
         examples of its own; a method with an own loop has nothing to do: a base that it prepares
         itself is told of no positions, and is ready for all.
         """
-        return self.seen(len(data.forget), context.seed)
-
-    def seen(self, examples: int, seed: int) -> frozenset[int]:
-        """Return the positions of so many forget examples that `train`'s steps will see."""
-        total = self.train.total_steps(examples)
-        stream = Stream(examples, seed, "forget")
+        total = self.train.total_steps(len(data.forget))
+        stream = Stream(len(data.forget), context.seed, "forget")
         return frozenset(stream.step(0, total * self.train.batch_size))
 
 

@@ -32,7 +32,7 @@ from ilu_step import Nothing
 from pydantic import JsonValue
 from scoring_gpu import make_model
 
-from ilubench.forecast.anatomy import Anatomy, anatomy_of
+from ilubench.forecast.memory import Shape, shape_of
 from ilubench.interfaces import Context, Example, Metrics, UnlearnData
 from ilubench.interfaces.discovery import create
 from ilubench.runs.stages.cost import Passes
@@ -143,7 +143,7 @@ def step_of(
     return meter
 
 
-def result_of(name: str, meter: Meter, anatomy: Anatomy, given: argparse.Namespace) -> Result:
+def result_of(name: str, meter: Meter, shape: Shape, given: argparse.Namespace) -> Result:
     """Set the step's time against its arithmetic."""
     steps = len(meter.seconds)
     low, middle, high = statistics.quantiles(meter.seconds, n=4)
@@ -153,7 +153,11 @@ def result_of(name: str, meter: Meter, anatomy: Anatomy, given: argparse.Namespa
     headed += given.environment if kind else 0
 
     def flops(tokens: float, answers: float) -> float:
-        return anatomy.flops(tokens, tokens * given.length, answers)
+        """Two a parameter and token, attention on half of the pairs, the head where it is asked."""
+        matrix = shape.vocabulary * shape.hidden
+        body = shape.parameters - 2.0 * matrix
+        attention = 2.0 * shape.hidden * shape.layers * tokens * float(given.length)
+        return 2.0 * body * tokens + attention + 2.0 * matrix * answers
 
     answers = float(headed * given.length)
     done = flops(forwards, answers) + 2.0 * flops(backwards, answers)
@@ -168,8 +172,8 @@ def result_of(name: str, meter: Meter, anatomy: Anatomy, given: argparse.Namespa
 def measured(given: argparse.Namespace, memory: MemorySpec) -> Iterator[tuple[str, Result, float]]:
     """Yield each method with its figures and the arithmetic of a step."""
     model: PreTrainedModel = make_model(given.device, tiny=given.tiny)
-    anatomy = anatomy_of(model.config)
-    print(f"{anatomy.parameters / 1e9:.2f}e9 weights, {model.dtype}, {given.device}", flush=True)
+    shape = shape_of(model.config, "bfloat16")
+    print(f"{shape.parameters / 1e9:.2f}e9 weights, {model.dtype}, {given.device}", flush=True)
     for name in given.methods:
         if given.device == "cuda":
             gc.collect()
@@ -180,7 +184,7 @@ def measured(given: argparse.Namespace, memory: MemorySpec) -> Iterator[tuple[st
         except torch.OutOfMemoryError as error:
             print(f"{name:12} out of memory: {str(error).splitlines()[0]}", flush=True)
             continue
-        found = result_of(name, meter, anatomy, given)
+        found = result_of(name, meter, shape, given)
         peak = f"{found.peak / GIB:.1f} GiB" if found.peak else "no GPU"
         print(
             f"{name:12} {found.seconds:8.3f} s [{found.low:.3f}, {found.high:.3f}]  "

@@ -158,22 +158,21 @@ def report(base: str, clocks: Mapping[str, Clock]) -> None:
         )
 
 
-def bench_of(suite: str) -> tuple[Workbench, str]:
-    plan = make_plan(resolve(parse([f"suite={suite}", "method=ilu"])))
-    return plan.bench, plan.target
+def bench_of(suite: str) -> Workbench:
+    return make_plan(resolve(parse([f"suite={suite}", "method=ilu"]))).bench
 
 
 def mini() -> Case:
-    bench, target = bench_of("mini")
+    bench = bench_of("mini")
     data = UnlearnData(
-        bench.examples(bench.suite.forget, target),
-        bench.examples(bench.suite.retain, target),
-        {"gsm8k": bench.examples(("gsm8k.train",), target)},
+        bench.examples(bench.suite.forget),
+        bench.examples(bench.suite.retain),
+        {"gsm8k": bench.examples(("gsm8k.train",))},
     )
-    tokenizer = bench.tokenizer(target)
+    tokenizer = bench.tokenizer
     name = "mini target (4 layers, hidden 192), the suite's own data"
     settings = {base: method_settings(bench.suite, base) for base in BASES}
-    return Case(name, lambda: bench.target_model(target), data, tokenizer, bench.device, settings)
+    return Case(name, lambda: bench.target_model(), data, tokenizer, bench.device, settings)
 
 
 def wide(like: Case) -> Case:

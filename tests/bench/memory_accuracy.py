@@ -12,17 +12,15 @@ The models: of the shape of the mini suite's, and the same with a vocabulary of 
 import random
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ilubench.forecast.anatomy import anatomy_of
-from ilubench.forecast.lengths import lengths_of
-from ilubench.forecast.memory import Load, Peak, peak
-from ilubench.forecast.passes import method_work
-from ilubench.interfaces import Dataset, Example, Method, Sizes, UnlearnData
+from ilubench.forecast.amounts import Amount
+from ilubench.forecast.memory import DType, Peak, peak, shape_of
+from ilubench.interfaces import Dataset, Example, Method, UnlearnData
 from ilubench.interfaces.discovery import create
 from ilubench.models.forward import recipe_config
 from ilubench.specs import MemorySpec, PluginRef
@@ -72,7 +70,6 @@ def texts(count: int, vocabulary: int, length: int, seed: int) -> Dataset:
 def held(method: Method, vocabulary: int, dtype: torch.dtype) -> tuple[float, Peak]:
     """Return the bytes at the peak, and what the plan says."""
     made = model(vocabulary, dtype)
-    anatomy = anatomy_of(made.config)
     sets = [texts(32, vocabulary, length, seed) for seed, length in enumerate((96, 80, 64))]
     data = UnlearnData(sets[0], sets[1], {"benign": sets[2]})
     context = make_context(make_tokenizer(), memory=MemorySpec())
@@ -84,24 +81,10 @@ def held(method: Method, vocabulary: int, dtype: torch.dtype) -> tuple[float, Pe
         if event.name() == "[memory]":
             now += event.nbytes()
             most = max(most, now)
-    forget, retain, benign = map(lengths_of, sets)
-    sizes = Sizes(
-        forget, retain, {"benign": benign}, anatomy.layers, anatomy.lowest, context.seed, len
-    )
-    told = method_work(method, sizes, anatomy)
-    name = str(dtype).removeprefix("torch.")
-    load = Load(
-        told.trained,
-        told.copies,
-        told.largest,
-        told.longest,
-        name,
-        name,
-        batch=1,
-        prompt=1.0,
-        simulated=told.simulated,
-    )
-    return float(before + most), peak(load, MemorySpec(), anatomy, "cpu")
+    name = cast("DType", str(dtype).removeprefix("torch."))
+    trainable = tuple(getattr(method, "trainable", ()))
+    amount = Amount(steps=2, held=8 * (96 + 80), trainable=trainable, precision=name)
+    return float(before + most), peak(amount, MemorySpec(), shape_of(made.config, name), "cpu")
 
 
 def main(names: Sequence[str]) -> None:

@@ -213,7 +213,8 @@ def test_an_edit_changes_the_keys_that_it_must(
         )
         command = [sys.executable, "-c", script]  # the copy lies where the process begins
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
-        return json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
     before = hashes()
     text = (copy / file).read_text(encoding="utf-8")

@@ -221,10 +221,7 @@ def _anew(*changes: str, method: str = "ilu") -> tuple[set[str], set[str]]:
     """Return what the changes make anew, of the method's jobs and of the reference's."""
     plans = [planned(f"method={method}", *words) for words in ((), changes)]
     found: tuple[set[str], set[str]] = (set(), set())
-    before, after = (
-        {(j.who, j.attack.name if j.attack else j.stage): j.key for j in plan.jobs}
-        for plan in plans
-    )
+    before, after = ({(j.who, j.attack or j.stage): j.key for j in plan.jobs} for plan in plans)
     assert before.keys() == after.keys()
     for (who, what), key in before.items():
         if after[who, what] != key:

@@ -16,7 +16,8 @@ from runs import TINY, Outcome, command
 
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Experiment, resolve
-from ilubench.runs.plan import Job, Plan
+from ilubench.runs.jobs import Job
+from ilubench.runs.plan import Plan
 from ilubench.runs.tuning.asked import ask, method_words
 from ilubench.runs.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
 from ilubench.runs.tuning.records import TuningRecord
