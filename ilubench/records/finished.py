@@ -126,7 +126,7 @@ class FinishedRun:
         """The row as the run made it, from the samples."""
         suite, metric = self._metric(label)
         attacks, seeds = self.record.attacks, self.record.seeds
-        found = Compared(self._mine, self._reference, self._cells("retrain", seeded=False))
+        found = Compared(self._mine, self._reference, self._never)
         with self._reading(label):
             row = robustness_row(suite, metric, attacks, seeds, found)
         if row.status == "incomplete" and stored.status == "diverged":
@@ -137,22 +137,24 @@ class FinishedRun:
 
     @cached_property
     def _reference(self) -> Cells:
-        return self._cells("reference", seeded=False)
+        return self._cells("reference")
+
+    @cached_property
+    def _never(self) -> Cells:
+        return self._cells("retrain")
 
     @cached_property
     def _mine(self) -> Cells:
         if self.record.method["use"] == REFERENCE:
             return self._reference
-        # a method without randomness has one unlearned model, which was scored once
-        found = self._cells("method", seeded=False)
-        several = len(found.scores) > 1
-        return self._cells("method", seeded=True) if several else found
+        return self._cells("method")
 
-    def _cells(self, who: str, *, seeded: bool) -> Cells:
+    def _cells(self, who: str) -> Cells:
         if self.samples is None:
             raise DataError(f"{self.path}: {self.unread}")
         try:
-            return cells(self.samples, who, seeded=seeded)
+            # a method without randomness has one unlearned model, which was scored once
+            return cells(self.samples, who)
         except DataError as error:
             raise DataError(f"{self.path}: samples.parquet: {error}") from error
 
