@@ -278,22 +278,17 @@ def build(
     only_check: Annotated[
         bool, typer.Option("--check", help="write nothing; leave with 3 where a README is stale")
     ] = False,
-    cache: Annotated[
-        Path | None,
-        typer.Option("--cache", help="where comparisons are kept; default: the user's cache"),
-    ] = None,
 ) -> int:
     """Write each suite's README table, and one static page for all suites."""
     from ilubench.leaderboard.site.build import build as write
-    from ilubench.leaderboard.site.build import default_cache, stale
+    from ilubench.leaderboard.site.build import stale
 
-    kept = cache or default_cache()
     if only_check:
-        old = stale(root, kept)
+        old = stale(root)
         for file in old:
             typer.echo(f"{file}: not what the records say; run `ilubench leaderboard build {root}`")
         return DATA if old else COMPLETE
-    found = write(root, out, kept)
+    found = write(root, out)
     for file in found.readmes:
         typer.echo(f"{file}: tables made anew")
     typer.echo(f"{found.page}: {found.size / 1000:.0f} kB")

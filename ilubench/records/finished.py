@@ -51,6 +51,7 @@ class FinishedRun:
         settings: attack -> its settings with all changes; empty where no `config.yaml` tells.
         configured: whether `suite` is from the run's own `config.yaml`, with its changes.
         memory: what training kept in memory, where `configured`.
+        checked: whether the recorded rows were compared with the samples; they are not again.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class FinishedRun:
     settings: Mapping[str, JsonValue]
     configured: bool = False
     memory: MemorySpec = dataclasses.field(default_factory=MemorySpec)
+    checked: bool = False
 
     @cached_property
     def rows(self) -> Mapping[str, RobustnessRow]:
@@ -73,7 +75,7 @@ class FinishedRun:
         Raises:
             DataError: the record says otherwise than the samples; names metric and figure.
         """
-        if self.samples is None:
+        if self.samples is None or self.checked:
             return self.recorded
         return {label: self._row(label, stored) for label, stored in self.recorded.items()}
 

@@ -163,7 +163,9 @@ def cells(samples: pa.Table, who: str, *, seeded: bool | None = None) -> Cells:
     place, names = _encoded(own["item"]) if len(own) else (np.empty(0, np.int64), [])
     known: dict[bytes, tuple[str, ...]] = {}  # most checkpoints have the same items
     for line, rows in lines_by(own, ("attack", "seed", "step", "level", "scorer", "metric")):
-        attack, seed, step, level, scorer, metric = cast("tuple[str, int, int, str, str, str]", line)
+        attack, seed, step, level, scorer, metric = cast(
+            "tuple[str, int, int, str, str, str]", line
+        )
         run = (attacks.setdefault(attack, {}) if attack else scores).setdefault(seed, Measured({}))
         where = f"{who}, {attack or 'no attack'}, seed {seed}, step {step}"
         if run.levels.setdefault(step, level) != level:
