@@ -17,16 +17,7 @@ from ilubench.specs import DataSource
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "Blocks",
-    "Stream",
-    "check_mask",
-    "check_targets",
-    "collate",
-    "encode",
-    "examples",
-    "to_device",
-]
+__all__ = ["Blocks", "Stream", "check_targets", "collate", "encode", "examples", "to_device"]
 
 _MASKS_CHECKED = 32
 """Rows of a role whose loss mask is checked against the prompt's own tokens: what is wrong with a

@@ -162,7 +162,7 @@ def cells(samples: pa.Table, who: str, *, seeded: bool | None = None) -> Cells:
     values = own["value"].to_numpy()
     place, names = _encoded(own["item"]) if len(own) else (np.empty(0, np.int64), [])
     known: dict[bytes, tuple[str, ...]] = {}  # most checkpoints have the same items
-    for line, rows in lines_by(own, ("attack", "seed", "step", "level", "scorer", "metric")):
+    for line, lines in lines_by(own, ("attack", "seed", "step", "level", "scorer", "metric")):
         attack, seed, step, level, scorer, metric = cast(
             "tuple[str, int, int, str, str, str]", line
         )
@@ -170,7 +170,7 @@ def cells(samples: pa.Table, who: str, *, seeded: bool | None = None) -> Cells:
         where = f"{who}, {attack or 'no attack'}, seed {seed}, step {step}"
         if run.levels.setdefault(step, level) != level:
             raise DataError(f"{where}: has the levels {run.levels[step]!r} and {level!r}")
-        rows = rows[np.argsort(place[rows])]
+        rows = lines[np.argsort(place[lines])]
         items = place[rows]
         twice = np.flatnonzero(items[1:] == items[:-1])
         if len(twice):

@@ -14,12 +14,12 @@ from ilubench.errors import DataError
 from ilubench.leaderboard.records.files import (
     read_board,
     read_entry,
-    read_json,
     record_bytes,
     suites,
     write_record,
 )
 from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Reported
+from ilubench.leaderboard.records.safe_json import read_json
 from ilubench.leaderboard.records.samples import point, samples_file
 from ilubench.leaderboard.records.schemas import schema_file, schema_text, shipped_schema
 from leaderboards import edit_json, shipped_entry, tiny_board, tiny_entry

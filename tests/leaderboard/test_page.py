@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path

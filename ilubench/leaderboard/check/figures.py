@@ -31,7 +31,6 @@ from ilubench.specs import Estimator, SuiteSpec
 
 __all__ = [
     "attack_problems",
-    "figure_problems",
     "measured_problems",
     "reported_problems",
     "verification_problems",

@@ -20,7 +20,6 @@ from ilubench.leaderboard.records.safe_json import (
     MAX_RECORD,
     named,
     parse,
-    read_json,
     read_text,
     short,
 )
@@ -35,7 +34,6 @@ from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "ATTACKS",
-    "MAX_RECORD",
     "OTHERS",
     "REPORTED",
     "Board",
@@ -45,11 +43,9 @@ __all__ = [
     "read_attack",
     "read_board",
     "read_entry",
-    "read_json",
     "read_reported",
     "record_bytes",
     "records_in",
-    "samples_file",
     "suites",
     "validated",
     "write_record",

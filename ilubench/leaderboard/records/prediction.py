@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from ilubench.statistics.intervals import Array, Samples
     from ilubench.statistics.row import Chances, Course, MethodRuns
 
-__all__ = ["ALPHA", "NUMERICS", "Sides", "compare_runs", "compare_scores", "comparison_table"]
+__all__ = ["NUMERICS", "Sides", "compare_runs", "compare_scores", "comparison_table"]
 
 ALPHA = 0.05
 """Probability that a verification disputes an honest row, at most."""

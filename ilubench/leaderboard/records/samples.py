@@ -14,7 +14,7 @@ from ilubench.leaderboard.records.safe_json import check_plain_file
 from ilubench.records.keys import file_sha256
 from ilubench.records.scores import SCHEMA
 
-__all__ = ["MAX_EXPANDED", "MAX_ROWS", "check_bounds", "point", "samples_file"]
+__all__ = ["check_bounds", "point", "samples_file"]
 
 MAX_ROWS = 10_000_000
 """Lines of samples: 15,000 items, six attacks of five checkpoints, five seeds, three models."""

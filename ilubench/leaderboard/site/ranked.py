@@ -12,7 +12,7 @@ from ilubench.statistics.intervals import Figure
 from ilubench.statistics.recovery_curve import recovery_curve
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["Curves", "Group", "MetricRanks", "Place", "ranked_groups"]
+__all__ = ["Group", "MetricRanks", "Place", "ranked_groups"]
 
 Curves = dict[str, dict[str, tuple[Figure, ...]]]
 """Primary metric -> attack -> recovery at each checkpoint after the start."""

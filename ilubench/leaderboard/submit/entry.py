@@ -36,7 +36,7 @@ from ilubench.specs.yaml_files import load_yaml
 __all__ = ["About", "Submitted", "next_steps", "read_citation", "read_package", "submit"]
 
 MAX_PACKAGE = 100_000_000
-ARCHIVE = re.compile(r"([A-Za-z0-9._-]+?)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)")
+ARCHIVE = r"([A-Za-z0-9._]+)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)"
 """Name and version in the name of a wheel or sdist."""
 
 RECORD, SAMPLES = "results.json", "samples.parquet"
@@ -178,7 +178,7 @@ def read_package(word: str) -> Package | None:
         return None
     file, _, url = word.partition("=https:")
     path = Path(file)
-    found = re.fullmatch(r"([A-Za-z0-9._]+)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)", path.name)
+    found = re.fullmatch(ARCHIVE, path.name)
     if found is None:
         raise UsageError(
             f"--package {path.name}: give a wheel or sdist under the name it was built"

@@ -13,7 +13,7 @@ from ilubench.records.keys import file_sha256, seed_for
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["GivenOnce", "GivenWeights", "put_weights"]
+__all__ = ["GivenOnce", "GivenWeights"]
 
 COMPUTED = "rotary_emb.inv_freq"
 """A computed buffer that old checkpoints carry."""

@@ -11,7 +11,7 @@ from ilubench.records.keys import code_closure, digest, file_sha256, library_ver
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import Spec
 
-__all__ = ["attack_key", "plugin_identity", "score_key", "target_key", "unlearn_key"]
+__all__ = ["attack_key", "score_key", "target_key", "unlearn_key"]
 
 _TRAINING = ("torch", "transformers", "tokenizers", "numpy")
 _SCORING = (*_TRAINING, "lm-eval", "rouge-score", "datasets")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 
 from ilubench.interfaces import Ids, SamplingSpec
 from ilubench.scoring.engines.text import sample_seed
 
-__all__ = ["Noise", "next_tokens", "score", "uniforms"]
-
-Noise: TypeAlias = torch.Tensor | None
-"""Uniform draws that choose the tokens; None is greedy."""
+__all__ = ["next_tokens", "score", "uniforms"]
 
 
 def score(
