@@ -32,10 +32,12 @@ __all__ = [
     "chances",
     "lines_by",
     "method_runs",
+    "own_cells",
     "read_samples",
     "read_score",
     "robustness_row",
     "scored_checkpoints",
+    "scored_courses",
 ]
 
 SAMPLES = pa.schema(
@@ -188,6 +190,41 @@ def cells(samples: pa.Table, who: str, *, seeded: bool | None = None) -> Cells:
     return Cells(scores, attacks)
 
 
+def own_cells(samples: pa.Table) -> Cells:
+    """Return what the samples say of the method, or of the original in a run of it alone."""
+    method = pc.any(pc.equal(samples["who"], "method")).as_py()
+    return cells(samples, "method" if method else "reference", seeded=False)
+
+
+def scored_courses(
+    runs: Mapping[int, Measured],
+) -> dict[tuple[str, str], dict[int, Samples]]:
+    """Return the tables of one attack, or of the unlearned model.
+
+    Args:
+        runs: seed -> what was measured.
+
+    Returns:
+        (scorer, metric) -> step -> the scores on their own scale, of the seeds that have them.
+
+    Raises:
+        DataError: seeds were scored on other items.
+    """
+    found: dict[tuple[str, str], dict[int, dict[int, Scored]]] = {}
+    for seed in sorted(runs):
+        for step, metrics in runs[seed].steps.items():
+            for metric, scored in metrics.items():
+                found.setdefault(metric, {}).setdefault(step, {})[seed] = scored
+    return {
+        metric: {
+            step: Samples(values, tuple(by_seed), items)
+            for step, by_seed in sorted(steps.items())
+            for values, items in [_stacked(by_seed, ".".join(metric))]
+        }
+        for metric, steps in sorted(found.items())
+    }
+
+
 def robustness_row(
     suite: SuiteSpec,
     forget: MetricSpec,
@@ -242,13 +279,18 @@ def _at(
     kind: Literal["forget", "other"],
 ) -> Samples:
     by_seed = {seed: measured[seed].steps[step][metric] for seed in sorted(measured)}
+    values, items = _stacked(by_seed, spec.label)
+    return Samples(_adjusted(values, spec, kind), tuple(by_seed), items)
+
+
+def _stacked(by_seed: Mapping[int, Scored], what: str) -> tuple[Array, tuple[str, ...]]:
+    """The seeds' values of the items that all of them must have."""
     first, *others = by_seed
     items = by_seed[first].items
     for seed in others:
         if by_seed[seed].items != items:
-            raise DataError(f"{spec.label}: seeds {first} and {seed} were scored on other items")
-    values = np.stack([scored.values for scored in by_seed.values()])
-    return Samples(_adjusted(values, spec, kind), tuple(by_seed), items)
+            raise DataError(f"{what}: seeds {first} and {seed} were scored on other items")
+    return np.stack([scored.values for scored in by_seed.values()]), items
 
 
 def _spread(scores: Mapping[int, Measured], seeds: tuple[int, ...]) -> dict[int, Measured]:
