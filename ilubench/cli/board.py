@@ -214,11 +214,11 @@ def attack(  # noqa: PLR0913, PLR0917 - each is an option of the command
     that extends the suite by the attack.
     """
     from ilubench.leaderboard.records.files import read_board
-    from ilubench.leaderboard.submit.attack import AboutAttack, attack_text, submit_attack
+    from ilubench.leaderboard.submit.attack import attack_text, submit_attack
     from ilubench.leaderboard.submit.attack_runs import read_attack_runs
-    from ilubench.leaderboard.submit.entry import read_citation
+    from ilubench.leaderboard.submit.entry import About, read_citation
 
-    about = AboutAttack(
+    about = About(
         by=by,
         label=label,
         title=title,

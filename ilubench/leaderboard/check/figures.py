@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import pyarrow.compute as pc
 
@@ -20,13 +20,14 @@ from ilubench.leaderboard.records.models import (
     Reported,
     Verification,
 )
+from ilubench.leaderboard.records.prediction import compare_runs
 from ilubench.leaderboard.records.safe_json import named, short
-from ilubench.leaderboard.verify.verify import compare_runs
 from ilubench.records.estimators import estimate
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import memory_differences
 from ilubench.records.results import RunRecord
 from ilubench.records.run_files import memory_of
+from ilubench.records.scores import lines_by
 from ilubench.specs import Estimator, SuiteSpec
 
 __all__ = [
@@ -233,12 +234,12 @@ def _before(run: FinishedRun) -> dict[Key, list[tuple[float, str, str]]]:
     if run.samples is None:
         raise DataError(f"{run.path}: {run.unread}")
     own = run.samples.filter(pc.equal(run.samples["attack"], ""))
-    names = ("who", "seed", "scorer", "metric", "value", "group", "label")
-    found: dict[Key, list[tuple[float, str, str]]] = {}
-    columns = (own[name].to_pylist() for name in names)
-    for who, seed, scorer, metric, *line in zip(*columns, strict=True):
-        found.setdefault((who, seed, scorer, metric), []).append(tuple(line))
-    return found
+    values = [own[name].to_pylist() for name in ("value", "group", "label")]
+    lines = list(zip(*values, strict=True))
+    return {
+        cast("Key", key): [lines[place] for place in places]
+        for key, places in lines_by(own, ("who", "seed", "scorer", "metric"))
+    }
 
 
 def _close(told: float | None, found: float | None) -> bool:

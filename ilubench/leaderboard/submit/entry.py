@@ -44,13 +44,13 @@ RECORD, SAMPLES = "results.json", "samples.parquet"
 
 @dataclass(frozen=True)
 class About:
-    """What a submitter says of a run.
+    """What a submitter says of a run, or of an attack.
 
     Attributes:
         by: who sends it in.
-        label: the row's name without the version; empty: what the run was asked for as.
+        label: the record's name without the version; empty: what was asked for, or the attack's.
         title: what tables show; empty: the label.
-        code: https address of the method's code.
+        code: https address of the code.
         paper: https address of its paper.
         citation: BibTeX, or words.
         remarks: what a reader must know.
@@ -67,6 +67,17 @@ class About:
     remarks: str = ""
     trains_on: tuple[str, ...] = ()
     package: Package | None = None
+
+    def submission(self) -> Submission:
+        """What the record says of who sent it in, today."""
+        return Submission(
+            by=self.by,
+            day=datetime.now(tz=UTC).date(),
+            code=self.code,
+            paper=self.paper,
+            citation=self.citation,
+            remarks=self.remarks,
+        )
 
 
 @dataclass(frozen=True)
@@ -286,14 +297,7 @@ def _entry(
             weights=files[1],
             trains_on=roles,
             package=about.package,
-            submission=Submission(
-                by=about.by,
-                day=datetime.now(tz=UTC).date(),
-                code=about.code,
-                paper=about.paper,
-                citation=about.citation,
-                remarks=about.remarks,
-            ),
+            submission=about.submission(),
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Request",
-    "compare_runs",
     "fresh_seeds",
     "parse_seeds",
     "verification_text",
