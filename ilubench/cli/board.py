@@ -204,8 +204,7 @@ def attack(  # noqa: PLR0913, PLR0917 - each is an option of the command
     citation_file: CitationFile = None,
     remarks: Remarks = "",
     verified: Annotated[
-        bool,
-        typer.Option("--verified", help="a maintainer's own runs of it, with fresh seeds"),
+        bool, typer.Option("--verified", help="a maintainer's own runs of it, with fresh seeds")
     ] = False,
 ) -> int:
     """Package runs in which a new attack was tried on entries; with --verified, let it count.

@@ -53,12 +53,7 @@ SAMPLES = pa.schema(
 """What figures are computed from."""
 
 WHERE = pa.schema(
-    [
-        ("who", pa.string()),
-        ("attack", pa.string()),
-        ("seed", pa.int64()),
-        ("step", pa.int64()),
-    ]
+    [("who", pa.string()), ("attack", pa.string()), ("seed", pa.int64()), ("step", pa.int64())]
 )
 SCHEMA = pa.schema([*WHERE, *SAMPLES, ("level", pa.string())])
 """A run's samples; `who` is `method`, `reference` or `retrain` (the model that never knew),
@@ -196,9 +191,7 @@ def own_cells(samples: pa.Table) -> Cells:
     return cells(samples, "method" if method else "reference", seeded=False)
 
 
-def scored_courses(
-    runs: Mapping[int, Measured],
-) -> dict[tuple[str, str], dict[int, Samples]]:
+def scored_courses(runs: Mapping[int, Measured]) -> dict[tuple[str, str], dict[int, Samples]]:
     """Return the tables of one attack, or of the unlearned model.
 
     Args:

@@ -321,12 +321,7 @@ MISTAKES: list[tuple[str, Words, int, tuple[str, ...]]] = [
         3,
         ("rows.jsonl", "line 2"),
     ),
-    (
-        "unknown ending",
-        lambda: ["run", SUITE, _data("x", "rows.txt")],
-        3,
-        ("rows.txt", ".jsonl"),
-    ),
+    ("unknown ending", lambda: ["run", SUITE, _data("x", "rows.txt")], 3, ("rows.txt", ".jsonl")),
     ("bad YAML", lambda: ["run", _suite(("data:", "data: ]"))], 2, ("mine.yaml:", "YAML")),
     (
         "unknown field in a suite",
@@ -418,8 +413,7 @@ def _check(code: int, err: str, expected: int, texts: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "texts"),
-    [pytest.param(*mistake[1:], id=mistake[0]) for mistake in MISTAKES],
+    ("words", "code", "texts"), [pytest.param(*mistake[1:], id=mistake[0]) for mistake in MISTAKES]
 )
 def test_mistakes(words: Words, code: int, texts: tuple[str, ...], here: Path) -> None:
     typed = words()

@@ -89,9 +89,7 @@ def test_a_figure_that_left_is_named(track: Callable[..., Tracked]) -> None:
     assert moved.verified == pytest.approx(0.3)
 
 
-def test_equal_scores_of_some_seeds_do_not_excuse_the_others(
-    track: Callable[..., Tracked],
-) -> None:
+def test_equal_scores_of_some_seeds_do_not_excuse_the_others(track: Callable[..., Tracked]) -> None:
     """A seed that is none of the record's says something new, whatever the shared ones say."""
     found = track(Told(seeds=[0, 7], noise=2, end=0.3))
     assert found.left

@@ -24,16 +24,7 @@ import pytest
 import yaml
 from doubles import SilentProgress
 from finished_runs import Told, write_run
-from quick_board import (
-    FRESH,
-    altered,
-    board,
-    edited,
-    measured,
-    published,
-    quick_suite,
-    store_copy,
-)
+from quick_board import FRESH, altered, board, edited, measured, published, quick_suite, store_copy
 from runs import Outcome, command
 from scipy import special, stats
 

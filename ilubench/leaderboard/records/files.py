@@ -16,13 +16,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError, did_you_mean
 from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Reported
-from ilubench.leaderboard.records.safe_json import (
-    MAX_RECORD,
-    named,
-    parse,
-    read_text,
-    short,
-)
+from ilubench.leaderboard.records.safe_json import MAX_RECORD, named, parse, read_text, short
 from ilubench.leaderboard.records.samples import samples_file
 from ilubench.records.finished import FinishedRun
 from ilubench.records.results import Record, RunRecord
@@ -217,11 +211,7 @@ def finished(entry: Entry, folder: Path) -> FinishedRun:
 
 
 def finished_run(
-    path: Path,
-    record: RunRecord,
-    config: Mapping[str, JsonValue],
-    folder: Path,
-    pointer: Pointer,
+    path: Path, record: RunRecord, config: Mapping[str, JsonValue], folder: Path, pointer: Pointer
 ) -> FinishedRun:
     """Return a run that a record holds: an entry's, a verification's, one under an attack.
 

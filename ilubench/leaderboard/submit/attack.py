@@ -169,11 +169,7 @@ def _attack(config: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _compared(
-    path: Path,
-    folder: Path,
-    there: AttackEntry | None,
-    old: AttackResult | None,
-    one: Tried,
+    path: Path, folder: Path, there: AttackEntry | None, old: AttackResult | None, one: Tried
 ) -> tuple[Comparison, ...]:
     """The submitted result against the maintainer's."""
     if there is None or old is None:

@@ -30,13 +30,7 @@ if TYPE_CHECKING:
     from ilubench.records.finished import FinishedRun
     from ilubench.runs.pipeline import Reporter, RunResult
 
-__all__ = [
-    "Request",
-    "fresh_seeds",
-    "parse_seeds",
-    "verification_text",
-    "verify",
-]
+__all__ = ["Request", "fresh_seeds", "parse_seeds", "verification_text", "verify"]
 
 ENOUGH = 5
 """Seeds of a verification that is not told how many; fewer where fewer weights were published."""
