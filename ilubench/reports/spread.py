@@ -59,17 +59,13 @@ class VarianceTable:
     note: str = ""
 
 
-def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[VarianceTable, ...]:
+def variance_report(samples: pa.Table) -> tuple[VarianceTable, ...]:
     """Return the components of f_u, RA and RA by attack, for each metric of a run.
 
     The unlearned model's samples, or the original's in a run of the original alone. Metrics are on
     their own scale; turning one round changes no component. Metrics whose items carry a class (an
     area under a curve is no mean of them) and fine-tuning accuracy are left out. Components are
     taken over the seeds and items that all attacks share.
-
-    Args:
-        samples: a run's `samples.parquet`.
-        scorers: names of the scorers to report; all where empty.
 
     Raises:
         DataError: no samples, or a checkpoint of an attack that some seed lacks.
@@ -82,14 +78,10 @@ def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[
     unlearned = scored_courses(found.scores)
     courses = {attack: scored_courses(runs) for attack, runs in found.attacks.items()}
     metrics = {metric for tables in (unlearned, *courses.values()) for metric in tables} - left_out
-    known = sorted({scorer for scorer, _ in metrics})
-    missing = [name for name in scorers if name not in known]
-    if missing or not metrics:
-        raise DataError(f"no samples of {', '.join(missing) or 'any metric'}; there are {known}")
+    if not metrics:
+        raise DataError("no samples of any metric whose items have a mean")
     report: list[VarianceTable] = []
     for metric in sorted(metrics):
-        if scorers and metric[0] not in scorers:
-            continue
         label = ".".join(metric)
         if metric in unlearned:
             report.append(_decomposed(label, "f_u", [unlearned[metric][0]]))

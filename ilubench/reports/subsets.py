@@ -43,9 +43,6 @@ class Subset:
 def subsets_of(samples: pa.Table) -> tuple[Subset, ...]:
     """Return every metric by subset, where items have one.
 
-    Args:
-        samples: a run's `samples.parquet`.
-
     Raises:
         DataError: no item has a subset, or seeds were scored on other items.
     """

@@ -63,7 +63,7 @@ def test_one_seed_that_repeats_its_scores_is_enough(
         every = every.set_column(every.column_names.index("seed"), "seed", named)
         samples = every.filter(pc.equal(every["seed"], seed))
         (metric,) = record.suite.primary_forget
-        who = (cells(samples, one, seeded=False) for one in ("method", "reference", "retrain"))
+        who = (cells(samples, one) for one in ("method", "reference", "retrain"))
         row = robustness_row(record.suite, metric, record.record.attacks, (seed,), Compared(*who))
         pq.write_table(samples, folder / "samples.parquet")
         edit_record(folder, rows={metric.label: dataclasses.asdict(row)})

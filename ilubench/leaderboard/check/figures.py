@@ -52,10 +52,6 @@ def without_samples(run: FinishedRun) -> FinishedRun:
 def measured_problems(entry: Entry, run: FinishedRun) -> Iterator[str]:
     """Yield what is wrong with an entry: what it says twice, its suite, its figures.
 
-    Args:
-        entry: the record.
-        run: it, with its samples.
-
     Raises:
         DataError: a row does not follow from the samples; names metric and figure.
     """
@@ -67,10 +63,6 @@ def measured_problems(entry: Entry, run: FinishedRun) -> Iterator[str]:
 
 def figure_problems(run: FinishedRun, prefix: str = "") -> Iterator[str]:
     """Yield what does not follow from a run's samples.
-
-    Args:
-        run: with its samples.
-        prefix: of the fields' names.
 
     Raises:
         DataError: a row does not follow from the samples; names metric and figure.
@@ -85,12 +77,6 @@ def verification_problems(
     entry: Entry, run: FinishedRun, one: Verification, folder: Path
 ) -> Iterator[str]:
     """Yield what is wrong with a verification.
-
-    Args:
-        entry: that it is of.
-        run: the entry's.
-        one: the verification.
-        folder: the suite's.
 
     Raises:
         IlubenchError: its samples are not what it points to, its rows do not follow from them, or
@@ -119,12 +105,6 @@ def attack_problems(
     attack: AttackEntry, one: AttackResult, entry: Entry, folder: Path
 ) -> Iterator[str]:
     """Yield what is wrong with what an attack did to an entry.
-
-    Args:
-        attack: the record.
-        one: its result.
-        entry: that was attacked.
-        folder: the suite's.
 
     Raises:
         DataError: its samples are not what it points to, or its rows do not follow from them.

@@ -198,10 +198,6 @@ def finished(entry: Entry, folder: Path) -> FinishedRun:
 
     Its `rows` are computed again from the samples when they are asked for.
 
-    Args:
-        entry: the record.
-        folder: the suite's, in which the samples lie.
-
     Raises:
         DataError: samples that are not what the record points to, or a record, configuration and
             samples that do not go together.
@@ -214,13 +210,6 @@ def finished_run(
     path: Path, record: RunRecord, config: Mapping[str, JsonValue], folder: Path, pointer: Pointer
 ) -> FinishedRun:
     """Return a run that a record holds: an entry's, a verification's, one under an attack.
-
-    Args:
-        path: the record's file, for messages.
-        record: the run's.
-        config: its `config.yaml`.
-        folder: the suite's, in which the samples lie.
-        pointer: to them.
 
     Raises:
         DataError: as `finished`.
@@ -287,12 +276,6 @@ def _read_record(path: Path, kind: type[R], suite: str) -> R:
 
 def validated(path: Path, text: str, kind: type[R], suite: str) -> R:
     """Return the record that a text is.
-
-    Args:
-        path: of its file, whose name is the record's.
-        text: the file's.
-        kind: what it must be.
-        suite: that it must be of.
 
     Raises:
         DataError: it is none; names the field.

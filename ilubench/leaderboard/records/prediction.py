@@ -119,10 +119,6 @@ def compare_runs(submitted: FinishedRun, verified: FinishedRun) -> tuple[Compari
     (:mod:`ilubench.leaderboard.records.prediction` derives them); one that excludes 0 disputes the
     row.
 
-    Args:
-        submitted: the row's run.
-        verified: of the same suite, attacks and settings, with fresh seeds.
-
     Returns:
         For each primary metric: after unlearning, RA_core, worst case; then the utility kept.
 
@@ -144,9 +140,6 @@ def compare_runs(submitted: FinishedRun, verified: FinishedRun) -> tuple[Compari
 
 def compare_scores(metrics: Sequence[Sides]) -> tuple[Comparison, ...]:
     """Compare the scores of a row with others of the same, by all figures that it is judged by.
-
-    Args:
-        metrics: the primary metrics; their utility is the same.
 
     Raises:
         DataError: other attacks or items on the two sides.

@@ -42,10 +42,6 @@ FORBIDDEN = re.compile(
 def read_json(path: Path, limit: int = MAX_RECORD) -> JsonValue:
     """Return what a JSON file holds, and refuse what JSON leaves open.
 
-    Args:
-        path: a regular file.
-        limit: bytes that it may have.
-
     Raises:
         DataError: a link or no regular file, too large, no UTF-8 or with a byte order mark, no
             JSON, a key given twice, NaN or infinity or a whole number of more than 64 bits, nested
@@ -191,7 +187,8 @@ def _problems(value: JsonValue) -> Iterator[str]:
 def _text_problems(place: tuple[str, ...], text: str) -> Iterator[str]:
     where = ".".join(place)
     if len(text) > MAX_STRING:
-        yield f"{named(where) or 'a key'}: a text of {len(text)} characters; {MAX_STRING} are allowed"
+        problem = f"a text of {len(text)} characters; {MAX_STRING} are allowed"
+        yield f"{named(where) or 'a key'}: {problem}"
     for found in FORBIDDEN.finditer(text):
         character = found[0]
         if character not in "\n\t" or not _several_lines(place):

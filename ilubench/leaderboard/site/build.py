@@ -36,10 +36,6 @@ class Built:
 def build(root: Path, out: Path) -> Built:
     """Write each suite's README table, and the page of all suites.
 
-    Args:
-        root: the leaderboards' folder.
-        out: where the page goes; made where it is not there.
-
     Raises:
         UsageError: entries that stand in one table are not alike.
         DataError: a record cannot be read, its figures do not follow from its samples, or a README
@@ -59,9 +55,6 @@ def stale(root: Path) -> tuple[Path, ...]:
     """Return the suites' READMEs whose tables do not follow from the records; nothing is written.
 
     Whether the records follow from their samples is for :mod:`ilubench.leaderboard.check`.
-
-    Args:
-        root: the leaderboards' folder.
 
     Raises:
         UsageError: entries that stand in one table are not alike.

@@ -61,12 +61,6 @@ def submit_attack(
 ) -> Packed:
     """Write what an attack did to entries into `<suite>/attacks/`, and return it.
 
-    Args:
-        tried: of one attack, from :func:`read_attack_runs`.
-        board: the suite's records.
-        about: what the submitter says; a verification leaves the submitter's words.
-        verified: whether these are a maintainer's runs, with fresh seeds, of a submitted attack.
-
     Raises:
         UsageError: a record of that name is there with another attack, a verified result would be
             replaced, or there is nothing submitted that could be verified.

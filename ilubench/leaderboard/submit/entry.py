@@ -107,13 +107,6 @@ def submit(
 ) -> Submitted:
     """Write a finished run's entry and its samples into `<to>/<suite>/`, and return them.
 
-    Args:
-        folder: of the run.
-        to: the leaderboards' folder.
-        about: what the submitter says.
-        weights: of each seed, where they are published.
-        replace: whether an entry of that name may be there.
-
     Raises:
         DataError: the run is incomplete, lacks a file, its figures do not follow from its samples,
             or what is said of it does not go with it; names the field.
@@ -144,12 +137,7 @@ def submit(
 
 
 def next_steps(found: Submitted, weights_to: Path | None) -> list[str]:
-    """Return what a submitter does next, in lines.
-
-    Args:
-        found: what was written.
-        weights_to: where the weights were written, if they were.
-    """
+    """Return what a submitter does next, in lines."""
     record = found.path
     files = [str(path) for path in (record, found.copied) if path is not None]
     lines = [f"note: {note}" for note in found.notes]

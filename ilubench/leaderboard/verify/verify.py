@@ -68,10 +68,6 @@ class Request:
 def verify(request: Request, reporter: "Reporter") -> Entry:
     """Measure an entry again, compare, and write what was found into its record.
 
-    Args:
-        request: what and how.
-        reporter: shows how the run goes.
-
     Returns:
         The entry as it now stands; its last verification is the new one.
 
