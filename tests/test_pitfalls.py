@@ -39,18 +39,18 @@ from ilubench.attacks.finetune import FineTune
 from ilubench.data import batches as training_data
 from ilubench.data.batches import check_targets, collate, encode
 from ilubench.data.overlap import item_texts, overlaps
+from ilubench.data.seeds import seed_for
 from ilubench.errors import DataError, SpecError, UsageError
 from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.experiments.training_text import check_form, find_overlaps, overlap_warnings
 from ilubench.interfaces import Batch, Checkpoint, Example, ScoreContext, UnlearnData
 from ilubench.methods.graddiff import GradDiff
 from ilubench.records.finished import FinishedRun, check_alike
-from ilubench.records.keys import seed_for
 from ilubench.records.reader_notes import option_notes
 from ilubench.records.results import ModelScore, RunRecord
 from ilubench.records.scores import SCHEMA, read_samples, read_score
 from ilubench.runs.collect import robustness_rows
-from ilubench.runs.executors.serial import execute, one_process
+from ilubench.runs.executors.serial import SerialExecutor, one_process
 from ilubench.runs.folder import run_record
 from ilubench.runs.plan import make_plan
 from ilubench.runs.progress import Lines
@@ -797,9 +797,9 @@ def test_a_distributed_launch_is_refused(
     assert not (world.folder / "out").exists()
     assert not (world.folder / "new").exists()
     with pytest.raises(UsageError, match="a run is one process"):
-        list(execute([], lambda _: True, lambda _: None))
+        list(SerialExecutor(lambda _: None).execute([], lambda _: True))
     monkeypatch.setenv(name, "1")
-    assert list(execute([], lambda _: True, lambda _: None)) == []
+    assert list(SerialExecutor(lambda _: None).execute([], lambda _: True)) == []
     one_process({"WORLD_SIZE": ""})
 
 

@@ -10,7 +10,7 @@ from ilubench.cli.guard import guarded
 from ilubench.cli.listing import doctor, ls
 from ilubench.cli.making import make_target, new_method
 from ilubench.cli.reports import gates, matched, stability, subsets, table, variance
-from ilubench.cli.running import attack, plan, run, score, tune
+from ilubench.cli.running import attack, job, plan, run, score, tune
 
 __all__ = ["app", "main"]
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Does what a language model was made to forget stay forgotten after fine-tuning?",
 )
 
-for command in (run, plan, tune, score, attack, ls):
+for command in (run, plan, job, tune, score, attack, ls):
     app.command()(command)
 for report in (table, matched, variance, stability, subsets, gates):
     app.command()(report)

@@ -24,9 +24,9 @@ def make_target(
 
     from ilubench.errors import UsageError
     from ilubench.runs.executors.serial import one_process
-    from ilubench.runs.plan import make_bench
     from ilubench.runs.progress import job_bars
     from ilubench.runs.stages.target import build_target, recipe_of
+    from ilubench.runs.stages.workbench import make_bench
 
     one_process(os.environ)
     if folder.exists() and any(folder.iterdir()):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ilubench.experiments.experiment import Experiment
     from ilubench.specs import ModelSource
 
-__all__ = ["attack", "plan", "run", "score", "tune"]
+__all__ = ["attack", "job", "plan", "run", "score", "tune"]
 
 Probe = Annotated[
     bool, typer.Option("--probe", help="time some passes of the real model on this device")
@@ -33,6 +33,9 @@ def plan(
     as_json: Json = False,
     probe: Probe = False,
     card: Card = "",
+    write: Annotated[
+        bool, typer.Option("--write", help="write the run's folder, for `ilubench job`")
+    ] = False,
 ) -> int:
     """Show what `run` with the same words would do and cost, and what is done already.
 
@@ -45,7 +48,15 @@ def plan(
     from ilubench.forecast.outlook import look_ahead
     from ilubench.forecast.plan_view import cost_table, jobs_table, sources_table
 
-    found = look_ahead(experiment_of(words, config), card=card, timed=probe)
+    experiment = experiment_of(words, config)
+    if write:
+        from ilubench.runs.folder import write_inputs
+        from ilubench.runs.plan import make_plan
+
+        planned = make_plan(experiment)
+        write_inputs(planned)
+        typer.echo(f"wrote {planned.folder}", err=True)
+    found = look_ahead(experiment, card=card, timed=probe)
     if as_json:
         typer.echo(json.dumps(outlook_json(found)))
         return COMPLETE
@@ -56,6 +67,29 @@ def plan(
         shown.print(sources_table(found.sources))
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    return COMPLETE
+
+
+def job(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="of a planned run")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="of a job, or its beginning, as `plan` shows it")
+    ],
+) -> int:
+    """Carry out one job of a planned run; any launcher can start it, in any process.
+
+    `ilubench plan --write` writes the folder and shows the keys. Jobs that another needs come
+    first; `ilubench run` with the same words finds all of them done. Leaves with 4 where it failed.
+    """
+    from ilubench.runs.carry_out import carry_out_planned
+    from ilubench.runs.progress import job_bars
+
+    with job_bars(console()) as progress:
+        outcome = carry_out_planned(folder, key, progress)
+    typer.echo(f"{outcome.job.label}: {outcome.state}, {outcome.seconds:.1f} s", err=True)
+    if outcome.failure is not None:
+        typer.echo(f"failed: {outcome.failure.message}", err=True)
+        return FAILED_JOBS
     return COMPLETE
 
 

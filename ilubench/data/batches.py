@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilubench.data.rows import Tables, render
+from ilubench.data.seeds import seed_for
 from ilubench.errors import DataError
 from ilubench.interfaces import Batch, Dataset, Example, Ids, Row
-from ilubench.records.keys import seed_for
 from ilubench.specs import DataSource
 
 if TYPE_CHECKING:

@@ -1,9 +1,11 @@
 """Names -> objects, once: suite file, method, attacks, scorers and data of one run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
+
+from pydantic import JsonValue
 
 from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
@@ -20,6 +22,7 @@ from ilubench.specs import (
     ModelSource,
     PluginRef,
     RunSpec,
+    Settings,
     SuiteSpec,
 )
 from ilubench.specs.overrides import Override, PluginLookup, apply
@@ -28,10 +31,12 @@ from ilubench.specs.yaml_files import merge, validate
 __all__ = [
     "Attack",
     "Experiment",
+    "environment_role",
     "metric_name",
     "resolve",
+    "restore",
+    "suite_method",
     "suite_tables",
-    "with_method",
 ]
 
 
@@ -75,24 +80,31 @@ class Experiment:
     @property
     def seen(self) -> tuple[str, ...]:
         """Attacks whose data the method trained on."""
-        mine = {self.environment_role(name) for name in self.method.environment_names()}
+        mine = {environment_role(self.suite, name) for name in self.method.environment_names()}
         return tuple(
             attack.name
             for attack in self.attacks
             if {attack.role(role, self.suite) for role in attack.plugin.roles()} & mine
         )
 
-    def environment_role(self, name: str) -> str:
-        """Return the data role of an environment.
+    @property
+    def method_ref(self) -> PluginRef:
+        """The method by name or file, with all its settings, as jobs and records name it."""
+        settings = self.method.model_dump(mode="json")
+        return PluginRef(use=self.method_name, settings=settings)
 
-        Raises:
-            SpecError: the suite declares no such environment.
-        """
-        known = self.suite.environments
-        if name not in known:
-            problem = f"suite {self.suite.name} has no environment {name!r}"
-            raise SpecError(problem, field="method.environments", remedy=did_you_mean(name, known))
-        return known[name]
+
+def environment_role(suite: SuiteSpec, name: str) -> str:
+    """Return the data role of an environment.
+
+    Raises:
+        SpecError: the suite declares no such environment.
+    """
+    known = suite.environments
+    if name not in known:
+        problem = f"suite {suite.name} has no environment {name!r}"
+        raise SpecError(problem, field="method.environments", remedy=did_you_mean(name, known))
+    return known[name]
 
 
 def metric_name(scorer: str, metric: str) -> str:
@@ -166,6 +178,16 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
         raise SpecError(problem, where=where, remedy=remedy)
 
 
+def _scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
+    scorers = {
+        name: cast("Scorer", create("scorers", ref, source=f"{source}: scorers.{name}"))
+        for name, ref in suite.scorers.items()
+    }
+    for spec in suite.primary_forget + suite.utility:
+        _check_metric(scorers[spec.scorer], spec, f"{source}: {spec.label}")
+    return scorers
+
+
 def _attacks(
     suite: SuiteSpec, names: tuple[str, ...] | None, overrides: Sequence[Override]
 ) -> tuple[Attack, ...]:
@@ -190,6 +212,12 @@ def _attacks(
         own = tuple(o for o in everyone if o.path[0] in kind.model_fields)
         found.append(_attack(name, suite.attacks[name], kind, own, mine))
     return tuple(found)
+
+
+def _restored(name: str, spec: AttackSpec, settings: Settings) -> Attack:
+    """The attack with the settings that it was run with; its spec stays the suite's."""
+    changed = spec.model_copy(update={"settings": settings})
+    return replace(_attack(name, changed, _attack_class(name, spec), (), ()), spec=spec)
 
 
 def _generator(spec: GeneratorSpec) -> Generator:
@@ -241,12 +269,7 @@ def resolve(
     suite, path = read_suite(run.suite, suite_changes, data, target)
     ref = method or stands_for(suite, run.method)
     chosen = _method(suite, ref, method_changes, path)
-    scorers = {
-        name: cast("Scorer", create("scorers", ref, source=f"{path}: scorers.{name}"))
-        for name, ref in suite.scorers.items()
-    }
-    for spec in suite.primary_forget + suite.utility:
-        _check_metric(scorers[spec.scorer], spec, f"{path}: {spec.label}")
+    scorers = _scorers(suite, path)
     attacks = _attacks(suite, run.attacks, attack_changes)
     seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
     if not seeds:
@@ -255,27 +278,50 @@ def resolve(
         run, suite, ref.use, chosen, attacks, scorers, seeds, suite_tables(suite)
     )
     for name in chosen.environment_names():
-        experiment.environment_role(name)
+        environment_role(suite, name)
     return experiment
 
 
-def with_method(experiment: Experiment, name: str) -> Experiment:
-    """Return the same experiment for another method, with the suite's settings for it.
+def suite_method(suite: SuiteSpec, name: str) -> PluginRef:
+    """Return a method with the suite's settings for it.
 
     Args:
-        experiment: of any method.
+        suite: its settings.
         name: of a method itself; a suite's label does not count here, so that none can take the
             place of the models that rows are compared with.
     """
-    ref = PluginRef(use=name)
-    method = _method(experiment.suite, ref, (), Path(experiment.suite.name))
+    method = _method(suite, PluginRef(use=name), (), Path(suite.name))
+    return PluginRef(use=name, settings=method.model_dump(mode="json"))
+
+
+def restore(config: Mapping[str, JsonValue], source: Path) -> Experiment:
+    """Return the experiment that a run's `config.yaml` describes; no suite file is read again.
+
+    Args:
+        config: the file's content.
+        source: the file, for messages.
+
+    Raises:
+        SpecError: a part is missing or wrong.
+        PluginError: a plugin is missing or broken.
+    """
+    missing = [
+        key for key in ("run", "use", "method", "seeds", "attacks", "suite") if key not in config
+    ]
+    if missing:
+        remedy = "plan the run again: the same `ilubench run` command writes it"
+        raise SpecError(f"lacks {', '.join(missing)}", where=str(source), remedy=remedy)
+    run = validate(RunSpec, config["run"], source=f"{source}: run")
+    suite = validate(SuiteSpec, config["suite"], source=f"{source}: suite")
+    ref = validate(PluginRef, {"use": config["use"], "settings": config["method"]}, source=source)
+    settings = cast("Mapping[str, Settings]", config["attacks"])
+    for name in settings:
+        if name not in suite.attacks:
+            remedy = did_you_mean(name, suite.attacks)
+            raise SpecError(f"the suite has no attack {name!r}", where=str(source), remedy=remedy)
+    attacks = tuple(_restored(name, suite.attacks[name], own) for name, own in settings.items())
+    method = create("methods", ref, source=f"{source}: method")
+    seeds = tuple(cast("Sequence[int]", config["seeds"]))
     return Experiment(
-        experiment.run,
-        experiment.suite,
-        ref.use,
-        method,
-        experiment.attacks,
-        experiment.scorers,
-        experiment.seeds,
-        experiment.tables,
+        run, suite, ref.use, method, attacks, _scorers(suite, source), seeds, suite_tables(suite)
     )

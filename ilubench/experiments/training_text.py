@@ -11,7 +11,7 @@ from itertools import takewhile
 from ilubench.data.overlap import item_texts, overlaps
 from ilubench.data.rows import Tables, render
 from ilubench.errors import DataError, SpecError
-from ilubench.experiments.experiment import Attack, Experiment
+from ilubench.experiments.experiment import Attack, Experiment, environment_role
 from ilubench.interfaces import Asked, Row
 from ilubench.records.results import OverlapRecord
 from ilubench.specs import SuiteSpec
@@ -153,7 +153,7 @@ def trained_roles(experiment: Experiment) -> Iterator[str]:
     for attack in experiment.attacks:
         yield from attack_roles(attack, experiment.suite)
     for name in experiment.method.environment_names():
-        yield experiment.environment_role(name)
+        yield environment_role(experiment.suite, name)
     if experiment.method.trains:
         yield from (*experiment.suite.forget, *experiment.suite.retain)
 

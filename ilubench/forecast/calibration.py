@@ -16,7 +16,7 @@ from ilubench.forecast.speed import (
     training_features,
 )
 from ilubench.forecast.work import Work
-from ilubench.runs.plan import Job
+from ilubench.runs.jobs import Job
 
 __all__ = ["Speeds", "calibrated", "fitted_scoring", "fitted_training", "recorded", "samples"]
 
@@ -72,7 +72,7 @@ def samples(
     known: dict[tuple[str, str], Job] = {}
     for job in jobs:
         if job.stage != "unlearn" or job.who == "method":
-            known.setdefault((job.stage, job.attack.name if job.attack is not None else ""), job)
+            known.setdefault((job.stage, job.attack), job)
     training: list[Sample] = []
     scoring: list[Sample] = []
     for one in finished:

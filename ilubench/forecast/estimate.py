@@ -15,7 +15,7 @@ from ilubench.forecast.jobs import Demand, Demands
 from ilubench.forecast.memory import Peak, leaner, peak
 from ilubench.forecast.speed import DISK, assumed, scoring_features, training_features
 from ilubench.forecast.work import Asking, Work
-from ilubench.runs.plan import Job
+from ilubench.runs.jobs import Job
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import MemorySpec
 

@@ -69,7 +69,7 @@ class Inputs:
     def tokenizer(self) -> "PreTrainedTokenizerBase | None":
         """The model's tokenizer; None where the model is not at hand or not made yet."""
         try:
-            return self._bench.tokenizer(self._target)
+            return self._bench.tokenizer
         except IlubenchError:
             return None
 

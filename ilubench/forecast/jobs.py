@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ilubench.experiments.experiment import Attack, Experiment
+from ilubench.data.seeds import seed_for
+from ilubench.experiments.experiment import Attack, Experiment, environment_role
 from ilubench.forecast.anatomy import Anatomy
 from ilubench.forecast.inputs import Inputs
 from ilubench.forecast.lengths import Group
@@ -11,8 +12,8 @@ from ilubench.forecast.memory import Load
 from ilubench.forecast.passes import MethodWork, fine_tuning, method_work
 from ilubench.forecast.work import Asking, Work
 from ilubench.interfaces import PromptAttack, Sizes, WeightAttack
-from ilubench.records.keys import seed_for
-from ilubench.runs.plan import Job, whose
+from ilubench.interfaces.discovery import create
+from ilubench.runs.jobs import Job
 from ilubench.specs import MemorySpec, RecipeSpec, TrainSpec
 from ilubench.specs.memory import memory_per_parameter
 from ilubench.training.checkpointing import LARGE
@@ -83,7 +84,7 @@ class Demands:
             DataError: data that are at hand are wrong; or they are not, and no size is stated.
         """
         who = job.who if job.stage == "unlearn" else ""
-        name = (job.stage, who, str(job.seed), job.attack.name if job.attack else "")
+        name = (job.stage, who, str(job.seed), job.attack)
         if name not in self._found:
             self._found[name] = self._compute(job)
         return self._found[name]
@@ -92,16 +93,21 @@ class Demands:
         if job.stage == "target":
             return self._target()
         if job.stage == "unlearn":
-            return self._unlearn(whose(self._experiment, job.who), job.seed)
+            return self._unlearn(self._of(job), job.seed)
         if job.stage == "score":
             return self._scored(self._suite_asking(), 1)
-        assert job.attack is not None
-        if isinstance(job.attack.plugin, PromptAttack):
+        attack = next(one for one in self._experiment.attacks if one.name == job.attack)
+        if isinstance(attack.plugin, PromptAttack):
             asking = Asking()
             for name, scorer in self._experiment.scorers.items():
-                asking += self._inputs.prompted(name, scorer, job.attack, job.seed)
+                asking += self._inputs.prompted(name, scorer, attack, job.seed)
             return self._scored(asking, 1)
-        return self._attack(job.attack, job.seed)
+        return self._attack(attack, job.seed)
+
+    def _of(self, job: Job) -> Experiment:
+        assert job.method is not None
+        method = create("methods", job.method)
+        return replace(self._experiment, method=method, method_name=job.method.use)
 
     # ----------------------------------------------------------------- kinds of jobs
 
@@ -132,7 +138,7 @@ class Demands:
         if not method.trains:
             return self._trained(MethodWork(), None, suite.dtype)
         environments = {
-            name: self._inputs.lengths((experiment.environment_role(name),))
+            name: self._inputs.lengths((environment_role(experiment.suite, name),))
             for name in method.environment_names()
         }
         sizes = Sizes(

@@ -15,8 +15,9 @@ from ilubench.forecast.estimate import Forecast, estimate
 from ilubench.forecast.inputs import offline
 from ilubench.forecast.probe import probe
 from ilubench.forecast.sources import Source, sources
-from ilubench.runs.plan import Job, Plan, make_bench, make_plan, outline
-from ilubench.runs.stages.workbench import Workbench
+from ilubench.runs.jobs import Job
+from ilubench.runs.plan import Plan, make_plan, outline
+from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.scoring.engines.choice import Choice, choose
 
 __all__ = ["Outlook", "as_json", "look_ahead"]
@@ -77,7 +78,7 @@ def look_ahead(experiment: Experiment, *, card: str = "", timed: bool = False) -
         else:
             jobs = plan.jobs
             done = frozenset(job.key for job in jobs if plan.is_done(job))
-        target = plan.target if plan is not None else ""
+        target = plan.bench.target if plan is not None else ""
         probed: Speeds | None = None
         if timed:
             if missing:

@@ -50,20 +50,20 @@ def probe(bench: Workbench, target: str) -> Speeds:
         DataError: the forget set is wrong.
         StoreError: the target model is not made yet.
     """
-    model = bench.target_model(target)
+    model = bench.target_model()
     anatomy = anatomy_of(model.config)
     batch = _batch(bench, target)
     return Speeds(_training(bench, model, anatomy, batch), _scoring(bench, target, model, anatomy))
 
 
 def _batch(bench: Workbench, target: str) -> Batch:
-    dataset = bench.examples(bench.suite.forget, target)
+    dataset = bench.examples(bench.suite.forget)
     spec = getattr(bench.experiment.method, "train", None)
     count = _SEQUENCES
     if isinstance(spec, TrainSpec):
         count = min(spec.micro_batch or spec.batch_size, count)
     places = range(0, len(dataset), max(1, len(dataset) // count))[:count]
-    (made,) = collate(dataset, list(places), pad_id(bench.tokenizer(target)))
+    (made,) = collate(dataset, list(places), pad_id(bench.tokenizer))
     return to_device(made, bench.device)
 
 
@@ -128,12 +128,12 @@ def _cut(batch: Batch, width: int) -> Batch:
 
 
 def _scoring(bench: Workbench, target: str, model: "PreTrainedModel", anatomy: Anatomy) -> Rates:
-    dataset = bench.examples(bench.suite.forget, target)
+    dataset = bench.examples(bench.suite.forget)
     places = range(0, len(dataset), max(1, len(dataset) // bench.suite.score_batch))
     prompts = [dataset[at].input_ids for at in places[: bench.suite.score_batch]]
     halves = [tuple(ids[: max(1, len(ids) // 2)]) for ids in prompts]
     model.eval()
-    engine = bench.engine(target)
+    engine = bench.engine
     engine.load(model)
     read = _seconds(bench, lambda: engine.logprobs([(ids, (0,)) for ids in halves]))
     write = SamplingSpec(max_tokens=_WRITTEN)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch.nn import functional
 
 from ilubench.data.batches import collate, to_device
+from ilubench.data.seeds import seed_for
 from ilubench.interfaces import (
     Batch,
     Context,
@@ -25,7 +26,6 @@ from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain, summed_nll
 from ilubench.models.forward import token_values
-from ilubench.records.keys import seed_for
 from ilubench.training import pad_id
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ilubench.data.seeds import seed_for
 from ilubench.interfaces import Batch
 from ilubench.models.forward import answer_logits, token_values
-from ilubench.records.keys import seed_for
 from ilubench.training.losses import invariance_gradient, token_nll
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilubench.data.batches import collate, encode, to_device
+from ilubench.data.seeds import seed_for
 from ilubench.errors import DataError
 from ilubench.interfaces import Batch, Context, Dataset, Example, Lengths, Sizes, StepBatch
-from ilubench.records.keys import seed_for
 from ilubench.training import pad_id
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 
 from ilubench.data.batches import collate, to_device
+from ilubench.data.seeds import seed_for
 from ilubench.interfaces import (
     Batch,
     Context,
@@ -21,7 +22,6 @@ from ilubench.interfaces import (
 from ilubench.methods.activations import check_layers, counted, hidden_state, layer_of
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
-from ilubench.records.keys import seed_for
 from ilubench.training import pad_id
 from ilubench.training.losses import activation_error
 

@@ -7,11 +7,11 @@ import torch
 from pydantic import Field, model_validator
 from torch.nn import functional
 
+from ilubench.data.seeds import seed_for
 from ilubench.interfaces import Batch, Context, Depth, Pass, Sizes, UnlearnData
 from ilubench.methods.activations import Layers, check_layers, counted, hidden_states, layer_of
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
-from ilubench.records.keys import seed_for
 from ilubench.training import trainable_only
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, JsonValue, model_validator
 from torch.nn import functional
 
+from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError
 from ilubench.interfaces import (
     Batch,
@@ -33,7 +34,6 @@ from ilubench.methods.original import Original
 from ilubench.methods.phases import Batches, accumulated, first_work, run_first
 from ilubench.methods.terms import mean_nll
 from ilubench.models.forward import token_values
-from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
 from ilubench.training import fine_tune, optimize, trainable_only
 from ilubench.training.losses import activation_error

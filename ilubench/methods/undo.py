@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from pydantic import Field
 
+from ilubench.data.seeds import seed_for
 from ilubench.interfaces import (
     Context,
     Dataset,
@@ -23,7 +24,6 @@ from ilubench.interfaces.discovery import PluginField
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
 from ilubench.methods.phases import Batches, accumulated, first_work, run_first
-from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
 from ilubench.training import optimize, trainable_only
 

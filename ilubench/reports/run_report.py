@@ -1,6 +1,7 @@
 """A run's result as tables for a terminal."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -8,9 +9,11 @@ from rich.text import Text
 
 from ilubench.records.figure_text import figure_text
 from ilubench.records.results import ModelScore
-from ilubench.runs.pipeline import RunResult
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.row import AttackFigures, RobustnessRow
+
+if TYPE_CHECKING:
+    from ilubench.runs.pipeline import RunResult
 
 __all__ = ["run_report"]
 
@@ -113,7 +116,7 @@ def _score_table(scores: tuple[ModelScore, ...], reference: str) -> Table:
     return table
 
 
-def run_report(result: RunResult) -> RenderableType:
+def run_report(result: "RunResult") -> RenderableType:
     """Return the tables of a run, one group a primary metric, and what to do next."""
     suite = result.plan.bench.suite
     record = result.record
@@ -135,7 +138,7 @@ def run_report(result: RunResult) -> RenderableType:
     return Group(*parts)
 
 
-def _closing(result: RunResult) -> str:
+def _closing(result: "RunResult") -> str:
     record, folder = result.record, result.plan.folder
     lines = [f"Results: {folder / 'results.json'} (all figures), {folder / 'metrics.parquet'}"]
     if record.failures:

@@ -37,7 +37,7 @@ def gather(plan: Plan) -> pa.Table:
         for path in scored_checkpoints(artifact.folder / "scores"):
             step, level = _point(path)
             samples = read_samples(path.with_suffix(".parquet"))
-            where = (job.who, job.attack.name if job.attack else "", job.seed, step)
+            where = (job.who, job.attack, job.seed, step)
             shared = [
                 pa.array([value] * len(samples), column.type)
                 for column, value in zip(WHERE, where, strict=True)

@@ -29,11 +29,12 @@ from ilubench.records.results import JobRecord, ModelScore, RunRecord, ScoreReco
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
 from ilubench.runs.executors.base import Outcome
-from ilubench.runs.plan import Job, Plan
+from ilubench.runs.jobs import Job
+from ilubench.runs.plan import Plan
 from ilubench.specs import PluginRef
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["run_record", "write_inputs", "write_outputs", "write_status"]
+__all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
 
 # --------------------------------------------------------------------------- the record
 
@@ -67,7 +68,7 @@ def _summaries(plan: Plan) -> Iterator[tuple[Job, ScoreRecord, ScoreSummary]]:
 
 
 def run_record(
-    plan: Plan, rows: Mapping[str, RobustnessRow], outcomes: Sequence[Outcome[Job]]
+    plan: Plan, rows: Mapping[str, RobustnessRow], outcomes: Sequence[Outcome]
 ) -> RunRecord:
     """Return a run's record."""
     experiment = plan.bench.experiment
@@ -110,11 +111,11 @@ def _left_out(plan: Plan) -> Iterator[str]:
     """Which scorers could not apply a prompt attack, each once."""
     found: dict[str, None] = {}
     for job in plan.jobs:
-        artifact = plan.artifact(job) if job.attack is not None else None
+        artifact = plan.artifact(job) if job.attack else None
         reasons = artifact.meta().get("left_out") if artifact is not None else None
-        if job.attack is not None and isinstance(reasons, dict):
+        if isinstance(reasons, dict):
             for scorer, why in sorted(reasons.items()):
-                found[f"{job.attack.name}: scorer {scorer} was left out: {why}"] = None
+                found[f"{job.attack}: scorer {scorer} was left out: {why}"] = None
     yield from found
 
 
@@ -158,7 +159,7 @@ def _target_hash(plan: Plan) -> str:
     Empty where they are not at hand.
     """
     try:
-        files = weight_files(plan.bench.target_folder(plan.target))
+        files = weight_files(plan.bench.target_folder)
         words = plan.bench.given_tokenizer
     except IlubenchError:  # its job failed, or the store was tidied up
         return ""
@@ -166,7 +167,7 @@ def _target_hash(plan: Plan) -> str:
     return digest(hashes if words is None else {**hashes, "tokenizer": tokenizer_sha256(words)})
 
 
-def _job_records(plan: Plan, outcomes: Sequence[Outcome[Job]]) -> tuple[JobRecord, ...]:
+def _job_records(plan: Plan, outcomes: Sequence[Outcome]) -> tuple[JobRecord, ...]:
     return tuple(
         JobRecord(
             stage=o.job.stage,
@@ -236,27 +237,31 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
     }
 
 
-def write_inputs(plan: Plan) -> None:
-    """Write `config.yaml`, `env.json` and `plan.json`."""
-    experiment = plan.bench.experiment
-    config = {
+def run_config(experiment: Experiment) -> dict[str, JsonValue]:
+    """Return what `config.yaml` holds: all that was resolved; `experiments.restore` reads it."""
+    return {
         "run": experiment.run.model_dump(mode="json"),
+        "use": experiment.method_name,
         "method": experiment.method.model_dump(mode="json"),
         "seeds": list(experiment.seeds),
         "attacks": {a.name: a.plugin.model_dump(mode="json") for a in experiment.attacks},
         "suite": experiment.suite.model_dump(mode="json"),
     }
+
+
+def write_inputs(plan: Plan) -> None:
+    """Write `config.yaml`, `env.json` and `plan.json`."""
+    config = run_config(plan.bench.experiment)
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     write_atomic(plan.folder / "config.yaml", text.encode())
     write_json(plan.folder / "env.json", _environment(plan))
-    jobs: list[JsonValue] = [
-        {"stage": j.stage, "key": j.key, "label": j.label, "needs": list(j.needs)}
-        for j in plan.jobs
-    ]
-    write_json(plan.folder / "plan.json", {"run": plan.run_id, "jobs": jobs})
+    jobs: list[JsonValue] = [job.model_dump(mode="json") for job in plan.jobs]
+    # paths in the configuration are relative to where the command was given
+    here: dict[str, JsonValue] = {"run": plan.run_id, "folder": str(Path.cwd()), "jobs": jobs}
+    write_json(plan.folder / "plan.json", here)
 
 
-def write_status(plan: Plan, outcomes: Sequence[Outcome[Job]]) -> None:
+def write_status(plan: Plan, outcomes: Sequence[Outcome]) -> None:
     """Write `status.json`."""
     states: dict[str, JsonValue] = {o.job.key: o.state for o in outcomes}
     state: dict[str, JsonValue] = {
@@ -301,7 +306,7 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
         {
             "who": job.who,
             "stage": job.stage,
-            "attack": job.attack.name if job.attack else "",
+            "attack": job.attack,
             "seed": job.seed,
             "step": record.step,
             "level": record.level,

@@ -1,8 +1,7 @@
 """Carry out a plan: skip what is done, launch the rest, collect the row."""
 
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,19 +9,16 @@ from ilubench.errors import DataError, UsageError
 from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces import Progress
 from ilubench.records.results import RunRecord
-from ilubench.records.store import write_atomic
+from ilubench.runs.carry_out import carry_out, write_trace
 from ilubench.runs.collect import gather, robustness_rows
 from ilubench.runs.executors.base import Outcome
-from ilubench.runs.executors.serial import execute, one_process
+from ilubench.runs.executors.serial import SerialExecutor
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
-from ilubench.runs.plan import Job, Plan, check_inputs, make_plan, whose
-from ilubench.runs.stages.attack import run_attack
-from ilubench.runs.stages.score import run_score
-from ilubench.runs.stages.target import make_target
-from ilubench.runs.stages.unlearn import run_unlearn
+from ilubench.runs.jobs import Job
+from ilubench.runs.plan import Plan, check_inputs, make_plan
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["Reporter", "RunResult", "carry_out", "run"]
+__all__ = ["Reporter", "RunResult", "execute_plan", "run"]
 
 
 class Reporter(Protocol):
@@ -38,7 +34,7 @@ class Reporter(Protocol):
     def started(self, job: Job) -> None:
         """A job that is not cached begins."""
 
-    def finished(self, outcome: Outcome[Job]) -> None:
+    def finished(self, outcome: Outcome) -> None:
         """A job ended, was cached, or was skipped."""
 
 
@@ -51,20 +47,28 @@ class RunResult:
     rows: Mapping[str, RobustnessRow]
 
 
-def carry_out(plan: Plan, job: Job, experiment: Experiment, reporter: Reporter) -> None:
-    """Do one job; ``experiment`` has the method whose weights it makes."""
-    reporter.started(job)
-    bench, progress = plan.bench, reporter.progress
-    if job.stage == "target":
-        make_target(bench, job.key, progress)
-    elif job.stage == "unlearn":
-        run_unlearn(bench, experiment, (plan.target, job.key), job.seed, progress)
-    elif job.stage == "score":
-        run_score(bench, (plan.target, job.weights, job.key), progress)
-    else:
-        assert job.attack is not None
-        keys = (plan.target, job.weights, job.key)
-        run_attack(bench, job.attack, keys, job.seed, progress)
+def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> Iterator[Outcome]:
+    """Carry out a plan's jobs and yield their outcomes.
+
+    Args:
+        plan: the jobs.
+        check: finds what cannot be read or scored; called once the target model is made.
+        reporter: told of each job's begin and end.
+    """
+
+    def work(job: Job) -> None:
+        reporter.started(job)
+        carry_out(plan.bench, job, reporter.progress)
+
+    try:
+        for outcome in SerialExecutor(work).execute(plan.jobs, plan.is_done):
+            reporter.finished(outcome)
+            write_trace(plan.folder, outcome)
+            yield outcome
+            if outcome.job.stage == "target" and outcome.state == "done":
+                check()
+    finally:
+        plan.bench.close()
 
 
 def run(experiment: Experiment, reporter: Reporter) -> RunResult:
@@ -73,34 +77,21 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
     Raises:
         DataError: data are missing, or no seed could be scored.
     """
-    one_process(os.environ)
     plan = make_plan(experiment)
     if plan.is_done(plan.jobs[0]):
         check_inputs(plan)
     reporter.planned(plan)
     fresh = not plan.folder.exists()
     write_inputs(plan)
-    outcomes: list[Outcome[Job]] = []
+    outcomes: list[Outcome] = []
     try:
-        for outcome in execute(
-            plan.jobs,
-            plan.is_done,
-            lambda job: carry_out(plan, job, whose(experiment, job.who), reporter),
-        ):
+        for outcome in execute_plan(plan, lambda: check_inputs(plan), reporter):
             outcomes.append(outcome)
-            reporter.finished(outcome)
-            if outcome.trace:
-                path = plan.folder / "failures" / f"{outcome.job.key}.txt"
-                write_atomic(path, outcome.trace.encode())
             write_status(plan, outcomes)
-            if outcome.job.stage == "target" and outcome.state == "done":
-                check_inputs(plan)
     except (UsageError, DataError):
         if fresh and not any(outcome.state == "done" for outcome in outcomes):
-            shutil.rmtree(plan.folder)  # nothing was measured
+            shutil.rmtree(plan.folder, ignore_errors=True)  # nothing was measured
         raise
-    finally:
-        plan.bench.close()
     samples = gather(plan)
     try:
         rows = robustness_rows(experiment, samples)

@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ilubench.errors import SpecError
-from ilubench.experiments.experiment import Attack, Experiment, with_method
+from ilubench.experiments.experiment import Experiment, environment_role, suite_method
 from ilubench.experiments.training_text import check_form, find_overlaps
 from ilubench.interfaces import Method, PromptAttack
+from ilubench.interfaces.discovery import find
 from ilubench.records.keys import digest
 from ilubench.records.results import OverlapRecord, Who
-from ilubench.records.store import Artifact, Store
-from ilubench.runs.stages.keys import attack_key, score_key, target_key, unlearn_key
+from ilubench.records.store import Artifact
+from ilubench.runs.jobs import Job
+from ilubench.runs.stages.keys import attack_key, score_key, unlearn_key
 from ilubench.runs.stages.prompting import applicable, bind
-from ilubench.runs.stages.workbench import Workbench, pick_device
+from ilubench.runs.stages.workbench import Workbench, make_bench
+from ilubench.specs import PluginRef, SuiteSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -22,39 +25,14 @@ if TYPE_CHECKING:
 from ilubench.records.results import REFERENCE, RETRAIN
 
 __all__ = [
-    "Job",
     "Plan",
     "check_inputs",
     "check_method",
-    "make_bench",
     "make_plan",
     "method_jobs",
     "outline",
-    "whose",
+    "target_job",
 ]
-
-
-Stage = Literal["target", "unlearn", "score", "attack"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One unit of work; `key` names its artifact, `needs` the artifacts it starts from.
-
-    Attributes:
-        who: `method`; `reference` and `retrain` for the jobs of the original model and of the one
-            that never knew, which all rows of a suite share.
-        weights: key of the unlearned weights that it scores or attacks.
-    """
-
-    stage: Stage
-    key: str
-    label: str
-    needs: tuple[str, ...] = ()
-    who: Who = "method"
-    seed: int = 0
-    attack: Attack | None = None
-    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,16 +47,13 @@ class Plan:
     run_id: str
     folder: Path
     bench: Workbench
-    target: str
     jobs: tuple[Job, ...]
     title: str = ""
     overlap: tuple[OverlapRecord, ...] = ()
 
     def is_done(self, job: Job) -> bool:
         """Whether the job's artifact is there (a given target model needs no job)."""
-        if job.stage == "target" and self.bench.given_target is not None:
-            return True
-        return self.bench.store.get(job.stage, job.key) is not None
+        return self.bench.is_done(job)
 
     def artifact(self, job: Job) -> Artifact | None:
         """Return a finished job's artifact."""
@@ -91,99 +66,113 @@ class Plan:
         return float(value) if isinstance(value, int | float) else None
 
 
-def whose(experiment: Experiment, who: Who) -> Experiment:
-    """Return the experiment whose method made the weights of ``who``."""
-    if who == "method":
-        return experiment
-    return with_method(experiment, REFERENCE if who == "reference" else RETRAIN)
-
-
-def _compared(experiment: Experiment) -> tuple[Who, ...]:
-    """Return whose jobs a run has; a method that is a reference itself has no other jobs."""
-    found: list[Who] = ["reference"]
+def _compared(experiment: Experiment) -> dict[Who, PluginRef]:
+    """Return whose jobs a run has, and by which methods; a reference itself has no other jobs."""
+    suite = experiment.suite
+    found: dict[Who, PluginRef] = {}
     if experiment.method_name != REFERENCE:
-        found.insert(0, "method")
-    retrain = experiment.suite.retrain
-    given = retrain is not None and retrain.model is not None
+        found["method"] = experiment.method_ref
+    found["reference"] = suite_method(suite, REFERENCE)
+    given = suite.retrain is not None and suite.retrain.model is not None
     asked = experiment.run.never_knew and bool(experiment.attacks)
     if given and asked and experiment.method_name != RETRAIN:
-        found.append("retrain")
-    return tuple(found)
+        found["retrain"] = suite_method(suite, RETRAIN)
+    return found
 
 
 @dataclass(frozen=True)
 class _Keys:
     """How jobs are keyed: by what determines their results, or by their names alone."""
 
-    weights: Callable[[Experiment, int], str]
+    weights: Callable[[PluginRef, int], str]
     score: Callable[[str], str]
-    attack: Callable[[Attack, str, int], str]
+    attack: Callable[[str, str, int], str]
 
 
-def _hashed(bench: Workbench, target: str) -> _Keys:
+def _hashed(bench: Workbench) -> _Keys:
     return _Keys(
-        lambda experiment, seed: unlearn_key(bench, experiment, target, seed),
+        lambda method, seed: unlearn_key(bench, bench.method(method), seed),
         lambda weights: score_key(bench, weights),
-        lambda attack, weights, seed: attack_key(bench, attack, weights, seed),
+        lambda attack, weights, seed: attack_key(bench, bench.attack(attack), weights, seed),
     )
 
 
 _NAMED = _Keys(
-    lambda experiment, seed: f"unlearn {experiment.method_name} {seed}",
+    lambda method, seed: f"unlearn {method.use} {seed}",
     lambda weights: f"score {weights}",
-    lambda attack, weights, seed: f"attack {weights} {attack.name} {seed}",
+    lambda attack, weights, seed: f"attack {weights} {attack} {seed}",
 )
 
 
-def method_jobs(bench: Workbench, experiment: Experiment, target: str, who: Who) -> list[Job]:
+def method_jobs(bench: Workbench, method: PluginRef, who: Who) -> list[Job]:
     """Return the jobs of one method: each seed's weights, their scores, the attacks on them."""
-    return _method_jobs(experiment, target, who, _hashed(bench, target))
+    seeded = bench.method(method).seeded
+    return _method_jobs(bench.experiment, bench.target, method, who, _hashed(bench), seeded=seeded)
 
 
-def _method_jobs(experiment: Experiment, target: str, who: Who, keys: _Keys) -> list[Job]:
+def _method_jobs(
+    experiment: Experiment, target: str, method: PluginRef, who: Who, keys: _Keys, *, seeded: bool
+) -> list[Job]:
     jobs = []
-    name, seeded = experiment.method_name, experiment.method.seeded
     weights = ""
     for seed in experiment.seeds:
         if seeded or not weights:
-            weights = keys.weights(experiment, seed)
-        score = keys.score(weights)
+            weights = keys.weights(method, seed)
+        shared = {"who": who, "seed": seed}
         tail = f"seed {seed}"
-        shown = f"{name}, {tail}" if seeded else name
-        jobs.append(Job("unlearn", weights, f"unlearn {shown}", (target,), who, seed))
-        jobs.append(Job("score", score, f"score {shown}", (weights,), who, seed, weights=weights))
-        for attack in experiment.attacks:
-            key = keys.attack(attack, weights, seed)
-            label = f"attack {name} with {attack.name}, {tail}"
-            jobs.append(Job("attack", key, label, (weights,), who, seed, attack, weights))
+        shown = f"{method.use}, {tail}" if seeded else method.use
+        jobs += [
+            Job(
+                stage="unlearn",
+                key=weights,
+                label=f"unlearn {shown}",
+                needs=(target,),
+                method=method,
+                **shared,
+            ),
+            Job(
+                stage="score",
+                key=keys.score(weights),
+                label=f"score {shown}",
+                needs=(weights,),
+                weights=weights,
+                **shared,
+            ),
+        ]
+        jobs += [
+            Job(
+                stage="attack",
+                key=keys.attack(attack.name, weights, seed),
+                label=f"attack {method.use} with {attack.name}, {tail}",
+                needs=(weights,),
+                weights=weights,
+                attack=attack.name,
+                **shared,
+            )
+            for attack in experiment.attacks
+        ]
     return jobs
+
+
+def target_job(suite: SuiteSpec, key: str) -> Job:
+    """Return the job that makes the target model, which every other one needs."""
+    return Job(stage="target", key=key, label=f"make the target model of {suite.name}")
 
 
 def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...]:
     """Return a run's jobs, the target's first, then seed by seed; each key once."""
-    jobs = [Job("target", target, f"make the target model of {experiment.suite.name}")]
-    by_seed = [
-        job
-        for who in _compared(experiment)
-        for job in _method_jobs(whose(experiment, who), target, who, keys)
-    ]
+    by_seed = []
+    for who, method in _compared(experiment).items():
+        seeded = find("methods", method.use).seeded if who != "method" else experiment.method.seeded
+        by_seed += _method_jobs(experiment, target, method, who, keys, seeded=seeded)
     by_seed.sort(key=lambda job: experiment.seeds.index(job.seed))
-    return tuple({job.key: job for job in jobs + by_seed}.values())
+    jobs = [target_job(experiment.suite, target), *by_seed]
+    return tuple({job.key: job for job in jobs}.values())
 
 
 def outline(experiment: Experiment) -> tuple[Job, ...]:
     """Return a run's jobs when data or model are not at hand: named, not keyed, so none is done."""
     return _ordered(experiment, "target", _NAMED)
-
-
-def make_bench(experiment: Experiment) -> Workbench:
-    """Return what the jobs of a run share; nothing is loaded.
-
-    Raises:
-        UsageError: the device cannot be used.
-    """
-    device = pick_device(experiment.run.device)
-    return Workbench(experiment, Store(Path(experiment.run.out) / "store"), device)
 
 
 def check_method(bench: Workbench, method: Method) -> None:
@@ -219,14 +208,12 @@ def make_plan(experiment: Experiment) -> Plan:
     out = Path(experiment.run.out)
     bench = make_bench(experiment)
     check_method(bench, experiment.method)
-    target = target_key(bench)
-    ordered = _ordered(experiment, target, _hashed(bench, target))
+    ordered = _ordered(experiment, bench.target, _hashed(bench))
     name = experiment.method_name.rpartition(":")[2].lower()
     run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
-    plan = Plan(run_id, out / run_id, bench, target, ordered)
-    to_do = {job.attack.name: job.attack for job in ordered if job.attack and not plan.is_done(job)}
-    for attack in to_do.values():
-        check_form(experiment, attack)
+    plan = Plan(run_id, out / run_id, bench, ordered)
+    for name in {job.attack: None for job in ordered if job.attack and not plan.is_done(job)}:
+        check_form(experiment, bench.attack(name))
     return replace(plan, overlap=find_overlaps(experiment))
 
 
@@ -239,21 +226,21 @@ def check_inputs(plan: Plan) -> None:
     """
     bench, suite = plan.bench, plan.bench.suite
     open_jobs = [job for job in plan.jobs if not plan.is_done(job)]
-    for job in open_jobs:
-        if job.stage == "unlearn" and job.who == "method":
-            roles = [suite.forget, suite.retain] if bench.experiment.method.trains else []
-            names = bench.experiment.method.environment_names()
-            roles += [(bench.experiment.environment_role(name),) for name in names]
-            for role in roles:
-                bench.examples(role, plan.target)
-        elif job.attack is not None and not isinstance(job.attack.plugin, PromptAttack):
-            for name in job.attack.plugin.roles():
-                bench.examples((job.attack.role(name, suite),), plan.target)
-    attacks = {job.attack.name: job.attack for job in open_jobs if job.attack is not None}
-    for attack in attacks.values():
-        bench.check_items(bench.attack_scorers(attack, plan.target), plan.target)
+    methods = {job.method.model_dump_json(): job.method for job in open_jobs if job.method}
+    for method in map(bench.method, methods.values()):
+        if method.trains:
+            bench.examples(suite.forget)
+            bench.examples(suite.retain)
+        for name in method.environment_names():
+            bench.examples((environment_role(suite, name),))
+    attacks = [bench.attack(name) for name in {job.attack: None for job in open_jobs if job.attack}]
+    for attack in attacks:
+        if not isinstance(attack.plugin, PromptAttack):
+            for name in attack.plugin.roles():
+                bench.examples((attack.role(name, suite),))
+        bench.check_items(bench.attack_scorers(attack))
     if any(job.stage in ("score", "attack") for job in open_jobs):
-        bench.check_items(bench.suite_scorers(plan.target), plan.target)
-    for attack in attacks.values():
+        bench.check_items(bench.suite_scorers())
+    for attack in attacks:
         if isinstance(attack.plugin, PromptAttack):
-            applicable(bench, bind(bench, attack, bench.experiment.seeds[0]), plan.target)
+            applicable(bench, bind(bench, attack, bench.experiment.seeds[0]))

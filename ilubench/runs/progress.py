@@ -9,7 +9,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.runs.executors.base import Outcome
-from ilubench.runs.plan import Job, Plan
+from ilubench.runs.jobs import Job
+from ilubench.runs.plan import Plan
 
 __all__ = ["Lines", "job_bars", "reporter"]
 
@@ -36,7 +37,7 @@ class _Estimate:
 
     @staticmethod
     def _kind(job: Job) -> tuple[str, str, str]:
-        return job.stage, job.attack.name if job.attack else "", job.who
+        return job.stage, job.attack, job.who
 
     def expected(self, job: Job) -> float:
         seen = self._seen.get(self._kind(job))
@@ -45,7 +46,7 @@ class _Estimate:
             seen = [value for values in close for value in values]
         return sum(seen) / len(seen) if seen else _GUESS[job.stage]
 
-    def finished(self, outcome: Outcome[Job]) -> None:
+    def finished(self, outcome: Outcome) -> None:
         self._left.pop(outcome.job.key, None)
         if outcome.state == "done":
             self._seen.setdefault(self._kind(outcome.job), []).append(outcome.seconds)
@@ -119,7 +120,7 @@ class Lines:
     def started(self, job: Job) -> None:
         """Print nothing: the end of a job is the line."""
 
-    def finished(self, outcome: Outcome[Job]) -> None:
+    def finished(self, outcome: Outcome) -> None:
         """Print a line, unless the job was cached."""
         self._ended += 1
         self._estimate.finished(outcome)
@@ -178,7 +179,7 @@ class Bars:
         self._job = job
         self._bars.update(self._run, description=job.label)
 
-    def finished(self, outcome: Outcome[Job]) -> None:
+    def finished(self, outcome: Outcome) -> None:
         """Advance the run's bar."""
         self._estimate.finished(outcome)
         self._job = None

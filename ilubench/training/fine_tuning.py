@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilubench.data.batches import Blocks, Stream, to_device
+from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
 from ilubench.models.forward import token_values
-from ilubench.records.keys import seed_for
 from ilubench.specs import PackSpec, RecipeSpec, TrainSpec
 from ilubench.training.fitting import fitted
 from ilubench.training.loop import micro_batches, optimize, precision

@@ -13,9 +13,9 @@ import torch
 from pydantic import JsonValue
 
 from ilubench.data.batches import collate
+from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError, SpecError, did_you_mean
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
-from ilubench.records.keys import seed_for
 from ilubench.specs import TrainSpec
 from ilubench.training.checkpointing import checkpointed, wants_checkpoints
 from ilubench.training.fitting import fitted, too_little_memory

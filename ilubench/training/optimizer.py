@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.optim.adamw import adamw
 
+from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
-from ilubench.records.keys import seed_for
 from ilubench.specs import MemorySpec, TrainSpec
 from ilubench.training.moments import MOMENTS, State
 from ilubench.training.rounding import stochastic_bfloat16

@@ -10,10 +10,17 @@ import yaml
 from runs import command
 
 from ilubench.errors import IlubenchError, PluginError, SpecError
-from ilubench.experiments.experiment import Experiment, metric_name, resolve, with_method
+from ilubench.experiments.experiment import (
+    Experiment,
+    metric_name,
+    resolve,
+    restore,
+    suite_method,
+)
 from ilubench.interfaces.discovery import create, find
 from ilubench.methods.ilu import ILU
 from ilubench.methods.npo import NPO
+from ilubench.runs.folder import run_config
 from ilubench.specs import AttackSpec, SuiteSpec
 from ilubench.specs.overrides import parse
 from ilubench.specs.suite_files import load_suite
@@ -140,12 +147,16 @@ def test_a_method_of_a_stranger(suite: Path, tmp_path: Path) -> None:
         get(suite, f"method={file}:Mine", "method.strenght=3")
 
 
-def test_the_same_experiment_with_another_method(suite: Path) -> None:
-    found = get(suite, "method=ilu", "attacks=gsm8k")
-    other = with_method(found, "none")
-    assert other.method_name == "none"
-    assert other.tables is found.tables
-    assert other.attacks == found.attacks
+def test_an_experiment_from_its_own_configuration(suite: Path) -> None:
+    found = get(suite, "method=ilu", "method.weight=0.25", "attacks=gsm8k", "attack.train.epochs=2")
+    config = run_config(found)
+    again = restore(config, suite)
+    assert run_config(again) == config
+    assert (again.method, again.attacks, again.seeds) == (found.method, found.attacks, found.seeds)
+    with pytest.raises(SpecError, match="lacks use"):
+        restore({key: value for key, value in config.items() if key != "use"}, suite)
+    with pytest.raises(SpecError, match=r"no attack 'gsm9k'.*gsm8k"):
+        restore({**config, "attacks": {"gsm9k": {}}}, suite)
 
 
 # ------------------------------------------------------------------------------- a suite's methods
@@ -209,9 +220,9 @@ def test_a_label_does_not_count_for_the_references(suite: Path) -> None:
     found = get(suite, "method=npo")
     methods = {**found.suite.methods, "none": {"use": "npo"}}  # as if nobody had looked
     shadowed = replace(found, suite=found.suite.model_copy(update={"methods": methods}))
-    assert isinstance(with_method(shadowed, "npo").method, NPO)
+    assert isinstance(create("methods", suite_method(shadowed.suite, "npo")), NPO)
     with pytest.raises(SpecError, match="use: "):  # `none` has no such setting
-        with_method(shadowed, "none")
+        suite_method(shadowed.suite, "none")
 
 
 def test_labels_are_among_the_names_that_may_have_been_meant(suite: Path) -> None:

@@ -15,8 +15,7 @@ from runs import Outcome, command
 from ilubench.errors import ModelError, SpecError
 from ilubench.experiments.experiment import resolve
 from ilubench.models.checkpoints import check_vocabulary, load_tokenizer
-from ilubench.runs.plan import make_bench
-from ilubench.runs.stages.keys import target_key
+from ilubench.runs.stages.workbench import make_bench
 from ilubench.specs import DataSource, SuiteSpec
 from ilubench.specs.overrides import parse
 
@@ -388,7 +387,7 @@ def test_the_tokenizers_files_are_a_part_of_the_key(hub: Hub, apart: dict[str, A
     def key(*words: str) -> str:
         named = (f"data.{role}=x.csv" for role in SUITE["data"])
         experiment = resolve(parse(["suite=./suite.yaml", "method=none", *named, *words]))
-        return target_key(make_bench(experiment))
+        return make_bench(experiment).target
 
     Path("suite.yaml").write_text(yaml.safe_dump({**SUITE, "target": apart}))
     folders = ("suite.target.model.path=bare", "suite.target.tokenizer.path=words")

@@ -9,6 +9,7 @@ from cases import CASES, OWN_LOOP, Making, data_for, fresh, make
 from measured import read
 from places import MEASURED
 
+from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import Experiment, resolve
 from ilubench.forecast.anatomy import anatomy_of
 from ilubench.forecast.inputs import Inputs
@@ -29,7 +30,6 @@ from ilubench.interfaces import (
 )
 from ilubench.methods.ilu import ILU
 from ilubench.methods.terms import ForgetRetain, mean_nll
-from ilubench.records.keys import seed_for
 from ilubench.runs.plan import make_bench
 from ilubench.runs.stages.cost import Passes
 from ilubench.specs import DataSource, TrainSpec

@@ -54,8 +54,8 @@ from ilubench.leaderboard.verify.isolation import (
 from ilubench.leaderboard.verify.package import check_provided
 from ilubench.leaderboard.verify.verify import fresh_seeds
 from ilubench.records.finished import read_run
-from ilubench.runs.plan import make_bench
-from ilubench.runs.stages.keys import target_key, unlearn_key
+from ilubench.runs.stages.keys import unlearn_key
+from ilubench.runs.stages.workbench import make_bench
 from ilubench.specs.overrides import parse
 from ilubench.statistics.intervals import Array, Samples
 from ilubench.statistics.row import Chances, Course, MethodRuns
@@ -620,7 +620,7 @@ def test_a_method_unlearns_apart_as_it_does_in_a_run(tmp_path: Path) -> None:
     shutil.copytree(measured() / "store" / "target", out / "store" / "target")
     experiment = apart("npo", out, ())
     bench = make_bench(experiment)
-    key = unlearn_key(bench, experiment, target_key(bench), 0)
+    key = unlearn_key(bench, experiment.method, 0)
     made, before = (
         place / "store" / "unlearn" / key / "changes.safetensors" for place in (out, measured())
     )

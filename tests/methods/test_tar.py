@@ -13,12 +13,12 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from ilubench.data.batches import Stream
+from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError, SpecError
 from ilubench.experiments.experiment import resolve
 from ilubench.interfaces import Context, Example
 from ilubench.interfaces.discovery import create
 from ilubench.methods.tar import TAR
-from ilubench.records.keys import seed_for
 from ilubench.specs import PluginRef
 from ilubench.specs.overrides import parse
 from ilubench.training import trainable_only

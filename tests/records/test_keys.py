@@ -1,9 +1,6 @@
 """Keys: equal for equal content, different for anything else; closures of code."""
 
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from ilubench.records.keys import (
-    canonical,
-    code_closure,
-    digest,
-    file_sha256,
-    library_versions,
-    seed_for,
-    source_file,
-)
+from ilubench.data.seeds import seed_for
+from ilubench.records.keys import canonical, digest, file_sha256, library_versions
 
 values = st.recursive(
     st.none()
@@ -90,114 +80,3 @@ def test_versions_of_absent_libraries_are_named() -> None:
     assert found["no-such-library"] == "absent"
     assert found["pydantic"][0].isdigit()
     assert "python" in found
-
-
-# ------------------------------------------------------------------------------- code
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Return a function that writes a module of the package `closurepkg`."""
-    monkeypatch.syspath_prepend(tmp_path)
-    stamp = [1_000_000_000]
-
-    def write(name: str, code: str) -> None:
-        path = tmp_path / "closurepkg" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(code, encoding="utf-8")
-        stamp[0] += 10
-        os.utime(path, (stamp[0], stamp[0]))
-
-    write("__init__.py", "")
-    write("leaf.py", "X = 1\n")
-    yield write
-    for name in [name for name in sys.modules if name.startswith("closurepkg")]:
-        del sys.modules[name]
-
-
-ROOT = (
-    '"""A module."""\nfrom closurepkg import leaf\n\ndef f():\n    """Doc."""\n    return leaf.X\n'
-)
-
-
-def test_the_closure_follows_imports(package: Callable[..., None]) -> None:
-    package("root.py", ROOT)
-    package("other.py", "Y = 1\n")
-    assert set(code_closure(["closurepkg.root"])) == {
-        "closurepkg",
-        "closurepkg.leaf",
-        "closurepkg.root",
-    }
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "from .leaf import X",
-        "from . import leaf",
-        "from .deep.module import Z",
-        "import closurepkg.leaf",
-        "def f():\n    from closurepkg.leaf import X",
-    ],
-)
-def test_every_form_of_import_is_followed(package: Callable[..., None], line: str) -> None:
-    package("root.py", line + "\n")
-    package("deep/__init__.py", "")
-    package("deep/module.py", "from ..leaf import X as Z\n")
-    assert "closurepkg.leaf" in code_closure(["closurepkg.root"])
-
-
-def test_relative_imports_of_a_package_itself(package: Callable[..., None]) -> None:
-    package("__init__.py", "from .leaf import X\n")
-    assert "closurepkg.leaf" in code_closure(["closurepkg"])
-
-
-@pytest.mark.parametrize(
-    ("code", "same"),
-    [
-        ("# a comment\n" + ROOT, True),
-        (ROOT.replace("Doc.", "Another."), True),
-        (ROOT.replace('"""A module."""\n', ""), True),
-        (ROOT.replace("    return", "\n\n    return"), True),
-        (ROOT.replace("leaf.X", "leaf.X + 1"), False),
-        (ROOT.replace("def f", "def g"), False),
-        (ROOT.replace('"""Doc."""', 'x = """Doc."""'), False),
-    ],
-)
-def test_comments_and_docstrings_do_not_count(
-    package: Callable[..., None], code: str, *, same: bool
-) -> None:
-    package("root.py", ROOT)
-    before = code_closure(["closurepkg.root"])
-    package("root.py", code)
-    assert (code_closure(["closurepkg.root"]) == before) is same
-
-
-def test_a_change_of_an_imported_module_counts(package: Callable[..., None]) -> None:
-    package("root.py", ROOT)
-    before = code_closure(["closurepkg.root"])
-    package("leaf.py", "X = 2\n")
-    assert code_closure(["closurepkg.root"]) != before
-
-
-def test_a_file_may_be_a_root(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text("from ilubench.errors import DataError\n")
-    found = code_closure([path])
-    assert set(found) == {"mine.py", "ilubench.errors"}
-
-
-def test_modules_without_source_are_left_out() -> None:
-    assert source_file("math") is None
-    assert source_file("no_such_package.module") is None
-    assert code_closure(["no_such_package"]) == {}
-
-
-def test_the_closure_of_ilu_has_its_losses_and_not_the_scorers() -> None:
-    found = code_closure(["ilubench.methods.ilu"])
-    assert {"ilubench.training.losses", "ilubench.training", "ilubench.data.batches"} <= set(found)
-    assert {"ilubench.specs", "ilubench.specs.base", "ilubench.specs.training"} <= set(found)
-    assert not any(
-        name.startswith(("ilubench.scoring.scorers", "ilubench.statistics.aggregate"))
-        for name in found
-    )

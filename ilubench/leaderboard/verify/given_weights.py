@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, JsonValue
 
+from ilubench.data.seeds import seed_for
 from ilubench.errors import ModelError
 from ilubench.interfaces import Context, Method, UnlearnData
-from ilubench.records.keys import file_sha256, seed_for
+from ilubench.records.keys import file_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

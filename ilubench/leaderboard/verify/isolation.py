@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, cast
 from pydantic import JsonValue
 
 import ilubench
+from ilubench.data.seeds import seed_for
 from ilubench.errors import JobError, StoreError
-from ilubench.records.keys import seed_for
 from ilubench.specs import DataSource
 from ilubench.specs.yaml_files import load_yaml, task_file, tasks_folder
 
@@ -130,10 +130,9 @@ def unlearn_apart(
         JobError: the method failed, or tried what it may not, whether or not it went on.
         StoreError: the store has weights of this method and seed that were not made apart.
     """
-    from ilubench.runs.stages.keys import target_key, unlearn_key
+    from ilubench.runs.stages.keys import unlearn_key
 
-    target = target_key(bench)
-    key = unlearn_key(bench, experiment, target, seed)
+    key = unlearn_key(bench, experiment.method, seed)
     label = f"method {experiment.method_name}, seed {seed}"
     done = bench.store.get("unlearn", key)
     if done is not None:
@@ -189,25 +188,25 @@ def _furnish(
     room: Path, bench: "Workbench", experiment: "Experiment", seed: int, cell: Cell
 ) -> None:
     """Write all that the process is given."""
+    from ilubench.experiments.experiment import environment_role
     from ilubench.models.checkpoints import weight_files
-    from ilubench.runs.stages.keys import target_key
 
-    method, suite, target = experiment.method, experiment.suite, target_key(bench)
+    method, suite = experiment.method, experiment.suite
     for name in ("home", "tmp", "work", "out", "target", "environments"):
         (room / name).mkdir(parents=True)
-    source = bench.target_folder(target)
+    source = bench.target_folder
     weights = weight_files(source)
     endings = (".json", ".jsonl", ".txt", ".model", ".jinja")
     texts = [path for path in source.iterdir() if path.is_file() and path.name.endswith(endings)]
     for path in (*texts, *weights):
         shutil.copyfile(path, room / "target" / path.name)
     if bench.given_tokenizer is not None:
-        bench.tokenizer(target).save_pretrained(room / "tokenizer")
+        bench.tokenizer.save_pretrained(room / "tokenizer")
     names = method.environment_names()
-    _write_examples(room / "forget.jsonl", bench.examples(suite.forget, target))
-    _write_examples(room / "retain.jsonl", bench.examples(suite.retain, target))
+    _write_examples(room / "forget.jsonl", bench.examples(suite.forget))
+    _write_examples(room / "retain.jsonl", bench.examples(suite.retain))
     for place, name in enumerate(names):
-        rows = bench.examples((experiment.environment_role(name),), target)
+        rows = bench.examples((environment_role(suite, name),))
         _write_examples(room / "environments" / f"{place}.jsonl", rows)
     job: dict[str, JsonValue] = {
         "use": experiment.method_name,

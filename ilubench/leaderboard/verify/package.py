@@ -9,7 +9,7 @@ from pathlib import Path
 from ilubench.errors import PluginError
 from ilubench.interfaces.discovery import claims
 from ilubench.leaderboard.records.models import Package
-from ilubench.records.keys import source_file
+from ilubench.records.code_hash import source_file
 
 __all__ = ["check_provided"]
 

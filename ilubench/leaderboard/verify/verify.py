@@ -210,9 +210,9 @@ def _run_again(
     from ilubench.leaderboard.verify.isolation import Cell, hidden_places, namespaces, unlearn_apart
     from ilubench.leaderboard.verify.package import check_provided
     from ilubench.runs.pipeline import run
-    from ilubench.runs.plan import check_method, make_bench
-    from ilubench.runs.stages.keys import target_key
+    from ilubench.runs.plan import check_method, target_job
     from ilubench.runs.stages.target import make_target
+    from ilubench.runs.stages.workbench import make_bench
     from ilubench.specs import PluginRef
 
     use, settings = str(entry.run.method["use"]), entry.run.method["settings"]
@@ -225,7 +225,7 @@ def _run_again(
     bench = make_bench(experiment)
     check_method(bench, experiment.method)
     if bench.given_target is None:
-        make_target(bench, target_key(bench), reporter.progress)
+        make_target(bench, target_job(bench.suite, bench.target), reporter.progress)
     cell = Cell(namespaces(), hidden_places(experiment), package)
     for seed in seeds if experiment.method.seeded else seeds[:1]:
         unlearn_apart(bench, experiment, seed, cell, reporter.progress)

@@ -1,38 +1,45 @@
-"""What every executor takes and yields."""
+"""What every executor takes and yields: jobs and what they need, and what became of them."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
+from ilubench.errors import IlubenchError, JobError
 from ilubench.records.results import FailureRecord
+from ilubench.runs.jobs import Job
 
-__all__ = ["Outcome", "T", "Task"]
-
-
-class Task(Protocol):
-    """A job as the executor sees it."""
-
-    @property
-    def key(self) -> str:
-        """Unique key."""
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Keys of the jobs that come before."""
-
-    @property
-    def label(self) -> str:
-        """For people."""
-
-
-T = TypeVar("T", bound=Task)
+__all__ = ["Executor", "Outcome", "failure_of"]
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[T]):
+class Outcome:
     """What became of a job."""
 
-    job: T
+    job: Job
     state: Literal["cached", "done", "failed", "skipped"]
     seconds: float
     failure: FailureRecord | None = None
     trace: str = ""
+
+
+class Executor(Protocol):
+    """Carries out jobs, each after those that it needs; a failed job does not stop the others."""
+
+    def execute(self, jobs: Sequence[Job], is_done: Callable[[Job], bool]) -> Iterator[Outcome]:
+        """Yield each job's outcome as it comes; a job whose need failed is skipped.
+
+        Raises:
+            UsageError: a setting is wrong.
+            DataError: data are wrong, and no job was done yet.
+        """
+
+
+def failure_of(job: Job, error: Exception) -> FailureRecord:
+    """Return what is recorded of a job that failed."""
+    message = str(error).split("\n", 1)[0] or "no message"
+    if "out of memory" in message.lower() or isinstance(error, MemoryError):
+        message = f"out of memory ({message}); lower micro_batch or suite.score_batch"
+    kind = type(error).__name__
+    if not isinstance(error, IlubenchError | JobError):
+        message = f"{kind}: {message}"
+    return FailureRecord(label=job.label, kind=kind, message=message)

@@ -5,11 +5,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ilubench.errors import DataError, IlubenchError, JobError, UsageError
-from ilubench.records.results import FailureRecord
-from ilubench.runs.executors.base import Outcome, T
+from ilubench.errors import DataError, UsageError
+from ilubench.runs.executors.base import Outcome, failure_of
+from ilubench.runs.jobs import Job
 
-__all__ = ["execute", "one_process"]
+__all__ = ["SerialExecutor", "one_process"]
 
 _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 """Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
@@ -37,55 +37,43 @@ def one_process(environment: Mapping[str, str]) -> None:
             )
 
 
-def execute(
-    jobs: Sequence[T], is_done: Callable[[T], bool], run: Callable[[T], None]
-) -> Iterator[Outcome[T]]:
-    """Carry out the jobs in order; yield each outcome as it comes.
+class SerialExecutor:
+    """One job after the other, in the order given, in this process."""
 
-    A job whose input failed is skipped. A usage error, and a data error before anything was
-    computed, stop everything; any other error is recorded, and the next job starts.
+    def __init__(self, carry_out: Callable[[Job], object]) -> None:
+        """Do each job by ``carry_out``."""
+        self._carry_out = carry_out
 
-    Raises:
-        UsageError: a setting is wrong, or this is one of several processes of a launch.
-        DataError: data are wrong, and no job was done yet.
-    """
-    one_process(os.environ)
-    broken: set[str] = set()
-    computed = False
-    for job in jobs:
-        started = time.monotonic()
-        if is_done(job):
-            yield Outcome(job, "cached", 0.0)
-            continue
-        if broken & set(job.needs):
-            broken.add(job.key)
-            yield Outcome(job, "skipped", 0.0)
-            continue
-        try:
-            run(job)
-        except UsageError:
-            raise
-        except Exception as error:
-            if isinstance(error, DataError) and not computed:
-                raise  # nothing was computed yet: the inputs are wrong
-            broken.add(job.key)
-            yield Outcome(
-                job,
-                "failed",
-                time.monotonic() - started,
-                _failure(job.label, error),
-                traceback.format_exc(),
-            )
-        else:
-            computed = True
-            yield Outcome(job, "done", time.monotonic() - started)
+    def execute(self, jobs: Sequence[Job], is_done: Callable[[Job], bool]) -> Iterator[Outcome]:
+        """Yield each job's outcome as it comes; see :class:`Executor`.
 
-
-def _failure(label: str, error: Exception) -> FailureRecord:
-    message = str(error).split("\n", 1)[0] or "no message"
-    if "out of memory" in message.lower() or isinstance(error, MemoryError):
-        message = f"out of memory ({message}); lower micro_batch or suite.score_batch"
-    kind = type(error).__name__
-    if not isinstance(error, IlubenchError | JobError):
-        message = f"{kind}: {message}"
-    return FailureRecord(label=label, kind=kind, message=message)
+        Raises:
+            UsageError: a setting is wrong, or this is one of several processes of a launch.
+            DataError: data are wrong, and no job was done yet.
+        """
+        one_process(os.environ)
+        broken: set[str] = set()
+        computed = False
+        for job in jobs:
+            started = time.monotonic()
+            if is_done(job):
+                yield Outcome(job, "cached", 0.0)
+                continue
+            if broken & set(job.needs):
+                broken.add(job.key)
+                yield Outcome(job, "skipped", 0.0)
+                continue
+            try:
+                self._carry_out(job)
+            except UsageError:
+                raise
+            except Exception as error:
+                if isinstance(error, DataError) and not computed:
+                    raise  # nothing was computed yet: the inputs are wrong
+                broken.add(job.key)
+                seconds = time.monotonic() - started
+                failure, trace = failure_of(job, error), traceback.format_exc()
+                yield Outcome(job, "failed", seconds, failure, trace)
+            else:
+                computed = True
+                yield Outcome(job, "done", time.monotonic() - started)

@@ -4,12 +4,13 @@ import re
 
 from pydantic import JsonValue
 
+from ilubench.data.seeds import seed_for
 from ilubench.errors import JobError
 from ilubench.experiments.experiment import Attack
 from ilubench.interfaces import Checkpoint, Progress, PromptAttack
 from ilubench.models.checkpoints import save_changes
-from ilubench.records.keys import seed_for
 from ilubench.records.store import Artifact
+from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.prompting import run_prompt_attack
 from ilubench.runs.stages.score import score_checkpoint
@@ -21,41 +22,32 @@ __all__ = ["run_attack"]
 _LEVEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def run_attack(
-    bench: Workbench, attack: Attack, keys: tuple[str, str, str], seed: int, progress: Progress
-) -> Artifact:
+def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
     """Return the artifact of one attack, made if need be; each checkpoint is stored as it comes.
 
     At step 0 only the attack's FA task is scored: the rest is the unlearned model's own score.
 
-    Args:
-        bench: shared state.
-        attack: what is done to the model.
-        keys: of the target, of the unlearned weights, of this job.
-        seed: the user's.
-        progress: display.
-
     Raises:
         JobError: the attack's checkpoints do not make a course.
     """
+    attack = bench.attack(job.attack)
     if isinstance(attack.plugin, PromptAttack):
-        return run_prompt_attack(bench, attack, keys, seed, progress)
-    target, unlearn, key = keys
-    with bench.store.work("attack", key) as folder:
-        done = bench.store.get("attack", key)
+        return run_prompt_attack(bench, job, progress)
+    with bench.store.work("attack", job.key) as folder:
+        done = bench.store.get("attack", job.key)
         if done is not None:
             return done
-        suite_scorers = dict(bench.suite_scorers(target))
-        extra = bench.attack_scorers(attack, target)
+        suite_scorers = dict(bench.suite_scorers())
+        extra = bench.attack_scorers(attack)
         data = {
-            role: bench.examples((attack.role(role, bench.suite),), target)
+            role: bench.examples((attack.role(role, bench.suite),))
             for role in attack.plugin.roles()
         }
         log = StepLog(folder / "log.jsonl")
-        role_seed = seed_for(seed, "attack", attack.name)
-        context = bench.context(folder, log, progress, role_seed, target)
+        role_seed = seed_for(job.seed, "attack", attack.name)
+        context = bench.context(folder, log, progress, role_seed)
         seed_everything(role_seed)
-        model = bench.unlearned_model(target, unlearn)
+        model = bench.unlearned_model(job.weights)
         last: Checkpoint | None = None
         course = _Course(attack, tuple(m.scorer for m in bench.suite.utility))
         for checkpoint in attack.plugin.tamper(model, data, context):
@@ -63,18 +55,17 @@ def run_attack(
             last = checkpoint
             scorers = extra if checkpoint.step == 0 else {**suite_scorers, **extra}
             if scorers:
-                engine = bench.engine(target)
-                score_checkpoint(checkpoint, engine, scorers, folder / "scores", progress)
+                score_checkpoint(checkpoint, bench.engine, scorers, folder / "scores", progress)
             log.skip_time()
         if last is not None and "attacked" in bench.experiment.run.keep:
-            save_changes(last.model, bench.target_folder(target), folder)
+            save_changes(last.model, bench.target_folder, folder)
         meta: dict[str, JsonValue] = {
             "stage": "attack",
             "attack": attack.name,
-            "seed": seed,
+            "seed": job.seed,
             "cost": log.cost(),
         }
-        return bench.store.finish("attack", key, meta)
+        return bench.store.finish("attack", job.key, meta)
 
 
 class _Course:

@@ -4,17 +4,18 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from ilubench.experiments.experiment import Attack, Experiment
+from ilubench.data.seeds import seed_for
+from ilubench.experiments.experiment import Attack, environment_role
 from ilubench.interfaces import Method, PromptAttack, Scorer
-from ilubench.models.checkpoints import folder_sha256, tokenizer_sha256
-from ilubench.records.keys import code_closure, digest, file_sha256, library_versions, seed_for
+from ilubench.records.code_hash import code_closure
+from ilubench.records.keys import digest, file_sha256, library_versions
+from ilubench.runs.stages.target_key import TRAINING_LIBRARIES, fingerprint_roles
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import Spec
 
-__all__ = ["attack_key", "score_key", "target_key", "unlearn_key"]
+__all__ = ["attack_key", "score_key", "unlearn_key"]
 
-_TRAINING = ("torch", "transformers", "tokenizers", "numpy")
-_SCORING = (*_TRAINING, "lm-eval", "rouge-score", "datasets")
+_SCORING = (*TRAINING_LIBRARIES, "lm-eval", "rouge-score", "datasets")
 
 
 def _modules(plugin: Spec) -> set[str]:
@@ -48,10 +49,10 @@ def plugin_identity(plugin: Spec) -> dict[str, JsonValue]:
 
 
 def _fingerprints(bench: Workbench, roles: Mapping[str, str]) -> dict[str, JsonValue]:
-    return {name: dict(bench.tables.fingerprint(role)) for name, role in sorted(roles.items())}
+    return fingerprint_roles(bench.tables, roles.items())
 
 
-def _same(roles: tuple[str, ...]) -> dict[str, str]:
+def _numbered(roles: tuple[str, ...]) -> dict[str, str]:
     return {f"{place}": role for place, role in enumerate(roles)}
 
 
@@ -60,43 +61,19 @@ def _memory(bench: Workbench) -> dict[str, JsonValue]:
     return dict(bench.experiment.run.memory.determines(bench.suite.dtype))
 
 
-def target_key(bench: Workbench) -> str:
-    """Return the key of the target model: its files' hash, its tokenizer's; or its recipe."""
-    if bench.given_target is not None:
-        files: dict[str, JsonValue] = {
-            "stage": "target",
-            "files": folder_sha256(bench.given_target),
-        }
-        if bench.given_tokenizer is not None:
-            files["tokenizer"] = tokenizer_sha256(bench.given_tokenizer)
-        return digest(files)
-    recipe = bench.suite.target.recipe
-    assert recipe is not None
-    return digest(
-        {
-            "stage": "target",
-            "recipe": recipe.model_dump(mode="json"),
-            "text": _fingerprints(bench, _same(recipe.text + recipe.tokenizer.text)),
-            "device": bench.device,
-            "libraries": dict(library_versions(_TRAINING)),
-            "code": dict(code_closure(["ilubench.runs.stages.target"])),
-        }
-    )
-
-
-def unlearn_key(bench: Workbench, experiment: Experiment, target: str, seed: int) -> str:
+def unlearn_key(bench: Workbench, method: Method, seed: int) -> str:
     """Return the key of the unlearned weights."""
-    method, suite = experiment.method, experiment.suite
-    environments = {n: experiment.environment_role(n) for n in method.environment_names()}
+    suite = bench.suite
+    environments = {n: environment_role(suite, n) for n in method.environment_names()}
     return digest(
         {
             "stage": "unlearn",
-            "target": target,
+            "target": bench.target,
             "method": plugin_identity(method),
             "identity": dict(_identities(method)),
             "data": {
-                "forget": _fingerprints(bench, _same(suite.forget)),
-                "retain": _fingerprints(bench, _same(suite.retain)),
+                "forget": _fingerprints(bench, _numbered(suite.forget)),
+                "retain": _fingerprints(bench, _numbered(suite.retain)),
                 "environments": _fingerprints(bench, environments),
                 "max_length": suite.max_length,
             }
@@ -106,7 +83,7 @@ def unlearn_key(bench: Workbench, experiment: Experiment, target: str, seed: int
             "memory": _memory(bench) if method.trains else None,
             "seed": seed_for(seed, "unlearn") if method.seeded else None,
             "device": bench.device,
-            "libraries": dict(library_versions(_TRAINING)),
+            "libraries": dict(library_versions(TRAINING_LIBRARIES)),
             "code": dict(code_closure(["ilubench.runs.stages.unlearn"])),
         }
     )

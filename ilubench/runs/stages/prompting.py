@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from ilubench.data.rows import render
+from ilubench.data.seeds import seed_for
 from ilubench.errors import CannotApplyError, PluginError, UsageError
 from ilubench.experiments.experiment import Attack
 from ilubench.interfaces import (
@@ -15,8 +16,8 @@ from ilubench.interfaces import (
     PromptContext,
     Shot,
 )
-from ilubench.records.keys import seed_for
 from ilubench.records.store import Artifact
+from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Measure, Workbench
@@ -24,41 +25,30 @@ from ilubench.runs.stages.workbench import Measure, Workbench
 __all__ = ["applicable", "bind", "run_prompt_attack"]
 
 
-def run_prompt_attack(
-    bench: Workbench, attack: Attack, keys: tuple[str, str, str], seed: int, progress: Progress
-) -> Artifact:
+def run_prompt_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
     """Return the artifact of one prompt attack, made if need be: a single checkpoint.
-
-    Args:
-        bench: shared state.
-        attack: how the items are asked.
-        keys: of the target, of the unlearned weights, of this job.
-        seed: the user's.
-        progress: display.
 
     Raises:
         UsageError: a scorer that the row needs cannot apply the attack.
     """
-    target, unlearn, key = keys
-    with bench.store.work("attack", key) as folder:
-        done = bench.store.get("attack", key)
+    with bench.store.work("attack", job.key) as folder:
+        done = bench.store.get("attack", job.key)
         if done is not None:
             return done
         log = StepLog(folder / "log.jsonl")
-        bound = bind(bench, attack, seed)
-        scorers, left_out = applicable(bench, bound, target)
-        checkpoint = Checkpoint(bench.unlearned_model(target, unlearn), None)
-        engine = bench.engine(target)
-        score_checkpoint(checkpoint, engine, scorers, folder / "scores", progress, bound)
+        bound = bind(bench, bench.attack(job.attack), job.seed)
+        scorers, left_out = applicable(bench, bound)
+        checkpoint = Checkpoint(bench.unlearned_model(job.weights), None)
+        score_checkpoint(checkpoint, bench.engine, scorers, folder / "scores", progress, bound)
         reasons: dict[str, JsonValue] = dict(left_out)
         meta: dict[str, JsonValue] = {
             "stage": "attack",
-            "attack": attack.name,
-            "seed": seed,
+            "attack": job.attack,
+            "seed": job.seed,
             "left_out": reasons,
             "cost": log.cost(),
         }
-        return bench.store.finish("attack", key, meta)
+        return bench.store.finish("attack", job.key, meta)
 
 
 def bind(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttack:
@@ -90,7 +80,7 @@ def _shots(bench: Workbench, role: str) -> tuple[Shot, ...]:
 
 
 def applicable(
-    bench: Workbench, attack: BoundPromptAttack, target: str
+    bench: Workbench, attack: BoundPromptAttack
 ) -> tuple[dict[str, Measure], Mapping[str, str]]:
     """Return the suite's scorers that can apply an attack, and why each of the others cannot.
 
@@ -99,7 +89,6 @@ def applicable(
     Args:
         bench: shared state.
         attack: how the items are asked.
-        target: key of the target model.
 
     Raises:
         UsageError: one that cannot makes a figure of the row; without it there is none.
@@ -107,10 +96,10 @@ def applicable(
         ItemError: a rewritten item does not fit the model.
     """
     needed = {metric.scorer: metric.label for metric in bench.experiment.metrics}
-    engine = bench.check_engine(target)
+    engine = bench.check_engine()
     can: dict[str, Measure] = {}
     left_out: dict[str, str] = {}
-    for name, measure in bench.suite_scorers(target).items():
+    for name, measure in bench.suite_scorers().items():
         before = attack.rewritten
         try:
             measure.bound.score(engine, attack)

@@ -15,6 +15,7 @@ from ilubench.interfaces import BoundPromptAttack, Checkpoint, Progress, SampleS
 from ilubench.records.estimators import estimate
 from ilubench.records.results import ScoreRecord, ScoreSummary
 from ilubench.records.store import Artifact, write_atomic
+from ilubench.runs.jobs import Job
 from ilubench.runs.stages.workbench import Measure, Workbench
 from ilubench.specs import Estimator
 
@@ -135,21 +136,13 @@ def _place(folder: Path) -> int:
     return 1 + sum(read_score(path).step is None for path in folder.glob("*.json"))
 
 
-def run_score(bench: Workbench, keys: tuple[str, str, str], progress: Progress) -> Artifact:
-    """Return the artifact of the unlearned model's scores, made if need be.
-
-    Args:
-        bench: shared state.
-        keys: of the target, of the unlearned weights, of this job.
-        progress: display.
-    """
-    target, unlearn, key = keys
-    with bench.store.work("score", key) as folder:
-        done = bench.store.get("score", key)
+def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
+    """Return the artifact of the unlearned model's scores, made if need be."""
+    with bench.store.work("score", job.key) as folder:
+        done = bench.store.get("score", job.key)
         if done is not None:
             return done
-        model = bench.unlearned_model(target, unlearn)
-        scorers = bench.suite_scorers(target)
-        checkpoint = Checkpoint(model, 0)
-        score_checkpoint(checkpoint, bench.engine(target), scorers, folder / "scores", progress)
-        return bench.store.finish("score", key, {"stage": "score"})
+        checkpoint = Checkpoint(bench.unlearned_model(job.weights), 0)
+        scores = folder / "scores"
+        score_checkpoint(checkpoint, bench.engine, bench.suite_scorers(), scores, progress)
+        return bench.store.finish("score", job.key, {"stage": "score"})

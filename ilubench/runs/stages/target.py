@@ -11,13 +11,14 @@ from pydantic import JsonValue
 
 from ilubench.data import batches as data
 from ilubench.data.rows import render
+from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
 from ilubench.interfaces import Context, Progress
 from ilubench.models.checkpoints import load_tokenizer, save_model
 from ilubench.models.forward import initialise
 from ilubench.models.tokenizers import train_tokenizer
-from ilubench.records.keys import seed_for
 from ilubench.records.store import Artifact, FolderState
+from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import RecipeSpec, SuiteSpec
@@ -120,11 +121,11 @@ def _texts(bench: Workbench, roles: Sequence[str]) -> list[str]:
     return texts
 
 
-def make_target(bench: Workbench, key: str, progress: Progress) -> Artifact:
+def make_target(bench: Workbench, job: Job, progress: Progress) -> Artifact:
     """Return the artifact of the target model, made if need be."""
-    with bench.store.work("target", key) as folder:
-        done = bench.store.get("target", key)
+    with bench.store.work("target", job.key) as folder:
+        done = bench.store.get("target", job.key)
         if done is not None:
             return done
         cost = build_target(bench, folder, progress)
-        return bench.store.finish("target", key, {"stage": "target", "cost": cost})
+        return bench.store.finish("target", job.key, {"stage": "target", "cost": cost})

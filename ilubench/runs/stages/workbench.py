@@ -16,10 +16,12 @@ from ilubench.interfaces import (
     Context,
     Engine,
     Example,
+    Method,
     Progress,
     ScoreContext,
     Scorer,
 )
+from ilubench.interfaces.discovery import create
 from ilubench.models.checkpoints import (
     apply_changes,
     check_vocabulary,
@@ -31,17 +33,19 @@ from ilubench.models.checkpoints import (
 )
 from ilubench.models.forward import recipe_config
 from ilubench.records.store import FolderState, Store
+from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
+from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator
+from ilubench.specs import Estimator, PluginRef
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ilubench.records.scores import FA
 
-__all__ = ["Measure", "Workbench", "pick_device"]
+__all__ = ["Measure", "Workbench", "make_bench", "pick_device"]
 
 
 def pick_device(asked: str) -> str:
@@ -84,8 +88,10 @@ class Workbench:
         """Nothing is loaded before it is asked for."""
         self.experiment, self.store, self.device = experiment, store, device
         self.suite, self.tables = experiment.suite, experiment.tables
-        self._tokenizers: dict[Path, PreTrainedTokenizerBase] = {}
-        self._engines: dict[str, Engine] = {}
+        self._attacks = {attack.name: attack for attack in experiment.attacks}
+        # a method that was made here need not be one that its reference finds (given weights)
+        self._methods = {experiment.method_ref.model_dump_json(): experiment.method}
+        self._engine: Engine | None = None
         self._bound: dict[str, Measure] = {}
         self._examples: dict[tuple[str, ...], list[Example]] = {}
 
@@ -122,112 +128,136 @@ class Workbench:
         source = self.suite.target.tokenizer
         return find_tokenizer(source) if source is not None else None
 
-    def target_folder(self, target_key: str) -> Path:
-        """Return the target model's folder.
+    @cached_property
+    def target(self) -> str:
+        """The target model's key."""
+        if self.given_target is not None:
+            return key_of_files(self.given_target, self.given_tokenizer)
+        assert self.suite.target.recipe is not None
+        return key_of_recipe(self.suite.target.recipe, self.tables, self.device)
+
+    @property
+    def target_folder(self) -> Path:
+        """The target model's folder.
 
         Raises:
             StoreError: the job that makes it is not done.
         """
         if self.given_target is not None:
             return self.given_target
-        artifact = self.store.get("target", target_key)
+        artifact = self.store.get("target", self.target)
         if artifact is None:
-            raise StoreError(f"the target model {target_key} is not made yet")
+            raise StoreError(f"the target model {self.target} is not made yet")
         return artifact.folder
 
-    def tokenizer(self, target_key: str) -> "PreTrainedTokenizerBase":
-        """Return the target model's tokenizer.
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The target model's tokenizer.
 
         Raises:
             ModelError: there is none, or it has tokens that the model does not know.
         """
-        folder = self.given_tokenizer or self.target_folder(target_key)
-        if folder not in self._tokenizers:
-            tokenizer = load_tokenizer(folder)
-            if self.given_target is not None:  # a recipe's model is made for its tokenizer
-                check_vocabulary(tokenizer, self.target_config, folder)
-            self._tokenizers[folder] = tokenizer
-        return self._tokenizers[folder]
+        folder = self.given_tokenizer or self.target_folder
+        tokenizer = load_tokenizer(folder)
+        if self.given_target is not None:  # a recipe's model is made for its tokenizer
+            check_vocabulary(tokenizer, self.target_config, folder)
+        return tokenizer
 
-    def engine(self, target_key: str) -> Engine:
-        """Return the run's engine."""
-        if target_key not in self._engines:
-            self._engines[target_key] = make_engine(
+    @property
+    def engine(self) -> Engine:
+        """The run's engine, started when it is first asked for."""
+        if self._engine is None:
+            self._engine = make_engine(
                 self.engine_choice.name,
-                self.tokenizer(target_key),
+                self.tokenizer,
                 batch_size=self.suite.score_batch,
                 dtype=self.suite.dtype,
                 device=self.device,
             )
-        return self._engines[target_key]
+        return self._engine
 
     def close(self) -> None:
-        """Stop the engines."""
-        for engine in self._engines.values():
-            engine.close()
-        self._engines.clear()
+        """Stop the engine."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
-    def check_items(self, measures: Mapping[str, Measure], target_key: str) -> None:
+    def is_done(self, job: Job) -> bool:
+        """Whether a job's artifact is there; a given target model needs no job."""
+        if job.stage == "target" and self.given_target is not None:
+            return True
+        return self.store.get(job.stage, job.key) is not None
+
+    def attack(self, name: str) -> Attack:
+        """Return an attack of the run."""
+        return self._attacks[name]
+
+    def method(self, ref: PluginRef) -> Method:
+        """Return the method that a job names.
+
+        Raises:
+            PluginError: unknown or broken.
+            SpecError: a setting is wrong.
+        """
+        name = ref.model_dump_json()
+        if name not in self._methods:
+            self._methods[name] = create("methods", ref)
+        return self._methods[name]
+
+    def check_items(self, measures: Mapping[str, Measure]) -> None:
         """Raise unless every item of the scorers fits the target model.
 
         Raises:
             ItemError: one does not; it is named.
         """
-        engine = self.check_engine(target_key)
+        engine = self.check_engine()
         for measure in measures.values():
             measure.bound.score(engine)
 
-    def check_engine(self, target_key: str) -> CheckEngine:
+    def check_engine(self) -> CheckEngine:
         """Return an engine that refuses what the target model could not take, and answers nothing.
 
         Raises:
             StoreError: the target model is not made yet.
         """
-        config = load_config(self.target_folder(target_key))
-        return CheckEngine(self.tokenizer(target_key), config)
+        return CheckEngine(self.tokenizer, load_config(self.target_folder))
 
-    def target_model(self, target_key: str) -> "PreTrainedModel":
+    def target_model(self) -> "PreTrainedModel":
         """Load the target model for training."""
         dtype = getattr(torch, self.suite.dtype)
-        return load_model(self.target_folder(target_key), self.device, dtype)
+        return load_model(self.target_folder, self.device, dtype)
 
-    def unlearned_model(self, target_key: str, unlearn_key: str) -> "PreTrainedModel":
+    def unlearned_model(self, key: str) -> "PreTrainedModel":
         """Load the target model with a method's changes.
 
         Raises:
             StoreError: the unlearning job is not done.
         """
-        artifact = self.store.get("unlearn", unlearn_key)
+        artifact = self.store.get("unlearn", key)
         if artifact is None:
-            raise StoreError(f"the unlearned model {unlearn_key} is not made yet")
+            raise StoreError(f"the unlearned model {key} is not made yet")
         artifact.verify()
-        model = self.target_model(target_key)
+        model = self.target_model()
         apply_changes(model, artifact.folder)
         return model
 
-    def examples(self, roles: Sequence[str], target_key: str) -> list[Example]:
+    def examples(self, roles: Sequence[str]) -> list[Example]:
         """Return the roles' rows as training examples."""
         name = tuple(roles)
         if name not in self._examples:
-            tokenizer = self.tokenizer(target_key)
             length = self.suite.max_length
-            self._examples[name] = training_data.examples(self.tables, name, tokenizer, length)
+            self._examples[name] = training_data.examples(self.tables, name, self.tokenizer, length)
         return self._examples[name]
 
-    def context(
-        self, folder: Path, log: StepLog, progress: Progress, seed: int, target_key: str
-    ) -> Context:
+    def context(self, folder: Path, log: StepLog, progress: Progress, seed: int) -> Context:
         """Return a job's context: state in its folder, steps into its log."""
-        tokenizer = self.tokenizer(target_key)
         memory = self.experiment.run.memory
         state = FolderState(folder)
-        return Context(seed, self.device, tokenizer, state, progress, log, memory=memory)
+        return Context(seed, self.device, self.tokenizer, state, progress, log, memory=memory)
 
     # ----------------------------------------------------------------- scorers
 
-    def bound(
-        self, name: str, scorer: Scorer, target_key: str, attack: Attack | None = None
-    ) -> Measure:
+    def bound(self, name: str, scorer: Scorer, attack: Attack | None = None) -> Measure:
         """Return a scorer with its items rendered; built once a run."""
         if name not in self._bound:
 
@@ -238,19 +268,26 @@ class Workbench:
                 rows=lambda asked: self.tables.rows(role(asked)),
                 publish_text=lambda asked: self.tables.source(role(asked)).publish_text,
             )
-            bound = scorer.build(self.tokenizer(target_key), context)
+            bound = scorer.build(self.tokenizer, context)
             self._bound[name] = Measure(bound, scorer.metrics())
         return self._bound[name]
 
-    def attack_scorers(self, attack: Attack, target_key: str) -> dict[str, Measure]:
+    def attack_scorers(self, attack: Attack) -> dict[str, Measure]:
         """Return the attack's own scorer, the fine-tuning accuracy, bound; none if it has none."""
         if attack.fa is None:
             return {}
-        return {FA: self.bound(f"{attack.name}/{FA}", attack.fa, target_key, attack)}
+        return {FA: self.bound(f"{attack.name}/{FA}", attack.fa, attack)}
 
-    def suite_scorers(self, target_key: str) -> Mapping[str, Measure]:
+    def suite_scorers(self) -> Mapping[str, Measure]:
         """Return the suite's scorers, bound."""
-        return {
-            name: self.bound(name, scorer, target_key)
-            for name, scorer in self.experiment.scorers.items()
-        }
+        return {name: self.bound(name, scorer) for name, scorer in self.experiment.scorers.items()}
+
+
+def make_bench(experiment: Experiment) -> Workbench:
+    """Return what the jobs of a run share; nothing is loaded.
+
+    Raises:
+        UsageError: the device cannot be used.
+    """
+    device = pick_device(experiment.run.device)
+    return Workbench(experiment, Store(Path(experiment.run.out) / "store"), device)

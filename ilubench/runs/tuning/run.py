@@ -8,25 +8,17 @@ from typing import Any, Literal, cast
 from pydantic import JsonValue
 
 from ilubench.errors import JobError
-from ilubench.experiments.experiment import Experiment
+from ilubench.experiments.experiment import Experiment, suite_method
 from ilubench.records.keys import digest, library_versions
-from ilubench.records.results import FailureRecord
+from ilubench.records.results import REFERENCE, FailureRecord
 from ilubench.records.scores import Cells, cells, chances, method_runs
 from ilubench.records.store import write_atomic
 from ilubench.runs.collect import gather
 from ilubench.runs.executors.base import Outcome
-from ilubench.runs.executors.serial import execute
-from ilubench.runs.pipeline import Reporter, carry_out
-from ilubench.runs.plan import (
-    Job,
-    Plan,
-    check_inputs,
-    check_method,
-    make_bench,
-    method_jobs,
-    whose,
-)
-from ilubench.runs.stages.keys import target_key
+from ilubench.runs.jobs import Job
+from ilubench.runs.pipeline import Reporter, execute_plan
+from ilubench.runs.plan import Plan, check_inputs, check_method, method_jobs, target_job
+from ilubench.runs.stages.workbench import make_bench
 from ilubench.runs.tuning.asked import Trial, Tuning, method_words
 from ilubench.runs.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
 from ilubench.runs.tuning.records import OriginalFigures, TrialRecord, TuningRecord
@@ -52,13 +44,6 @@ class TuningPlan:
     original: tuple[Job, ...]
     trials: tuple[tuple[Job, ...], ...]
 
-    def owner(self, tuning: Tuning, job: Job) -> Experiment:
-        """Return the experiment whose method makes a job's weights."""
-        for trial, jobs in zip(tuning.trials, self.trials, strict=True):
-            if job in jobs:
-                return trial.experiment
-        return whose(self.plan.bench.experiment, "reference")
-
 
 def plan_tuning(tuning: Tuning) -> TuningPlan:
     """Return the jobs of a tuning; data are read, no weights are loaded, no attack is among them.
@@ -71,13 +56,12 @@ def plan_tuning(tuning: Tuning) -> TuningPlan:
     bench = make_bench(first)
     for trial in tuning.trials:
         check_method(bench, trial.experiment.method)
-    target = target_key(bench)
-    make = Job("target", target, f"make the target model of {first.suite.name}")
-    original = tuple(method_jobs(bench, whose(first, "reference"), target, "reference"))
+    make = target_job(first.suite, bench.target)
+    original = tuple(method_jobs(bench, suite_method(first.suite, REFERENCE), "reference"))
     trials = tuple(
         tuple(
-            replace(job, label=f"setting {number}: {job.label}")
-            for job in method_jobs(bench, trial.experiment, target, "method")
+            job.model_copy(update={"label": f"setting {number}: {job.label}"})
+            for job in method_jobs(bench, trial.experiment.method_ref, "method")
         )
         for number, trial in enumerate(tuning.trials, start=1)
     )
@@ -88,7 +72,7 @@ def plan_tuning(tuning: Tuning) -> TuningPlan:
     name = f"{first.suite.name}-{tuning.label}-{digest(identity)[:10]}"
     title = f"{tuning.label}, {tuning.budget} settings"
     folder = Path(first.run.out) / "tuning" / name
-    plan = Plan(name, folder, bench, target, tuple(ordered.values()), title)
+    plan = Plan(name, folder, bench, tuple(ordered.values()), title)
     return TuningPlan(plan, original, trials)
 
 
@@ -110,39 +94,17 @@ def tune(tuning: Tuning, reporter: Reporter) -> TuningResult:
     planned = plan_tuning(tuning)
     plan = planned.plan
     if plan.is_done(plan.jobs[0]):
-        _check(planned, tuning)
+        check_inputs(plan)
     reporter.planned(plan)
-    outcomes: list[Outcome[Job]] = []
-
-    def work(job: Job) -> None:
-        carry_out(plan, job, planned.owner(tuning, job), reporter)
-
-    try:
-        for outcome in execute(plan.jobs, plan.is_done, work):
-            outcomes.append(outcome)
-            reporter.finished(outcome)
-            if outcome.trace:
-                path = plan.folder / "failures" / f"{outcome.job.key}.txt"
-                write_atomic(path, outcome.trace.encode())
-            if outcome.job.stage == "target" and outcome.state == "done":
-                _check(planned, tuning)
-            if outcome.job.key == planned.original[-1].key:
-                _judge(_original(planned, _failures(outcomes)))
-    finally:
-        plan.bench.close()
+    outcomes: list[Outcome] = []
+    for outcome in execute_plan(plan, lambda: check_inputs(plan), reporter):
+        outcomes.append(outcome)
+        if outcome.job.key == planned.original[-1].key:
+            _judge(_original(planned, _failures(outcomes)))
     record = _record(planned, tuning, _failures(outcomes))
     path = plan.folder / "tuning.json"
     write_atomic(path, (record.model_dump_json(indent=1) + "\n").encode())
     return TuningResult(record, path)
-
-
-def _check(planned: TuningPlan, tuning: Tuning) -> None:
-    """Find what cannot be read or scored before any training."""
-    plan = planned.plan
-    check_inputs(plan)
-    for trial in tuning.trials:
-        for name in trial.experiment.method.environment_names():
-            plan.bench.examples((trial.experiment.environment_role(name),), plan.target)
 
 
 def _judge(original: OriginalFigures) -> None:
@@ -151,7 +113,7 @@ def _judge(original: OriginalFigures) -> None:
     least_kept(original.utility, original.utility, original.utility_chance)
 
 
-def _failures(outcomes: Sequence[Outcome[Job]]) -> dict[str, FailureRecord]:
+def _failures(outcomes: Sequence[Outcome]) -> dict[str, FailureRecord]:
     return {o.job.key: o.failure for o in outcomes if o.failure is not None}
 
 

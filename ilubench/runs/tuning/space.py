@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from scipy.stats import qmc
 
+from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
-from ilubench.records.keys import seed_for
 from ilubench.specs import Candidates, Plain, RangeSpec, SearchSpec
 
 __all__ = ["Setting", "tried"]

@@ -1,0 +1,136 @@
+"""One job carried out: within a run, or on its own from the run's folder."""
+
+import contextlib
+import json
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from pydantic import ValidationError
+
+from ilubench.errors import StoreError, UsageError, did_you_mean
+from ilubench.experiments.experiment import restore
+from ilubench.interfaces import Progress
+from ilubench.records.store import Artifact, write_atomic
+from ilubench.runs.executors.base import Outcome, failure_of
+from ilubench.runs.jobs import Job, Stage
+from ilubench.runs.stages.attack import run_attack
+from ilubench.runs.stages.keys import attack_key, score_key, unlearn_key
+from ilubench.runs.stages.score import run_score
+from ilubench.runs.stages.target import make_target
+from ilubench.runs.stages.unlearn import run_unlearn
+from ilubench.runs.stages.workbench import Workbench, make_bench
+from ilubench.specs.yaml_files import load_yaml
+
+__all__ = ["carry_out", "carry_out_planned", "write_trace"]
+
+_STAGES: Mapping[Stage, Callable[[Workbench, Job, Progress], Artifact]] = {
+    "target": make_target,
+    "unlearn": run_unlearn,
+    "score": run_score,
+    "attack": run_attack,
+}
+
+
+def carry_out(bench: Workbench, job: Job, progress: Progress) -> Artifact:
+    """Do one job; what it needs must be done."""
+    return _STAGES[job.stage](bench, job, progress)
+
+
+def write_trace(folder: Path, outcome: Outcome) -> None:
+    """Keep a failed job's traceback in the run's folder."""
+    if outcome.trace:
+        write_atomic(folder / "failures" / f"{outcome.job.key}.txt", outcome.trace.encode())
+
+
+def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
+    """Do one job of a planned run, in any process; a run of the same words finds it cached.
+
+    Args:
+        folder: the run's, with `config.yaml` and `plan.json`.
+        key: the job's, or as much of its beginning as no other job's has.
+        progress: display.
+
+    Raises:
+        UsageError: no such run or job, or what the job needs is not done.
+        StoreError: code, data or libraries are no longer those that the run was planned with.
+    """
+    folder = folder.resolve()
+    planned = _read_plan(folder)
+    fitting = [job for name, job in planned.jobs.items() if key and name.startswith(key)]
+    if len(fitting) != 1:
+        problem = f"{folder} has {len(fitting) or 'no'} jobs whose keys begin with {key!r}"
+        raise UsageError(f"{problem}; {did_you_mean(key, planned.jobs)}")
+    (job,) = fitting
+    with _inside(planned.folder):
+        config = folder / "config.yaml"
+        bench = make_bench(restore(load_yaml(config), config))
+        _check_key(bench, job)
+        if bench.is_done(job):
+            return Outcome(job, "cached", 0.0)
+        for need in job.needs:
+            if not bench.is_done(planned.jobs[need]):
+                remedy = f"first: ilubench job {folder} {need}"
+                raise UsageError(f"{job.label} needs {planned.jobs[need].label!r}; {remedy}")
+        try:
+            seconds = carry_out(bench, job, progress).meta()["seconds"]
+        except UsageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            outcome = Outcome(job, "failed", 0.0, failure_of(job, error), traceback.format_exc())
+            write_trace(folder, outcome)
+            return outcome
+        finally:
+            bench.close()
+    return Outcome(job, "done", cast("float", seconds))
+
+
+class _Planned(NamedTuple):
+    folder: Path
+    jobs: dict[str, Job]
+
+
+def _read_plan(folder: Path) -> _Planned:
+    path = folder / "plan.json"
+    remedy = "`ilubench plan --write` with the run's words makes it"
+    if not path.is_file():
+        raise UsageError(f"{folder} is no planned run: it has no plan.json; {remedy}")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        jobs = [Job.model_validate(one) for one in raw["jobs"]]
+        return _Planned(Path(raw["folder"]), {job.key: job for job in jobs})
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"{path} is no plan of this ilubench ({first}); {remedy}") from error
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Work where the run was planned: paths in its configuration are relative to there."""
+    before = Path.cwd()
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        problem = f"the run was planned in {folder}, which is not there ({error.strerror})"
+        raise UsageError(f"{problem}; every node must see that folder") from error
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _check_key(bench: Workbench, job: Job) -> None:
+    """Refuse a plan that is out of date: its results would be filed under another's key."""
+    if job.stage == "target":
+        key = bench.target
+    elif job.method is not None:
+        key = unlearn_key(bench, bench.method(job.method), job.seed)
+    elif job.attack:
+        key = attack_key(bench, bench.attack(job.attack), job.weights, job.seed)
+    else:
+        key = score_key(bench, job.weights)
+    if key != job.key:
+        problem = f"{job.label}: code, data, device or libraries are not those of the plan"
+        raise StoreError(f"{problem}; plan the run again, with the same words")

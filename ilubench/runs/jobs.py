@@ -1,0 +1,33 @@
+"""A job as plain data: all that any process must know to carry it out."""
+
+from typing import Literal
+
+from ilubench.records.results import Who
+from ilubench.specs import PluginRef, Spec
+
+__all__ = ["Job", "Stage"]
+
+Stage = Literal["target", "unlearn", "score", "attack"]
+
+
+class Job(Spec):
+    """One unit of work; `key` names its artifact, `needs` the artifacts it starts from.
+
+    Attributes:
+        who: `method`; `reference` and `retrain` for the jobs of the original model and of the one
+            that never knew, which all rows of a suite share.
+        seed: the user's.
+        method: what unlearns, with all settings; of jobs of the stage `unlearn`.
+        weights: key of the unlearned weights that are scored or attacked.
+        attack: its name in the suite; empty where nothing is attacked.
+    """
+
+    stage: Stage
+    key: str
+    label: str
+    needs: tuple[str, ...] = ()
+    who: Who = "method"
+    seed: int = 0
+    method: PluginRef | None = None
+    weights: str = ""
+    attack: str = ""

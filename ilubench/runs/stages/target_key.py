@@ -1,0 +1,44 @@
+"""The key of the target model, which every other key starts from."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ilubench.data.rows import Tables
+from ilubench.models.checkpoints import folder_sha256, tokenizer_sha256
+from ilubench.records.code_hash import code_closure
+from ilubench.records.keys import digest, library_versions
+from ilubench.specs import RecipeSpec
+
+__all__ = ["TRAINING_LIBRARIES", "fingerprint_roles", "key_of_files", "key_of_recipe"]
+
+TRAINING_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+
+
+def fingerprint_roles(tables: Tables, roles: Iterable[tuple[str, str]]) -> dict[str, JsonValue]:
+    """Return name -> fingerprint of the rows of a role."""
+    return {name: dict(tables.fingerprint(role)) for name, role in sorted(roles)}
+
+
+def key_of_files(model: Path, tokenizer: Path | None) -> str:
+    """Return the key of given weights: their files' hash, and that of a tokenizer of its own."""
+    files: dict[str, JsonValue] = {"stage": "target", "files": folder_sha256(model)}
+    if tokenizer is not None:
+        files["tokenizer"] = tokenizer_sha256(tokenizer)
+    return digest(files)
+
+
+def key_of_recipe(recipe: RecipeSpec, tables: Tables, device: str) -> str:
+    """Return the key of the model that a recipe makes."""
+    roles = recipe.text + recipe.tokenizer.text
+    return digest(
+        {
+            "stage": "target",
+            "recipe": recipe.model_dump(mode="json"),
+            "text": fingerprint_roles(tables, ((f"{n}", role) for n, role in enumerate(roles))),
+            "device": device,
+            "libraries": dict(library_versions(TRAINING_LIBRARIES)),
+            "code": dict(code_closure(["ilubench.runs.stages.target"])),
+        }
+    )
