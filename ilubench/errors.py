@@ -1,7 +1,5 @@
 """Every error that ilubench raises on purpose, as one tree.
 
-::
-
     IlubenchError                 5  (a defect of ours, unless a subclass says otherwise)
     ├── UsageError                2  what was typed, or a spec file, is wrong
     │   ├── SpecError             2  a spec file or override: names file, field and remedy

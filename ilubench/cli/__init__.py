@@ -9,7 +9,7 @@ from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import doctor, ls
 from ilubench.cli.making import make_target, new_method
-from ilubench.cli.reports import gates, matched, stability, subsets, table, variance
+from ilubench.cli.reports import gates, matched, plot, stability, subsets, table, variance
 from ilubench.cli.running import attack, job, plan, run, score, tune
 
 __all__ = ["app", "main"]
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 for command in (run, plan, job, tune, score, attack, ls):
     app.command()(command)
-for report in (table, matched, variance, stability, subsets, gates):
+for report in (table, plot, matched, variance, stability, subsets, gates):
     app.command()(report)
 app.command("make-target")(make_target)
 app.command()(doctor)

@@ -1,4 +1,4 @@
-"""Commands that read finished runs: table, matched, variance, stability, subsets, gates."""
+"""Commands that read finished runs: table, plot, matched, variance, stability, subsets, gates."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.words import Json
 
-__all__ = ["gates", "matched", "stability", "subsets", "table", "variance"]
+__all__ = ["gates", "matched", "plot", "stability", "subsets", "table", "variance"]
 
 SAMPLES = "samples.parquet"
 
@@ -42,6 +42,26 @@ def table(
     found = rank_runs(finished)
     as_text = json.dumps(ranking_json(found)) if as_json else ranking_text(found, pairs=pairs)
     typer.echo(as_text.rstrip("\n"))
+    return COMPLETE
+
+
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of finished runs")],
+    out: Annotated[Path, typer.Option("--out", help="file to write: .svg, .pdf or .png")],
+    metric: Annotated[
+        str, typer.Option("--metric", help="a primary forget metric; without: the suite's first")
+    ] = "",
+    attack: Annotated[
+        list[str] | None, typer.Option("--attack", help="this one; may be repeated; without: all")
+    ] = None,
+) -> int:
+    """Draw the forget metric along each attack, one line a run, with intervals."""
+    from ilubench.records.finished import read_run
+    from ilubench.reports.figure import draw_attacks, save_figure
+
+    finished = [read_run(path) for path in runs]
+    save_figure(draw_attacks(finished, metric=metric, attacks=attack or ()), out)
+    typer.echo(f"wrote {out}")
     return COMPLETE
 
 

@@ -1,7 +1,7 @@
 """Frozen input models: what a suite, an attack, a data source and a run are.
 
 Every YAML file under ``tasks/`` validates against one of these. Plugins (methods, attacks,
-scorers, generators) are named by reference (:class:`PluginRef`) and resolved above this layer.
+scorers, generators) are named by reference (`PluginRef`) and resolved above this layer.
 """
 
 from ilubench.specs.about import DataAbout, ModelAbout

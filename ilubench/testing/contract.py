@@ -24,8 +24,6 @@ __all__ = ["MethodContract"]
 class MethodContract:
     """Tests that hold for every unlearning method; subclass it and name yours.
 
-    ::
-
         from ilubench.testing import TINY, MethodContract
 
         class TestMine(MethodContract):

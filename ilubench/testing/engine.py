@@ -26,8 +26,6 @@ class FakeEngine:
     A script is a function of texts, or a dict's ``__getitem__``; one that raises LookupError, or
     that was not given, has no answer, which is an error and never a default.
 
-    ::
-
         engine = FakeEngine(tokenizer, answer={"Question: 1 + 1?": " 2"}.__getitem__)
 
     Args:

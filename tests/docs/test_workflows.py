@@ -140,7 +140,7 @@ def test_the_gate_is_the_one_that_runs_here() -> None:
 
 @workflow
 def test_scripts_are_there(file: Path) -> None:
-    for script in re.findall(r"\.ci/[a-z-]+", " ".join(scripts(file))):
+    for script in re.findall(r"\.ci/[a-z-]+(?![\w.-])", " ".join(scripts(file))):
         assert (ROOT / script).stat().st_mode & stat.S_IXUSR, script
 
 

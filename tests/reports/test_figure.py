@@ -1,0 +1,87 @@
+"""`ilubench plot`: what is drawn is what the rows say; wrong words name those that work."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from finished_runs import Told, write_run
+from matplotlib.collections import FillBetweenPolyCollection
+from runs import command
+
+from ilubench.records.finished import read_run
+from ilubench.reports.figure import draw_attacks
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[str, Path]:
+    told = {
+        "npo": Told("npo", end=0.4, noise=1),
+        "ilu": Told("ilu", end=0.6, noise=2, seen=("seen",)),
+        "none": Told("none", noise=3),
+    }
+    return {name: write_run(tmp_path / name, one) for name, one in told.items()}
+
+
+def band(panel: Any) -> tuple[float, float]:
+    """Return the ends of the first band of a panel, at its last step."""
+    (path, *_) = (
+        part.get_paths()[0]
+        for part in panel.collections
+        if isinstance(part, FillBetweenPolyCollection)
+    )
+    corners = np.asarray(path.vertices)
+    ends = corners[corners[:, 0] == corners[:, 0].max(), 1]
+    return ends.min(), ends.max()
+
+
+def test_lines_bands_and_chance_are_the_rows(runs: dict[str, Path]) -> None:
+    read = [read_run(path) for path in runs.values()]
+    figure = draw_attacks(read)
+    names = read[0].record.attacks
+    assert [panel.get_title() for panel in figure.axes] == ["seen (seen by ilu)", *names[1:]]
+    for k, panel in enumerate(figure.axes):
+        lines = {str(line.get_label()): line for line in panel.lines}
+        assert list(lines) == ["npo", "ilu", "none (original)", "chance"]
+        for run, line in zip(read, lines.values(), strict=False):
+            points = run.rows["FQ"].attacks[k].steps
+            assert np.asarray(line.get_xdata()).tolist() == [point.step for point in points]
+            assert np.asarray(line.get_ydata()).tolist() == [point.forget.value for point in points]
+        last = read[0].rows["FQ"].attacks[k].steps[-1].forget
+        assert band(panel) == (last.low, last.high)
+        chance = read[0].rows["FQ"].forget_chance
+        np.testing.assert_allclose(np.asarray(lines["chance"].get_ydata(), float), chance)
+
+
+def test_an_attack_alone(runs: dict[str, Path]) -> None:
+    figure = draw_attacks([read_run(runs["npo"])], attacks=["core"])
+    assert [panel.get_title() for panel in figure.axes] == ["core"]
+
+
+@pytest.mark.parametrize("ending", ["svg", "pdf", "png"])
+def test_the_same_runs_give_the_same_file(
+    runs: dict[str, Path], tmp_path: Path, ending: str
+) -> None:
+    files = [tmp_path / f"{name}.{ending}" for name in ("one", "two")]
+    for file in files:
+        done = command("plot", *map(str, runs.values()), "--out", str(file))
+        assert done.code == 0, done.err
+    one, two = (file.read_bytes() for file in files)
+    assert one == two
+    assert len(one) > 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--metric", "FK"], "--metric FK: choose from: FQ"),
+        (["--attack", "cor"], "--attack cor: did you mean 'core'?"),
+        (["--out", "figure.jpg"], "must end in .svg, .pdf, .png"),
+        (["--out", "no/such/folder/figure.svg"], "--out no/such/folder/figure.svg"),
+    ],
+)
+def test_wrong_words_are_named(runs: dict[str, Path], words: list[str], named: str) -> None:
+    done = command("plot", str(runs["npo"]), "--out", "figure.svg", *words)
+    assert done.code == 2
+    assert named in done.err
+    assert not Path("figure.svg").exists()
