@@ -204,8 +204,7 @@ def attack(  # noqa: PLR0913, PLR0917 - each is an option of the command
     citation_file: CitationFile = None,
     remarks: Remarks = "",
     verified: Annotated[
-        bool,
-        typer.Option("--verified", help="a maintainer's own runs of it, with fresh seeds"),
+        bool, typer.Option("--verified", help="a maintainer's own runs of it, with fresh seeds")
     ] = False,
 ) -> int:
     """Package runs in which a new attack was tried on entries; with --verified, let it count.
@@ -214,11 +213,11 @@ def attack(  # noqa: PLR0913, PLR0917 - each is an option of the command
     that extends the suite by the attack.
     """
     from ilubench.leaderboard.records.files import read_board
-    from ilubench.leaderboard.submit.attack import AboutAttack, attack_text, submit_attack
+    from ilubench.leaderboard.submit.attack import attack_text, submit_attack
     from ilubench.leaderboard.submit.attack_runs import read_attack_runs
-    from ilubench.leaderboard.submit.entry import read_citation
+    from ilubench.leaderboard.submit.entry import About, read_citation
 
-    about = AboutAttack(
+    about = About(
         by=by,
         label=label,
         title=title,
@@ -278,22 +277,17 @@ def build(
     only_check: Annotated[
         bool, typer.Option("--check", help="write nothing; leave with 3 where a README is stale")
     ] = False,
-    cache: Annotated[
-        Path | None,
-        typer.Option("--cache", help="where comparisons are kept; default: the user's cache"),
-    ] = None,
 ) -> int:
     """Write each suite's README table, and one static page for all suites."""
     from ilubench.leaderboard.site.build import build as write
-    from ilubench.leaderboard.site.build import default_cache, stale
+    from ilubench.leaderboard.site.build import stale
 
-    kept = cache or default_cache()
     if only_check:
-        old = stale(root, kept)
+        old = stale(root)
         for file in old:
             typer.echo(f"{file}: not what the records say; run `ilubench leaderboard build {root}`")
         return DATA if old else COMPLETE
-    found = write(root, out, kept)
+    found = write(root, out)
     for file in found.readmes:
         typer.echo(f"{file}: tables made anew")
     typer.echo(f"{found.page}: {found.size / 1000:.0f} kB")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Blocks",
     "Stream",
-    "check_mask",
     "check_targets",
     "collate",
     "encode_pair",

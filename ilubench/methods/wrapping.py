@@ -15,7 +15,7 @@ from ilubench.training import LossMethod
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Base", "Wrapper"]
+__all__ = ["Wrapper"]
 
 Base: TypeAlias = Annotated[LossMethod, PluginField("methods", lends=("train", "trainable"))]
 """A setting: the method that a wrapper trains, by its own `train` and `trainable`."""

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from ilubench.errors import DataError
 from ilubench.specs import Estimator
@@ -76,6 +75,8 @@ def auc(
         positive: values [m] of the items labelled 1.
         negative: values [n] of the items labelled 0.
     """
+    from scipy import stats  # takes a second to import, and few metrics are an AUC
+
     m, n = len(positive), len(negative)
     ranks = stats.rankdata(np.concatenate([positive, negative]))  # ties share their mean rank
     wins = (ranks[:m] - stats.rankdata(positive)) / n

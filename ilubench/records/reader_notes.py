@@ -10,7 +10,7 @@ from ilubench.specs import AttackSpec
 from ilubench.statistics.aggregate import KEPT_UTILITY
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
-__all__ = ["option_notes", "protocol_notes", "row_notes", "utility_note"]
+__all__ = ["option_notes", "protocol_notes", "row_notes"]
 
 ONE_OPTION = 0.9
 """Share of the items from which on one chosen option is worth a note."""

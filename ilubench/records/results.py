@@ -18,7 +18,6 @@ __all__ = [
     "ScoreRecord",
     "ScoreSummary",
     "Who",
-    "upgrade",
 ]
 
 SCHEMA: Literal[1] = 1

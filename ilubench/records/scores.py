@@ -1,21 +1,22 @@
 """Samples of a run, and the aggregator's input made of them: by seed, item, attack and step."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ilubench.errors import DataError, StoreError
 from ilubench.records.results import ScoreRecord
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.aggregate import aggregate
-from ilubench.statistics.intervals import Samples
+from ilubench.statistics.intervals import Array, Samples
 from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow, quartile_steps
 
 __all__ = [
@@ -26,13 +27,17 @@ __all__ = [
     "Cells",
     "Compared",
     "Measured",
+    "Scored",
     "cells",
     "chances",
+    "lines_by",
     "method_runs",
+    "own_cells",
     "read_samples",
     "read_score",
     "robustness_row",
     "scored_checkpoints",
+    "scored_courses",
 ]
 
 SAMPLES = pa.schema(
@@ -48,12 +53,7 @@ SAMPLES = pa.schema(
 """What figures are computed from."""
 
 WHERE = pa.schema(
-    [
-        ("who", pa.string()),
-        ("attack", pa.string()),
-        ("seed", pa.int64()),
-        ("step", pa.int64()),
-    ]
+    [("who", pa.string()), ("attack", pa.string()), ("seed", pa.int64()), ("step", pa.int64())]
 )
 SCHEMA = pa.schema([*WHERE, *SAMPLES, ("level", pa.string())])
 """A run's samples; `who` is `method`, `reference` or `retrain` (the model that never knew),
@@ -61,17 +61,26 @@ SCHEMA = pa.schema([*WHERE, *SAMPLES, ("level", pa.string())])
 whose `step` counts from 1; it is empty, or not there, where an attack takes steps."""
 
 
-Items: TypeAlias = Mapping[str, float]
+Line: TypeAlias = tuple[str | int, ...]
+Value = TypeVar("Value", float, Array)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One metric at one checkpoint: the items in order, and what each scored."""
+
+    items: tuple[str, ...]
+    values: Array
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One job's samples: step -> (scorer, metric) -> item -> value.
+    """One job's samples: step -> (scorer, metric) -> items and values.
 
     ``levels`` has the names of the checkpoints of an attack that takes no steps.
     """
 
-    steps: dict[int, dict[tuple[str, str], dict[str, float]]]
+    steps: dict[int, dict[tuple[str, str], Scored]]
     levels: dict[int, str] = field(default_factory=dict)
 
 
@@ -103,42 +112,110 @@ class Compared:
     never: Cells
 
 
-def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
+def lines_by(samples: pa.Table, names: Sequence[str]) -> Iterator[tuple[Line, NDArray[np.intp]]]:
+    """Yield the values that lines have in these columns, and the places of those lines, ascending.
+
+    Args:
+        samples: not empty values.
+        names: columns.
+    """
+    if not len(samples):
+        return
+    codes, values = zip(*(_encoded(samples[name]) for name in names), strict=True)
+    key = np.ravel_multi_index(codes, tuple(map(len, values)))
+    order = np.argsort(key, kind="stable")
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    for lines in np.split(order, starts[1:]):
+        yield tuple(known[code[lines[0]]] for code, known in zip(codes, values, strict=True)), lines
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str | int]]:
+    """Each value's place among the column's values in their order, and these."""
+    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    order = pc.array_sort_indices(encoded.dictionary)
+    rank = np.empty(len(order), np.int64)
+    rank[order.to_numpy()] = np.arange(len(order))
+    return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order).to_pylist()
+
+
+def cells(samples: pa.Table, who: str, *, seeded: bool | None = None) -> Cells:
     """Return what the samples say of the method, or of a model that it is compared with.
 
     Args:
         samples: a run's.
         who: whose: `method`, `reference` or `retrain`.
-        seeded: whether each seed has its own unlearned model; a course starts at its score.
+        seeded: whether each seed has its own unlearned model; a course starts at its score. None:
+            where more than one was scored.
 
     Raises:
-        DataError: an item was scored twice by one metric at one checkpoint.
+        DataError: an item was scored twice by one metric at one checkpoint, or a checkpoint has
+            two levels.
     """
     scores: dict[int, Measured] = {}
     attacks: dict[str, dict[int, Measured]] = {}
     own = samples.filter(pc.equal(samples["who"], who))
-    names = ("attack", "seed", "step", "scorer", "metric", "item", "value")
-    columns = (own[name].to_pylist() for name in names)
-    known = "level" in own.column_names
-    levels = own["level"].to_pylist() if known else [""] * len(own)
-    for level, (attack, seed, step, scorer, metric, item, value) in zip(
-        levels, zip(*columns, strict=True), strict=True
-    ):
-        runs = attacks.setdefault(attack, {}) if attack else scores
-        run = runs.setdefault(seed, Measured({}))
-        scored = run.steps.setdefault(step, {}).setdefault((scorer, metric), {})
-        if level:
-            run.levels[step] = level
-        if item in scored:
-            where = f"{attack or 'no attack'}, seed {seed}, step {step}"
-            raise DataError(f"{who}, {where}, {scorer}.{metric}: item {item!r} stands there twice")
-        scored[item] = value
-    if seeded:
+    if "level" not in own.column_names:
+        own = own.append_column("level", pa.array([""] * len(own), pa.string()))
+    values = own["value"].to_numpy()
+    place, names = _encoded(own["item"]) if len(own) else (np.empty(0, np.int64), [])
+    known: dict[bytes, tuple[str, ...]] = {}  # most checkpoints have the same items
+    for line, lines in lines_by(own, ("attack", "seed", "step", "level", "scorer", "metric")):
+        attack, seed, step, level, scorer, metric = cast(
+            "tuple[str, int, int, str, str, str]", line
+        )
+        run = (attacks.setdefault(attack, {}) if attack else scores).setdefault(seed, Measured({}))
+        where = f"{who}, {attack or 'no attack'}, seed {seed}, step {step}"
+        if run.levels.setdefault(step, level) != level:
+            raise DataError(f"{where}: has the levels {run.levels[step]!r} and {level!r}")
+        rows = lines[np.argsort(place[lines])]
+        items = place[rows]
+        twice = np.flatnonzero(items[1:] == items[:-1])
+        if len(twice):
+            item = names[items[twice[0]]]
+            raise DataError(f"{where}, {scorer}.{metric}: item {item!r} stands there twice")
+        key = items.tobytes()
+        if key not in known:
+            known[key] = tuple(str(names[one]) for one in items)
+        run.steps.setdefault(step, {})[scorer, metric] = Scored(known[key], values[rows])
+    if seeded or (seeded is None and len(scores) > 1):
         attacks = {
             name: {seed: run for seed, run in runs.items() if seed in scores}
             for name, runs in attacks.items()
         }
     return Cells(scores, attacks)
+
+
+def own_cells(samples: pa.Table) -> Cells:
+    """Return what the samples say of the method, or of the original in a run of it alone."""
+    method = pc.any(pc.equal(samples["who"], "method")).as_py()
+    return cells(samples, "method" if method else "reference", seeded=False)
+
+
+def scored_courses(runs: Mapping[int, Measured]) -> dict[tuple[str, str], dict[int, Samples]]:
+    """Return the tables of one attack, or of the unlearned model.
+
+    Args:
+        runs: seed -> what was measured.
+
+    Returns:
+        (scorer, metric) -> step -> the scores on their own scale, of the seeds that have them.
+
+    Raises:
+        DataError: seeds were scored on other items.
+    """
+    found: dict[tuple[str, str], dict[int, dict[int, Scored]]] = {}
+    for seed in sorted(runs):
+        for step, metrics in runs[seed].steps.items():
+            for metric, scored in metrics.items():
+                found.setdefault(metric, {}).setdefault(step, {})[seed] = scored
+    return {
+        metric: {
+            step: Samples(values, tuple(by_seed), items)
+            for step, by_seed in sorted(steps.items())
+            for values, items in [_stacked(by_seed, ".".join(metric))]
+        }
+        for metric, steps in sorted(found.items())
+    }
 
 
 def robustness_row(
@@ -179,26 +256,12 @@ def robustness_row(
 
 
 def _adjusted(
-    value: float, spec: MetricSpec | FineTuningAccuracySpec, kind: Literal["forget", "other"]
-) -> float:
+    value: Value, spec: MetricSpec | FineTuningAccuracySpec, kind: Literal["forget", "other"]
+) -> Value:
     """Forget metrics: higher = better forgotten, on 0-1. Others: higher = better."""
     if kind == "forget":
         return 1.0 - value if spec.direction == "higher" else value
     return value if spec.direction == "higher" else -value
-
-
-def _table(
-    by_seed: Mapping[int, Items],
-    spec: MetricSpec | FineTuningAccuracySpec,
-    kind: Literal["forget", "other"],
-) -> Samples:
-    seeds = tuple(sorted(by_seed))
-    items = tuple(sorted(by_seed[seeds[0]]))
-    for seed in seeds:
-        if tuple(sorted(by_seed[seed])) != items:
-            raise DataError(f"{spec.label}: seeds {seeds[0]} and {seed} were scored on other items")
-    values = [[_adjusted(by_seed[seed][item], spec, kind) for item in items] for seed in seeds]
-    return Samples(np.array(values, dtype=np.float64), seeds, items)
 
 
 def _at(
@@ -208,7 +271,19 @@ def _at(
     spec: MetricSpec | FineTuningAccuracySpec,
     kind: Literal["forget", "other"],
 ) -> Samples:
-    return _table({seed: m.steps[step][metric] for seed, m in measured.items()}, spec, kind)
+    by_seed = {seed: measured[seed].steps[step][metric] for seed in sorted(measured)}
+    values, items = _stacked(by_seed, spec.label)
+    return Samples(_adjusted(values, spec, kind), tuple(by_seed), items)
+
+
+def _stacked(by_seed: Mapping[int, Scored], what: str) -> tuple[Array, tuple[str, ...]]:
+    """The seeds' values of the items that all of them must have."""
+    first, *others = by_seed
+    items = by_seed[first].items
+    for seed in others:
+        if by_seed[seed].items != items:
+            raise DataError(f"{what}: seeds {first} and {seed} were scored on other items")
+    return np.stack([scored.values for scored in by_seed.values()]), items
 
 
 def _spread(scores: Mapping[int, Measured], seeds: tuple[int, ...]) -> dict[int, Measured]:
@@ -248,7 +323,7 @@ def _course(suite: SuiteSpec, attack: str, cells: Cells, forget: MetricSpec) -> 
 
 def _only(table: Samples, items: Sequence[str]) -> Samples:
     """The items that an attack's course has; all of them, unless it scores a part."""
-    if set(items) >= set(table.items):
+    if items == table.items or set(items) >= set(table.items):
         return table
     column = {item: place for place, item in enumerate(table.items)}
     kept = sorted(set(items) & column.keys())
@@ -332,12 +407,11 @@ def read_samples(path: Path) -> pa.Table:
         table = pq.read_table(path, columns=SAMPLES.names)
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"{path} is damaged ({error}); delete its folder and run again") from error
-    names = zip(*(table[name].to_pylist() for name in ("scorer", "metric", "item")), strict=True)
-    seen: set[tuple[str, str, str]] = set()
-    for scorer, metric, item in names:
-        if (scorer, metric, item) in seen:
-            raise StoreError(f"{path}: item {item!r} of {scorer}/{metric} is there twice")
-        seen.add((scorer, metric, item))
+    names = ["scorer", "metric", "item"]
+    counted = table.group_by(names, use_threads=False).aggregate([([], "count_all")])
+    for line in counted.filter(pc.greater(counted["count_all"], 1)).slice(0, 1).to_pylist():
+        where = f"{line['scorer']}/{line['metric']}"
+        raise StoreError(f"{path}: item {line['item']!r} of {where} is there twice")
     return table
 
 

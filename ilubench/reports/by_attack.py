@@ -92,9 +92,6 @@ class AttackTable:
 def attack_tables(runs: Sequence[FinishedRun]) -> tuple[AttackTable, ...]:
     """Return one table a primary metric.
 
-    Args:
-        runs: the rows; references among them are listed like the others.
-
     Raises:
         UsageError: the runs are not alike; names two of them.
         DataError: no run was attacked.

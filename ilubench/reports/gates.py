@@ -21,13 +21,7 @@ from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import setting_differences
 from ilubench.records.markdown import cell, table
 from ilubench.records.results import REFERENCE
-from ilubench.specs import (
-    FineTuningAccuracySpec,
-    GateSpec,
-    MetricSpec,
-    PluginRef,
-    SuiteSpec,
-)
+from ilubench.specs import FineTuningAccuracySpec, GateSpec, MetricSpec, PluginRef, SuiteSpec
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["Gate", "TrainingText", "check_gates", "gates_of", "gates_text"]

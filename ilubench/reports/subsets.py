@@ -4,27 +4,20 @@ Scorers name an item's subset (`group`): `given` and `held_out` facts in the min
 MMLU. A method that forgets only what it was shown looks well forgotten on the mean.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ilubench.errors import DataError
 from ilubench.records.figure_text import figure_text
 from ilubench.records.markdown import cell, table
+from ilubench.records.scores import FA, own_cells, scored_courses
 from ilubench.statistics.aggregate import weighted_samples
-from ilubench.statistics.intervals import Figure, Samples, table_mean
+from ilubench.statistics.intervals import Figure, table_mean
 
 __all__ = ["Subset", "subsets_of", "subsets_text"]
-
-FA = "fa"
-COLUMNS = ("who", "attack", "seed", "step", "scorer", "metric", "item", "group", "value")
-
-Scores: TypeAlias = dict[tuple[str, int], dict[int, dict[str, float]]]
-"""(attack, step) -> seed -> item -> value; the attack is empty before any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +43,19 @@ class Subset:
 def subsets_of(samples: pa.Table) -> tuple[Subset, ...]:
     """Return every metric by subset, where items have one.
 
-    Args:
-        samples: a run's `samples.parquet`.
-
     Raises:
-        DataError: no item has a subset, or a seed lacks items.
+        DataError: no item has a subset, or seeds were scored on other items.
     """
-    missing = [name for name in COLUMNS if name not in samples.column_names]
-    if missing:
-        raise DataError(f"the samples have no column {', '.join(missing)}")
-    found = tuple(
-        _subset(f"{scorer}.{metric}", group, scores)
-        for (scorer, metric, group), scores in sorted(_read(samples).items())
-    )
+    grouped = pc.and_(pc.not_equal(samples["group"], ""), pc.not_equal(samples["scorer"], FA))
+    chosen = samples.filter(grouped)
+    found = [
+        subset
+        for group in pc.unique(chosen["group"]).to_pylist()
+        for subset in _subsets(chosen.filter(pc.equal(chosen["group"], group)), group)
+    ]
     if not found:
         raise DataError("no item of this run belongs to a subset; set group_by of a scorer")
-    return found
+    return tuple(sorted(found, key=lambda one: (one.metric, one.group)))
 
 
 def subsets_text(subsets: tuple[Subset, ...]) -> str:
@@ -86,45 +76,17 @@ def subsets_text(subsets: tuple[Subset, ...]) -> str:
     )
 
 
-def _read(samples: pa.Table) -> dict[tuple[str, str, str], Scores]:
-    who = "method" if pc.any(pc.equal(samples["who"], "method")).as_py() else "reference"
-    chosen = samples.select(COLUMNS).filter(
-        pc.and_(
-            pc.equal(samples["who"], who),
-            pc.and_(pc.not_equal(samples["group"], ""), pc.not_equal(samples["scorer"], FA)),
-        )
-    )
-    found: dict[tuple[str, str, str], Scores] = {}
-    columns = (chosen[name].to_pylist() for name in COLUMNS[1:])
-    for attack, seed, step, scorer, metric, item, group, value in zip(*columns, strict=True):
-        scores = found.setdefault((scorer, metric, group), {})
-        scores.setdefault((attack, step), {}).setdefault(seed, {})[item] = value
-    return found
-
-
-def _subset(metric: str, group: str, scores: Scores) -> Subset:
-    before = [tables for (attack, _), tables in scores.items() if not attack]
-    if not before:
-        raise DataError(f"{metric}: the unlearned model was not scored")
-    unlearned = _samples(before[0], metric)
-    ends = [_samples(tables, metric) for tables in _last(scores)]
-    attacked = None
-    if ends:
-        attacked = table_mean(weighted_samples(ends, [1 / len(ends)] * len(ends)))
-    return Subset(metric, group, len(unlearned.items), table_mean(unlearned), attacked)
-
-
-def _last(scores: Scores) -> Iterator[Mapping[int, Mapping[str, float]]]:
-    """The last checkpoint of each attack."""
-    for attack in dict.fromkeys(attack for attack, _ in scores if attack):
-        step = max(step for name, step in scores if name == attack)
-        yield scores[attack, step]
-
-
-def _samples(scores: Mapping[int, Mapping[str, float]], what: str) -> Samples:
-    seeds, items = tuple(sorted(scores)), tuple(sorted(scores[min(scores)]))
-    for seed in seeds:
-        if set(scores[seed]) != set(items):
-            raise DataError(f"{what}: seeds {seeds[0]} and {seed} were scored on other items")
-    values = np.array([[scores[seed][item] for item in items] for seed in seeds])
-    return Samples(values, seeds, items)
+def _subsets(samples: pa.Table, group: str) -> Iterator[Subset]:
+    found = own_cells(samples)
+    before = scored_courses(found.scores)
+    courses = [scored_courses(runs) for runs in found.attacks.values()]
+    for metric in {metric for tables in (before, *courses) for metric in tables}:
+        name = ".".join(metric)
+        if metric not in before:
+            raise DataError(f"{name}: the unlearned model was not scored")
+        unlearned = before[metric][0]
+        ends = [course[metric][max(course[metric])] for course in courses if metric in course]
+        attacked = None
+        if ends:
+            attacked = table_mean(weighted_samples(ends, [1 / len(ends)] * len(ends)))
+        yield Subset(name, group, len(unlearned.items), table_mean(unlearned), attacked)

@@ -12,7 +12,7 @@ from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
 
-__all__ = ["Bars", "Lines", "job_bars", "reporter"]
+__all__ = ["Lines", "job_bars", "reporter"]
 
 _GUESS = {"target": 180.0, "unlearn": 20.0, "score": 5.0, "attack": 20.0}
 """Seconds of a job of which none like it has been seen yet."""

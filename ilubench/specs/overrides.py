@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from ilubench.errors import SpecError, did_you_mean
 from ilubench.specs.yaml_files import load_yaml, merge
 
-__all__ = ["Override", "PluginLookup", "apply", "convert", "expand", "from_file", "parse"]
+__all__ = ["Override", "PluginLookup", "apply", "convert", "from_file", "parse"]
 
 _EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 

@@ -299,6 +299,8 @@ def shared_seeds(tables: Iterable[Samples], once: Iterable[Samples] = ()) -> tup
 
 def pick(table: Samples, seeds: Sequence[int], items: Sequence[str]) -> Array:
     """Rows ``seeds`` and columns ``items`` of a table, [S, I]; a single row is repeated."""
+    if table.seeds == seeds and table.items == items:
+        return table.values
     column = {item: i for i, item in enumerate(table.items)}
     row = {seed: i for i, seed in enumerate(table.seeds)}
     once = len(row) == 1
@@ -310,6 +312,9 @@ def stack(tables: Sequence[Samples], seeds: Sequence[int], items: Sequence[str])
     """Tables side by side, [K, S, I]; NaN for items that a table lacks."""
     stacked = np.full((len(tables), len(seeds), len(items)), np.nan)
     for layer, table in zip(stacked, tables, strict=True):
+        if table.items == items:
+            layer[:] = pick(table, seeds, items)
+            continue
         has = set(table.items)
         own = [i for i, item in enumerate(items) if item in has]
         layer[:, own] = pick(table, seeds, [items[i] for i in own])

@@ -172,7 +172,7 @@ def mini() -> Case:
     tokenizer = bench.tokenizer
     name = "mini target (4 layers, hidden 192), the suite's own data"
     settings = {base: method_settings(bench.suite, base) for base in BASES}
-    return Case(name, lambda: bench.target_model(), data, tokenizer, bench.device, settings)
+    return Case(name, bench.target_model, data, tokenizer, bench.device, settings)
 
 
 def wide(like: Case) -> Case:

@@ -48,7 +48,7 @@ def browser() -> Iterator[Browser]:
 
 def _site(folder: Path, board: Any) -> Path:
     board(folder / "leaderboards")
-    return build(folder / "leaderboards", folder / "site", folder / "cache").page
+    return build(folder / "leaderboards", folder / "site").page
 
 
 @pytest.fixture(scope="module")

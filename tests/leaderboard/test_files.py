@@ -1,4 +1,4 @@
-"""Records read and written: round trips, bounds, what JSON leaves open, the shipped schemas."""
+"""Records read and written: round trips, bounds, what JSON leaves open."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from ilubench.errors import DataError
 from ilubench.leaderboard.records.files import (
     read_board,
     read_entry,
-    read_json,
     record_bytes,
     suites,
     write_record,
 )
-from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Reported
+from ilubench.leaderboard.records.models import Entry, Pointer
+from ilubench.leaderboard.records.safe_json import read_json
 from ilubench.leaderboard.records.samples import point, samples_file
-from ilubench.leaderboard.records.schemas import schema_file, schema_text, shipped_schema
 from leaderboards import edit_json, shipped_entry, tiny_board, tiny_entry
 
 
@@ -145,13 +144,6 @@ def test_a_pointer_made_without_its_model_does_not_lead_out(root: Path) -> None:
     pointer = Pointer.model_construct(path="../known/npo-1.parquet", sha256="0" * 64, bytes=1)
     with pytest.raises(DataError, match="leads out of"):
         samples_file(root / "known", pointer)
-
-
-@pytest.mark.parametrize("kind", [Entry, Reported, AttackEntry])
-def test_shipped_schemas_are_the_models(kind: type[Entry | Reported | AttackEntry]) -> None:
-    written = "from ilubench.leaderboard.records.schemas import write_schemas"
-    assert shipped_schema(kind) == schema_text(kind), f"run {written}"
-    assert schema_file(kind).startswith(f"{kind.model_fields['kind'].default}-1.")
 
 
 def test_a_shipped_run_becomes_an_entry(tmp_path: Path) -> None:

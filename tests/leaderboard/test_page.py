@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -38,14 +37,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def data(root: Path, cache: Path) -> dict[str, Any]:
+def data(root: Path) -> dict[str, Any]:
     board = read_board(root / "known")
-    return page_data([(board, ranked_groups(board, cache))])
+    return page_data([(board, ranked_groups(board))])
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +95,7 @@ def test_notes_call_entries_as_the_table_does(tmp_path: Path) -> None:
     edit_json(root / "known" / "none-1.json", lambda entry: entry.update(title="Untouched"))
 
     def notes() -> tuple[str, ...]:
-        (group,) = ranked_groups(read_board(root / "known"), tmp_path / "cache")
+        (group,) = ranked_groups(read_board(root / "known"))
         return group.ranks[0].notes
 
     assert {"not told apart: My NPO from again", "not told apart: again from My NPO"} & set(notes())
@@ -151,7 +145,7 @@ def test_rows_say_tier_dispute_and_reference(rows: dict[str, Any]) -> None:
 
 
 def test_a_stronger_verified_attack_is_credited(
-    root: Path, cache: Path, rows: dict[str, Any], tmp_path: Path
+    root: Path, rows: dict[str, Any], tmp_path: Path
 ) -> None:
     best = rows["npo-1"]["m"][0]["best"]
     assert (best["title"], best["by"], best["figure"]) == (
@@ -164,7 +158,7 @@ def test_a_stronger_verified_attack_is_credited(
     attack = mine / "known" / "attacks" / "relearn-1.json"
     edit_json(attack, lambda record: record["results"][0].update(verified=False))
     board = read_board(mine / "known")
-    found = page_data([(board, ranked_groups(board, cache))])
+    found = page_data([(board, ranked_groups(board))])
     assert all(row["m"][0]["best"] is None for row in found["boards"][0]["rows"])  # type: ignore
 
 
@@ -172,28 +166,6 @@ def test_reported_rows_are_no_rows(data: dict[str, Any]) -> None:
     board = data["boards"][0]
     assert [one["entry"] for one in board["reported"]] == ["paper-npo"]
     assert "paper-npo" not in {row["id"] for row in board["rows"]}
-
-
-def test_a_second_build_reads_no_samples(
-    root: Path, cache: Path, data: dict[str, Any], tmp_path: Path
-) -> None:
-    mine = copied(root, tmp_path / "leaderboards")
-    for file in (mine / "known").glob("*.parquet"):
-        file.unlink()
-    board = read_board(mine / "known")
-    assert page_data([(board, ranked_groups(board, cache))]) == data
-    with pytest.raises(DataError, match="samples"):
-        ranked_groups(board, tmp_path / "empty")
-
-
-def test_what_is_damaged_in_the_cache_is_computed_again(
-    root: Path, cache: Path, data: dict[str, Any], tmp_path: Path
-) -> None:
-    mine = Path(shutil.copytree(cache, tmp_path / "cache"))
-    for file in mine.iterdir():
-        file.write_text("{")
-    board = read_board(root / "known")
-    assert page_data([(board, ranked_groups(board, mine))]) == data
 
 
 def test_an_entry_whose_figures_do_not_follow_is_refused(root: Path, tmp_path: Path) -> None:
@@ -204,7 +176,7 @@ def test_an_entry_whose_figures_do_not_follow_is_refused(root: Path, tmp_path: P
 
     edit_json(mine / "known" / "npo-1.json", better)
     with pytest.raises(DataError, match="ra_core"):
-        build(mine, tmp_path / "site", tmp_path / "cache")
+        build(mine, tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
 
@@ -212,7 +184,7 @@ def test_other_engines_have_their_own_table(root: Path, tmp_path: Path) -> None:
     mine = copied(root, tmp_path / "leaderboards")
     edit_json(mine / "known" / "rmu-1.json", lambda entry: entry["run"].update(engine="vllm"))
     board = read_board(mine / "known")
-    groups = ranked_groups(board, tmp_path / "cache")
+    groups = ranked_groups(board)
     assert [[entry.entry for entry in group.entries] for group in groups] == [
         ["none-1", "npo-1", "retrain-1", "sam-1", "wild-1"],
         ["rmu-1"],
@@ -232,7 +204,7 @@ def test_unlike_entries_are_refused_by_name(root: Path, tmp_path: Path) -> None:
 
     edit_json(mine / "known" / "rmu-1.json", other)
     with pytest.raises(UsageError, match=r"rmu-1\.json differ in train\.lr of core"):
-        build(mine, tmp_path / "site", tmp_path / "cache")
+        build(mine, tmp_path / "site")
 
 
 # --------------------------------------------------------------------------- the page as HTML
@@ -305,7 +277,7 @@ def test_a_hostile_board_makes_a_page_with_the_same_elements(
     data: dict[str, Any], tmp_path: Path
 ) -> None:
     board = read_board(hostile_board(tmp_path / "leaderboards"))
-    hostile = page(page_data([(board, ranked_groups(board, tmp_path / "cache"))]))
+    hostile = page(page_data([(board, ranked_groups(board))]))
     harmless = page(data)
     assert [tag for tag, _ in _Elements(hostile).found] == [
         tag for tag, _ in _Elements(harmless).found
@@ -318,9 +290,9 @@ def test_a_hostile_board_makes_a_page_with_the_same_elements(
 # --------------------------------------------------------------------------- READMEs
 
 
-def test_a_readme_gets_its_tables_and_keeps_the_rest(root: Path, cache: Path) -> None:
+def test_a_readme_gets_its_tables_and_keeps_the_rest(root: Path) -> None:
     board = read_board(root / "known")
-    groups = ranked_groups(board, cache)
+    groups = ranked_groups(board)
     new = readme_text(None, board, groups)
     assert new.startswith(f"# known\n\n{BEGIN}\n")
     mine = f"# Ours\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"
@@ -331,9 +303,9 @@ def test_a_readme_gets_its_tables_and_keeps_the_rest(root: Path, cache: Path) ->
     assert readme_text(text, board, groups) == text
 
 
-def test_a_readmes_table_is_ranked_and_marked(root: Path, cache: Path) -> None:
+def test_a_readmes_table_is_ranked_and_marked(root: Path) -> None:
     board = read_board(root / "known")
-    text = readme_text(None, board, ranked_groups(board, cache))
+    text = readme_text(None, board, ranked_groups(board))
     first = text[text.index("**FQ**") : text.index("**1 - VerbMem")]
     lines = [line for line in first.splitlines() if line.startswith("|")][2:]
     cells = [[part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
@@ -361,7 +333,7 @@ def test_a_readmes_table_is_ranked_and_marked(root: Path, cache: Path) -> None:
 
 def test_hostile_texts_break_no_cell(tmp_path: Path) -> None:
     board = read_board(hostile_board(tmp_path / "leaderboards"))
-    text = readme_text(None, board, ranked_groups(board, tmp_path / "cache"))
+    text = readme_text(None, board, ranked_groups(board))
     tables: list[list[str]] = [[]]
     for line in text.splitlines():
         if line.startswith("|"):
@@ -386,42 +358,39 @@ def test_hostile_texts_break_no_cell(tmp_path: Path) -> None:
         f"{BEGIN}{END}{END}",
     ],
 )
-def test_a_readme_without_one_place_for_tables_is_refused(
-    text: str, root: Path, cache: Path
-) -> None:
+def test_a_readme_without_one_place_for_tables_is_refused(text: str, root: Path) -> None:
     board = read_board(root / "known")
     with pytest.raises(DataError, match=r"README\.md: no place for the tables, or more than one"):
-        readme_text(text, board, ranked_groups(board, cache))
+        readme_text(text, board, ranked_groups(board))
 
 
-def test_a_stale_readme_is_told(root: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_stale_readme_is_told(root: Path, tmp_path: Path) -> None:
     mine = copied(root, tmp_path / "leaderboards")
     readme = mine / "known" / README
-    assert stale(mine, cache) == (readme,)
+    assert stale(mine) == (readme,)
     assert not readme.exists()
-    found = build(mine, tmp_path / "site", cache)
+    found = build(mine, tmp_path / "site")
     assert found.readmes == (readme,)
     assert found.page == tmp_path / "site" / PAGE
     assert found.size == found.page.stat().st_size
-    assert stale(mine, cache) == ()
-    assert build(mine, tmp_path / "site", cache).readmes == ()
+    assert stale(mine) == ()
+    assert build(mine, tmp_path / "site").readmes == ()
     (mine / "known" / "rmu-1.json").unlink()
-    assert stale(mine, cache) == (readme,)
+    assert stale(mine) == (readme,)
 
 
 def test_the_command_builds_and_checks(
-    root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = copied(root, tmp_path / "leaderboards")
     monkeypatch.chdir(tmp_path)
-    kept = ["--cache", str(cache)]
-    before = command("leaderboard", "build", "--check", *kept)
+    before = command("leaderboard", "build", "--check")
     assert before.code == 3
     assert "README.md" in before.out
     assert not (tmp_path / "site").exists()
-    assert command("leaderboard", "build", *kept).code == 0
+    assert command("leaderboard", "build").code == 0
     assert (tmp_path / "site" / PAGE).stat().st_size > 10_000
-    assert command("leaderboard", "build", str(mine), "--check", *kept).code == 0
-    nowhere = command("leaderboard", "build", "nowhere", *kept)
+    assert command("leaderboard", "build", str(mine), "--check").code == 0
+    nowhere = command("leaderboard", "build", "nowhere")
     assert nowhere.code == 3
     assert "nowhere: no such folder" in nowhere.err

@@ -191,7 +191,7 @@ def test_a_diverged_run_is_listed_last_without_a_rank(
     done = sent(run, root)
     assert done.code == 0, done.err
     assert checked(root) == ""
-    build(root, tmp_path / "page", tmp_path / "cache")
+    build(root, tmp_path / "page")
     table = (root / "known" / "README.md").read_text()
     rows = [line for line in table.splitlines() if "-1.json" in line]
     (place,) = (place for place, line in enumerate(rows) if "wild-1" in line)

@@ -63,7 +63,7 @@ def test_one_seed_that_repeats_its_scores_is_enough(
         every = every.set_column(every.column_names.index("seed"), "seed", named)
         samples = every.filter(pc.equal(every["seed"], seed))
         (metric,) = record.suite.primary_forget
-        who = (cells(samples, one, seeded=False) for one in ("method", "reference", "retrain"))
+        who = (cells(samples, one) for one in ("method", "reference", "retrain"))
         row = robustness_row(record.suite, metric, record.record.attacks, (seed,), Compared(*who))
         pq.write_table(samples, folder / "samples.parquet")
         edit_record(folder, rows={metric.label: dataclasses.asdict(row)})
@@ -89,9 +89,7 @@ def test_a_figure_that_left_is_named(track: Callable[..., Tracked]) -> None:
     assert moved.verified == pytest.approx(0.3)
 
 
-def test_equal_scores_of_some_seeds_do_not_excuse_the_others(
-    track: Callable[..., Tracked],
-) -> None:
+def test_equal_scores_of_some_seeds_do_not_excuse_the_others(track: Callable[..., Tracked]) -> None:
     """A seed that is none of the record's says something new, whatever the shared ones say."""
     found = track(Told(seeds=[0, 7], noise=2, end=0.3))
     assert found.left

@@ -24,19 +24,11 @@ import pytest
 import yaml
 from doubles import SilentProgress
 from finished_runs import Told, write_run
-from quick_board import (
-    FRESH,
-    altered,
-    board,
-    edited,
-    measured,
-    published,
-    quick_suite,
-    store_copy,
-)
+from quick_board import FRESH, altered, board, edited, measured, published, quick_suite, store_copy
 from runs import Outcome, command
 from scipy import special, stats
 
+import ilubench
 from ilubench.errors import (
     AccessError,
     DataError,
@@ -597,6 +589,19 @@ def test_no_place_lies_in_another_that_is_covered() -> None:
     assert any(place.name in ("tasks", "_tasks") for place in places)
     assert any(place.name == "mini" for place in places)
     assert not [one for one in places if set(one.parents) & set(places)]
+
+
+@pytest.mark.parametrize("gone", ["mini", "generators"])
+def test_answers_that_cannot_be_found_cannot_be_hidden(
+    gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package of another layout must not show a verified method the answers."""
+    for name in {"mini", "generators"} - {gone}:
+        (tmp_path / "data" / name).mkdir(parents=True)
+    experiment = resolve(parse(["suite=mini", "method=npo"]))
+    monkeypatch.setattr(ilubench, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(StoreError, match=f"{gone}: not there, so it cannot be hidden"):
+        hidden_places(experiment)
 
 
 @pytest.fixture(params=["namespaces", "python"])

@@ -13,9 +13,7 @@ from ilubench.records.finished import read_run
 from ilubench.reports.by_attack import attack_tables
 
 ATTACKS = ("seen", "core", "other")
-EXTENDED: dict[str, Any] = {
-    "attacks": {**SUITE["attacks"], "other": SUITE["attacks"]["core"]},
-}
+EXTENDED: dict[str, Any] = {"attacks": {**SUITE["attacks"], "other": SUITE["attacks"]["core"]}}
 
 
 def ilu(*environments: str, **changes: Any) -> Told:

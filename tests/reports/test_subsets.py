@@ -30,6 +30,7 @@ def samples(*, who: str = "method") -> pa.Table:
             "item": item,
             "group": group if scorer == "forget_mc" else "",
             "value": value(attack, step, seed, item) if owner == who else 9.0,
+            "level": "",
         }
         for owner in dict.fromkeys(("reference", who))
         for attack, step in (("", 0), ("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1))
@@ -91,8 +92,6 @@ def test_no_subsets_and_missing_items_are_errors() -> None:
     found = samples()
     with pytest.raises(DataError, match="belongs to a subset"):
         subsets_of(found.filter(pc.equal(found["scorer"], "plain")))
-    with pytest.raises(DataError, match="no column group"):
-        subsets_of(found.drop_columns(["group"]))
     lost = pc.and_(pc.equal(found["item"], "h1"), pc.equal(found["seed"], 1))
     with pytest.raises(DataError, match="other items"):
         subsets_of(found.filter(pc.invert(lost)))

@@ -585,9 +585,9 @@ def test_another_budget_or_suite_is_marked(suite: Path, out: Path) -> None:
 
 
 def test_a_trained_method_is_tuned_and_its_cost_counted(suite: Path, out: Path) -> None:
-    done = tuned(suite, out, "method=npo", "--json")
+    done = tuned(suite, out, "method=npo", "suite.tuning.utility_kept=0.01", "--json")
     (record,) = done.json
-    assert done.code == (0 if record["chosen"] else 4), done.err
+    assert done.code == 0, done.err
     assert record["cost"]["steps"] == 4 * 2 * 6  # settings, seeds, the suite's steps
     assert sum(trial["cost"]["steps"] for trial in record["trials"]) == record["cost"]["steps"]
     assert record["cost"]["seconds"] > record["cost"]["train_seconds"] > 0

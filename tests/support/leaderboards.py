@@ -16,9 +16,9 @@ from places import MEASURED
 
 from ilubench.leaderboard.records.files import finished, finished_run, read_entry, write_record
 from ilubench.leaderboard.records.models import AttackEntry, AttackResult, Verification, Weights
+from ilubench.leaderboard.records.prediction import compare_runs
 from ilubench.leaderboard.records.samples import point
 from ilubench.leaderboard.submit.entry import About, submit
-from ilubench.leaderboard.verify.verify import compare_runs
 from ilubench.records.estimators import estimate
 from ilubench.records.results import RunRecord
 from ilubench.specs import Estimator

@@ -114,11 +114,7 @@ def altered(path: Path, change: Callable[[pa.Table], pa.Array]) -> None:
     pq.write_table(samples, file)
     suite = SuiteSpec.model_validate(entry.config["suite"])
     run = entry.run
-    found = Compared(
-        cells(samples, "method", seeded=True),
-        cells(samples, "reference", seeded=False),
-        cells(samples, "retrain", seeded=False),
-    )
+    found = Compared(*(cells(samples, who) for who in ("method", "reference", "retrain")))
     rows = {
         metric.label: ROW.dump_python(
             robustness_row(suite, metric, run.attacks, run.seeds, found), mode="json"

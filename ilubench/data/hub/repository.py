@@ -18,7 +18,7 @@ from typing import Any, cast
 from ilubench.data.hub.refusals import COMMIT, OFFLINE, Repository, asking, is_offline
 from ilubench.errors import DamagedError, NotCachedError, UnknownRevisionError, UnreachableError
 
-__all__ = ["Listing", "Repository", "access", "cached", "fetch", "listing", "snapshot"]
+__all__ = ["Listing", "Repository", "access", "cached", "fetch", "listing"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ilubench.data.mini import task_words as words
 
-__all__ = ["TASKS", "Drawn", "Row", "Task", "task_tables", "unanswerable"]
+__all__ = ["TASKS", "Row", "Task", "task_tables", "unanswerable"]
 
 Row = dict[str, str | int | list[str]]
 

@@ -22,12 +22,11 @@ from ilubench.leaderboard.records.files import (
     finished,
     listed,
     read_attack,
-    read_board,
     read_entry,
     read_reported,
     records_in,
 )
-from ilubench.leaderboard.records.models import AttackEntry, AttackResult
+from ilubench.leaderboard.records.models import AttackEntry, AttackResult, Entry
 from ilubench.records.finished import FinishedRun, check_alike
 
 __all__ = ["Problem", "check"]
@@ -114,8 +113,8 @@ def _one(path: Path) -> list[Problem]:
     if path.parent.name == REPORTED:
         return _first(path, partial(_reported, path))
     if path.parent.name == ATTACKS:
-        return _attack(path, path.parent.parent)
-    return _entry(path, path.parent)[0]
+        return _attack(path, path.parent.parent, [])
+    return _entry(path, path.parent, [])
 
 
 def _suite(folder: Path) -> list[Problem]:
@@ -125,19 +124,17 @@ def _suite(folder: Path) -> list[Problem]:
     except DataError as error:
         return [_problem(folder, error)]
     found: list[Problem] = []
-    runs: dict[str, FinishedRun] = {}
+    sound: list[tuple[Entry, FinishedRun]] = []
+    told: list[AttackEntry] = []
     for path in entries:
-        problems, run = _entry(path, folder)
-        found += problems
-        if run is not None:
-            runs[path.stem] = run
+        found += _entry(path, folder, sound)
     for path in reported:
         found += _first(path, partial(_reported, path))
     for path in attacks:
-        found += _attack(path, folder)
+        found += _attack(path, folder, told)
     found += _names(folder, [*entries, *reported, *attacks])
-    found += _alike(list(runs.values()))
-    return found or _samples_problems(folder)
+    found += _alike([run for _, run in sound])
+    return found or _samples_problems(folder, [entry for entry, _ in sound], told)
 
 
 def _names(folder: Path, paths: Sequence[Path]) -> list[Problem]:
@@ -151,20 +148,21 @@ def _names(folder: Path, paths: Sequence[Path]) -> list[Problem]:
     return found
 
 
-def _samples_problems(folder: Path) -> list[Problem]:
+def _samples_problems(
+    folder: Path, entries: Sequence[Entry], attacks: Sequence[AttackEntry]
+) -> list[Problem]:
     """Samples that two entries share, and samples beside the records that none points to."""
-    board = read_board(folder)
     found: list[Problem] = []
     owners: dict[str, str] = {}
     known: set[str] = set()
-    for entry in board.entries:
+    for entry in entries:
         for pointer in (entry.samples, *(one.samples for one in entry.verifications)):
             known.add(pointer.path)
             other = owners.setdefault(pointer.sha256, entry.entry)
             if other != entry.entry:
                 path = folder / f"{entry.entry}.json"
                 found.append(Problem(path, f"samples: are those of {other}.json, too"))
-    known |= {one.samples.path for attack in board.attacks for one in attack.results}
+    known |= {one.samples.path for attack in attacks for one in attack.results}
     found += [
         Problem(path, "no record points to it; delete it, or submit its run")
         for path in listed(folder)
@@ -206,9 +204,8 @@ def _first(path: Path, look: Callable[[], Iterator[str]]) -> list[Problem]:
     return [] if problem is None else [Problem(path, problem)]
 
 
-def _entry(path: Path, folder: Path) -> tuple[list[Problem], FinishedRun | None]:
-    """An entry's problems, and its run without the samples where there are none."""
-    whole: list[FinishedRun] = []
+def _entry(path: Path, folder: Path, sound: list[tuple[Entry, FinishedRun]]) -> list[Problem]:
+    """An entry's problems; one without any joins the ``sound``, without its samples."""
     problems: list[Problem] = []
 
     def look() -> Iterator[str]:
@@ -218,18 +215,20 @@ def _entry(path: Path, folder: Path) -> tuple[list[Problem], FinishedRun | None]
         for place, one in enumerate(entry.verifications):
             part = partial(verification_problems, entry, run, one, folder)
             problems.extend(_part(path, f"verifications.{place}", part))
-        whole.append(without_samples(run))
+        if not problems:
+            sound.append((entry, without_samples(run)))
 
-    problems += _first(path, look)
-    return problems, whole[0] if whole and not problems else None
+    first = _first(path, look)
+    return problems + first
 
 
-def _attack(path: Path, folder: Path) -> list[Problem]:
-    """An attack's problems, of each of its results the first."""
+def _attack(path: Path, folder: Path, told: list[AttackEntry]) -> list[Problem]:
+    """An attack's problems, of each of its results the first; one that was read joins ``told``."""
     problems: list[Problem] = []
 
     def look() -> Iterator[str]:
         attack = read_attack(path)
+        told.append(attack)
         for place, one in enumerate(attack.results):
             part = partial(_result, attack, one, folder)
             problems.extend(_part(path, f"results.{place}", part))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import pyarrow.compute as pc
 
@@ -20,18 +20,18 @@ from ilubench.leaderboard.records.models import (
     Reported,
     Verification,
 )
+from ilubench.leaderboard.records.prediction import compare_runs
 from ilubench.leaderboard.records.safe_json import named, short
-from ilubench.leaderboard.verify.verify import compare_runs
 from ilubench.records.estimators import estimate
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import memory_differences
 from ilubench.records.results import RunRecord
 from ilubench.records.run_files import memory_of
+from ilubench.records.scores import lines_by
 from ilubench.specs import Estimator, SuiteSpec
 
 __all__ = [
     "attack_problems",
-    "figure_problems",
     "measured_problems",
     "reported_problems",
     "verification_problems",
@@ -52,10 +52,6 @@ def without_samples(run: FinishedRun) -> FinishedRun:
 def measured_problems(entry: Entry, run: FinishedRun) -> Iterator[str]:
     """Yield what is wrong with an entry: what it says twice, its suite, its figures.
 
-    Args:
-        entry: the record.
-        run: it, with its samples.
-
     Raises:
         DataError: a row does not follow from the samples; names metric and figure.
     """
@@ -67,10 +63,6 @@ def measured_problems(entry: Entry, run: FinishedRun) -> Iterator[str]:
 
 def figure_problems(run: FinishedRun, prefix: str = "") -> Iterator[str]:
     """Yield what does not follow from a run's samples.
-
-    Args:
-        run: with its samples.
-        prefix: of the fields' names.
 
     Raises:
         DataError: a row does not follow from the samples; names metric and figure.
@@ -85,12 +77,6 @@ def verification_problems(
     entry: Entry, run: FinishedRun, one: Verification, folder: Path
 ) -> Iterator[str]:
     """Yield what is wrong with a verification.
-
-    Args:
-        entry: that it is of.
-        run: the entry's.
-        one: the verification.
-        folder: the suite's.
 
     Raises:
         IlubenchError: its samples are not what it points to, its rows do not follow from them, or
@@ -119,12 +105,6 @@ def attack_problems(
     attack: AttackEntry, one: AttackResult, entry: Entry, folder: Path
 ) -> Iterator[str]:
     """Yield what is wrong with what an attack did to an entry.
-
-    Args:
-        attack: the record.
-        one: its result.
-        entry: that was attacked.
-        folder: the suite's.
 
     Raises:
         DataError: its samples are not what it points to, or its rows do not follow from them.
@@ -234,12 +214,12 @@ def _before(run: FinishedRun) -> dict[Key, list[tuple[float, str, str]]]:
     if run.samples is None:
         raise DataError(f"{run.path}: {run.unread}")
     own = run.samples.filter(pc.equal(run.samples["attack"], ""))
-    names = ("who", "seed", "scorer", "metric", "value", "group", "label")
-    found: dict[Key, list[tuple[float, str, str]]] = {}
-    columns = (own[name].to_pylist() for name in names)
-    for who, seed, scorer, metric, *line in zip(*columns, strict=True):
-        found.setdefault((who, seed, scorer, metric), []).append(tuple(line))
-    return found
+    values = [own[name].to_pylist() for name in ("value", "group", "label")]
+    lines = list(zip(*values, strict=True))
+    return {
+        cast("Key", key): [lines[place] for place in places]
+        for key, places in lines_by(own, ("who", "seed", "scorer", "metric"))
+    }
 
 
 def _close(told: float | None, found: float | None) -> bool:

@@ -19,11 +19,7 @@ __all__ = ["suite_problems"]
 
 
 def suite_problems(
-    run: RunRecord,
-    suite: SuiteSpec,
-    settings: Mapping[str, JsonValue],
-    *,
-    whole: bool = True,
+    run: RunRecord, suite: SuiteSpec, settings: Mapping[str, JsonValue], *, whole: bool = True
 ) -> Iterator[str]:
     """Yield what can change a figure and is not as the shipped suite of that version has it.
 

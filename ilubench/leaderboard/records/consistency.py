@@ -24,10 +24,6 @@ def trained_roles(run: RunRecord, suite: SuiteSpec) -> tuple[str, ...]:
 
     The forget and retain sets, the environments that its settings name, and the training rows of
     the attacks that its record marks as seen. A reference (`none`, `retrain`) has none.
-
-    Args:
-        run: the record.
-        suite: what was measured.
     """
     if run.method["use"] in REFERENCES:
         return ()
@@ -78,12 +74,7 @@ def incomplete(run: RunRecord) -> str:
 
 
 def run_problems(run: RunRecord, suite: SuiteSpec) -> Iterator[str]:
-    """Yield what is wrong with a run's record without a look at its samples.
-
-    Args:
-        run: the record.
-        suite: what was measured, from the configuration.
-    """
+    """Yield what is wrong with a run's record without a look at its samples."""
     problem = incomplete(run)
     if problem:
         yield problem
@@ -103,12 +94,7 @@ def run_problems(run: RunRecord, suite: SuiteSpec) -> Iterator[str]:
 
 
 def entry_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
-    """Yield what an entry says in two places and not alike; names the field.
-
-    Args:
-        entry: the record.
-        suite: what was measured, from its configuration.
-    """
+    """Yield what an entry says in two places and not alike; names the field."""
     run, config = entry.run, entry.config
     yield from _name_problems(entry)
     for problem in run_problems(run, suite):

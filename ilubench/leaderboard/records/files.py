@@ -16,14 +16,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError, did_you_mean
 from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Reported
-from ilubench.leaderboard.records.safe_json import (
-    MAX_RECORD,
-    named,
-    parse,
-    read_json,
-    read_text,
-    short,
-)
+from ilubench.leaderboard.records.safe_json import MAX_RECORD, named, parse, read_text, short
 from ilubench.leaderboard.records.samples import samples_file
 from ilubench.records.finished import FinishedRun
 from ilubench.records.results import Record, RunRecord
@@ -35,7 +28,6 @@ from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "ATTACKS",
-    "MAX_RECORD",
     "OTHERS",
     "REPORTED",
     "Board",
@@ -45,11 +37,9 @@ __all__ = [
     "read_attack",
     "read_board",
     "read_entry",
-    "read_json",
     "read_reported",
     "record_bytes",
     "records_in",
-    "samples_file",
     "suites",
     "validated",
     "write_record",
@@ -208,10 +198,6 @@ def finished(entry: Entry, folder: Path) -> FinishedRun:
 
     Its `rows` are computed again from the samples when they are asked for.
 
-    Args:
-        entry: the record.
-        folder: the suite's, in which the samples lie.
-
     Raises:
         DataError: samples that are not what the record points to, or a record, configuration and
             samples that do not go together.
@@ -221,20 +207,9 @@ def finished(entry: Entry, folder: Path) -> FinishedRun:
 
 
 def finished_run(
-    path: Path,
-    record: RunRecord,
-    config: Mapping[str, JsonValue],
-    folder: Path,
-    pointer: Pointer,
+    path: Path, record: RunRecord, config: Mapping[str, JsonValue], folder: Path, pointer: Pointer
 ) -> FinishedRun:
     """Return a run that a record holds: an entry's, a verification's, one under an attack.
-
-    Args:
-        path: the record's file, for messages.
-        record: the run's.
-        config: its `config.yaml`.
-        folder: the suite's, in which the samples lie.
-        pointer: to them.
 
     Raises:
         DataError: as `finished`.
@@ -301,12 +276,6 @@ def _read_record(path: Path, kind: type[R], suite: str) -> R:
 
 def validated(path: Path, text: str, kind: type[R], suite: str) -> R:
     """Return the record that a text is.
-
-    Args:
-        path: of its file, whose name is the record's.
-        text: the file's.
-        kind: what it must be.
-        suite: that it must be of.
 
     Raises:
         DataError: it is none; names the field.

@@ -19,13 +19,11 @@ __all__ = [
     "AttackResult",
     "Comparison",
     "Entry",
-    "EntryId",
     "Package",
     "Pointer",
     "Reported",
     "ReportedFigure",
     "Submission",
-    "Tier",
     "Verification",
     "Weights",
 ]

@@ -1,47 +1,16 @@
 """Two measurements of one row, with other seeds: is the difference more than chance? Pure.
 
-**One figure.** A score is ``x[s, i] = m + a_s + b_i + e_si`` with seeds s and items i, crossed
-(:mod:`ilubench.statistics.intervals`; variances A, B, E). A row was submitted with S seeds and is
-measured again with V others, on the same I items. Then the items' effects ``b_i`` are the same on
-both sides and cancel in the difference of the two means; what differs is each seed's mean ``y_s = m
-+ mean(b) + a_s + mean(e_s)``, a draw of variance ``A + E/I = E[MS_seed] / I``::
+The items are the same on both sides, so that their effects cancel in the difference of two means;
+each seed's mean ``y_s`` is a draw of one variance if the row is honest, estimated from both sides
+(Student's two samples)::
 
     Var(mean_V - mean_S) = (A + E/I) (1/S + 1/V)
-
-If the row is honest, both sides are draws of the same distribution, so that one variance is
-estimated from both (Student's two samples; Snedecor & Cochran 1989, *Statistical Methods*, sec.
-6.9)::
-
     A + E/I  <-  ((S - 1) s_S^2 + (V - 1) s_V^2) / (S + V - 2)      s^2: of the seeds' means
-    df        =  S + V - 2
 
-and ``mean_V - mean_S`` lies within ``t[1 - alpha/2, df]`` standard errors of 0 with probability
-``1 - alpha``: a prediction interval for a new measurement, drawn around the difference found, so
-that it excludes 0 where the prediction fails. Welch's degrees of freedom (no variance in common)
-would be valid too, and cost what a verification has least of: with S = 5 and V = 2 between 1 and 5
-of them, not 5, for a freedom that an honest row does not need.
-
-**Several figures.** A row is judged by, for each primary metric, the forget metric after
-unlearning, RA_core (RA where the core attacks were not all run) and its worst checkpoint, and by
-the utility that it kept. With m figures, each interval has the level ``1 - .05/m`` (Bonferroni):
-together they hold with 95 %, so that an honest row is disputed in at most 5 % of verifications,
-whatever the figures have to do with each other. Holm's procedure would dispute the same rows (its
-first step is the same), only name more of their figures. The attacks one by one are no part of it:
-they would make every interval wider, and RA_core, by which rows are ranked, is their mean.
-
-**Worst of both.** A minimum over checkpoints is lower the fewer the seeds, so that two minima are
-not comparable. The worst checkpoint, and the utility metric that was kept least, are therefore
-chosen once, by the mean over the seeds of both sides. For normal means with like covariances that
-choice is independent of the difference between the sides: their covariance is
-``(S Var/S - V Var/V) / (S + V) = 0``. The difference at the place chosen is then as good as at a
-place chosen beforehand.
-
-**What it is not.** A model that a method without randomness made is scored again, not drawn again:
-only machines differ, and `NUMERICS` is allowed. Nor is any interval narrower than that: a few seeds
-that agree in every item (KnowMem 1.000 on each) show no variance, and one item would dispute the
-row. What is exaggerated by less is not found. Where published weights are attacked again, the draw
-of the unlearning is the same on both sides; the interval allows for it all the same, so that fewer
-than 5 % of honest rows are disputed.
+With m figures each interval has the level ``1 - .05/m`` (Bonferroni). The worst checkpoint and the
+utility metric that was kept least are chosen once, by the mean over the seeds of both sides: two
+minima would differ by the number of their seeds alone. `docs/verification.md` derives all of it and
+says how well it holds.
 """
 
 from __future__ import annotations
@@ -66,7 +35,7 @@ if TYPE_CHECKING:
     from ilubench.statistics.intervals import Array, Samples
     from ilubench.statistics.row import Chances, Course, MethodRuns
 
-__all__ = ["ALPHA", "NUMERICS", "Sides", "compare_runs", "compare_scores", "comparison_table"]
+__all__ = ["NUMERICS", "Sides", "compare_runs", "compare_scores", "comparison_table"]
 
 ALPHA = 0.05
 """Probability that a verification disputes an honest row, at most."""
@@ -150,10 +119,6 @@ def compare_runs(submitted: FinishedRun, verified: FinishedRun) -> tuple[Compari
     (:mod:`ilubench.leaderboard.records.prediction` derives them); one that excludes 0 disputes the
     row.
 
-    Args:
-        submitted: the row's run.
-        verified: of the same suite, attacks and settings, with fresh seeds.
-
     Returns:
         For each primary metric: after unlearning, RA_core, worst case; then the utility kept.
 
@@ -175,9 +140,6 @@ def compare_runs(submitted: FinishedRun, verified: FinishedRun) -> tuple[Compari
 
 def compare_scores(metrics: Sequence[Sides]) -> tuple[Comparison, ...]:
     """Compare the scores of a row with others of the same, by all figures that it is judged by.
-
-    Args:
-        metrics: the primary metrics; their utility is the same.
 
     Raises:
         DataError: other attacks or items on the two sides.

@@ -2,8 +2,8 @@
 
 import json
 import os
+import re
 import stat
-import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -32,16 +32,15 @@ SEVERAL_LINES = (
 """Where text may have line ends; below `run` there are prompts in `protocol`, and messages."""
 
 IN_RUNS = ("protocol", "method", "failures")
-TURNED = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that turn the direction of text: with them a line shows other than what it says."""
+FORBIDDEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    # turn the direction of text, which then shows other than what it says
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 def read_json(path: Path, limit: int = MAX_RECORD) -> JsonValue:
     """Return what a JSON file holds, and refuse what JSON leaves open.
-
-    Args:
-        path: a regular file.
-        limit: bytes that it may have.
 
     Raises:
         DataError: a link or no regular file, too large, no UTF-8 or with a byte order mark, no
@@ -186,16 +185,15 @@ def _problems(value: JsonValue) -> Iterator[str]:
 
 
 def _text_problems(place: tuple[str, ...], text: str) -> Iterator[str]:
-    where = named(".".join(place)) or "a key"
+    where = ".".join(place)
     if len(text) > MAX_STRING:
-        yield f"{where}: a text of {len(text)} characters; {MAX_STRING} are allowed"
-    if text.isascii() and text.isprintable():
-        return
-    for character in text:
-        if character in "\n\t" and _several_lines(place):
-            continue
-        if character in TURNED or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            yield f"{where}: has the control character U+{ord(character):04X}; leave it out"
+        problem = f"a text of {len(text)} characters; {MAX_STRING} are allowed"
+        yield f"{named(where) or 'a key'}: {problem}"
+    for found in FORBIDDEN.finditer(text):
+        character = found[0]
+        if character not in "\n\t" or not _several_lines(place):
+            code = f"U+{ord(character):04X}"
+            yield f"{named(where) or 'a key'}: has the control character {code}; leave it out"
 
 
 def _several_lines(place: tuple[str, ...]) -> bool:

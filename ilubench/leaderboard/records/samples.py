@@ -14,7 +14,7 @@ from ilubench.leaderboard.records.safe_json import check_plain_file
 from ilubench.records.keys import file_sha256
 from ilubench.records.scores import SCHEMA
 
-__all__ = ["MAX_EXPANDED", "MAX_ROWS", "check_bounds", "point", "samples_file"]
+__all__ = ["check_bounds", "point", "samples_file"]
 
 MAX_ROWS = 10_000_000
 """Lines of samples: 15,000 items, six attacks of five checkpoints, five seeds, three models."""
@@ -32,10 +32,6 @@ BATCH = 1 << 17
 def point(folder: Path, path: str) -> Pointer:
     """Return the pointer to a file in a suite's folder.
 
-    Args:
-        folder: the suite's.
-        path: relative to it, with `/`.
-
     Raises:
         DataError: no regular file, or larger than samples may be.
     """
@@ -46,10 +42,6 @@ def point(folder: Path, path: str) -> Pointer:
 
 def samples_file(folder: Path, pointer: Pointer) -> Path:
     """Return the samples that a record points to, after a look at everything but the values.
-
-    Args:
-        folder: the suite's; the pointer's path is relative to it.
-        pointer: of the record.
 
     Raises:
         DataError: the path leads out of the folder or over a link, there is no regular file of

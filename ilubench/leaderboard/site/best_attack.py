@@ -31,12 +31,6 @@ class BestAttack:
 def best_attack(board: Board, entry: str, label: str, own: Figure) -> BestAttack | None:
     """Return the verified submitted attack with the lowest worst case below the entry's own.
 
-    Args:
-        board: the suite's records.
-        entry: the id of one of its entries.
-        label: a primary metric.
-        own: the entry's worst case in it, under the suite's attacks.
-
     Returns:
         None where no verified attack is stronger than those of the suite.
     """

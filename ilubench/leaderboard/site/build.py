@@ -1,6 +1,5 @@
 """The leaderboards as people read them: a table in each suite's README, and one page for all."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from ilubench.leaderboard.site.readme import readme_text
 from ilubench.leaderboard.site.view import page_data
 from ilubench.records.store import write_atomic
 
-__all__ = ["Built", "build", "default_cache", "stale"]
+__all__ = ["Built", "build", "stale"]
 
 README = "README.md"
 PAGE = "index.html"
@@ -34,19 +33,8 @@ class Built:
     readmes: tuple[Path, ...]
 
 
-def default_cache() -> Path:
-    """Return the folder where comparisons are kept between builds: the user's, never a checkout."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "ilubench" / "leaderboard"
-
-
-def build(root: Path, out: Path, cache: Path) -> Built:
+def build(root: Path, out: Path) -> Built:
     """Write each suite's README table, and the page of all suites.
-
-    Args:
-        root: the leaderboards' folder.
-        out: where the page goes; made where it is not there.
-        cache: folder of comparisons that were computed before.
 
     Raises:
         UsageError: entries that stand in one table are not alike.
@@ -54,7 +42,7 @@ def build(root: Path, out: Path, cache: Path) -> Built:
             has no place for its tables.
         StoreError: a file cannot be written.
     """
-    boards = _compared(root, cache)
+    boards = _compared(root)
     content = page(page_data(boards)).encode()
     changed = [(file, new) for file, old, new in _readmes(boards) if new != old]
     for file, new in changed:
@@ -63,18 +51,17 @@ def build(root: Path, out: Path, cache: Path) -> Built:
     return Built(out / PAGE, len(content), tuple(file for file, _ in changed))
 
 
-def stale(root: Path, cache: Path) -> tuple[Path, ...]:
+def stale(root: Path) -> tuple[Path, ...]:
     """Return the suites' READMEs whose tables do not follow from the records; nothing is written.
 
-    Args:
-        root: the leaderboards' folder.
-        cache: folder of comparisons that were computed before.
+    Whether the records follow from their samples is for :mod:`ilubench.leaderboard.check`.
 
     Raises:
         UsageError: entries that stand in one table are not alike.
-        DataError: as :func:`build`.
+        DataError: a record cannot be read, or a README has no place for its tables.
     """
-    return tuple(file for file, old, new in _readmes(_compared(root, cache)) if new != old)
+    readmes = _readmes(_compared(root, checked=True))
+    return tuple(file for file, old, new in readmes if new != old)
 
 
 # --- inside ---
@@ -82,11 +69,13 @@ def stale(root: Path, cache: Path) -> tuple[Path, ...]:
 Compared = Sequence[tuple[Board, Sequence[Group]]]
 
 
-def _compared(root: Path, cache: Path) -> Compared:
+def _compared(root: Path, *, checked: bool = False) -> Compared:
     """The suites that have rows, each with its entries compared."""
     boards = [read_board(folder) for folder in suites(root)]
     return [
-        (board, ranked_groups(board, cache)) for board in boards if board.entries or board.reported
+        (board, ranked_groups(board, checked=checked))
+        for board in boards
+        if board.entries or board.reported
     ]
 
 

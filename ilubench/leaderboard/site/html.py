@@ -14,7 +14,7 @@ from importlib.resources import files
 
 from pydantic import JsonValue
 
-__all__ = ["SCRIPTS", "embedded_json", "page"]
+__all__ = ["embedded_json", "page"]
 
 SCRIPTS = (
     "format.js",

@@ -1,36 +1,18 @@
-"""A suite's entries, compared: who can stand in one table, ranks, recovery at every checkpoint.
+"""A suite's entries, compared: who can stand in one table, ranks, recovery at every checkpoint."""
 
-What is computed from the samples is kept in a folder outside the leaderboard, under a hash of all
-that determines it (records, samples, code): a page is then built again in seconds. It never lies
-beside the records, where a submission could bring its own.
-"""
-
-import contextlib
-import hashlib
-import importlib.metadata
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ilubench.leaderboard.records.files import Board, finished
 from ilubench.leaderboard.records.models import Entry
-from ilubench.records.code_hash import code_closure
 from ilubench.records.finished import FinishedRun
-from ilubench.records.keys import digest
-from ilubench.records.store import write_atomic
 from ilubench.reports.ranking import RankedTable, rank_runs
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.recovery_curve import recovery_curve
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["Curves", "Group", "MetricRanks", "Place", "ranked_groups"]
-
-Kept = TypeVar("Kept")
+__all__ = ["Group", "MetricRanks", "Place", "ranked_groups"]
 
 Curves = dict[str, dict[str, tuple[Figure, ...]]]
 """Primary metric -> attack -> recovery at each checkpoint after the start."""
@@ -101,12 +83,13 @@ class Group:
         return f"{self.suite} {self.suite_version}, {self.engine}, {self.dtype}"
 
 
-def ranked_groups(board: Board, cache: Path) -> tuple[Group, ...]:
+def ranked_groups(board: Board, *, checked: bool = False) -> tuple[Group, ...]:
     """Return a suite's entries, compared; the newest version and the largest group first.
 
     Args:
         board: a suite's records.
-        cache: folder of what was computed before; made where it is not there.
+        checked: whether the figures were found to follow from the samples; else they are computed
+            again.
 
     Raises:
         UsageError: entries of one group are not alike, hence not comparable.
@@ -117,67 +100,24 @@ def ranked_groups(board: Board, cache: Path) -> tuple[Group, ...]:
         run = entry.run
         apart.setdefault((run.suite_version, run.engine, run.dtype), []).append(entry)
     order = sorted(apart.items(), key=lambda item: (-item[0][0], -len(item[1]), item[0]))
-    code = digest(
-        dict(code_closure(["ilubench.reports.ranking", "ilubench.statistics.recovery_curve"]))
-    )
-    memory = _Memory(cache, code, {one.entry: _fingerprint(one) for one in board.entries})
-    return tuple(_group(board, tuple(entries), memory) for _, entries in order)
+    return tuple(_group(board, tuple(entries), checked=checked) for _, entries in order)
 
 
 # --- inside ---
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """Results by a hash of what determines them: code, and each entry's `prints`."""
-
-    folder: Path
-    code: str
-    prints: Mapping[str, str]
-
-    def recall(
-        self, kind: type[Kept], entries: Sequence[Entry], compute: Callable[[], Kept]
-    ) -> Kept:
-        """Return what was kept, else compute and keep it; what cannot be read is no result."""
-        numpy = importlib.metadata.version("numpy")
-        named = [str(kind), self.code, numpy, *(self.prints[one.entry] for one in entries)]
-        file = self.folder / f"{digest({'of': list(named)})}.json"
-        form: TypeAdapter[Kept] = TypeAdapter(kind)
-        with contextlib.suppress(OSError, ValidationError):
-            return form.validate_json(file.read_bytes())
-        found = compute()
-        write_atomic(file, form.dump_json(found))
-        return found
-
-
-def _fingerprint(entry: Entry) -> str:
-    """A hash of what an entry's figures and its place rest on."""
-    run = entry.run.model_dump_json()
-    parts = [entry.entry, entry.title, run, entry.config, entry.samples.sha256]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _group(board: Board, entries: tuple[Entry, ...], memory: _Memory) -> Group:
-    runs: dict[str, FinishedRun] = {}
-
-    def run_of(entry: Entry) -> FinishedRun:
-        """Samples are read only where something must be computed from them."""
-        if entry.entry not in runs:
-            runs[entry.entry] = finished(entry, board.folder)
-        return runs[entry.entry]
-
-    ranks = memory.recall(
-        tuple[MetricRanks, ...], entries, lambda: _ranks(entries, list(map(run_of, entries)))
-    )
-    curves = {
-        entry.entry: memory.recall(Curves, [entry], lambda e=entry: _curves(run_of(e)))  # type: ignore[misc]
-        for entry in entries
-    }
-    form = TypeAdapter(dict[str, RobustnessRow])
-    rows = {entry.entry: form.validate_python(entry.run.rows) for entry in entries}
+def _group(board: Board, entries: tuple[Entry, ...], *, checked: bool) -> Group:
+    runs = [replace(finished(entry, board.folder), checked=checked) for entry in entries]
     first = entries[0].run
     return Group(
-        first.suite, first.suite_version, first.engine, first.dtype, entries, rows, ranks, curves
+        suite=first.suite,
+        suite_version=first.suite_version,
+        engine=first.engine,
+        dtype=first.dtype,
+        entries=entries,
+        rows={entry.entry: dict(run.recorded) for entry, run in zip(entries, runs, strict=True)},
+        ranks=_ranks(entries, runs),
+        curves={entry.entry: _curves(run) for entry, run in zip(entries, runs, strict=True)},
     )
 
 

@@ -14,7 +14,7 @@ from ilubench.records.markdown import cell, table
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
-__all__ = ["BEGIN", "END", "readme_text", "suite_tables"]
+__all__ = ["BEGIN", "END", "readme_text"]
 
 BEGIN = "<!-- tables: made by `ilubench leaderboard build`; edit outside of these two lines -->"
 END = "<!-- end of tables -->"

@@ -13,7 +13,6 @@ beside it.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
@@ -23,16 +22,11 @@ from pydantic import JsonValue, TypeAdapter
 
 from ilubench.errors import UsageError, did_you_mean
 from ilubench.leaderboard.records.files import ATTACKS, Board, finished_run, write_record
-from ilubench.leaderboard.records.models import (
-    AttackEntry,
-    AttackResult,
-    Comparison,
-    Pointer,
-    Submission,
-)
+from ilubench.leaderboard.records.models import AttackEntry, AttackResult, Comparison, Pointer
 from ilubench.leaderboard.records.prediction import compare_runs, comparison_table
 from ilubench.leaderboard.records.samples import point
 from ilubench.leaderboard.submit.attack_runs import Tried
+from ilubench.leaderboard.submit.entry import About
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import memory_differences, setting_differences
 from ilubench.records.markdown import cell, table
@@ -40,34 +34,11 @@ from ilubench.records.run_files import memory_of
 from ilubench.records.store import write_atomic
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["AboutAttack", "Packed", "attack_text", "submit_attack"]
+__all__ = ["Packed", "attack_text", "submit_attack"]
 
 ID = r"[a-z0-9][a-z0-9_-]{0,63}"
 
 ROW = TypeAdapter(RobustnessRow)
-
-
-@dataclass(frozen=True)
-class AboutAttack:
-    """What a submitter says of an attack.
-
-    Attributes:
-        by: who sends it in.
-        label: the record's name; the attack's if empty.
-        title: what tables show; the label if empty.
-        code: https address of its code.
-        paper: https address of its paper.
-        citation: BibTeX, or words.
-        remarks: what a reader must know.
-    """
-
-    by: str = ""
-    label: str = ""
-    title: str = ""
-    code: str = ""
-    paper: str = ""
-    citation: str = ""
-    remarks: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,15 +57,9 @@ class Packed:
 
 
 def submit_attack(
-    tried: Sequence[Tried], board: Board, about: AboutAttack, *, verified: bool = False
+    tried: Sequence[Tried], board: Board, about: About, *, verified: bool = False
 ) -> Packed:
     """Write what an attack did to entries into `<suite>/attacks/`, and return it.
-
-    Args:
-        tried: of one attack, from :func:`read_attack_runs`.
-        board: the suite's records.
-        about: what the submitter says; a verification leaves the submitter's words.
-        verified: whether these are a maintainer's runs, with fresh seeds, of a submitted attack.
 
     Raises:
         UsageError: a record of that name is there with another attack, a verified result would be
@@ -134,7 +99,7 @@ def submit_attack(
         suite_version=tried[0].run.record.suite_version,
         config=tried[0].config,
         results=tuple(results[name] for name in sorted(results)),
-        submission=_submission(about),
+        submission=about.submission(),
     )
     if there is not None:
         kept = {"title": there.title, "submission": there.submission, "package": there.package}
@@ -172,17 +137,6 @@ def _write_samples(folder: Path, name: str, run: FinishedRun) -> Pointer:
     return point(folder, name)
 
 
-def _submission(about: AboutAttack) -> Submission:
-    return Submission(
-        by=about.by,
-        day=datetime.now(UTC).date(),
-        code=about.code,
-        paper=about.paper,
-        citation=about.citation,
-        remarks=about.remarks,
-    )
-
-
 # --- a maintainer's run ---
 
 
@@ -209,11 +163,7 @@ def _attack(config: Mapping[str, JsonValue]) -> JsonValue:
 
 
 def _compared(
-    path: Path,
-    folder: Path,
-    there: AttackEntry | None,
-    old: AttackResult | None,
-    one: Tried,
+    path: Path, folder: Path, there: AttackEntry | None, old: AttackResult | None, one: Tried
 ) -> tuple[Comparison, ...]:
     """The submitted result against the maintainer's."""
     if there is None or old is None:

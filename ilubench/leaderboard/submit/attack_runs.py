@@ -175,12 +175,7 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
     kept = pc.is_in(run.samples["attack"], value_set=pa.array(["", name]))
     samples = run.samples.filter(kept)
     record, suite = run.record, run.suite
-    mine = cells(samples, "method", seeded=False)
-    if len(mine.scores) > 1:  # each seed has an unlearned model of its own
-        mine = cells(samples, "method", seeded=True)
-    found = Compared(
-        mine, cells(samples, "reference", seeded=False), cells(samples, "retrain", seeded=False)
-    )
+    found = Compared(*(cells(samples, who) for who in ("method", "reference", "retrain")))
     rows = {
         metric.label: robustness_row(suite, metric, [name], record.seeds, found)
         for metric in suite.primary_forget

@@ -36,7 +36,7 @@ from ilubench.specs.yaml_files import load_yaml
 __all__ = ["About", "Submitted", "next_steps", "read_citation", "read_package", "submit"]
 
 MAX_PACKAGE = 100_000_000
-ARCHIVE = re.compile(r"([A-Za-z0-9._-]+?)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)")
+ARCHIVE = r"([A-Za-z0-9._]+)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)"
 """Name and version in the name of a wheel or sdist."""
 
 RECORD, SAMPLES = "results.json", "samples.parquet"
@@ -44,13 +44,13 @@ RECORD, SAMPLES = "results.json", "samples.parquet"
 
 @dataclass(frozen=True)
 class About:
-    """What a submitter says of a run.
+    """What a submitter says of a run, or of an attack.
 
     Attributes:
         by: who sends it in.
-        label: the row's name without the version; empty: what the run was asked for as.
+        label: the record's name without the version; empty: what was asked for, or the attack's.
         title: what tables show; empty: the label.
-        code: https address of the method's code.
+        code: https address of the code.
         paper: https address of its paper.
         citation: BibTeX, or words.
         remarks: what a reader must know.
@@ -67,6 +67,17 @@ class About:
     remarks: str = ""
     trains_on: tuple[str, ...] = ()
     package: Package | None = None
+
+    def submission(self) -> Submission:
+        """What the record says of who sent it in, today."""
+        return Submission(
+            by=self.by,
+            day=datetime.now(tz=UTC).date(),
+            code=self.code,
+            paper=self.paper,
+            citation=self.citation,
+            remarks=self.remarks,
+        )
 
 
 @dataclass(frozen=True)
@@ -95,13 +106,6 @@ def submit(
     replace: bool = False,
 ) -> Submitted:
     """Write a finished run's entry and its samples into `<to>/<suite>/`, and return them.
-
-    Args:
-        folder: of the run.
-        to: the leaderboards' folder.
-        about: what the submitter says.
-        weights: of each seed, where they are published.
-        replace: whether an entry of that name may be there.
 
     Raises:
         DataError: the run is incomplete, lacks a file, its figures do not follow from its samples,
@@ -133,12 +137,7 @@ def submit(
 
 
 def next_steps(found: Submitted, weights_to: Path | None) -> list[str]:
-    """Return what a submitter does next, in lines.
-
-    Args:
-        found: what was written.
-        weights_to: where the weights were written, if they were.
-    """
+    """Return what a submitter does next, in lines."""
     record = found.path
     files = [str(path) for path in (record, found.copied) if path is not None]
     lines = [f"note: {note}" for note in found.notes]
@@ -178,7 +177,7 @@ def read_package(word: str) -> Package | None:
         return None
     file, _, url = word.partition("=https:")
     path = Path(file)
-    found = re.fullmatch(r"([A-Za-z0-9._]+)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)", path.name)
+    found = re.fullmatch(ARCHIVE, path.name)
     if found is None:
         raise UsageError(
             f"--package {path.name}: give a wheel or sdist under the name it was built"
@@ -286,14 +285,7 @@ def _entry(
             weights=files[1],
             trains_on=roles,
             package=about.package,
-            submission=Submission(
-                by=about.by,
-                day=datetime.now(tz=UTC).date(),
-                code=about.code,
-                paper=about.paper,
-                citation=about.citation,
-                remarks=about.remarks,
-            ),
+            submission=about.submission(),
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

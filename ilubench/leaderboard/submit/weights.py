@@ -51,10 +51,6 @@ def export_weights(run: FinishedRun, folder: Path) -> tuple[Weights, ...]:
 
     The same run gives the same bytes. A method without randomness has one model, of the first seed.
 
-    Args:
-        run: a finished one, whose folder lies beside its store.
-        folder: where to write.
-
     Raises:
         DataError: the store no longer has the weights.
     """

@@ -26,10 +26,6 @@ OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 def find_weights(wanted: Sequence[Weights], folder: Path) -> dict[int, Path]:
     """Return seed -> the file below a folder that has the record's SHA-256, whatever its name.
 
-    Args:
-        wanted: the weights of an entry.
-        folder: is searched with all folders in it; links are not followed.
-
     Raises:
         ModelError: no such folder, or no file is the one of a seed.
     """
@@ -58,10 +54,6 @@ def fetch(wanted: Sequence[Weights], folder: Path) -> dict[int, Path]:
 
     A file is visible under its name, `<SHA-256>.safetensors`, once its size and hash were found
     right; nothing reads it before.
-
-    Args:
-        wanted: the weights of an entry.
-        folder: where they are kept.
 
     Raises:
         AccessError: offline, no address in the record, or the address does not give the file.

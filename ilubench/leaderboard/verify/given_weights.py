@@ -14,7 +14,7 @@ from ilubench.records.keys import file_sha256
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["GivenOnce", "GivenWeights", "put_weights"]
+__all__ = ["GivenOnce", "GivenWeights"]
 
 COMPUTED = "rotary_emb.inv_freq"
 """A computed buffer that old checkpoints carry."""

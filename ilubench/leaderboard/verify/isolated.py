@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["guard", "main"]
-
 JOB, RESULT, OUT = "job.json", "result.json", "out"
 
 LOOK_UPS = (

@@ -126,13 +126,6 @@ def unlearn_apart(
 ) -> None:
     """Put the weights that a method makes on its own into the store, as the stage `unlearn` does.
 
-    Args:
-        bench: shared state; its target model is there.
-        experiment: with the method.
-        seed: the user's.
-        cell: where it unlearns.
-        progress: display.
-
     Raises:
         JobError: the method failed, or tried what it may not, whether or not it went on.
         StoreError: the store has weights of this method and seed that were not made apart.

@@ -1,30 +1,10 @@
 """A re-run beside the committed rows: has a figure left its interval?
 
-A scheduled job runs a suite's built-in methods again, with few seeds, and compares each run with
-the entry of the same method, version and settings. Two questions, the sharper one first:
-
-**The same seeds, the same scores?** Every random number derives from the seed, so on one kind of
-machine, with the same libraries, a re-run repeats the record's scores bit by bit. Where the re-run
-has only seeds of the record and all its scores are the record's, nothing has moved, and no interval
-is asked: one seed is enough for that.
-
-**Else, is it more than another seed would do?** Another processor or library rounds otherwise, and
-training lets that grow: the scores of a seed then lie somewhere between those of the record and
-those of a fresh seed. The yardstick is the prediction interval for fresh seeds
-(:mod:`ilubench.leaderboard.records.prediction`; all figures of a row together hold with 95 %). For
-a record of S seeds with variance v, k of them run again, and a correlation r >= 0 of a seed's two
-scores::
-
-    Var(mean of the re-run - mean of the record) = v (1/k + 1/S - 2 r/S)
-
-which is largest at r = 0, fresh seeds: with seeds of the record the interval is at most too wide,
-and a row that has not changed leaves it in 5 % of re-runs at most. The spread within a re-run of
-one seed is not known, so that one seed whose scores differ is no comparison: it takes two.
-
-**What it cannot show.** With S = 5 and k = 2 a figure must move by four standard deviations of a
-seed's score, with S = 10 and k = 2 by three: this is an alarm for a method, suite or library that
-broke, not a test for small drift. The share of equal scores, which is printed beside, shows that
-something changed at all.
+On one kind of machine a seed repeats its scores bit by bit: a re-run with the record's seeds and
+scores has not moved, and needs no interval. Else the yardstick is the prediction interval for fresh
+seeds (:mod:`ilubench.leaderboard.records.prediction`). With k of the record's S seeds run again and
+a correlation r >= 0 of a seed's two scores, the difference of the means has the variance
+``v (1/k + 1/S - 2 r/S)``, largest at r = 0, fresh seeds: the interval is at most too wide.
 """
 
 from __future__ import annotations
@@ -253,7 +233,7 @@ def _scores(samples: pa.Table, once: pa.Array) -> pa.Table:
 
 def _compared(record: FinishedRun, rerun: FinishedRun) -> tuple[Comparison, ...]:
     """The prediction intervals for fresh seeds; the re-run's are numbered as such."""
-    from ilubench.leaderboard.verify.verify import compare_runs
+    from ilubench.leaderboard.records.prediction import compare_runs
 
     return compare_runs(record, _renumbered(rerun, record.record.seeds))
 

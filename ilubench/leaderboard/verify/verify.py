@@ -30,14 +30,7 @@ if TYPE_CHECKING:
     from ilubench.records.finished import FinishedRun
     from ilubench.runs.pipeline import Reporter, RunResult
 
-__all__ = [
-    "Request",
-    "compare_runs",
-    "fresh_seeds",
-    "parse_seeds",
-    "verification_text",
-    "verify",
-]
+__all__ = ["Request", "fresh_seeds", "parse_seeds", "verification_text", "verify"]
 
 ENOUGH = 5
 """Seeds of a verification that is not told how many; fewer where fewer weights were published."""
@@ -74,10 +67,6 @@ class Request:
 
 def verify(request: Request, reporter: "Reporter") -> Entry:
     """Measure an entry again, compare, and write what was found into its record.
-
-    Args:
-        request: what and how.
-        reporter: shows how the run goes.
 
     Returns:
         The entry as it now stands; its last verification is the new one.

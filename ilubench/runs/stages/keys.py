@@ -13,7 +13,7 @@ from ilubench.runs.stages.target_key import TRAINING_LIBRARIES, fingerprint_role
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import Spec
 
-__all__ = ["attack_key", "plugin_identity", "score_key", "unlearn_key"]
+__all__ = ["attack_key", "score_key", "unlearn_key"]
 
 _SCORING = (*TRAINING_LIBRARIES, "lm-eval", "rouge-score", "datasets")
 

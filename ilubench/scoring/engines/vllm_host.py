@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["WeightSwap", "as_before", "sampling_params", "start_engine", "stop_engine"]
+__all__ = ["as_before", "sampling_params", "start_engine", "stop_engine"]
 
 
 class WeightSwap:

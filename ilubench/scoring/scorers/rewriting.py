@@ -7,7 +7,7 @@ from typing import TypeAlias
 from ilubench.errors import CannotApplyError
 from ilubench.interfaces import BoundPromptAttack, Item, Row, SampleScore
 
-__all__ = ["Ask", "ask_rewritten", "refuse_sampling"]
+__all__ = ["ask_rewritten", "refuse_sampling"]
 
 Ask: TypeAlias = Callable[[Sequence[Row], Mapping[str, str]], list[SampleScore]]
 """(rows, id -> text before it) -> their scores: one an item and metric, several where sampled."""

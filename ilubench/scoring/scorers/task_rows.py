@@ -8,7 +8,7 @@ from ilubench.errors import DataError, SpecError, did_you_mean
 from ilubench.interfaces import Row, ScoreContext
 from ilubench.scoring.scorers.task_files import Member, TaskFacts
 
-__all__ = ["OwnData", "Roles", "chosen_members", "divide", "own_data"]
+__all__ = ["OwnData", "Roles", "chosen_members", "own_data"]
 
 OwnData: TypeAlias = dict[str, tuple[Sequence[int], dict[str, Any]]]
 """Task name -> positions of its rows in the role, and the settings that put them in place."""

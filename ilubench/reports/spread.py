@@ -1,4 +1,4 @@
-"""Where the spread of f_u and RA comes from: seeds, data orders, items. Pure.
+"""Where the spread of f_u and RA comes from: seeds, data orders, items.
 
 The components are those of :mod:`ilubench.statistics.variance_components`.
 
@@ -12,21 +12,20 @@ together (the streams differ, but both derive from it), and the items are crosse
   `attack x seed` is the order *and* how differently attacks act on one unlearned model: an upper
   bound for the order. The attacks are a fixed choice, not a sample: no component of their own.
 
-Components of different figures (f_u and RA) are not differences of each other. To separate target,
-unlearning and order, cross them: train each of T targets, unlearn each with U seeds, attack each
-model with O orders, and give :func:`~ilubench.statistics.variance_components.components` the table
-``from_records(("target", "unlearn", "order", "item"), {(t, u, o, i): score, ...})``.
+Components of different figures (f_u and RA) are not differences of each other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.compute as pc
 
 from ilubench.errors import DataError
-from ilubench.statistics.intervals import ROUNDING, Samples, all_items, shared_seeds, stack
+from ilubench.records.scores import FA, own_cells, scored_courses
+from ilubench.statistics.intervals import ROUNDING, Samples, all_items, pick, shared_seeds, stack
 from ilubench.statistics.row import quartile_steps
 from ilubench.statistics.variance_components import (
     MIN_LEVELS,
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["VarianceTable", "variance_report", "variance_text"]
+    from ilubench.records.scores import Measured
 
-FA = "fa"
+__all__ = ["VarianceTable", "variance_report", "variance_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class VarianceTable:
     note: str = ""
 
 
-def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[VarianceTable, ...]:
+def variance_report(samples: pa.Table) -> tuple[VarianceTable, ...]:
     """Return the components of f_u, RA and RA by attack, for each metric of a run.
 
     The unlearned model's samples, or the original's in a run of the original alone. Metrics are on
@@ -68,35 +67,33 @@ def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[
     area under a curve is no mean of them) and fine-tuning accuracy are left out. Components are
     taken over the seeds and items that all attacks share.
 
-    Args:
-        samples: a run's `samples.parquet`.
-        scorers: names of the scorers to report; all where empty.
-
     Raises:
         DataError: no samples, or a checkpoint of an attack that some seed lacks.
     """
-    tables = _read(samples)
-    stepless = _stepless(samples)
-    known = sorted({scorer for scorer, _ in tables})
-    missing = [name for name in scorers if name not in known]
-    if missing or not tables:
-        raise DataError(f"no samples of {', '.join(missing) or 'any metric'}; there are {known}")
+    labels = samples.filter(pc.not_equal(samples["label"], ""))
+    classes = labels.group_by(["scorer", "metric"]).aggregate([]).to_pylist()
+    left_out = {(FA, metric) for metric in pc.unique(samples["metric"]).to_pylist()}
+    left_out |= {(one["scorer"], one["metric"]) for one in classes}
+    found = own_cells(samples)
+    unlearned = scored_courses(found.scores)
+    courses = {attack: scored_courses(runs) for attack, runs in found.attacks.items()}
+    metrics = {metric for tables in (unlearned, *courses.values()) for metric in tables} - left_out
+    if not metrics:
+        raise DataError("no samples of any metric whose items have a mean")
     report: list[VarianceTable] = []
-    for (scorer, metric), attacks in sorted(tables.items()):
-        if scorers and scorer not in scorers:
-            continue
-        label = f"{scorer}.{metric}"
-        unlearned = attacks.pop("", None)
-        if unlearned is not None:
-            report.append(_decomposed(label, "f_u", [_samples(unlearned[0], label)]))
-        if attacks:
-            courses = [
-                _quartile_mean(course, label, stepless=attack in stepless)
-                for attack, course in attacks.items()
-            ]
-            report.append(_decomposed(label, "RA", courses))
-        if len(attacks) > 1:
-            report.append(_decomposed(label, "RA by attack", courses, tuple(attacks)))
+    for metric in sorted(metrics):
+        label = ".".join(metric)
+        if metric in unlearned:
+            report.append(_decomposed(label, "f_u", [unlearned[metric][0]]))
+        means = {
+            attack: _quartile_mean(course[metric], found.attacks[attack])
+            for attack, course in courses.items()
+            if metric in course
+        }
+        if means:
+            report.append(_decomposed(label, "RA", list(means.values())))
+        if len(means) > 1:
+            report.append(_decomposed(label, "RA by attack", list(means.values()), tuple(means)))
     return tuple(report)
 
 
@@ -123,54 +120,12 @@ def variance_text(tables: Sequence[VarianceTable]) -> str:
 
 # --- a run's samples ---
 
-_Cells: TypeAlias = "dict[int, dict[str, float]]"
-"""Seed -> item -> value."""
 
-
-def _read(samples: pa.Table) -> dict[tuple[str, str], dict[str, dict[int, _Cells]]]:
-    """(scorer, metric) -> attack -> step -> seed -> item -> value."""
-    names = ["who", "attack", "seed", "step", "scorer", "metric", "item", "value"]
-    columns = [samples[name].to_pylist() for name in names]
-    labels = (
-        samples["label"].to_pylist() if "label" in samples.column_names else [""] * len(samples)
-    )
-    who = "method" if "method" in columns[0] else "reference"
-    found: dict[tuple[str, str], dict[str, dict[int, _Cells]]] = {}
-    classes = set()
-    for label, (own, attack, seed, step, scorer, metric, item, value) in zip(
-        labels, zip(*columns, strict=True), strict=True
-    ):
-        if own != who or scorer == FA:
-            continue
-        if label:
-            classes.add((scorer, metric))
-        course = found.setdefault((scorer, metric), {}).setdefault(attack, {})
-        course.setdefault(step, {}).setdefault(seed, {})[item] = value
-    return {key: value for key, value in found.items() if key not in classes}
-
-
-def _stepless(samples: pa.Table) -> set[str]:
-    """Attacks that take no steps: their checkpoints have levels."""
-    if "level" not in samples.column_names:
-        return set()
-    pairs = zip(samples["attack"].to_pylist(), samples["level"].to_pylist(), strict=True)
-    return {attack for attack, level in pairs if level}
-
-
-def _samples(cells: _Cells, what: str) -> Samples:
-    seeds = tuple(sorted(cells))
-    items = tuple(sorted(cells[seeds[0]]))
-    for seed in seeds:
-        if tuple(sorted(cells[seed])) != items:
-            raise DataError(f"{what}: seeds {seeds[0]} and {seed} were scored on other items")
-    return Samples(np.array([[cells[s][i] for i in items] for s in seeds]), seeds, items)
-
-
-def _quartile_mean(course: Mapping[int, _Cells], what: str, *, stepless: bool) -> Samples:
+def _quartile_mean(course: Mapping[int, Samples], runs: Mapping[int, Measured]) -> Samples:
     """Each seed's and item's mean over the quartile steps of one attack, or over all its levels."""
     steps = sorted(course)
-    chosen = steps if stepless else quartile_steps(steps)
-    tables = [_samples(course[step], what) for step in chosen]
+    stepless = any(any(run.levels.values()) for run in runs.values())
+    tables = [course[step] for step in (steps if stepless else quartile_steps(steps))]
     seeds, items = shared_seeds(tables), all_items(tables)
     return Samples(stack(tables, seeds, items).mean(axis=0), seeds, items)
 
@@ -187,7 +142,7 @@ def _decomposed(
     if len(seeds) < MIN_LEVELS or len(items) < MIN_LEVELS:
         note = "no components: they need two seeds and two items"
         return VarianceTable(metric, figure, levels, (), note)
-    cells = stack([_only(table, items) for table in tables], seeds, items)
+    cells = np.stack([pick(table, seeds, items) for table in tables])
     axes: tuple[tuple[Level, ...], ...] = (tuple(seeds), tuple(items))
     if np.ptp(cells) <= ROUNDING * np.abs(cells).max():
         return VarianceTable(metric, figure, levels, (), "no components: all scores are equal")
@@ -196,9 +151,3 @@ def _decomposed(
         return VarianceTable(metric, figure, levels, components(table, fixed=("attack",)))
     table = Factorial(cells.mean(axis=0), ("seed", "item"), axes)
     return VarianceTable(metric, figure, levels, components(table))
-
-
-def _only(table: Samples, items: Sequence[str]) -> Samples:
-    column = {item: k for k, item in enumerate(table.items)}
-    values = table.values[:, [column[item] for item in items]]
-    return Samples(values, table.seeds, tuple(items))
