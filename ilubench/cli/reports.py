@@ -72,7 +72,8 @@ def matched(
 def variance(run: Run) -> int:
     """Show how much of a run's spread comes from seeds, orders and items, as Markdown."""
     from ilubench.records.run_files import read_run_samples
-    from ilubench.statistics.spread import variance_report, variance_text
+    from ilubench.reports.variance import variance_text
+    from ilubench.statistics.spread import variance_report
 
     typer.echo(variance_text(variance_report(read_run_samples(run / SAMPLES))))
     return COMPLETE

@@ -16,19 +16,25 @@ from ilubench.records.results import ScoreRecord
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.aggregate import aggregate
 from ilubench.statistics.intervals import Samples
-from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow, quartile_steps
+from ilubench.statistics.row import (
+    FA,
+    Chances,
+    Course,
+    MethodRuns,
+    RobustnessRow,
+    quartile_steps,
+)
 
 __all__ = [
-    "FA",
     "SAMPLES",
     "SCHEMA",
     "WHERE",
-    "Cells",
     "Compared",
     "Measured",
-    "cells",
+    "MethodSamples",
     "chances",
     "method_runs",
+    "method_samples",
     "read_samples",
     "read_score",
     "robustness_row",
@@ -76,7 +82,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Cells:
+class MethodSamples:
     """All that was measured for one method.
 
     Attributes:
@@ -98,12 +104,12 @@ class Compared:
         never: of the model that never knew; empty where there is none.
     """
 
-    mine: Cells
-    original: Cells
-    never: Cells
+    mine: MethodSamples
+    original: MethodSamples
+    never: MethodSamples
 
 
-def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
+def method_samples(samples: pa.Table, who: str, *, seeded: bool) -> MethodSamples:
     """Return what the samples say of the method, or of a model that it is compared with.
 
     Args:
@@ -138,7 +144,7 @@ def cells(samples: pa.Table, who: str, *, seeded: bool) -> Cells:
             name: {seed: run for seed, run in runs.items() if seed in scores}
             for name, runs in attacks.items()
         }
-    return Cells(scores, attacks)
+    return MethodSamples(scores, attacks)
 
 
 def robustness_row(
@@ -217,11 +223,11 @@ def _spread(scores: Mapping[int, Measured], seeds: tuple[int, ...]) -> dict[int,
     return {seed: scores.get(seed, only) if len(scores) > 1 else only for seed in seeds}
 
 
-def _course(suite: SuiteSpec, attack: str, cells: Cells, forget: MetricSpec) -> Course:
-    runs = cells.attacks[attack]
+def _course(suite: SuiteSpec, attack: str, measured: MethodSamples, forget: MetricSpec) -> Course:
+    runs = measured.attacks[attack]
     seeds = tuple(sorted(runs))
     later = sorted({step for run in runs.values() for step in run.steps if step > 0})
-    start = _spread(cells.scores, seeds)
+    start = _spread(measured.scores, seeds)
 
     def column(spec: MetricSpec, kind: Literal["forget", "other"]) -> list[Samples]:
         metric = (spec.scorer, spec.metric)
@@ -269,30 +275,32 @@ def _levels(attack: str, runs: Mapping[int, Measured], later: Sequence[int]) -> 
 
 
 def method_runs(
-    suite: SuiteSpec, attacks: Sequence[str], cells: Cells, forget: MetricSpec
+    suite: SuiteSpec, attacks: Sequence[str], measured: MethodSamples, forget: MetricSpec
 ) -> MethodRuns:
     """Return the aggregator's input for one primary forget metric.
 
     Args:
         suite: what was measured.
         attacks: names of the attacks, in the order of the courses; one without samples has none.
-        cells: the model's samples.
+        measured: the model's samples.
         forget: the metric.
 
     Raises:
         DataError: nothing was measured, or seeds were scored on other items.
     """
-    if not cells.scores:
+    if not measured.scores:
         raise DataError("no seed of the unlearned model was scored; see the failed jobs")
 
     def unlearned(spec: MetricSpec, kind: Literal["forget", "other"]) -> Samples:
-        return _at(cells.scores, 0, (spec.scorer, spec.metric), spec, kind)
+        return _at(measured.scores, 0, (spec.scorer, spec.metric), spec, kind)
 
     return MethodRuns(
         unlearned_forget=unlearned(forget, "forget"),
         unlearned_utility=tuple(unlearned(spec, "other") for spec in suite.utility),
         courses=tuple(
-            _course(suite, attack, cells, forget) for attack in attacks if cells.attacks.get(attack)
+            _course(suite, attack, measured, forget)
+            for attack in attacks
+            if measured.attacks.get(attack)
         ),
     )
 
@@ -339,7 +347,3 @@ def read_samples(path: Path) -> pa.Table:
             raise StoreError(f"{path}: item {item!r} of {scorer}/{metric} is there twice")
         seen.add((scorer, metric, item))
     return table
-
-
-FA = "fa"
-"""Name of the fine-tuning-accuracy scorer in an attack's records."""

@@ -17,10 +17,10 @@ from ilubench.records.figure_text import figure_text
 from ilubench.records.markdown import cell, table
 from ilubench.statistics.aggregate import weighted_samples
 from ilubench.statistics.intervals import Figure, Samples, table_mean
+from ilubench.statistics.row import FA
 
 __all__ = ["Subset", "subsets_of", "subsets_text"]
 
-FA = "fa"
 COLUMNS = ("who", "attack", "seed", "step", "scorer", "metric", "item", "group", "value")
 
 Scores: TypeAlias = dict[tuple[str, int], dict[int, dict[str, float]]]

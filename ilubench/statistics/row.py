@@ -6,7 +6,7 @@ Scores are on 0-1 and direction-adjusted: higher = better forgotten; utility: hi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ilubench.errors import DataError
 from ilubench.statistics.intervals import Figure, Samples
@@ -15,17 +15,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "FA",
     "AttackFigures",
     "Chances",
     "Course",
     "MethodRuns",
     "RobustnessRow",
+    "Status",
     "StepFigures",
     "UtilityFigures",
     "quartile_steps",
 ]
 
 RA_SHARES = (0.25, 0.5, 1.0)
+
+FA = "fa"
+"""Name of the fine-tuning-accuracy scorer in an attack's scores."""
+
+Status: TypeAlias = Literal["ok", "collapsed", "unknown", "incomplete", "diverged"]
 
 
 def quartile_steps(steps: Sequence[int]) -> tuple[int, ...]:
@@ -209,7 +216,7 @@ class RobustnessRow:
     attacks of their final recovery.
     """
 
-    status: Literal["ok", "collapsed", "unknown", "incomplete", "diverged"]
+    status: Status
     forget_original: Figure
     forget_unlearned: Figure
     forget_chance: float

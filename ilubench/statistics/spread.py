@@ -27,7 +27,8 @@ import numpy as np
 
 from ilubench.errors import DataError
 from ilubench.statistics.intervals import ROUNDING, Samples, all_items, shared_seeds, stack
-from ilubench.statistics.row import quartile_steps
+from ilubench.statistics.notes import Note, NoteKind
+from ilubench.statistics.row import FA, quartile_steps
 from ilubench.statistics.variance_components import (
     MIN_LEVELS,
     Component,
@@ -41,9 +42,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["VarianceTable", "variance_report", "variance_text"]
-
-FA = "fa"
+__all__ = ["VarianceTable", "variance_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class VarianceTable:
     figure: str
     levels: str
     components: tuple[Component, ...]
-    note: str = ""
+    note: Note | None = None
 
 
 def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[VarianceTable, ...]:
@@ -100,34 +99,13 @@ def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[
     return tuple(report)
 
 
-def variance_text(tables: Sequence[VarianceTable]) -> str:
-    """Return the tables as Markdown, one line a component."""
-    lines = [
-        "| metric | figure | component | sd | 95 % interval of the sd | share of a single score "
-        "| share of the mean's variance |",
-        "|" + "---|" * 7,
-    ]
-    for table in tables:
-        head = f"| {table.metric} | {table.figure} ({table.levels})"
-        if table.note:
-            lines.append(f"{head} | {table.note} | | | | |")
-        for part in table.components:
-            low, high = np.sqrt([part.low, part.high])
-            note = f" ({part.note})" if part.note else ""
-            lines.append(
-                f"{head} | {part.name} | {np.sqrt(part.variance):.4f}{note} | {low:.4f}-{high:.4f} "
-                f"| {part.cell_share:.0%} | {part.mean_share:.0%} |"
-            )
-    return "\n".join(lines)
-
-
 # --- a run's samples ---
 
-_Cells: TypeAlias = "dict[int, dict[str, float]]"
+_BySeed: TypeAlias = "dict[int, dict[str, float]]"
 """Seed -> item -> value."""
 
 
-def _read(samples: pa.Table) -> dict[tuple[str, str], dict[str, dict[int, _Cells]]]:
+def _read(samples: pa.Table) -> dict[tuple[str, str], dict[str, dict[int, _BySeed]]]:
     """(scorer, metric) -> attack -> step -> seed -> item -> value."""
     names = ["who", "attack", "seed", "step", "scorer", "metric", "item", "value"]
     columns = [samples[name].to_pylist() for name in names]
@@ -135,7 +113,7 @@ def _read(samples: pa.Table) -> dict[tuple[str, str], dict[str, dict[int, _Cells
         samples["label"].to_pylist() if "label" in samples.column_names else [""] * len(samples)
     )
     who = "method" if "method" in columns[0] else "reference"
-    found: dict[tuple[str, str], dict[str, dict[int, _Cells]]] = {}
+    found: dict[tuple[str, str], dict[str, dict[int, _BySeed]]] = {}
     classes = set()
     for label, (own, attack, seed, step, scorer, metric, item, value) in zip(
         labels, zip(*columns, strict=True), strict=True
@@ -157,16 +135,16 @@ def _stepless(samples: pa.Table) -> set[str]:
     return {attack for attack, level in pairs if level}
 
 
-def _samples(cells: _Cells, what: str) -> Samples:
-    seeds = tuple(sorted(cells))
-    items = tuple(sorted(cells[seeds[0]]))
+def _samples(scores: _BySeed, what: str) -> Samples:
+    seeds = tuple(sorted(scores))
+    items = tuple(sorted(scores[seeds[0]]))
     for seed in seeds:
-        if tuple(sorted(cells[seed])) != items:
+        if tuple(sorted(scores[seed])) != items:
             raise DataError(f"{what}: seeds {seeds[0]} and {seed} were scored on other items")
-    return Samples(np.array([[cells[s][i] for i in items] for s in seeds]), seeds, items)
+    return Samples(np.array([[scores[s][i] for i in items] for s in seeds]), seeds, items)
 
 
-def _quartile_mean(course: Mapping[int, _Cells], what: str, *, stepless: bool) -> Samples:
+def _quartile_mean(course: Mapping[int, _BySeed], what: str, *, stepless: bool) -> Samples:
     """Each seed's and item's mean over the quartile steps of one attack, or over all its levels."""
     steps = sorted(course)
     chosen = steps if stepless else quartile_steps(steps)
@@ -185,12 +163,11 @@ def _decomposed(
     if attacks:
         levels = f"{len(attacks)} attack x {levels}"
     if len(seeds) < MIN_LEVELS or len(items) < MIN_LEVELS:
-        note = "no components: they need two seeds and two items"
-        return VarianceTable(metric, figure, levels, (), note)
+        return VarianceTable(metric, figure, levels, (), Note(NoteKind.TOO_FEW_LEVELS))
     cells = stack([_only(table, items) for table in tables], seeds, items)
     axes: tuple[tuple[Level, ...], ...] = (tuple(seeds), tuple(items))
     if np.ptp(cells) <= ROUNDING * np.abs(cells).max():
-        return VarianceTable(metric, figure, levels, (), "no components: all scores are equal")
+        return VarianceTable(metric, figure, levels, (), Note(NoteKind.ALL_EQUAL))
     if attacks:
         table = Factorial(cells, ("attack", "seed", "item"), (attacks, *axes))
         return VarianceTable(metric, figure, levels, components(table, fixed=("attack",)))

@@ -99,7 +99,7 @@ class Component:
         cell_share: of the variance of a single score, 0-1.
         mean_share: of the variance of the grand mean, 0-1.
         df: degrees of freedom of its mean square.
-        note: a negative estimate, before it was set to 0; empty otherwise.
+        negative: the estimate before it was set to 0; None where it is not negative.
     """
 
     factors: tuple[str, ...]
@@ -109,7 +109,7 @@ class Component:
     cell_share: float
     mean_share: float
     df: int
-    note: str
+    negative: float | None
 
     @property
     def name(self) -> str:
@@ -189,7 +189,7 @@ def components(table: Factorial, *, fixed: Sequence[str] = ()) -> tuple[Componen
             cell_share=_share(kept[own], sum(kept.values())),
             mean_share=_share(of_mean[own], sum(of_mean.values())),
             df=df[own],
-            note=f"estimate {value:.2g} set to 0" if value < -rounding else "",
+            negative=value if value < -rounding else None,
         )
         for own, value in estimates.items()
     )

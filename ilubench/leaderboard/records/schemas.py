@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from ilubench.leaderboard.records.models import AttackEntry, Entry, Reported
-from ilubench.records.results import SCHEMA
+from ilubench.records.results import newest_version
 
 __all__ = ["schema_file", "schema_text", "shipped_schema", "write_schemas"]
 
@@ -16,7 +16,7 @@ KINDS: tuple[type[BaseModel], ...] = (Entry, Reported, AttackEntry)
 
 def schema_file(kind: type[BaseModel]) -> str:
     """Return the name of a kind of record's schema, by its version: `entry-1.schema.json`."""
-    return f"{kind.model_fields['kind'].default}-{SCHEMA}.schema.json"
+    return f"{kind.model_fields['kind'].default}-{newest_version(kind)}.schema.json"
 
 
 def schema_text(kind: type[BaseModel]) -> str:

@@ -21,9 +21,11 @@ from ilubench.leaderboard.records.files import Board, finished
 from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun
 from ilubench.records.keys import code_closure, digest
+from ilubench.records.results import rows_of
 from ilubench.records.store import write_atomic
 from ilubench.reports.ranking import RankedTable, rank_runs
 from ilubench.statistics.intervals import Figure
+from ilubench.statistics.notes import Note
 from ilubench.statistics.recovery_curve import recovery_curve
 from ilubench.statistics.row import RobustnessRow
 
@@ -44,7 +46,7 @@ class Place:
 
     entry: str
     rank: int | None
-    note: str
+    note: Note | None
     ties: tuple[str, ...]
 
 
@@ -67,7 +69,7 @@ class MetricRanks:
     pairs: int
     least_seeds: int
     detectable: tuple[float, float] | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,7 @@ def _group(board: Board, entries: tuple[Entry, ...], memory: _Memory) -> Group:
         entry.entry: memory.recall(Curves, [entry], lambda e=entry: _curves(run_of(e)))  # type: ignore[misc]
         for entry in entries
     }
-    form = TypeAdapter(dict[str, RobustnessRow])
-    rows = {entry.entry: form.validate_python(entry.run.rows) for entry in entries}
+    rows = {entry.entry: rows_of(entry.run) for entry in entries}
     first = entries[0].run
     return Group(
         first.suite, first.suite_version, first.engine, first.dtype, entries, rows, ranks, curves
@@ -203,9 +204,9 @@ def _metric(one: RankedTable, ids: dict[str, str]) -> MetricRanks:
         Place(entry_of[row.name], row.rank, row.note, tuple(entry_of[tie] for tie in row.ties))
         for row in one.rows
     )
-    pairs = () if one.comparison is None else one.comparison.pairs
+    pairs = () if one.ranks is None else one.ranks.pairs
     least = min((pair.difference.n_seeds for pair in pairs), default=0)
-    limits = None if one.comparison is None else one.comparison.detectable
+    limits = None if one.ranks is None else one.ranks.detectable
     return MetricRanks(one.metric, places, len(pairs), least, limits, one.notes)
 
 

@@ -11,6 +11,7 @@ from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
 from ilubench.records.figure_text import figure_text
 from ilubench.records.finished import REFERENCES
 from ilubench.records.markdown import cell, table
+from ilubench.records.wording import note_text, table_note_texts
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
@@ -121,7 +122,11 @@ def _head(group: Group, ranks: MetricRanks) -> list[str]:
 def _cells(board: Board, group: Group, ranks: MetricRanks, place: Place) -> list[str]:
     entry, row = _entry(group, place), group.rows[place.entry][ranks.metric]
     shared = [one.rank for one in ranks.places].count(place.rank) > 1
-    rank = f"{place.rank}{'=' if shared else ''}" if place.rank else f"- ({cell(place.note)})"
+    rank = (
+        f"{place.rank}{'=' if shared else ''}"
+        if place.rank
+        else f"- ({cell(note_text(place.note))})"
+    )
     best = best_attack(board, entry.entry, ranks.metric, row.worst_case)
     worst = _shown(row.worst_case)
     if best is not None:
@@ -176,8 +181,8 @@ def _below(ranks: MetricRanks) -> Iterator[str]:
             "Smallest difference of RA_core that this table could have shown (alpha 0.05 over "
             f"{ranks.pairs} pairs, power 0.8): {high:.3f} in every pair, {low:.3f} in the sharpest."
         )
-    for note in ranks.notes:
-        yield f"- {cell(note)}"
+    for text in table_note_texts(ranks.notes):
+        yield f"- {cell(text)}"
 
 
 # --- reported rows

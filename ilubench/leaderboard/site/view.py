@@ -19,8 +19,10 @@ from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
 from ilubench.leaderboard.site.packing import Texts, pack, pack_course, thousandths
 from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
 from ilubench.records.finished import REFERENCES
+from ilubench.records.wording import note_text, table_note_texts
 from ilubench.specs.suite_files import load_suite
 from ilubench.statistics.intervals import Figure
+from ilubench.statistics.notes import NoteKind
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["page_data"]
@@ -50,7 +52,7 @@ def page_data(boards: Sequence[tuple[Board, Sequence[Group]]]) -> dict[str, Json
                 cast("dict[str, JsonValue]", shown[-1])["id"] = f"{board.suite}-{number + 1}"
         if not groups and board.reported:
             shown.append(_only_reported(board))
-    return {"boards": shown, "texts": texts.all()}
+    return {"boards": shown, "texts": texts.all(), "beyond": texts.of(NoteKind.BEYOND)}
 
 
 # --------------------------------------------------------------------------- one table
@@ -134,7 +136,7 @@ def _metric(one: MetricRanks, group: Group) -> dict[str, JsonValue]:
         "pairs": one.pairs,
         "seeds": one.least_seeds,
         # who ties with whom, and who is a reference, the rows themselves say
-        "notes": [note for note in one.notes if not note.startswith("not told apart")],
+        "notes": list(table_note_texts(n for n in one.notes if n.kind != NoteKind.NOT_TOLD_APART)),
     }
 
 
@@ -269,7 +271,7 @@ def _figures(cell: _Cell, attacks: Sequence[str], texts: Texts) -> JsonValue:
     by_name = {part.attack: part for part in row.attacks}
     return {
         "rank": place.rank,
-        "note": place.note,
+        "note": note_text(place.note),
         "ties": list(place.ties),
         "status": row.status,
         "n": list(usual),

@@ -17,7 +17,7 @@ from ilubench.records.keys import file_sha256
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
 from ilubench.records.reader_notes import row_notes
 from ilubench.records.results import RunRecord
-from ilubench.records.scores import Compared, cells, robustness_row
+from ilubench.records.scores import Compared, method_samples, robustness_row
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Tried", "read_attack_runs"]
@@ -175,11 +175,13 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
     kept = pc.is_in(run.samples["attack"], value_set=pa.array(["", name]))
     samples = run.samples.filter(kept)
     record, suite = run.record, run.suite
-    mine = cells(samples, "method", seeded=False)
+    mine = method_samples(samples, "method", seeded=False)
     if len(mine.scores) > 1:  # each seed has an unlearned model of its own
-        mine = cells(samples, "method", seeded=True)
+        mine = method_samples(samples, "method", seeded=True)
     found = Compared(
-        mine, cells(samples, "reference", seeded=False), cells(samples, "retrain", seeded=False)
+        mine,
+        method_samples(samples, "reference", seeded=False),
+        method_samples(samples, "retrain", seeded=False),
     )
     rows = {
         metric.label: robustness_row(suite, metric, [name], record.seeds, found)

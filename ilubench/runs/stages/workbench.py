@@ -35,11 +35,11 @@ from ilubench.runs.stages.cost import StepLog
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
 from ilubench.specs import Estimator
+from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ilubench.records.scores import FA
 
 __all__ = ["Measure", "Workbench", "pick_device"]
 

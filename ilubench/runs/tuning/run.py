@@ -11,7 +11,7 @@ from ilubench.errors import JobError
 from ilubench.experiments.experiment import Experiment
 from ilubench.records.keys import digest, library_versions
 from ilubench.records.results import FailureRecord
-from ilubench.records.scores import Cells, cells, chances, method_runs
+from ilubench.records.scores import MethodSamples, chances, method_runs, method_samples
 from ilubench.records.store import write_atomic
 from ilubench.runs.collect import gather
 from ilubench.runs.executors.base import Outcome
@@ -170,7 +170,7 @@ def _mean(samples: Samples) -> float:
     return float(samples.values.mean())
 
 
-def _figures(experiment: Experiment, measured: Cells) -> _Figures:
+def _figures(experiment: Experiment, measured: MethodSamples) -> _Figures:
     suite = experiment.suite
     runs = {m.label: method_runs(suite, (), measured, m) for m in suite.primary_forget}
     utility = next(iter(runs.values())).unlearned_utility
@@ -188,7 +188,7 @@ def _original(planned: TuningPlan, failures: Mapping[str, FailureRecord]) -> Ori
         raise JobError(f"the original model could not be made or scored{reason}")
     experiment = plan.bench.experiment
     samples = gather(replace(plan, jobs=planned.original))
-    found = _figures(experiment, cells(samples, "reference", seeded=False))
+    found = _figures(experiment, method_samples(samples, "reference", seeded=False))
     levels = {m.label: chances(experiment.suite, m) for m in experiment.suite.primary_forget}
     utility = next(iter(levels.values())).utility
     return OriginalFigures(
@@ -250,7 +250,7 @@ def _trial(
     experiment = trial.experiment
     samples = gather(replace(plan, jobs=jobs))
     seeded = experiment.method.seeded
-    found = _figures(experiment, cells(samples, "method", seeded=seeded))
+    found = _figures(experiment, method_samples(samples, "method", seeded=seeded))
     figures = {
         "forget": found.forget,
         "utility": found.utility,
