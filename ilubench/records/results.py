@@ -3,7 +3,7 @@
 How a record grows:
 
 - Each kind of record has a version of its own, `schema_version`. Any new field and any new figure
-  of a row raises it by one: the number joins the `Literal`, the newest is the default.
+  of a row raises it by one: the default and the upper bound of that field.
 - A new field has a default. A new figure of a row (`ilubench.statistics.row`) is `None` by default
   and says `metadata={"since": VERSION}`. A record of an older version has none: it is not compared
   with it, but computed again from the samples.
@@ -47,7 +47,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    schema_version: Literal[1] = 1
+    schema_version: int = Field(default=1, ge=1, le=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -162,7 +162,7 @@ class RunRecord(Record):
     `rows_of` reads them.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: int = Field(default=2, ge=1, le=2)
     run: str
     suite: str
     suite_version: int

@@ -13,8 +13,10 @@ from scipy.stats import chi2  # type: ignore[import-untyped, unused-ignore]
 from synthetic import World
 
 from ilubench.errors import DataError
-from ilubench.statistics.intervals import mean_squares, variance
-from ilubench.statistics.spread import variance_report, variance_text
+from ilubench.reports.variance import variance_text
+from ilubench.statistics.intervals import mean_squares, mean_variance
+from ilubench.statistics.notes import Note, NoteKind
+from ilubench.statistics.spread import variance_report
 from ilubench.statistics.variance_components import Component, Factorial, components, from_records
 
 NPO = LEADERBOARDS / "mini" / "measured" / "npo" / "samples.parquet"
@@ -51,15 +53,15 @@ def test_components_add_up_to_the_interval_s_variance() -> None:
     x = rng.normal(size=(6, 30)) + rng.normal(size=(6, 1)) + rng.normal(size=(1, 30))
     parts = components(factorial(x, "seed", "item"))
     total = parts[0].variance / 6 + parts[1].variance / 30 + parts[2].variance / 180
-    assert total == pytest.approx(variance(mean_squares(x))[0])
+    assert total == pytest.approx(mean_variance(mean_squares(x))[0])
 
 
 def test_a_negative_estimate_is_0_and_said() -> None:
     """Rows with equal means and large interaction: the seed's estimate is -MS_residual / I."""
     parts = components(factorial(np.array([[0.0, 1.0], [1.0, 0.0]]), "seed", "item"))
     assert (parts[0].variance, parts[0].low) == (0.0, 0.0)
-    assert parts[0].note == "estimate -0.5 set to 0"
-    assert parts[2].note == ""
+    assert parts[0].negative == pytest.approx(-0.5)
+    assert parts[2].negative is None
     assert parts[2].cell_share == 1.0
 
 
@@ -71,7 +73,7 @@ def test_three_factors_by_hand() -> None:
     assert len(parts) == 7
     for key, expected in (("a", 2.0), ("b", 1.0), ("c", 8.0), ("a x b", 0.0), ("a x b x c", 0.0)):
         assert parts[key].variance == pytest.approx(expected, abs=1e-12)
-        assert parts[key].note == ""
+        assert parts[key].negative is None
 
 
 def test_one_factor_is_the_sample_variance() -> None:
@@ -242,8 +244,8 @@ def test_report_says_what_it_cannot_split() -> None:
     classes = [line(scorer="u", item=item, label="1") for item in "xy"]
     report = variance_report(pa.Table.from_pylist(single + equal + classes))
     assert [(t.metric, t.note) for t in report] == [
-        ("s.m", "no components: they need two seeds and two items"),
-        ("t.m", "no components: all scores are equal"),
+        ("s.m", Note(NoteKind.TOO_FEW_LEVELS)),
+        ("t.m", Note(NoteKind.ALL_EQUAL)),
     ]
     assert "| s.m | f_u (1 seed x 2 item) | no components" in variance_text(report)
     uneven = [line(seed=0), line(seed=1, item="y")]

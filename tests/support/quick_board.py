@@ -22,7 +22,7 @@ from ilubench.leaderboard.records.samples import point
 from ilubench.leaderboard.submit.entry import About, submit
 from ilubench.models.checkpoints import apply_changes, load_model
 from ilubench.records.keys import file_sha256
-from ilubench.records.scores import Compared, cells, robustness_row
+from ilubench.records.scores import Compared, method_samples, robustness_row
 from ilubench.specs import SuiteSpec
 from ilubench.statistics.row import RobustnessRow
 
@@ -115,9 +115,9 @@ def altered(path: Path, change: Callable[[pa.Table], pa.Array]) -> None:
     suite = SuiteSpec.model_validate(entry.config["suite"])
     run = entry.run
     found = Compared(
-        cells(samples, "method", seeded=True),
-        cells(samples, "reference", seeded=False),
-        cells(samples, "retrain", seeded=False),
+        method_samples(samples, "method", seeded=True),
+        method_samples(samples, "reference", seeded=False),
+        method_samples(samples, "retrain", seeded=False),
     )
     rows = {
         metric.label: ROW.dump_python(
