@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ from ilubench.errors import DataError, StoreError
 from ilubench.records.results import ScoreRecord
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.aggregate import aggregate
-from ilubench.statistics.intervals import Samples
+from ilubench.statistics.intervals import Samples, score_table
 from ilubench.statistics.row import (
     FA,
     Chances,
@@ -198,13 +197,11 @@ def _table(
     spec: MetricSpec | FineTuningAccuracySpec,
     kind: Literal["forget", "other"],
 ) -> Samples:
-    seeds = tuple(sorted(by_seed))
-    items = tuple(sorted(by_seed[seeds[0]]))
-    for seed in seeds:
-        if tuple(sorted(by_seed[seed])) != items:
-            raise DataError(f"{spec.label}: seeds {seeds[0]} and {seed} were scored on other items")
-    values = [[_adjusted(by_seed[seed][item], spec, kind) for item in items] for seed in seeds]
-    return Samples(np.array(values, dtype=np.float64), seeds, items)
+    adjusted = {
+        seed: {item: _adjusted(value, spec, kind) for item, value in own.items()}
+        for seed, own in by_seed.items()
+    }
+    return score_table(adjusted, spec.label)
 
 
 def _at(

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 from pydantic import JsonValue
 
-from ilubench.records.figure_text import figure_text
+from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
@@ -235,15 +235,10 @@ def attack_tables_text(tables: Sequence[AttackTable]) -> str:
 def _cells(one: AttackTable, row: AttackRow) -> list[str]:
     name = row.name if row.status == "ok" else f"{row.name} ({row.status})"
     shown = [
-        _shown(row.cells.get(attack)) + (" (seen)" if attack in row.seen else "")
+        figure_cell(row.cells.get(attack)) + (" (seen)" if attack in row.seen else "")
         for attack in one.attacks
     ]
-    return [cell(name), *shown, _shown(row.unseen)]
-
-
-def _shown(figure: Figure | None) -> str:
-    text = figure_text(figure)
-    return cell(text) if figure is None or figure.value is None else text
+    return [cell(name), *shown, figure_cell(row.unseen)]
 
 
 def _lines(carried: Carried) -> Iterator[str]:
@@ -254,7 +249,7 @@ def _lines(carried: Carried) -> Iterator[str]:
         )
         yield (
             f"{cell(carried.several)} - mean of ({cell(singles)}), over attacks that neither "
-            f"trained on ({cell(over)}): {_shown(carried.difference)}"
+            f"trained on ({cell(over)}): {figure_cell(carried.difference)}"
         )
     for name, why in carried.left_out.items():
         yield f"{cell(carried.several)} was not compared with {cell(name)}: {cell(note_text(why))}"

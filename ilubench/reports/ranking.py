@@ -12,12 +12,11 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from ilubench.records.figure_text import figure_text
+from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text, table_note_texts
-from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.ranks import Entrant, Ranks, compare, pair_text, table_text
 from ilubench.statistics.row import RA_SHARES, RobustnessRow, quartile_steps
@@ -239,20 +238,14 @@ def _cells(one: RankedTable, row: TableRow) -> list[str]:
         f"{row.rank}{'=' if shared else ''}" if row.rank else cell(f"- ({note_text(row.note)})"),
         cell(row.name),
         str(figures.ra.n_seeds),
-        _shown(figures.forget_unlearned),
-        _shown(figures.ra_core),
-        _shown(figures.ra),
-        _shown(figures.worst_case),
-        _shown(figures.recovery),
-        _shown(kept),
+        figure_cell(figures.forget_unlearned),
+        figure_cell(figures.ra_core),
+        figure_cell(figures.ra),
+        figure_cell(figures.worst_case),
+        figure_cell(figures.recovery),
+        figure_cell(kept),
         _lowest_fa(figures),
     ]
-
-
-def _shown(figure: Figure | None) -> str:
-    """A figure, whose note may hold names that others chose."""
-    text = figure_text(figure)
-    return cell(text) if figure is None or figure.value is None else text
 
 
 def _lowest_fa(row: RobustnessRow) -> str:
@@ -263,10 +256,10 @@ def _lowest_fa(row: RobustnessRow) -> str:
         if attack.fa_difference.value is not None
     ]
     if not found:
-        return _shown(row.attacks[0].fa_difference) if row.attacks else "-"
+        return figure_cell(row.attacks[0].fa_difference) if row.attacks else "-"
     attack = row.attacks[min(found)[1]]
     where = f" ({cell(attack.attack)})" if len(row.attacks) > 1 else ""
-    return _shown(attack.fa_difference) + where
+    return figure_cell(attack.fa_difference) + where
 
 
 def _below(one: RankedTable, *, pairs: bool) -> Iterator[str]:
@@ -292,7 +285,9 @@ def _fa_table(rows: Sequence[TableRow]) -> Iterator[str]:
     body = []
     for name, found in by_row.items():
         ends = [(found[a][0].fa, found[a][-1].fa) if a in found else (None, None) for a in attacks]
-        body.append([cell(name), *(f"{_shown(first)} -> {_shown(last)}" for first, last in ends)])
+        body.append(
+            [cell(name), *(f"{figure_cell(first)} -> {figure_cell(last)}" for first, last in ends)]
+        )
     yield "**FA**: the attacks' own tasks, before and after; each on its scale, higher = better"
     yield table(["method", *map(cell, attacks)], body)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,7 +15,7 @@ from ilubench.errors import DataError
 from ilubench.records.figure_text import figure_text
 from ilubench.records.markdown import cell, table
 from ilubench.statistics.aggregate import weighted_samples
-from ilubench.statistics.intervals import Figure, Samples, table_mean
+from ilubench.statistics.intervals import Figure, score_table, table_mean
 from ilubench.statistics.row import FA
 
 __all__ = ["Subset", "subsets_of", "subsets_text"]
@@ -106,8 +105,8 @@ def _subset(metric: str, group: str, scores: Scores) -> Subset:
     before = [tables for (attack, _), tables in scores.items() if not attack]
     if not before:
         raise DataError(f"{metric}: the unlearned model was not scored")
-    unlearned = _samples(before[0], metric)
-    ends = [_samples(tables, metric) for tables in _last(scores)]
+    unlearned = score_table(before[0], metric)
+    ends = [score_table(tables, metric) for tables in _last(scores)]
     attacked = None
     if ends:
         attacked = table_mean(weighted_samples(ends, [1 / len(ends)] * len(ends)))
@@ -119,12 +118,3 @@ def _last(scores: Scores) -> Iterator[Mapping[int, Mapping[str, float]]]:
     for attack in dict.fromkeys(attack for attack, _ in scores if attack):
         step = max(step for name, step in scores if name == attack)
         yield scores[attack, step]
-
-
-def _samples(scores: Mapping[int, Mapping[str, float]], what: str) -> Samples:
-    seeds, items = tuple(sorted(scores)), tuple(sorted(scores[min(scores)]))
-    for seed in seeds:
-        if set(scores[seed]) != set(items):
-            raise DataError(f"{what}: seeds {seeds[0]} and {seed} were scored on other items")
-    values = np.array([[scores[seed][item] for item in items] for seed in seeds])
-    return Samples(values, seeds, items)

@@ -15,7 +15,7 @@ from typing import get_args
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, UsageError
-from ilubench.records.figure_text import figure_text
+from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import FinishedRun, check_alike, read_run
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
@@ -334,7 +334,7 @@ def _parts(one: SweepTable) -> Iterator[str]:
 def _point_cells(point: Point) -> list[str]:
     note = "" if point.note is None else f" (not compared: {note_text(point.note)})"
     figures = (point.forgotten, point.recovery, point.ra)
-    return [cell(point.sweep), cell(point.name + note), *map(_shown, figures)]
+    return [cell(point.sweep), cell(point.name + note), *map(figure_cell, figures)]
 
 
 def _matched_cells(row: MatchedRow) -> list[str]:
@@ -348,8 +348,8 @@ def _matched_cells(row: MatchedRow) -> list[str]:
         cell(pair.a),
         cell(pair.b),
         level,
-        _shown(pair.difference),
-        _shown(row.plain),
+        figure_cell(pair.difference),
+        figure_cell(row.plain),
     ]
 
 
@@ -360,12 +360,7 @@ def _pair_line(pair: Pair, *, adjusted: bool = True) -> str:
 
 def _at_text(part: AtLevel) -> str:
     without = f" (without {cell(', '.join(part.left_out))}: recovery undefined)"
-    return _shown(part.figure) + (without if part.left_out else "")
-
-
-def _shown(figure: Figure | None) -> str:
-    text = figure_text(figure)
-    return cell(text) if figure is None or figure.value is None else text
+    return figure_cell(part.figure) + (without if part.left_out else "")
 
 
 # --------------------------------------------------------------------------- JSON

@@ -26,7 +26,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ilubench.errors import DataError
-from ilubench.statistics.intervals import ROUNDING, Samples, all_items, shared_seeds, stack
+from ilubench.statistics.intervals import (
+    ROUNDING,
+    Samples,
+    all_items,
+    score_table,
+    shared_seeds,
+    stack,
+)
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import FA, quartile_steps
 from ilubench.statistics.variance_components import (
@@ -87,7 +94,7 @@ def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[
         label = f"{scorer}.{metric}"
         unlearned = attacks.pop("", None)
         if unlearned is not None:
-            report.append(_decomposed(label, "f_u", [_samples(unlearned[0], label)]))
+            report.append(_decomposed(label, "f_u", [score_table(unlearned[0], label)]))
         if attacks:
             courses = [
                 _quartile_mean(course, label, stepless=attack in stepless)
@@ -135,20 +142,11 @@ def _stepless(samples: pa.Table) -> set[str]:
     return {attack for attack, level in pairs if level}
 
 
-def _samples(scores: _BySeed, what: str) -> Samples:
-    seeds = tuple(sorted(scores))
-    items = tuple(sorted(scores[seeds[0]]))
-    for seed in seeds:
-        if tuple(sorted(scores[seed])) != items:
-            raise DataError(f"{what}: seeds {seeds[0]} and {seed} were scored on other items")
-    return Samples(np.array([[scores[s][i] for i in items] for s in seeds]), seeds, items)
-
-
 def _quartile_mean(course: Mapping[int, _BySeed], what: str, *, stepless: bool) -> Samples:
     """Each seed's and item's mean over the quartile steps of one attack, or over all its levels."""
     steps = sorted(course)
     chosen = steps if stepless else quartile_steps(steps)
-    tables = [_samples(course[step], what) for step in chosen]
+    tables = [score_table(course[step], what) for step in chosen]
     seeds, items = shared_seeds(tables), all_items(tables)
     return Samples(stack(tables, seeds, items).mean(axis=0), seeds, items)
 

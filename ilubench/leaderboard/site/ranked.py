@@ -21,7 +21,6 @@ from ilubench.leaderboard.records.files import Board, finished
 from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun
 from ilubench.records.keys import code_closure, digest
-from ilubench.records.results import rows_of
 from ilubench.records.store import write_atomic
 from ilubench.reports.ranking import RankedTable, rank_runs
 from ilubench.statistics.intervals import Figure
@@ -29,7 +28,7 @@ from ilubench.statistics.notes import Note
 from ilubench.statistics.recovery_curve import recovery_curve
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["Curves", "Group", "MetricRanks", "Place", "ranked_groups"]
+__all__ = ["Curves", "EntryGroup", "MetricRanks", "Place", "ranked_groups"]
 
 Kept = TypeVar("Kept")
 
@@ -73,7 +72,7 @@ class MetricRanks:
 
 
 @dataclass(frozen=True)
-class Group:
+class EntryGroup:
     """Entries of a suite that stand in one table: one suite version, engine and dtype.
 
     Attributes:
@@ -102,7 +101,7 @@ class Group:
         return f"{self.suite} {self.suite_version}, {self.engine}, {self.dtype}"
 
 
-def ranked_groups(board: Board, cache: Path) -> tuple[Group, ...]:
+def ranked_groups(board: Board, cache: Path) -> tuple[EntryGroup, ...]:
     """Return a suite's entries, compared; the newest version and the largest group first.
 
     Args:
@@ -158,7 +157,7 @@ def _fingerprint(entry: Entry) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _group(board: Board, entries: tuple[Entry, ...], memory: _Memory) -> Group:
+def _group(board: Board, entries: tuple[Entry, ...], memory: _Memory) -> EntryGroup:
     runs: dict[str, FinishedRun] = {}
 
     def run_of(entry: Entry) -> FinishedRun:
@@ -174,9 +173,16 @@ def _group(board: Board, entries: tuple[Entry, ...], memory: _Memory) -> Group:
         entry.entry: memory.recall(Curves, [entry], lambda e=entry: _curves(run_of(e)))  # type: ignore[misc]
         for entry in entries
     }
-    rows = {entry.entry: rows_of(entry.run) for entry in entries}
+    rows = {
+        entry.entry: memory.recall(
+            dict[str, RobustnessRow],
+            [entry],
+            lambda e=entry: dict(run_of(e).rows),  # type: ignore[misc]
+        )
+        for entry in entries
+    }
     first = entries[0].run
-    return Group(
+    return EntryGroup(
         first.suite, first.suite_version, first.engine, first.dtype, entries, rows, ranks, curves
     )
 

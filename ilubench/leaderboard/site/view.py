@@ -17,7 +17,7 @@ from ilubench.leaderboard.records.files import Board
 from ilubench.leaderboard.records.models import Entry, Reported, Verification
 from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
 from ilubench.leaderboard.site.packing import Texts, pack, pack_course, thousandths
-from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
+from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks, Place
 from ilubench.records.finished import REFERENCES
 from ilubench.records.wording import note_text, table_note_texts
 from ilubench.specs.suite_files import load_suite
@@ -33,7 +33,7 @@ OF_THE_MACHINE = ("device", "cores", "threads", "platform", "ilubench", "librari
 OF_THE_SUITE = ("title", "utility", "attacks", "core_unseen")
 
 
-def page_data(boards: Sequence[tuple[Board, Sequence[Group]]]) -> dict[str, JsonValue]:
+def page_data(boards: Sequence[tuple[Board, Sequence[EntryGroup]]]) -> dict[str, JsonValue]:
     """Return the data of the page.
 
     Args:
@@ -59,7 +59,7 @@ def page_data(boards: Sequence[tuple[Board, Sequence[Group]]]) -> dict[str, Json
 
 
 def _group(
-    board: Board, group: Group, texts: Texts, reported: Sequence[Reported]
+    board: Board, group: EntryGroup, texts: Texts, reported: Sequence[Reported]
 ) -> dict[str, JsonValue]:
     suite = _suite(group.entries[0])
     labels = [one.metric for one in group.ranks]
@@ -126,7 +126,7 @@ def _label(metric: Mapping[str, JsonValue]) -> str:
     return label if metric.get("direction", "higher") == "higher" else f"{label} (negated)"
 
 
-def _metric(one: MetricRanks, group: Group) -> dict[str, JsonValue]:
+def _metric(one: MetricRanks, group: EntryGroup) -> dict[str, JsonValue]:
     chances = [rows[one.metric].forget_chance for rows in group.rows.values() if one.metric in rows]
     limits = one.detectable
     return {
@@ -140,7 +140,7 @@ def _metric(one: MetricRanks, group: Group) -> dict[str, JsonValue]:
     }
 
 
-def _attacks(group: Group, suite: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
+def _attacks(group: EntryGroup, suite: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
     """The attacks in the suite's order: those that any row has."""
     specs = suite["attacks"] if isinstance(suite["attacks"], dict) else {}
     core = suite["core_unseen"] if isinstance(suite["core_unseen"], list) else []
@@ -168,7 +168,9 @@ def _attacks(group: Group, suite: Mapping[str, JsonValue]) -> list[dict[str, Jso
 # --------------------------------------------------------------------------- one row
 
 
-def _row(entry: Entry, group: Group, attacks: Sequence[str], texts: Texts) -> dict[str, JsonValue]:
+def _row(
+    entry: Entry, group: EntryGroup, attacks: Sequence[str], texts: Texts
+) -> dict[str, JsonValue]:
     """What does not depend on the metric."""
     run = entry.run
     rows = list(group.rows[entry.entry].values())
@@ -255,7 +257,7 @@ class _Cell:
     best: BestAttack | None
 
 
-def _cell(board: Board, group: Group, entry: Entry, label: str) -> _Cell | None:
+def _cell(board: Board, group: EntryGroup, entry: Entry, label: str) -> _Cell | None:
     row = group.rows[entry.entry].get(label)
     if row is None:
         return None

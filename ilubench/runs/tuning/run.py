@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from pydantic import JsonValue
 
-from ilubench.errors import JobError
+from ilubench.errors import DivergedError, JobError
 from ilubench.experiments.experiment import Experiment
 from ilubench.records.keys import digest, library_versions
 from ilubench.records.results import FailureRecord
@@ -244,7 +244,7 @@ def _trial(
         failures=mine,
     )
     if not all(plan.is_done(job) for job in jobs):
-        diverged = bool(mine) and all(failure.kind == "DivergedError" for failure in mine)
+        diverged = bool(mine) and all(failure.kind == DivergedError.__name__ for failure in mine)
         state: Literal["diverged", "failed"] = "diverged" if diverged else "failed"
         return record.model_copy(update={"state": state})
     experiment = trial.experiment
