@@ -359,7 +359,7 @@ def _pair_line(pair: Pair, *, adjusted: bool = True) -> str:
 
 
 def _at_text(part: AtLevel) -> str:
-    without = f" (without {cell(', '.join(part.left_out))}: recovery undefined)"
+    without = f" (without {cell(', '.join(part.left_out))} (recovery undefined))"
     return figure_cell(part.figure) + (without if part.left_out else "")
 
 
