@@ -21,7 +21,15 @@ from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.ranks import Entrant, Ranks, compare, pair_text, table_text
 from ilubench.statistics.row import RA_SHARES, RobustnessRow, quartile_steps
 
-__all__ = ["RankedTable", "Ranking", "TableRow", "rank_runs", "ranking_json", "ranking_text"]
+__all__ = [
+    "RankedTable",
+    "Ranking",
+    "TableRow",
+    "lowest_fa",
+    "rank_runs",
+    "ranking_json",
+    "ranking_text",
+]
 
 ALL_ATTACKS = 6
 """Attacks of the full set; RA over fewer says over which."""
@@ -244,12 +252,12 @@ def _cells(one: RankedTable, row: TableRow) -> list[str]:
         figure_cell(figures.worst_case),
         figure_cell(figures.recovery),
         figure_cell(kept),
-        _lowest_fa(figures),
+        lowest_fa(figures),
     ]
 
 
-def _lowest_fa(row: RobustnessRow) -> str:
-    """The attack whose user got least of what the original model would have given."""
+def lowest_fa(row: RobustnessRow) -> str:
+    """Return the FA difference of the attack whose user got least, and its name where several."""
     found = [
         (attack.fa_difference.value, place)
         for place, attack in enumerate(row.attacks)

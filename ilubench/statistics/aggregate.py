@@ -14,10 +14,8 @@ the intervals of :mod:`ilubench.statistics.intervals`. Which observations a figu
   that interval.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -49,9 +47,6 @@ from ilubench.statistics.row import (
     StepFigures,
     UtilityFigures,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["aggregate", "ra_samples", "weighted_samples", "why_undefined"]
 

@@ -16,11 +16,9 @@ The delta method and the jackknife linearise the time instead; both fail where t
 ends before the crossing (they covered 60 % for true crossings just before the end).
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
@@ -38,9 +36,6 @@ from ilubench.statistics.intervals import (
     no_figure,
 )
 from ilubench.statistics.notes import Note, NoteKind
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["crossing_figure"]
 

@@ -17,10 +17,9 @@ interpolated in the middle of the range of f_u that they share. The pairs are ch
 measured f_u, and the choice is not repeated in the replicates.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -41,9 +40,6 @@ from ilubench.statistics.intervals import (
 )
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import MethodRuns
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["MatchedPair", "Quantity", "Strength", "Sweep", "at_forgetting", "matched"]
 

@@ -37,11 +37,9 @@ end any pair would have been told apart, below its lower end none.
 items, says nothing about others, and is no part of a ranking.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
@@ -62,9 +60,6 @@ from ilubench.statistics.intervals import (
 )
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import Course
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "Entrant",

@@ -3,16 +3,12 @@
 Scores are on 0-1 and direction-adjusted: higher = better forgotten; utility: higher = better.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from ilubench.errors import DataError
 from ilubench.statistics.intervals import Figure, Samples
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = [
     "FA",

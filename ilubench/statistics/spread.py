@@ -15,15 +15,15 @@ together (the streams differ, but both derive from it), and the items are crosse
 Components of different figures (f_u and RA) are not differences of each other. To separate target,
 unlearning and order, cross them: train each of T targets, unlearn each with U seeds, attack each
 model with O orders, and give :func:`~ilubench.statistics.variance_components.components` the table
-``from_records(("target", "unlearn", "order", "item"), {(t, u, o, i): score, ...})``.
+``Factorial(scores, ("target", "unlearn", "order", "item"), levels)``.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
 
 from ilubench.errors import DataError
 from ilubench.statistics.intervals import (
@@ -43,11 +43,6 @@ from ilubench.statistics.variance_components import (
     Level,
     components,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pyarrow as pa
 
 __all__ = ["VarianceTable", "variance_report"]
 
@@ -108,7 +103,7 @@ def variance_report(samples: pa.Table, *, scorers: Sequence[str] = ()) -> tuple[
 
 # --- a run's samples ---
 
-_BySeed: TypeAlias = "dict[int, dict[str, float]]"
+_BySeed: TypeAlias = dict[int, dict[str, float]]
 """Seed -> item -> value."""
 
 

@@ -24,13 +24,12 @@ of the variance of the grand mean, in which a component counts divided by the nu
 it says which of more seeds or more items would narrow the figure's interval.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from scipy import special
@@ -38,10 +37,7 @@ from scipy import special
 from ilubench.errors import DataError, did_you_mean
 from ilubench.statistics.intervals import ROUNDING, Array
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-__all__ = ["MIN_LEVELS", "Component", "Factorial", "Level", "components", "from_records"]
+__all__ = ["MIN_LEVELS", "Component", "Factorial", "Level", "components"]
 
 Level: TypeAlias = int | str
 LEVEL = 0.95
@@ -115,33 +111,6 @@ class Component:
     def name(self) -> str:
         """The factors' names, crossed."""
         return " x ".join(self.factors)
-
-
-def from_records(factors: Sequence[str], scores: Mapping[tuple[Level, ...], float]) -> Factorial:
-    """Return the table of scores that are given by their levels.
-
-    Args:
-        factors: names, in the order of the keys' levels.
-        scores: levels -> score; every combination of levels that occur.
-
-    Raises:
-        DataError: no scores, keys of another length, or a combination that is missing.
-    """
-    if not scores or any(len(key) != len(factors) for key in scores):
-        raise DataError(f"every score needs one level of each factor: {', '.join(factors)}")
-    levels = tuple(
-        tuple(sorted({key[k] for key in scores}, key=lambda level: (str(type(level)), level)))
-        for k in range(len(factors))
-    )
-    shape = tuple(map(len, levels))
-    values = np.empty(shape)
-    for at in np.ndindex(shape):
-        key = tuple(own[k] for own, k in zip(levels, at, strict=True))
-        if key not in scores:
-            where = ", ".join(f"{name} {level!r}" for name, level in zip(factors, key, strict=True))
-            raise DataError(f"no score at {where}; variance components need every combination")
-        values[at] = scores[key]
-    return Factorial(values, tuple(factors), levels)
 
 
 def components(table: Factorial, *, fixed: Sequence[str] = ()) -> tuple[Component, ...]:

@@ -17,7 +17,7 @@ from ilubench.reports.variance import variance_text
 from ilubench.statistics.intervals import mean_squares, mean_variance
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.spread import variance_report
-from ilubench.statistics.variance_components import Component, Factorial, components, from_records
+from ilubench.statistics.variance_components import Component, Factorial, components
 
 NPO = LEADERBOARDS / "mini" / "measured" / "npo" / "samples.parquet"
 
@@ -108,22 +108,6 @@ def test_factors_in_any_order() -> None:
         assert (other.variance, other.low, other.high) == pytest.approx(
             (part.variance, part.low, part.high)
         )
-
-
-def test_records_make_a_table() -> None:
-    """Scores by their levels, in any order; a missing combination is named."""
-    factors = ("target", "unlearn", "item")
-    scores: dict[tuple[int | str, ...], float] = {
-        key: float(len(str(key)) + k) for k, key in enumerate(product("ab", (1, 2), "xy"))
-    }
-    table = from_records(factors, dict(reversed(list(scores.items()))))
-    assert table.levels == (("a", "b"), (1, 2), ("x", "y"))
-    assert table.values[1, 0, 1] == scores["b", 1, "y"]
-    del scores["b", 1, "y"]
-    with pytest.raises(DataError, match="no score at target 'b', unlearn 1, item 'y'"):
-        from_records(factors, scores)
-    with pytest.raises(DataError, match="one level of each factor"):
-        from_records(factors, {("a", 1): 0.5})
 
 
 @pytest.mark.parametrize(

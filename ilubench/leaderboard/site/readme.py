@@ -12,7 +12,8 @@ from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES
 from ilubench.records.markdown import cell, table
 from ilubench.records.wording import note_text, table_note_texts
-from ilubench.statistics.row import AttackFigures, RobustnessRow
+from ilubench.reports.ranking import lowest_fa
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["BEGIN", "END", "readme_text", "suite_tables"]
 
@@ -142,21 +143,9 @@ def _cells(board: Board, group: EntryGroup, ranks: MetricRanks, place: Place) ->
         worst,
         figure_cell(row.recovery),
         figure_cell(row.utility.kept[row.utility.worst or 0]),
-        _lowest_fa(row.attacks),
+        lowest_fa(row),
         _links(code=entry.submission.code, paper=entry.submission.paper),
     ]
-
-
-def _lowest_fa(attacks: Sequence[AttackFigures]) -> str:
-    found = [
-        (part.fa_difference.value, place)
-        for place, part in enumerate(attacks)
-        if part.fa_difference.value is not None
-    ]
-    if not found:
-        return figure_cell(attacks[0].fa_difference)
-    part = attacks[min(found)[1]]
-    return f"{figure_cell(part.fa_difference)} ({cell(part.attack)})"
 
 
 def _links(**links: str) -> str:
