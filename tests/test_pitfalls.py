@@ -56,6 +56,7 @@ from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Measure
 from ilubench.specs import TrainSpec
 from ilubench.specs.overrides import parse
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import RobustnessRow
 from ilubench.testing import FakeEngine
 from ilubench.training import loop
@@ -720,7 +721,7 @@ def test_a_good_model_is_not_accused(planted: Planted) -> None:
     }
     run = planted.finished(row)
     assert run.record.notes == ()
-    assert run.bar("FQ") != "collapsed"
+    assert run.bar("FQ") != Note(NoteKind.COLLAPSED)
 
 
 def test_a_model_that_always_answers_a_has_collapsed(planted: Planted) -> None:
@@ -732,7 +733,7 @@ def test_a_model_that_always_answers_a_has_collapsed(planted: Planted) -> None:
     kept = [figure.value for figure in row.utility.kept]
     assert (kept, row.utility.worst) == ([0.0, 1.0], 0)
     assert row.status == "collapsed"
-    assert planted.finished(row).bar("FQ") == "collapsed"
+    assert planted.finished(row).bar("FQ") == Note(NoteKind.COLLAPSED)
     shares = planted.summaries("method")
     assert shares == {"forget_mc": 1.0, "retain_mc": 1.0, "retain_verbmem": None}
     summaries = read_score(planted.folder / "method" / "step-000000.json").summaries
@@ -750,7 +751,7 @@ def test_a_model_that_writes_nothing_has_collapsed(planted: Planted) -> None:
     assert row.forget_unlearned.value == 1.0
     assert [figure.value for figure in row.utility.kept] == [1.0, 0.0]
     assert row.status == "collapsed"
-    assert planted.finished(row).bar("FQ") == "collapsed"
+    assert planted.finished(row).bar("FQ") == Note(NoteKind.COLLAPSED)
 
 
 def test_an_attack_that_destroys_the_model_is_no_proof_of_robustness(planted: Planted) -> None:
@@ -774,7 +775,7 @@ def test_an_attack_that_destroys_the_model_is_no_proof_of_robustness(planted: Pl
     )
     only = planted.row(planted.forgot, {2: broken, 6: broken})
     assert only.worst_case.value is None
-    assert only.worst_case.note.startswith("n/a: no checkpoint keeps 90%")
+    assert only.worst_case.note == Note(NoteKind.NO_UTILITY_KEPT, numbers=(0.9,))
 
 
 # --------------------------------------------------------------------------- 8. world size

@@ -1,16 +1,24 @@
 """Figures as people read them."""
 
+from ilubench.records.markdown import cell
+from ilubench.records.wording import note_text
 from ilubench.statistics.intervals import Figure
 
-__all__ = ["figure_text"]
+__all__ = ["figure_cell", "figure_text"]
 
 
 def figure_text(figure: Figure | None, digits: int = 3) -> str:
-    """Return `value [low, high]`, or the note of a figure that has no value."""
+    """Return `value [low, high]`, or the words of a figure that has no value."""
     if figure is None:
         return "-"
     if figure.value is None:
-        return figure.note.split(";")[0] or "n/a"
+        return note_text(figure.note) or "n/a"
     if figure.low is None or figure.high is None:
         return f"{figure.value:.{digits}f}"
     return f"{figure.value:.{digits}f} [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
+
+
+def figure_cell(figure: Figure | None) -> str:
+    """Return a figure as a cell of a Markdown table; its note may hold names that others chose."""
+    text = figure_text(figure)
+    return cell(text) if figure is None or figure.value is None else text

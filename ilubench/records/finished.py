@@ -19,11 +19,19 @@ from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
 from ilubench.records.results import REFERENCE, RETRAIN, RunRecord
 from ilubench.records.run_files import leaves, read_config, read_record, read_run_samples
-from ilubench.records.scores import Cells, Compared, cells, chances, method_runs, robustness_row
+from ilubench.records.scores import (
+    Compared,
+    MethodSamples,
+    chances,
+    method_runs,
+    method_samples,
+    robustness_row,
+)
 from ilubench.specs import MemorySpec, MetricSpec, SuiteSpec
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import validate
 from ilubench.statistics.aggregate import aggregate
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import MethodRuns, RobustnessRow
 
 __all__ = ["REFERENCES", "FinishedRun", "check_alike", "common_labels", "read_run"]
@@ -79,19 +87,19 @@ class FinishedRun:
             return self.recorded
         return {label: self._row(label, stored) for label, stored in self.recorded.items()}
 
-    def bar(self, label: str) -> str:
-        """Return why the run is listed but has no rank in a metric; empty where it may have one."""
+    def bar(self, label: str) -> Note | None:
+        """Return why the run is listed but has no rank in a metric; None where it may have one."""
         row = self.rows[label]
         if self.record.method["use"] in REFERENCES:
-            return "reference"
+            return Note(NoteKind.REFERENCE)
         if row.status != "ok":
-            return "unknown utility" if row.status == "unknown" else row.status
-        trained_on = [name for name in row.ra_core_attacks if name in self.record.seen]
+            return Note(NoteKind(row.status))
+        trained_on = tuple(name for name in row.ra_core_attacks if name in self.record.seen)
         if trained_on:
-            return f"trained on {', '.join(trained_on)}"
+            return Note(NoteKind.TRAINED_ON, trained_on)
         if not row.ra_core_attacks:
-            return "no RA_core"
-        return "no samples" if self.samples is None else ""
+            return Note(NoteKind.NO_CORE)
+        return Note(NoteKind.NO_SAMPLES) if self.samples is None else None
 
     def scores(self, label: str) -> MethodRuns:
         """Return the method's scores in a primary metric.
@@ -134,29 +142,48 @@ class FinishedRun:
         if row.status == "incomplete" and stored.status == "diverged":
             # what diverged is missing in the samples; only the record knows why
             row = replace(row, status="diverged")
-        _check_same(f"{self.path}", label, stored, row)
+        self._check_same(label, stored, row)
         return row
 
-    @cached_property
-    def _reference(self) -> Cells:
-        return self._cells("reference")
+    def _check_same(self, label: str, stored: RobustnessRow, found: RobustnessRow) -> None:
+        """Refuse a row that does not follow from the samples."""
+        if stored == found:
+            return
+        version = self.record.schema_version
+        one, other = (dict(leaves(row, version=version)) for row in (stored, found))
+        for name in dict.fromkeys((*other, *one)):
+            a, b = one.get(name), other.get(name)
+            if a == b or (version == 1 and ".note" in name):
+                continue
+            if isinstance(a, float) and isinstance(b, float):
+                if math.isclose(a, b, rel_tol=SAME_FIGURE, abs_tol=SAME_FIGURE):
+                    continue
+                a, b = f"{a:.6f}", f"{b:.6f}"
+            raise DataError(
+                f"{self.path}: {name} of {label} is {a} by its record and {b} by its samples; the "
+                "record was edited, or one of the two files is another run's"
+            )
 
     @cached_property
-    def _never(self) -> Cells:
-        return self._cells("retrain")
+    def _reference(self) -> MethodSamples:
+        return self._samples_of("reference")
 
     @cached_property
-    def _mine(self) -> Cells:
+    def _never(self) -> MethodSamples:
+        return self._samples_of("retrain")
+
+    @cached_property
+    def _mine(self) -> MethodSamples:
         if self.record.method["use"] == REFERENCE:
             return self._reference
-        return self._cells("method")
+        return self._samples_of("method")
 
-    def _cells(self, who: str) -> Cells:
+    def _samples_of(self, who: str) -> MethodSamples:
         if self.samples is None:
             raise DataError(f"{self.path}: {self.unread}")
         try:
             # a method without randomness has one unlearned model, which was scored once
-            return cells(self.samples, who)
+            return method_samples(self.samples, who)
         except DataError as error:
             raise DataError(f"{self.path}: samples.parquet: {error}") from error
 
@@ -169,7 +196,7 @@ class FinishedRun:
             raise DataError(f"{self.path}: its suite has no forget metric {label!r}; {remedy}")
         return self.suite, metrics[label]
 
-    def _scores(self, label: str, found: Cells) -> MethodRuns:
+    def _scores(self, label: str, found: MethodSamples) -> MethodRuns:
         suite, metric = self._metric(label)
         with self._reading(label):
             return method_runs(suite, self.record.attacks, found, metric)
@@ -277,25 +304,6 @@ def _check_attacks(file: Path, samples: pa.Table, record: RunRecord) -> None:
     more = sorted(found - set(record.attacks))
     if more:
         raise DataError(f"{file}: attack: {', '.join(more)}, which the record does not name")
-
-
-def _check_same(path: str, label: str, stored: RobustnessRow, found: RobustnessRow) -> None:
-    """Refuse a record's row that does not follow from the samples; notes are only words."""
-    if stored == found:
-        return
-    one, other = (dict(leaves(dataclasses.asdict(row))) for row in (stored, found))
-    for name in dict.fromkeys((*other, *one)):
-        a, b = one.get(name), other.get(name)
-        if name.endswith("note") or a == b:
-            continue
-        if isinstance(a, float) and isinstance(b, float):
-            if math.isclose(a, b, rel_tol=SAME_FIGURE, abs_tol=SAME_FIGURE):
-                continue
-            a, b = f"{a:.6f}", f"{b:.6f}"
-        raise DataError(
-            f"{path}: {name} of {label} is {a} by its record and {b} by its samples; the record "
-            "was edited, or one of the two files is another run's"
-        )
 
 
 def _differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, object, object]]:

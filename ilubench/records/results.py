@@ -1,11 +1,27 @@
-"""Versioned output models: what runs leave behind and leaderboards read."""
+"""Versioned output models: what runs leave behind and leaderboards read.
 
-from typing import Any, Literal, TypeAlias
+How a record grows:
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+- Each kind of record has a version of its own, `schema_version`. Any new field and any new figure
+  of a row raises it by one: the default and the upper bound of that field.
+- A new field has a default. A new figure of a row (`ilubench.statistics.row`) is `None` by default
+  and says `metadata={"since": VERSION}`. A record of an older version has none: it is not compared
+  with it, but computed again from the samples.
+- A field or figure that changes its meaning or type keeps its name; `rows_of` reads the old form.
+- Nothing is renamed or dropped. Written records are never rewritten.
+- A newer version than this ilubench knows is refused by name, before any field is looked at.
+
+Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data.
+"""
+
+from typing import Any, Literal, TypeAlias, cast
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 from ilubench.errors import StoreError
+from ilubench.records.old_notes import with_kinds
 from ilubench.specs import Estimator
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "REFERENCE",
@@ -18,25 +34,12 @@ __all__ = [
     "ScoreRecord",
     "ScoreSummary",
     "Who",
+    "newest_version",
+    "rows_of",
 ]
-
-SCHEMA: Literal[1] = 1
 
 Who: TypeAlias = Literal["method", "reference", "retrain"]
 """Whose: the method's, the original model's (`none`), that of the model that never knew."""
-
-
-def upgrade(values: dict[str, JsonValue], kind: str) -> dict[str, JsonValue]:
-    """Return a stored record as the current schema has it.
-
-    Raises:
-        StoreError: the record was written by a newer ilubench.
-    """
-    found = values.get("schema_version", SCHEMA)
-    if not isinstance(found, int) or found > SCHEMA:
-        problem = f"{kind} has schema version {found!r}; this ilubench reads up to {SCHEMA}"
-        raise StoreError(f"{problem}: upgrade ilubench")
-    return values
 
 
 class Record(BaseModel):
@@ -44,12 +47,27 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: int = Field(default=1, ge=1, le=1)
 
     @model_validator(mode="before")
     @classmethod
-    def _upgrade(cls, values: Any) -> Any:  # noqa: ANN401
-        return upgrade(values, cls.__name__) if isinstance(values, dict) else values
+    def _check_version(cls, values: Any) -> Any:  # noqa: ANN401
+        """Refuse what a newer ilubench wrote.
+
+        Raises:
+            StoreError: names the kind of record and both versions.
+        """
+        known = newest_version(cls)
+        found = values.get("schema_version", known) if isinstance(values, dict) else known
+        if not isinstance(found, int) or found > known:
+            problem = f"{cls.__name__} has schema version {found!r}; this ilubench reads up to"
+            raise StoreError(f"{problem} {known}: upgrade ilubench")
+        return values
+
+
+def newest_version(kind: type[BaseModel]) -> int:
+    """Return the version that this ilubench writes of a kind of record."""
+    return cast("int", kind.model_fields["schema_version"].default)
 
 
 class ScoreSummary(BaseModel):
@@ -140,9 +158,11 @@ class RunRecord(Record):
     ``protocol`` has, for each attack, all that two runs must have alike to stand in one table:
     plugin, settings, the rows that it trains on, the FA task. ``data`` has, for each role that was
     read, the hash of its rows; ``target`` is that of the model that knows. They are empty in
-    records that were written before they were there.
+    records that were written before they were there. ``rows`` are as they stand in the file:
+    `rows_of` reads them.
     """
 
+    schema_version: int = Field(default=2, ge=1, le=2)
     run: str
     suite: str
     suite_version: int
@@ -163,6 +183,16 @@ class RunRecord(Record):
     target: str = ""
     overlap: tuple[OverlapRecord, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def rows_of(record: RunRecord) -> dict[str, RobustnessRow]:
+    """Return primary metric -> row, of a record of any version.
+
+    Raises:
+        ValidationError: they are no rows; names the field.
+    """
+    rows = with_kinds(record.rows) if record.schema_version == 1 else record.rows
+    return TypeAdapter(dict[str, RobustnessRow]).validate_python(rows)
 
 
 REFERENCE = "none"

@@ -7,7 +7,7 @@ DataError that names the file and the field.
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError
-from ilubench.records.results import RunRecord
+from ilubench.records.results import RunRecord, rows_of
 from ilubench.records.scores import SCHEMA
 from ilubench.specs import MemorySpec
 from ilubench.specs.yaml_files import load_yaml
@@ -50,18 +50,29 @@ class RunConfig(NamedTuple):
     memory: MemorySpec
 
 
-def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield dotted names and values of what lies in nested mappings and sequences."""
-    if isinstance(value, dict):
-        parts = list(value.items())
+def leaves(value: object, name: str = "", *, version: int) -> Iterator[tuple[str, object]]:
+    """Yield dotted names and values of what lies in nested mappings, sequences and dataclasses.
+
+    Args:
+        value: a row, say.
+        name: before the first dot.
+        version: of the record that it is of; fields that came later are left out.
+    """
+    parts: Iterable[tuple[object, object]]
+    if dataclasses.is_dataclass(value):
+        own = dataclasses.fields(value)
+        known = [one.name for one in own if one.metadata.get("since", 1) <= version]
+        parts = [(field, getattr(value, field)) for field in known]
+    elif isinstance(value, dict):
+        parts = value.items()
     elif isinstance(value, list | tuple):
-        parts = list(enumerate(value))
+        parts = enumerate(value)
         yield (f"{name}.length" if name else "length"), len(value)
     else:
         yield name, value
         return
     for key, below in parts:
-        yield from leaves(below, f"{name}.{key}" if name else str(key))
+        yield from leaves(below, f"{name}.{key}" if name else str(key), version=version)
 
 
 def read_record(file: Path) -> tuple[RunRecord, dict[str, RobustnessRow]]:
@@ -73,7 +84,7 @@ def read_record(file: Path) -> tuple[RunRecord, dict[str, RobustnessRow]]:
     wrong = f"{file} is no run's record"
     try:
         record = RunRecord.model_validate(json.loads(file.read_text(encoding="utf-8")))
-        rows = TypeAdapter(dict[str, RobustnessRow]).validate_python(record.rows)
+        rows = rows_of(record)
         problem = next(_record_problems(record, rows), None)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}; give a run's folder") from error
@@ -196,7 +207,7 @@ def _record_problems(record: RunRecord, rows: dict[str, RobustnessRow]) -> Itera
     for label, row in rows.items():
         for field, problem in _row_problems(row, record.attacks):
             yield f"rows.{label}.{field}: {problem}"
-        for field, value in leaves(dataclasses.asdict(row), f"rows.{label}"):
+        for field, value in leaves(row, f"rows.{label}", version=record.schema_version):
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{field}: {value} is no figure"
 

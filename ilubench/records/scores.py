@@ -17,22 +17,27 @@ from ilubench.records.results import ScoreRecord
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.aggregate import aggregate
 from ilubench.statistics.intervals import Array, Samples
-from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow, quartile_steps
+from ilubench.statistics.row import (
+    FA,
+    Chances,
+    Course,
+    MethodRuns,
+    RobustnessRow,
+    quartile_steps,
+)
 
 __all__ = [
-    "FA",
     "SAMPLES",
     "SCHEMA",
     "WHERE",
-    "Cells",
     "Compared",
     "Measured",
     "Scored",
-    "cells",
     "chances",
     "lines_by",
     "method_runs",
-    "own_cells",
+    "method_samples",
+    "own_samples",
     "read_samples",
     "read_score",
     "robustness_row",
@@ -85,7 +90,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Cells:
+class MethodSamples:
     """All that was measured for one method.
 
     Attributes:
@@ -107,9 +112,9 @@ class Compared:
         never: of the model that never knew; empty where there is none.
     """
 
-    mine: Cells
-    original: Cells
-    never: Cells
+    mine: MethodSamples
+    original: MethodSamples
+    never: MethodSamples
 
 
 def lines_by(samples: pa.Table, names: Sequence[str]) -> Iterator[tuple[Line, NDArray[np.intp]]]:
@@ -138,7 +143,7 @@ def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str | int
     return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order).to_pylist()
 
 
-def cells(samples: pa.Table, who: str, *, seeded: bool | None = None) -> Cells:
+def method_samples(samples: pa.Table, who: str, *, seeded: bool | None = None) -> MethodSamples:
     """Return what the samples say of the method, or of a model that it is compared with.
 
     Args:
@@ -182,13 +187,13 @@ def cells(samples: pa.Table, who: str, *, seeded: bool | None = None) -> Cells:
             name: {seed: run for seed, run in runs.items() if seed in scores}
             for name, runs in attacks.items()
         }
-    return Cells(scores, attacks)
+    return MethodSamples(scores, attacks)
 
 
-def own_cells(samples: pa.Table) -> Cells:
+def own_samples(samples: pa.Table) -> MethodSamples:
     """Return what the samples say of the method, or of the original in a run of it alone."""
     method = pc.any(pc.equal(samples["who"], "method")).as_py()
-    return cells(samples, "method" if method else "reference", seeded=False)
+    return method_samples(samples, "method" if method else "reference", seeded=False)
 
 
 def scored_courses(runs: Mapping[int, Measured]) -> dict[tuple[str, str], dict[int, Samples]]:
@@ -292,11 +297,11 @@ def _spread(scores: Mapping[int, Measured], seeds: tuple[int, ...]) -> dict[int,
     return {seed: scores.get(seed, only) if len(scores) > 1 else only for seed in seeds}
 
 
-def _course(suite: SuiteSpec, attack: str, cells: Cells, forget: MetricSpec) -> Course:
-    runs = cells.attacks[attack]
+def _course(suite: SuiteSpec, attack: str, measured: MethodSamples, forget: MetricSpec) -> Course:
+    runs = measured.attacks[attack]
     seeds = tuple(sorted(runs))
     later = sorted({step for run in runs.values() for step in run.steps if step > 0})
-    start = _spread(cells.scores, seeds)
+    start = _spread(measured.scores, seeds)
 
     def column(spec: MetricSpec, kind: Literal["forget", "other"]) -> list[Samples]:
         metric = (spec.scorer, spec.metric)
@@ -344,30 +349,32 @@ def _levels(attack: str, runs: Mapping[int, Measured], later: Sequence[int]) -> 
 
 
 def method_runs(
-    suite: SuiteSpec, attacks: Sequence[str], cells: Cells, forget: MetricSpec
+    suite: SuiteSpec, attacks: Sequence[str], measured: MethodSamples, forget: MetricSpec
 ) -> MethodRuns:
     """Return the aggregator's input for one primary forget metric.
 
     Args:
         suite: what was measured.
         attacks: names of the attacks, in the order of the courses; one without samples has none.
-        cells: the model's samples.
+        measured: the model's samples.
         forget: the metric.
 
     Raises:
         DataError: nothing was measured, or seeds were scored on other items.
     """
-    if not cells.scores:
+    if not measured.scores:
         raise DataError("no seed of the unlearned model was scored; see the failed jobs")
 
     def unlearned(spec: MetricSpec, kind: Literal["forget", "other"]) -> Samples:
-        return _at(cells.scores, 0, (spec.scorer, spec.metric), spec, kind)
+        return _at(measured.scores, 0, (spec.scorer, spec.metric), spec, kind)
 
     return MethodRuns(
         unlearned_forget=unlearned(forget, "forget"),
         unlearned_utility=tuple(unlearned(spec, "other") for spec in suite.utility),
         courses=tuple(
-            _course(suite, attack, cells, forget) for attack in attacks if cells.attacks.get(attack)
+            _course(suite, attack, measured, forget)
+            for attack in attacks
+            if measured.attacks.get(attack)
         ),
     )
 
@@ -413,7 +420,3 @@ def read_samples(path: Path) -> pa.Table:
         where = f"{line['scorer']}/{line['metric']}"
         raise StoreError(f"{path}: item {line['item']!r} of {where} is there twice")
     return table
-
-
-FA = "fa"
-"""Name of the fine-tuning-accuracy scorer in an attack's records."""

@@ -12,10 +12,11 @@ from typing import cast
 import numpy as np
 from pydantic import JsonValue
 
-from ilubench.records.figure_text import figure_text
+from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
+from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import ra_samples
 from ilubench.statistics.intervals import (
     Figure,
@@ -26,6 +27,8 @@ from ilubench.statistics.intervals import (
     pick,
     shared_seeds,
 )
+from ilubench.statistics.notes import Note, NoteKind
+from ilubench.statistics.row import Status
 
 __all__ = [
     "AttackRow",
@@ -54,7 +57,7 @@ class AttackRow:
 
     name: str
     run: str
-    status: str
+    status: Status
     seen: tuple[str, ...]
     cells: Mapping[str, Figure | None]
     unseen: Figure
@@ -75,7 +78,7 @@ class Carried:
     several: str
     singles: Mapping[str, tuple[str, ...]]
     difference: Figure
-    left_out: Mapping[str, str]
+    left_out: Mapping[str, Note]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,11 @@ def _row(name: str, run: FinishedRun, label: str, unseen: Sequence[str]) -> Atta
     found = {figures.attack: figures.ra for figures in row.attacks}
     cells = {attack: found.get(attack) for attack in record.attacks}
     if not unseen:
-        mean = no_figure("n/a: every attack was trained on by a row")
+        mean = no_figure(Note(NoteKind.ALL_TRAINED_ON))
     elif run.samples is None:
-        mean = no_figure(f"n/a: {run.unread}")
+        mean = no_figure(Note(NoteKind.UNREAD, (run.unread,)))
     elif any(cells[attack] is None for attack in unseen):
-        mean = no_figure("n/a: an attack is missing")
+        mean = no_figure(Note(NoteKind.ATTACK_MISSING))
     else:
         mean = run.over(label, unseen).ra
     return AttackRow(name, record.run, row.status, record.seen, cells, mean)
@@ -161,13 +164,13 @@ def _difference(
 ) -> Carried:
     name, run = several
     compared: dict[str, tuple[str, ...]] = {}
-    left_out: dict[str, str] = {}
+    left_out: dict[str, Note] = {}
     tables: list[tuple[Samples, Samples]] = []
     for single, other in singles.items():
         trained_on = {*run.record.seen, *other.record.seen}
         both = tuple(a for a in run.record.attacks if a not in trained_on)
         why = _unusable(label, (run, other), both)
-        if why:
+        if why is not None:
             left_out[single] = why
             continue
         compared[single] = both
@@ -175,16 +178,16 @@ def _difference(
     return Carried(name, compared, _paired(tables), left_out)
 
 
-def _unusable(label: str, runs: Sequence[FinishedRun], attacks: Sequence[str]) -> str:
+def _unusable(label: str, runs: Sequence[FinishedRun], attacks: Sequence[str]) -> Note | None:
     if not attacks:
-        return "one of the two trained on every attack"
+        return Note(NoteKind.PAIR_TRAINED_ON_ALL)
     for run in runs:
         if run.samples is None:
-            return run.unread
+            return Note(NoteKind.UNREAD, (run.unread,))
         found = {figures.attack for figures in run.rows[label].attacks}
         if not found >= set(attacks):
-            return "an attack is missing"
-    return ""
+            return Note(NoteKind.ATTACK_MISSING)
+    return None
 
 
 def _ra(run: FinishedRun, label: str, attacks: Sequence[str]) -> Samples:
@@ -194,13 +197,13 @@ def _ra(run: FinishedRun, label: str, attacks: Sequence[str]) -> Samples:
 def _paired(tables: Sequence[tuple[Samples, Samples]]) -> Figure:
     """The mean over the pairs of first - second, over the seeds and items that all share."""
     if not tables:
-        return no_figure("n/a: nothing could be compared")
+        return no_figure(Note(NoteKind.NOT_COMPARED))
     flat = [one for pair in tables for one in pair]
     items = all_items(flat)
     if any(set(one.items) != set(items) for one in flat):
-        return no_figure("n/a: the attacks scored other items")
+        return no_figure(Note(NoteKind.OTHER_ITEMS))
     if not set.intersection(*(set(one.seeds) for one in flat)):
-        return no_figure("n/a: no seed is shared")
+        return no_figure(Note(NoteKind.NO_SHARED_SEED))
     seeds = shared_seeds(flat)
     parts = [pick(several, seeds, items) - pick(single, seeds, items) for several, single in tables]
     return mean_figure(np.mean(parts, axis=0))
@@ -229,15 +232,10 @@ def attack_tables_text(tables: Sequence[AttackTable]) -> str:
 def _cells(one: AttackTable, row: AttackRow) -> list[str]:
     name = row.name if row.status == "ok" else f"{row.name} ({row.status})"
     shown = [
-        _shown(row.cells.get(attack)) + (" (seen)" if attack in row.seen else "")
+        figure_cell(row.cells.get(attack)) + (" (seen)" if attack in row.seen else "")
         for attack in one.attacks
     ]
-    return [cell(name), *shown, _shown(row.unseen)]
-
-
-def _shown(figure: Figure | None) -> str:
-    text = figure_text(figure)
-    return cell(text) if figure is None or figure.value is None else text
+    return [cell(name), *shown, figure_cell(row.unseen)]
 
 
 def _lines(carried: Carried) -> Iterator[str]:
@@ -248,10 +246,10 @@ def _lines(carried: Carried) -> Iterator[str]:
         )
         yield (
             f"{cell(carried.several)} - mean of ({cell(singles)}), over attacks that neither "
-            f"trained on ({cell(over)}): {_shown(carried.difference)}"
+            f"trained on ({cell(over)}): {figure_cell(carried.difference)}"
         )
     for name, why in carried.left_out.items():
-        yield f"{cell(carried.several)} was not compared with {cell(name)}: {cell(why)}"
+        yield f"{cell(carried.several)} was not compared with {cell(name)}: {cell(note_text(why))}"
 
 
 def attack_tables_json(tables: Sequence[AttackTable]) -> list[JsonValue]:

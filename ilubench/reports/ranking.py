@@ -12,15 +12,24 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from ilubench.records.figure_text import figure_text
+from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
-from ilubench.statistics.intervals import Figure
-from ilubench.statistics.ranks import Comparison, Entrant, compare, pair_text, table_text
+from ilubench.records.wording import note_text, table_note_texts
+from ilubench.statistics.notes import Note, NoteKind
+from ilubench.statistics.ranks import Entrant, Ranks, compare, pair_text, table_text
 from ilubench.statistics.row import RA_SHARES, RobustnessRow, quartile_steps
 
-__all__ = ["RankedTable", "Ranking", "TableRow", "rank_runs", "ranking_json", "ranking_text"]
+__all__ = [
+    "RankedTable",
+    "Ranking",
+    "TableRow",
+    "lowest_fa",
+    "rank_runs",
+    "ranking_json",
+    "ranking_text",
+]
 
 ALL_ATTACKS = 6
 """Attacks of the full set; RA over fewer says over which."""
@@ -39,7 +48,7 @@ class TableRow:
     run: FinishedRun
     figures: RobustnessRow
     rank: int | None
-    note: str
+    note: Note | None
     ties: tuple[str, ...]
 
 
@@ -50,14 +59,14 @@ class RankedTable:
     Attributes:
         metric: its label.
         rows: by rank, then by RA_core; references last.
-        comparison: what the ranks rest on; None where no run can be compared.
+        ranks: what they rest on; None where no run can be compared.
         notes: what a reader must know beside the table.
     """
 
     metric: str
     rows: tuple[TableRow, ...]
-    comparison: Comparison | None
-    notes: tuple[str, ...]
+    ranks: Ranks | None
+    notes: tuple[Note, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +106,8 @@ def rank_runs(runs: Sequence[FinishedRun], names: Sequence[str] | None = None) -
 def _table(label: str, named: Mapping[str, FinishedRun]) -> RankedTable:
     mine = {name: run for name, run in named.items() if label in run.rows}
     entrants = [_entrant(name, run, label) for name, run in mine.items() if _complete(run, label)]
-    comparison = compare(entrants) if entrants else None
-    ranked = {row.name: row for row in comparison.rows} if comparison else {}
+    ranks = compare(entrants) if entrants else None
+    ranked = {row.name: row for row in ranks.rows} if ranks else {}
     rows = []
     for name, run in mine.items():
         figures, found = run.rows[label], ranked.get(name)
@@ -106,8 +115,8 @@ def _table(label: str, named: Mapping[str, FinishedRun]) -> RankedTable:
         note = found.note if found else run.bar(label)
         rows.append(TableRow(name, run, figures, rank, note, ties))
     rows.sort(key=_place)
-    notes = [f"{name}: no row in {label}" for name in named if name not in mine]
-    return RankedTable(label, tuple(rows), comparison, (*_notes(rows, comparison), *notes))
+    lacking = [Note(NoteKind.NO_ROW, (label,), about=(name,)) for name in named if name not in mine]
+    return RankedTable(label, tuple(rows), ranks, (*_notes(rows, ranks), *lacking))
 
 
 def _complete(run: FinishedRun, label: str) -> bool:
@@ -135,48 +144,46 @@ def _is_reference(row: TableRow) -> bool:
     return row.run.record.method["use"] in REFERENCES
 
 
-def _notes(rows: Sequence[TableRow], comparison: Comparison | None) -> Iterator[str]:
+def _notes(rows: Sequence[TableRow], ranks: Ranks | None) -> Iterator[Note]:
     order = [row.name for row in rows]
-    below = {
-        row.name: [name for name in order[k:] if name in row.ties] for k, row in enumerate(rows)
-    }
-    tied = [f"{name} from {', '.join(names)}" for name, names in below.items() if names]
-    if tied:
-        yield f"not told apart: {'; '.join(tied)}"
-    seeds = min((p.difference.n_seeds for p in comparison.pairs), default=0) if comparison else 0
+    for k, row in enumerate(rows):
+        tied = tuple(name for name in order[k:] if name in row.ties)
+        if tied:
+            yield Note(NoteKind.NOT_TOLD_APART, tied, about=(row.name,))
+    seeds = min((p.difference.n_seeds for p in ranks.pairs), default=0) if ranks else 0
     if 0 < seeds < ENOUGH_SEEDS:
-        yield (
-            f"some ranks rest on {seeds} seeds: with fewer than five, equal methods are told apart "
-            "by chance in 6-11 % of tables, not in 5 %"
-        )
-    references = [row.name for row in rows if _is_reference(row)]
+        yield Note(NoteKind.FEW_SEEDS, numbers=(seeds,))
+    references = tuple(row.name for row in rows if _is_reference(row))
     if references:
-        verb = "is a reference" if len(references) == 1 else "are references"
-        yield f"{' and '.join(references)} {verb}: listed, never ranked"
-    reasons: dict[str, list[str]] = {}
+        yield Note(NoteKind.REFERENCE, about=references)
+    reasons: dict[Note, list[str]] = {}
     for row in rows:
-        if row.note in ("no samples", "no RA_core"):
-            why = row.run.unread if row.note == "no samples" else _without_core(row.run)
+        why = _why_unranked(row)
+        if why is not None:
             reasons.setdefault(why, []).append(row.name)
     for why, names in reasons.items():
-        yield f"without a rank: {', '.join(names)} ({why})"
+        yield replace(why, about=tuple(names))
     for row in rows:
         fewer = set(row.run.record.attacks) - set(row.figures.ra_attacks)
         if fewer:
-            yield f"{row.name} lacks {', '.join(sorted(fewer))}: its RA is over the other attacks"
-    yield from dict.fromkeys(text for row in rows for text in _off_quartiles(row.figures))
+            yield Note(NoteKind.LACKS_ATTACKS, tuple(sorted(fewer)), about=(row.name,))
+    yield from dict.fromkeys(note for row in rows for note in _off_quartiles(row.figures))
 
 
-def _without_core(run: FinishedRun) -> str:
+def _why_unranked(row: TableRow) -> Note | None:
+    """What a row's own note leaves open: why there are no samples, or no RA_core."""
+    kind, run = row.note and row.note.kind, row.run
+    if kind == NoteKind.NO_SAMPLES:
+        return Note(NoteKind.UNREAD, (run.unread,))
+    if kind != NoteKind.NO_CORE:
+        return None
     if run.suite is None:
-        return "not all of the suite's core_unseen attacks were run, or it names none"
-    missing = [name for name in run.suite.core_unseen if name not in run.record.attacks]
-    if missing:
-        return f"of the suite's core_unseen attacks, {', '.join(missing)} not run"
-    return "the suite names no core_unseen attacks"
+        return Note(NoteKind.CORE_UNKNOWN)
+    missing = tuple(name for name in run.suite.core_unseen if name not in run.record.attacks)
+    return Note(NoteKind.CORE_NOT_RUN, missing) if missing else Note(NoteKind.NO_CORE_NAMED)
 
 
-def _off_quartiles(row: RobustnessRow) -> Iterator[str]:
+def _off_quartiles(row: RobustnessRow) -> Iterator[Note]:
     """Say where RA's checkpoints are not at the quartiles."""
     for attack in row.attacks:
         steps = [point.step for point in attack.steps]
@@ -184,13 +191,8 @@ def _off_quartiles(row: RobustnessRow) -> Iterator[str]:
             continue  # no steps, no quartiles: RA is over all levels
         shares = [step / steps[-1] for step in quartile_steps(steps)]
         if any(abs(a - b) > NEAR for a, b in zip(shares, RA_SHARES, strict=True)):
-            found, wanted = (
-                ", ".join(f"{100 * share:.0f}" for share in all_) for all_ in (shares, RA_SHARES)
-            )
-            yield (
-                f"RA of {attack.attack} averages checkpoints at {found} % of its steps, "
-                f"the nearest to {wanted} % that were scored"
-            )
+            numbers = (*shares, *RA_SHARES)
+            yield Note(NoteKind.OFF_QUARTILES, numbers=numbers, about=(attack.attack,))
 
 
 # --------------------------------------------------------------------------- Markdown
@@ -241,46 +243,40 @@ def _cells(one: RankedTable, row: TableRow) -> list[str]:
     shared = row.rank is not None and [r.rank for r in one.rows].count(row.rank) > 1
     kept = figures.utility.kept[figures.utility.worst or 0]
     return [
-        f"{row.rank}{'=' if shared else ''}" if row.rank else cell(f"- ({row.note})"),
+        f"{row.rank}{'=' if shared else ''}" if row.rank else cell(f"- ({note_text(row.note)})"),
         cell(row.name),
         str(figures.ra.n_seeds),
-        _shown(figures.forget_unlearned),
-        _shown(figures.ra_core),
-        _shown(figures.ra),
-        _shown(figures.worst_case),
-        _shown(figures.recovery),
-        _shown(kept),
-        _lowest_fa(figures),
+        figure_cell(figures.forget_unlearned),
+        figure_cell(figures.ra_core),
+        figure_cell(figures.ra),
+        figure_cell(figures.worst_case),
+        figure_cell(figures.recovery),
+        figure_cell(kept),
+        lowest_fa(figures),
     ]
 
 
-def _shown(figure: Figure | None) -> str:
-    """A figure, whose note may hold names that others chose."""
-    text = figure_text(figure)
-    return cell(text) if figure is None or figure.value is None else text
-
-
-def _lowest_fa(row: RobustnessRow) -> str:
-    """The attack whose user got least of what the original model would have given."""
+def lowest_fa(row: RobustnessRow) -> str:
+    """Return the FA difference of the attack whose user got least, and its name where several."""
     found = [
         (attack.fa_difference.value, place)
         for place, attack in enumerate(row.attacks)
         if attack.fa_difference.value is not None
     ]
     if not found:
-        return _shown(row.attacks[0].fa_difference) if row.attacks else "-"
+        return figure_cell(row.attacks[0].fa_difference) if row.attacks else "-"
     attack = row.attacks[min(found)[1]]
     where = f" ({cell(attack.attack)})" if len(row.attacks) > 1 else ""
-    return _shown(attack.fa_difference) + where
+    return figure_cell(attack.fa_difference) + where
 
 
 def _below(one: RankedTable, *, pairs: bool) -> Iterator[str]:
-    sentence = "Nothing could be ranked" if one.comparison is None else table_text(one.comparison)
+    sentence = "Nothing could be ranked" if one.ranks is None else table_text(one.ranks)
     yield f"{sentence}."
-    for note in one.notes:
-        yield f"- {cell(note)}"
-    if pairs and one.comparison is not None:
-        for pair in one.comparison.pairs:
+    for text in table_note_texts(one.notes):
+        yield f"- {cell(text)}"
+    if pairs and one.ranks is not None:
+        for pair in one.ranks.pairs:
             yield f"- {pair_text(replace(pair, a=cell(pair.a), b=cell(pair.b)))}"
 
 
@@ -297,7 +293,9 @@ def _fa_table(rows: Sequence[TableRow]) -> Iterator[str]:
     body = []
     for name, found in by_row.items():
         ends = [(found[a][0].fa, found[a][-1].fa) if a in found else (None, None) for a in attacks]
-        body.append([cell(name), *(f"{_shown(first)} -> {_shown(last)}" for first, last in ends)])
+        body.append(
+            [cell(name), *(f"{figure_cell(first)} -> {figure_cell(last)}" for first, last in ends)]
+        )
     yield "**FA**: the attacks' own tasks, before and after; each on its scale, higher = better"
     yield table(["method", *map(cell, attacks)], body)
 
@@ -317,13 +315,13 @@ def ranking_json(ranking: Ranking) -> dict[str, JsonValue]:
 
 
 def _plain_table(one: RankedTable) -> dict[str, JsonValue]:
-    comparison = dataclasses.asdict(one.comparison) if one.comparison else {}
+    ranks = dataclasses.asdict(one.ranks) if one.ranks else {}
     return {
         "metric": one.metric,
         "rows": [_plain_row(row) for row in one.rows],
-        "pairs": comparison.get("pairs", []),
-        "detectable": comparison.get("detectable"),
-        "notes": list(one.notes),
+        "pairs": ranks.get("pairs", []),
+        "detectable": ranks.get("detectable"),
+        "notes": [dataclasses.asdict(note) for note in one.notes],
     }
 
 
@@ -331,7 +329,7 @@ def _plain_row(row: TableRow) -> dict[str, JsonValue]:
     record = row.run.record
     return {
         "rank": row.rank,
-        "note": row.note,
+        "note": None if row.note is None else dataclasses.asdict(row.note),
         "ties": list(row.ties),
         "name": row.name,
         "run": record.run,

@@ -15,18 +15,19 @@ together (the streams differ, but both derive from it), and the items are crosse
 Components of different figures (f_u and RA) are not differences of each other.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ilubench.errors import DataError
-from ilubench.records.scores import FA, own_cells, scored_courses
+from ilubench.records.scores import Measured, own_samples, scored_courses
+from ilubench.records.wording import note_text
 from ilubench.statistics.intervals import ROUNDING, Samples, all_items, pick, shared_seeds, stack
-from ilubench.statistics.row import quartile_steps
+from ilubench.statistics.notes import Note, NoteKind
+from ilubench.statistics.row import FA, quartile_steps
 from ilubench.statistics.variance_components import (
     MIN_LEVELS,
     Component,
@@ -34,13 +35,6 @@ from ilubench.statistics.variance_components import (
     Level,
     components,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pyarrow as pa
-
-    from ilubench.records.scores import Measured
 
 __all__ = ["VarianceTable", "variance_report", "variance_text"]
 
@@ -56,7 +50,7 @@ class VarianceTable:
     figure: str
     levels: str
     components: tuple[Component, ...]
-    note: str = ""
+    note: Note | None = None
 
 
 def variance_report(samples: pa.Table) -> tuple[VarianceTable, ...]:
@@ -74,7 +68,7 @@ def variance_report(samples: pa.Table) -> tuple[VarianceTable, ...]:
     classes = labels.group_by(["scorer", "metric"]).aggregate([]).to_pylist()
     left_out = {(FA, metric) for metric in pc.unique(samples["metric"]).to_pylist()}
     left_out |= {(one["scorer"], one["metric"]) for one in classes}
-    found = own_cells(samples)
+    found = own_samples(samples)
     unlearned = scored_courses(found.scores)
     courses = {attack: scored_courses(runs) for attack, runs in found.attacks.items()}
     metrics = {metric for tables in (unlearned, *courses.values()) for metric in tables} - left_out
@@ -107,10 +101,10 @@ def variance_text(tables: Sequence[VarianceTable]) -> str:
     for table in tables:
         head = f"| {table.metric} | {table.figure} ({table.levels})"
         if table.note:
-            lines.append(f"{head} | {table.note} | | | | |")
+            lines.append(f"{head} | {note_text(table.note)} | | | | |")
         for part in table.components:
             low, high = np.sqrt([part.low, part.high])
-            note = f" ({part.note})" if part.note else ""
+            note = "" if part.negative is None else f" (estimate {part.negative:.2g} set to 0)"
             lines.append(
                 f"{head} | {part.name} | {np.sqrt(part.variance):.4f}{note} | {low:.4f}-{high:.4f} "
                 f"| {part.cell_share:.0%} | {part.mean_share:.0%} |"
@@ -140,12 +134,11 @@ def _decomposed(
     if attacks:
         levels = f"{len(attacks)} attack x {levels}"
     if len(seeds) < MIN_LEVELS or len(items) < MIN_LEVELS:
-        note = "no components: they need two seeds and two items"
-        return VarianceTable(metric, figure, levels, (), note)
+        return VarianceTable(metric, figure, levels, (), Note(NoteKind.TOO_FEW_LEVELS))
     cells = np.stack([pick(table, seeds, items) for table in tables])
     axes: tuple[tuple[Level, ...], ...] = (tuple(seeds), tuple(items))
     if np.ptp(cells) <= ROUNDING * np.abs(cells).max():
-        return VarianceTable(metric, figure, levels, (), "no components: all scores are equal")
+        return VarianceTable(metric, figure, levels, (), Note(NoteKind.ALL_EQUAL))
     if attacks:
         table = Factorial(cells, ("attack", "seed", "item"), (attacks, *axes))
         return VarianceTable(metric, figure, levels, components(table, fixed=("attack",)))

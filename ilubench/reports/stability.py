@@ -10,7 +10,9 @@ from ilubench.errors import DataError
 from ilubench.records.finished import FinishedRun, common_labels
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
+from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.rank_stability import Stability, rank_stability
 
 __all__ = ["MetricStability", "stability_json", "stability_of", "stability_text"]
@@ -30,7 +32,7 @@ class MetricStability:
     metric: str
     attacks: tuple[str, ...]
     found: Stability
-    left_out: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, Note], ...]
 
 
 def stability_of(runs: Sequence[FinishedRun]) -> tuple[MetricStability, ...]:
@@ -49,9 +51,10 @@ def stability_of(runs: Sequence[FinishedRun]) -> tuple[MetricStability, ...]:
 
 
 def _metric(label: str, named: dict[str, FinishedRun]) -> MetricStability:
-    barred = {name: r.bar(label) if label in r.rows else "no row" for name, r in named.items()}
-    left_out = tuple((name, why) for name, why in barred.items() if why)
-    free = {name: run for name, run in named.items() if not barred[name]}
+    no_row = Note(NoteKind.NO_ROW)
+    barred = {name: r.bar(label) if label in r.rows else no_row for name, r in named.items()}
+    left_out = tuple((name, why) for name, why in barred.items() if why is not None)
+    free = {name: run for name, run in named.items() if barred[name] is None}
     core = next((run.rows[label].ra_core_attacks for run in free.values()), ())
     tables = {
         name: ra_samples([c for c in run.scores(label).courses if c.attack in core])
@@ -60,7 +63,7 @@ def _metric(label: str, named: dict[str, FinishedRun]) -> MetricStability:
     try:
         return MetricStability(label, core, rank_stability(tables), left_out)
     except DataError as error:
-        why = "; ".join(f"{name}: {reason}" for name, reason in left_out)
+        why = "; ".join(f"{name}: {note_text(reason)}" for name, reason in left_out)
         raise DataError(f"{label}: {error}" + (f" (left out: {why})" if why else "")) from error
 
 
@@ -77,7 +80,9 @@ def stability_text(tables: Sequence[MetricStability]) -> str:
         f"methods: {cell(', '.join(names))}",
     ]
     lines += dict.fromkeys(
-        f"- left out: {cell(name)} ({cell(why)})" for one in tables for name, why in one.left_out
+        f"- left out: {cell(name)} ({cell(note_text(why))})"
+        for one in tables
+        for name, why in one.left_out
     )
     return "\n\n".join(lines[:3]) + "".join(f"\n{line}" for line in lines[3:])
 
@@ -98,7 +103,7 @@ def stability_json(tables: Sequence[MetricStability]) -> list[JsonValue]:
             "metric": one.metric,
             "attacks": list(one.attacks),
             **dataclasses.asdict(one.found),
-            "left_out": dict(one.left_out),
+            "left_out": {name: dataclasses.asdict(why) for name, why in one.left_out},
         }
         for one in tables
     ]

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from ilubench.errors import DataError
 from ilubench.records.figure_text import figure_text
 from ilubench.records.markdown import cell, table
-from ilubench.records.scores import FA, own_cells, scored_courses
+from ilubench.records.scores import own_samples, scored_courses
 from ilubench.statistics.aggregate import weighted_samples
 from ilubench.statistics.intervals import Figure, table_mean
+from ilubench.statistics.row import FA
 
 __all__ = ["Subset", "subsets_of", "subsets_text"]
 
@@ -77,7 +78,7 @@ def subsets_text(subsets: tuple[Subset, ...]) -> str:
 
 
 def _subsets(samples: pa.Table, group: str) -> Iterator[Subset]:
-    found = own_cells(samples)
+    found = own_samples(samples)
     before = scored_courses(found.scores)
     courses = [scored_courses(runs) for runs in found.attacks.values()]
     for metric in {metric for tables in (before, *courses) for metric in tables}:

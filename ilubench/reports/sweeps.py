@@ -15,10 +15,11 @@ from typing import get_args
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, UsageError
-from ilubench.records.figure_text import figure_text
+from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import FinishedRun, check_alike, read_run
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
+from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import ra_samples
 from ilubench.statistics.intervals import Figure, no_figure, paired_difference
 from ilubench.statistics.matched_forgetting import (
@@ -30,10 +31,11 @@ from ilubench.statistics.matched_forgetting import (
     at_forgetting,
     matched,
 )
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.ranks import (
-    Comparison,
     Entrant,
     Pair,
+    Ranks,
     compare,
     pair_text,
     table_text,
@@ -69,7 +71,7 @@ class Point:
     forgotten: Figure
     recovery: Figure | None
     ra: Figure | None
-    note: str
+    note: Note | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +82,27 @@ class MatchedRow:
         sweeps: the two methods.
         quantity: what is compared: the final recovery, or the final forget metric.
         pair: the comparison.
-        plain: RA of the same two runs, a - b, as it was measured; none where interpolated.
+        plain: RA of the same two runs, a - b, as it was measured; None where interpolated.
     """
 
     sweeps: tuple[str, str]
     quantity: Quantity
     pair: MatchedPair
-    plain: Figure
+    plain: Figure | None
 
 
 @dataclass(frozen=True, slots=True)
 class AtLevel:
-    """A sweep's figure at the level of forgetting that was asked for."""
+    """A sweep's figure at the level of forgetting that was asked for.
+
+    ``left_out`` are its runs whose recovery is undefined.
+    """
 
     sweep: str
     quantity: Quantity
     forgotten: float
     figure: Figure
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ class SweepTable:
     points: tuple[Point, ...]
     matched: tuple[MatchedRow, ...]
     at: tuple[AtLevel, ...]
-    plain: Comparison
+    plain: Ranks
     between: tuple[Pair, ...]
     welch: tuple[Pair, ...]
 
@@ -220,10 +226,10 @@ def _table(
         usable[sweep] = [
             _run(point.name, run, label, attacks)
             for point, run in zip(found, own, strict=True)
-            if not point.note
+            if point.note is None
         ]
         if not usable[sweep]:
-            why = "; ".join(f"{point.name}: {point.note}" for point in found)
+            why = "; ".join(f"{point.name}: {note_text(point.note)}" for point in found)
             raise DataError(f"sweep {sweep!r} has no run that can be compared ({why})")
     original = first.original(label)
     joined = {name: Sweep(name, tuple(r.strength for r in own)) for name, own in usable.items()}
@@ -249,8 +255,8 @@ def _attacks(runs: Sequence[FinishedRun], label: str) -> tuple[str, ...]:
 
 def _point(sweep: str, name: str, run: FinishedRun, label: str, attacks: tuple[str, ...]) -> Point:
     row, note = run.rows[label], run.bar(label)
-    if note == "no RA_core":  # a table has no rank then; the sweep is compared over all attacks
-        note = ""
+    if note == Note(NoteKind.NO_CORE):  # no rank in a table; a sweep is over all attacks then
+        note = None
     whole = row.status not in ("incomplete", "diverged")
     part = run.over(label, attacks) if whole else None
     recovery, ra = (part.recovery, part.ra) if part else (None, None)
@@ -271,12 +277,11 @@ def _matched(
         seeds = [set(part.forget[-1].seeds) for own in courses.values() for part in own]
         for quantity in QUANTITIES:
             if not set.intersection(*seeds):
-                none = no_figure("n/a: no seed is shared by all these runs")
-                pair = MatchedPair(a, b, None, none, "runs")
-                yield MatchedRow((a, b), quantity, pair, no_figure("-"))
+                none = no_figure(Note(NoteKind.NO_SHARED_SEED))
+                yield MatchedRow((a, b), quantity, MatchedPair(a, b, None, none, "runs"), None)
                 continue
             for pair in matched(joined[a], joined[b], original, quantity):
-                plain = no_figure("-")
+                plain = None
                 if pair.how == "runs" and pair.f_u is not None:
                     one, other = (ra_samples(courses[name]) for name in (pair.a, pair.b))
                     plain = paired_difference(one, other, "RA")
@@ -286,7 +291,7 @@ def _matched(
 def _at(joined: Mapping[str, Sweep], original: MethodRuns, at: float) -> Iterator[AtLevel]:
     for name, sweep in joined.items():
         for quantity in QUANTITIES:
-            yield AtLevel(name, quantity, at, at_forgetting(sweep, original, at, quantity))
+            yield AtLevel(name, quantity, at, *at_forgetting(sweep, original, at, quantity))
 
 
 def _welch(usable: Mapping[str, Sequence[_Run]]) -> Iterator[Pair]:
@@ -317,7 +322,7 @@ def _parts(one: SweepTable) -> Iterator[str]:
     yield table(head, [_matched_cells(row) for row in one.matched])
     if one.at:
         yield f"At f_u = {one.at[0].forgotten:g}:"
-        rows = [(cell(part.sweep), part.quantity, _shown(part.figure)) for part in one.at]
+        rows = [(cell(part.sweep), part.quantity, _at_text(part)) for part in one.at]
         yield table(("sweep", "figure", "value"), rows)
     plain = f"Plain comparison, whatever the f_u. {table_text(one.plain)}."
     yield "\n".join([plain, *map(_pair_line, one.between)])
@@ -327,9 +332,9 @@ def _parts(one: SweepTable) -> Iterator[str]:
 
 
 def _point_cells(point: Point) -> list[str]:
-    note = f" (not compared: {point.note})" if point.note else ""
+    note = "" if point.note is None else f" (not compared: {note_text(point.note)})"
     figures = (point.forgotten, point.recovery, point.ra)
-    return [cell(point.sweep), cell(point.name + note), *map(_shown, figures)]
+    return [cell(point.sweep), cell(point.name + note), *map(figure_cell, figures)]
 
 
 def _matched_cells(row: MatchedRow) -> list[str]:
@@ -343,8 +348,8 @@ def _matched_cells(row: MatchedRow) -> list[str]:
         cell(pair.a),
         cell(pair.b),
         level,
-        _shown(pair.difference),
-        _shown(row.plain),
+        figure_cell(pair.difference),
+        figure_cell(row.plain),
     ]
 
 
@@ -353,11 +358,9 @@ def _pair_line(pair: Pair, *, adjusted: bool = True) -> str:
     return f"- {pair_text(escaped, adjusted=adjusted)}"
 
 
-def _shown(figure: Figure | None) -> str:
-    if figure is None or figure.value is None:
-        return cell(figure_text(figure))
-    note = f" ({cell(figure.note)})" if figure.note.startswith("without ") else ""
-    return figure_text(figure) + note
+def _at_text(part: AtLevel) -> str:
+    without = f" (without {cell(', '.join(part.left_out))} (recovery undefined))"
+    return figure_cell(part.figure) + (without if part.left_out else "")
 
 
 # --------------------------------------------------------------------------- JSON

@@ -11,7 +11,7 @@ from ilubench.records.scores import (
     SCHEMA,
     WHERE,
     Compared,
-    cells,
+    method_samples,
     read_samples,
     read_score,
     robustness_row,
@@ -65,14 +65,14 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
     Raises:
         DataError: seeds were scored on other items, or too much is missing.
     """
-    original = cells(samples, "reference", seeded=False)
+    original = method_samples(samples, "reference", seeded=False)
     mine = original
     if experiment.method_name != REFERENCE:
-        mine = cells(samples, "method", seeded=experiment.method.seeded)
+        mine = method_samples(samples, "method", seeded=experiment.method.seeded)
     if not experiment.attacks or not mine.scores or not original.scores:
         return {}
     suite, attacks = experiment.suite, [attack.name for attack in experiment.attacks]
-    found = Compared(mine, original, cells(samples, "retrain", seeded=False))
+    found = Compared(mine, original, method_samples(samples, "retrain", seeded=False))
     return {
         metric.label: robustness_row(suite, metric, attacks, experiment.seeds, found)
         for metric in suite.primary_forget

@@ -14,10 +14,8 @@ the intervals of :mod:`ilubench.statistics.intervals`. Which observations a figu
   that interval.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,9 +23,9 @@ from ilubench.errors import DataError
 from ilubench.statistics.half_life import crossing_figure
 from ilubench.statistics.intervals import (
     Array,
-    Cells,
     Figure,
     Samples,
+    ScoreArrays,
     Statistic,
     all_items,
     jackknife_figure,
@@ -39,6 +37,7 @@ from ilubench.statistics.intervals import (
     stack,
     table_mean,
 )
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import (
     AttackFigures,
     Chances,
@@ -49,12 +48,9 @@ from ilubench.statistics.row import (
     UtilityFigures,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = ["aggregate", "ra_samples", "weighted_samples", "why_undefined"]
 
-NO_STEPS = "n/a: the attack takes no steps"
+NO_STEPS = Note(NoteKind.NO_STEPS)
 KEPT_UTILITY = 0.90
 COLLAPSED_UTILITY = 0.50
 HALF = 0.5
@@ -93,7 +89,7 @@ def aggregate(
     missing = [name for name in core if name not in names]
     ra_core = None
     if missing:
-        ra_core = no_figure(f"core attacks not run: {', '.join(missing)}")
+        ra_core = no_figure(Note(NoteKind.CORE_NOT_RUN, tuple(missing)))
     elif core:
         ra_core = _ra([course for course in method.courses if course.attack in core])
     return RobustnessRow(
@@ -121,15 +117,14 @@ def _ratio(part: Samples, whole: Samples, chance: float) -> Figure:
     items = all_items([part])
     cells = stack([part, whole], seeds, items)
     if cells[1].mean() - chance <= ROUNDING:
-        note = "undefined: the utility to compare with is not above chance"
-        return no_figure(note, len(seeds), len(items))
+        return no_figure(Note(NoteKind.UTILITY_AT_CHANCE), len(seeds), len(items))
 
     def statistic(means: Array, _: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio: Array = (means[:, 0] - chance) / (means[:, 1] - chance)
         return ratio
 
-    return jackknife_figure(Cells(cells), statistic)
+    return jackknife_figure(ScoreArrays(cells), statistic)
 
 
 def _least(figures: Sequence[Figure]) -> int | None:
@@ -207,7 +202,7 @@ def _worst_case(method: MethodRuns, chances: Chances) -> tuple[Figure, tuple[str
     seeds = shared_seeds([*forget, *utility], method.unlearned_utility)
     tables = (*method.unlearned_utility, *utility)
     by_seed = np.stack([pick(t, seeds, sorted(t.items)).mean(axis=1) for t in tables])
-    cells = Cells(stack(forget, seeds, all_items(forget)), by_seed)
+    cells = ScoreArrays(stack(forget, seeds, all_items(forget)), by_seed)
     chance = np.array(chances.utility)
 
     def candidates(means: Array, utilities: Array) -> Array:
@@ -223,7 +218,7 @@ def _worst_case(method: MethodRuns, chances: Chances) -> tuple[Figure, tuple[str
 
     figure = jackknife_figure(cells, statistic)
     if figure.value is None:
-        note = f"n/a: no checkpoint keeps {KEPT_UTILITY:.0%} of the unlearned model's utility"
+        note = Note(NoteKind.NO_UTILITY_KEPT, numbers=(KEPT_UTILITY,))
         return replace(figure, note=note), None
     means = np.nanmean(cells.values, axis=(1, 2))[None]
     course, k = points[int(candidates(means, by_seed.mean(axis=1)[None]).argmin())]
@@ -237,14 +232,14 @@ def _recovery(means: Array) -> Array:
     return recovery
 
 
-def why_undefined(before: Array, after: Array) -> str:
-    """Why recovery is undefined where f_0 is ``before`` and f_u ``after`` [S, I]; empty if not."""
+def why_undefined(before: Array, after: Array) -> Note | None:
+    """Why recovery is undefined where f_0 is ``before`` and f_u ``after`` [S, I]; None if not."""
     forgotten = mean_figure(after - before)
     if forgotten.high is not None and forgotten.high < 0:
-        return "undefined: f_u is below f_0, nothing was forgotten"
+        return Note(NoteKind.BELOW_ORIGINAL)
     if forgotten.low is None or forgotten.low <= 0:
-        return "undefined: the interval of f_u - f_0 contains 0"
-    return ""
+        return Note(NoteKind.NOT_FORGOTTEN)
+    return None
 
 
 def _final(courses: Sequence[Course]) -> Statistic:
@@ -293,7 +288,7 @@ def _recovery_figure(
 ) -> Figure:
     """A figure of the recovery along ``courses``."""
     cells = _recovery_cells(method, original, courses)
-    return cells if isinstance(cells, Figure) else jackknife_figure(Cells(cells), statistic)
+    return cells if isinstance(cells, Figure) else jackknife_figure(ScoreArrays(cells), statistic)
 
 
 def _half_life(method: MethodRuns, original: MethodRuns, course: Course) -> Figure:
@@ -347,7 +342,7 @@ def _same_course(course: Course, reference: MethodRuns, who: str) -> Course | Fi
     """The same attack on a reference model, or why there is none."""
     other = reference.course(course.attack)
     if other is None:
-        return no_figure(f"n/a: the {who} model was not attacked with {course.attack}")
+        return no_figure(Note(NoteKind.NOT_ATTACKED, (who, course.attack)))
     if other.total_steps != course.total_steps:
         steps = f"{course.total_steps} and {other.total_steps}"
         raise DataError(
@@ -362,7 +357,7 @@ def _fa_difference(course: Course, original: MethodRuns) -> Figure:
     if isinstance(other, Figure):
         return other
     if course.fa is None or other.fa is None:
-        return no_figure("n/a: fine-tuning accuracy was not measured")
+        return no_figure(Note(NoteKind.NO_FA))
     return paired_difference(course.fa[-1], other.fa[-1], f"FA of {course.attack!r}")
 
 
@@ -372,5 +367,5 @@ def _never_knew(course: Course, retrain: MethodRuns) -> Figure:
     if isinstance(other, Figure):
         return other
     if not set(course.forget[-1].seeds) & set(other.forget[-1].seeds):
-        return no_figure("n/a: the retrained model was attacked with no seed of the method")
+        return no_figure(Note(NoteKind.RETRAIN_SHARES_NO_SEED))
     return paired_difference(course.forget[-1], other.forget[-1], f"attack {course.attack!r}")

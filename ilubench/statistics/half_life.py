@@ -16,10 +16,9 @@ The delta method and the jackknife linearise the time instead; both fail where t
 ends before the crossing (they covered 60 % for true crossings just before the end).
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
@@ -33,12 +32,10 @@ from ilubench.statistics.intervals import (
     Kind,
     MeanSquares,
     mean_squares,
+    mean_variance,
     no_figure,
-    variance,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from ilubench.statistics.notes import Note, NoteKind
 
 __all__ = ["crossing_figure"]
 
@@ -54,7 +51,7 @@ def crossing_figure(times: Sequence[float], z: Array, *, level: float = 0.95) ->
         level: coverage of the interval.
 
     Returns:
-        The time. Where it was not reached: no value, the note ``>T``, and the low end if earlier
+        The time. Where it was not reached: no value, the note `BEYOND`, and the low end if earlier
         times cannot be excluded. The high end is None, with a note, where it lies beyond T.
 
     Raises:
@@ -66,13 +63,13 @@ def crossing_figure(times: Sequence[float], z: Array, *, level: float = 0.95) ->
     n_seeds, n_items = z.shape[1:]
     grid, mean, half = _band(np.array(times, dtype=np.float64), z, level)
     value, low, high = (_first(grid, line) for line in (mean, mean - half, mean + half))
-    beyond = f">{times[-1]:g}"
+    beyond = Note(NoteKind.BEYOND, numbers=(float(times[-1]),))
     if low is None:
         return no_figure(beyond, n_seeds, n_items)
     kind: Kind = "item-only" if n_seeds == 1 else "seeds-and-items"
     if value is None:
         return Figure(None, low, None, n_seeds, n_items, kind, beyond)
-    note = f"upper end {beyond}" if high is None else ""
+    note = replace(beyond, kind=NoteKind.OPEN_END) if high is None else None
     if half.max() <= ROUNDING * np.abs(z).max():
         note = ZERO_VARIANCE
     return Figure(value, low, high, n_seeds, n_items, kind, note)
@@ -91,7 +88,7 @@ def _band(times: Array, z: Array, level: float) -> tuple[Array, Array, Array]:
         ]
         for seed, item, residual in zip(*squares, strict=True):
             ms = MeanSquares(seed, item, residual, first.n_seeds, first.n_items)
-            spreads.append(variance(ms))
+            spreads.append(mean_variance(ms))
     var, df = np.array(spreads).T
     half = special.stdtrit(df, 0.5 + level / 2) * np.sqrt(var)
     width = np.diff(times)

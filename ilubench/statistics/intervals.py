@@ -52,7 +52,7 @@ and no jackknife is consistent (as for a median).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,25 +61,27 @@ from numpy.typing import NDArray
 from scipy import special
 
 from ilubench.errors import DataError
+from ilubench.statistics.notes import Note, NoteKind
 
 __all__ = [
     "Array",
-    "Cells",
     "Figure",
     "MeanSquares",
     "Samples",
+    "ScoreArrays",
     "Statistic",
     "all_items",
     "jackknife_figure",
     "mean_figure",
     "mean_squares",
+    "mean_variance",
     "no_figure",
     "paired_difference",
     "pick",
+    "score_table",
     "shared_seeds",
     "stack",
     "table_mean",
-    "variance",
 ]
 
 Array = NDArray[np.float64]
@@ -90,7 +92,7 @@ Statistic = Callable[[Array, Array], Array]
 
 NaN says that the figure is undefined, infinity that it lies beyond what was observed."""
 
-ZERO_VARIANCE = "zero variance: no seed and no item makes a difference, the interval has no width"
+ZERO_VARIANCE = Note(NoteKind.ZERO_VARIANCE)
 ROUNDING = 1e-9
 MIN_ITEMS = 2
 
@@ -107,7 +109,7 @@ class Figure:
         n_items: items that it rests on.
         kind: what the interval covers: seeds and items, items only (one seed), seeds only (items
             held fixed), or nothing.
-        note: what a reader must know beside the number; empty when nothing.
+        note: what a reader must know beside the number.
     """
 
     value: float | None
@@ -116,7 +118,7 @@ class Figure:
     n_seeds: int
     n_items: int
     kind: Kind
-    note: str = ""
+    note: Note | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +171,7 @@ class MeanSquares:
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class ScoreArrays:
     """What a nonlinear figure is computed from.
 
     Attributes:
@@ -189,7 +191,7 @@ class Cells:
         return self.by_seed
 
 
-def no_figure(note: str, n_seeds: int = 0, n_items: int = 0) -> Figure:
+def no_figure(note: Note | None, n_seeds: int = 0, n_items: int = 0) -> Figure:
     """A figure that is undefined, with the reason."""
     return Figure(None, None, None, n_seeds, n_items, "none", note)
 
@@ -220,7 +222,7 @@ def mean_squares(x: Array) -> MeanSquares:
     return MeanSquares(ms_seed, ms_item, ms_residual, n_seeds, n_items)
 
 
-def variance(ms: MeanSquares) -> tuple[float, float]:
+def mean_variance(ms: MeanSquares) -> tuple[float, float]:
     """Variance of the grand mean and its degrees of freedom.
 
     Both follow the module's docstring; a single seed gives the items' variance / I with I - 1.
@@ -251,7 +253,7 @@ def mean_figure(x: Array, *, level: float = 0.95) -> Figure:
     return _figure(float(np.mean(x)), ms, scale=float(np.abs(x).max()), level=level)
 
 
-def jackknife_figure(cells: Cells, statistic: Statistic, *, level: float = 0.95) -> Figure:
+def jackknife_figure(cells: ScoreArrays, statistic: Statistic, *, level: float = 0.95) -> Figure:
     """A nonlinear figure of means over crossed seeds and items, with its jackknife interval.
 
     Args:
@@ -270,11 +272,10 @@ def jackknife_figure(cells: Cells, statistic: Statistic, *, level: float = 0.95)
     means = np.nansum(cells.values, axis=(1, 2)) / (n_seeds * asked.sum(axis=1))
     value = float(statistic(means[None], cells.seed_means().mean(axis=1)[None])[0])
     if not np.isfinite(value):
-        return no_figure("undefined", n_seeds, n_items)
+        return no_figure(Note(NoteKind.UNDEFINED), n_seeds, n_items)
     parts = _replicates(cells, asked, statistic)
     if not all(np.isfinite(part).all() for part in parts):
-        note = "no interval: undefined when a single seed or item is left out"
-        return Figure(value, None, None, n_seeds, n_items, "none", note)
+        return Figure(value, None, None, n_seeds, n_items, "none", Note(NoteKind.NO_INTERVAL))
     return _figure(value, _jackknife_squares(value, parts), scale=abs(value), level=level)
 
 
@@ -295,6 +296,20 @@ def shared_seeds(tables: Iterable[Samples], once: Iterable[Samples] = ()) -> tup
         lists = " | ".join(", ".join(map(str, seeds)) for seeds in sorted(conditions))
         raise DataError(f"no seed is shared by all the scores of a figure: {lists}")
     return tuple(sorted(shared))
+
+
+def score_table(scores: Mapping[int, Mapping[str, float]], what: str) -> Samples:
+    """Return the table of scores that are given by seed and item.
+
+    Raises:
+        DataError: seeds that were scored on other items; names ``what``.
+    """
+    seeds, items = tuple(sorted(scores)), tuple(sorted(scores[min(scores)]))
+    for seed in seeds:
+        if scores[seed].keys() != set(items):
+            raise DataError(f"{what}: seeds {seeds[0]} and {seed} were scored on other items")
+    values = [[scores[seed][item] for item in items] for seed in seeds]
+    return Samples(np.array(values, dtype=np.float64), seeds, items)
 
 
 def pick(table: Samples, seeds: Sequence[int], items: Sequence[str]) -> Array:
@@ -349,14 +364,16 @@ def paired_difference(a: Samples, b: Samples, what: str) -> Figure:
 def _figure(value: float, ms: MeanSquares, *, scale: float, level: float) -> Figure:
     """Put the interval around ``value``; ``scale`` is the size against which rounding is judged."""
     kind: Kind = "item-only" if ms.n_seeds == 1 else "seeds-and-items"
-    var, df = variance(ms)
+    var, df = mean_variance(ms)
     if np.sqrt(var) <= ROUNDING * scale:
         return Figure(value, value, value, ms.n_seeds, ms.n_items, kind, ZERO_VARIANCE)
     half = float(special.stdtrit(df, 0.5 + level / 2) * np.sqrt(var))
     return Figure(value, value - half, value + half, ms.n_seeds, ms.n_items, kind)
 
 
-def _replicates(cells: Cells, asked: NDArray[np.bool_], statistic: Statistic) -> tuple[Array, ...]:
+def _replicates(
+    cells: ScoreArrays, asked: NDArray[np.bool_], statistic: Statistic
+) -> tuple[Array, ...]:
     """The statistic with one seed [S], one item [I] and one cell [S, I] left out.
 
     With one seed there is only the second (the first and the last are empty).

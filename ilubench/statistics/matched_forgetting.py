@@ -17,10 +17,9 @@ interpolated in the middle of the range of f_u that they share. The pairs are ch
 measured f_u, and the choice is not repeated in the replicates.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -29,9 +28,9 @@ from ilubench.statistics.aggregate import why_undefined
 from ilubench.statistics.intervals import (
     ROUNDING,
     Array,
-    Cells,
     Figure,
     Samples,
+    ScoreArrays,
     all_items,
     jackknife_figure,
     no_figure,
@@ -39,10 +38,8 @@ from ilubench.statistics.intervals import (
     shared_seeds,
     stack,
 )
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import MethodRuns
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["MatchedPair", "Quantity", "Strength", "Sweep", "at_forgetting", "matched"]
 
@@ -99,7 +96,7 @@ class MatchedPair:
 
 def at_forgetting(
     sweep: Sweep, original: MethodRuns, f_u: float, what: Quantity = "recovery"
-) -> Figure:
+) -> tuple[Figure, tuple[str, ...]]:
     """A sweep's recovery (or final forget metric) at a given f_u.
 
     Args:
@@ -109,28 +106,26 @@ def at_forgetting(
         what: the figure.
 
     Returns:
-        The figure; without a value outside the sweep's range, or where fewer than two runs have a
-        recovery. Its note names the runs that were left out because theirs is undefined.
+        The figure, without a value outside the sweep's range or where fewer than two runs have a
+        recovery; and the runs that were left out because theirs is undefined.
 
     Raises:
         DataError: no seed is shared by the runs, or too few items.
     """
     usable, left_out = _usable(sweep, original, what)
-    note = f"without {', '.join(left_out)} (recovery undefined)" if left_out else ""
     if len(usable) <= 1:
-        return no_figure("; ".join(filter(None, ["n/a: fewer than two runs to join", note])))
+        return no_figure(Note(NoteKind.TOO_FEW_RUNS)), left_out
     table = _cells([usable], original)
     x = _points(table, usable, what).f_u[0]
     if not x.min() - ROUNDING <= f_u <= x.max() + ROUNDING:
-        where = f"n/a: f_u {f_u:.3f} is outside the sweep, {x.min():.3f}-{x.max():.3f}"
-        return no_figure("; ".join(filter(None, [where, note])))
+        numbers = (f_u, float(x.min()), float(x.max()))
+        return no_figure(Note(NoteKind.OUTSIDE_SWEEP, numbers=numbers)), left_out
 
     def statistic(means: Array, _: Array) -> Array:
         points = _split(means, [usable], what)[0]
         return _interpolate(points, f_u)
 
-    figure = jackknife_figure(Cells(table), statistic)
-    return replace(figure, note="; ".join(filter(None, [figure.note, note])))
+    return jackknife_figure(ScoreArrays(table), statistic), left_out
 
 
 def matched(
@@ -145,7 +140,7 @@ def matched(
     (left, _), (right, _) = (_usable(sweep, original, what) for sweep in (a, b))
     if not left or not right:
         empty = a.method if not left else b.method
-        figure = no_figure(f"n/a: no run of {empty} has a recovery")
+        figure = no_figure(Note(NoteKind.NO_RECOVERY, (empty,)))
         return (MatchedPair(a.method, b.method, None, figure, "runs"),)
     pairs = _near(left, right)
     if pairs:
@@ -225,16 +220,16 @@ def _points(table: Array, points: Sequence[Strength], what: Quantity) -> _Points
     return _split(np.nanmean(table, axis=(1, 2))[None], [points], what)[0]
 
 
-def _usable(sweep: Sweep, original: MethodRuns, what: Quantity) -> tuple[list[Strength], list[str]]:
+def _usable(
+    sweep: Sweep, original: MethodRuns, what: Quantity
+) -> tuple[list[Strength], tuple[str, ...]]:
     """Runs whose quantity is defined, and the names of the others."""
-    usable, left_out = [], []
-    for point in sweep.points:
-        undefined = what == "recovery" and _undefined(point.runs, original)
-        if undefined:
-            left_out.append(point.name)
-        else:
-            usable.append(point)
-    return usable, left_out
+    left_out = tuple(
+        point.name
+        for point in sweep.points
+        if what == "recovery" and _undefined(point.runs, original)
+    )
+    return [point for point in sweep.points if point.name not in left_out], left_out
 
 
 def _undefined(runs: MethodRuns, original: MethodRuns) -> bool:
@@ -270,7 +265,7 @@ def _direct(a: Strength, b: Strength, original: MethodRuns, what: Quantity) -> M
         difference: Array = one.value[:, 0] - other.value[:, 0]
         return difference
 
-    figure = jackknife_figure(Cells(_cells(([a], [b]), original)), statistic)
+    figure = jackknife_figure(ScoreArrays(_cells(([a], [b]), original)), statistic)
     return MatchedPair(a.name, b.name, (_f_u(a), _f_u(b)), figure, "runs")
 
 
@@ -286,8 +281,8 @@ def _interpolated(
     reach = [points.f_u[0] for points in _split(np.nanmean(table, axis=(1, 2))[None], sweeps, what)]
     low, high = max(float(x.min()) for x in reach), min(float(x.max()) for x in reach)
     if min(map(len, sweeps)) <= 1 or low > high:
-        ranges = " and ".join(f"{x.min():.3f}-{x.max():.3f}" for x in reach)
-        figure = no_figure(f"n/a: the sweeps share no f_u ({ranges})")
+        ends = tuple(float(end) for x in reach for end in (x.min(), x.max()))
+        figure = no_figure(Note(NoteKind.NO_COMMON_LEVEL, numbers=ends))
         return MatchedPair(a[0], b[0], None, figure, "interpolated")
     middle = (low + high) / 2
 
@@ -296,7 +291,7 @@ def _interpolated(
         difference: Array = _interpolate(one, middle) - _interpolate(other, middle)
         return difference
 
-    figure = jackknife_figure(Cells(table), statistic)
+    figure = jackknife_figure(ScoreArrays(table), statistic)
     return MatchedPair(a[0], b[0], (middle, middle), figure, "interpolated")
 
 

@@ -10,22 +10,15 @@ no interval. A tau of 1 with three methods is weak evidence: two random orders a
 cases.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ilubench.errors import DataError
-from ilubench.statistics.intervals import all_items, pick
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from ilubench.statistics.intervals import Samples
+from ilubench.statistics.intervals import Samples, all_items, pick
 
 __all__ = ["Stability", "rank_stability", "splits"]
 

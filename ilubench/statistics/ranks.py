@@ -37,11 +37,9 @@ end any pair would have been told apart, below its lower end none.
 items, says nothing about others, and is no part of a ranking.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
@@ -56,20 +54,18 @@ from ilubench.statistics.intervals import (
     Samples,
     mean_figure,
     mean_squares,
+    mean_variance,
     pick,
     table_mean,
-    variance,
 )
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import Course
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 __all__ = [
-    "Comparison",
     "Entrant",
     "Pair",
     "RankedRow",
+    "Ranks",
     "compare",
     "detectable",
     "holm",
@@ -90,12 +86,12 @@ class Entrant:
     Attributes:
         name: unique in the table.
         courses: the attacks over which RA is taken.
-        barred: why it is listed but not ranked, such as "collapsed"; empty where it may be.
+        barred: why it is listed but not ranked; None where it may be.
     """
 
     name: str
     courses: tuple[Course, ...]
-    barred: str = ""
+    barred: Note | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +129,12 @@ class RankedRow:
     ra: Figure
     rank: int | None
     ties: tuple[str, ...]
-    note: str
+    note: Note | None
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """A ranked table.
+class Ranks:
+    """Rows ranked by paired differences.
 
     Attributes:
         rows: in the order given.
@@ -153,9 +149,7 @@ class Comparison:
     detectable: tuple[float, float] | None
 
 
-def compare(
-    entrants: Sequence[Entrant], *, alpha: float = ALPHA, power: float = POWER
-) -> Comparison:
+def compare(entrants: Sequence[Entrant], *, alpha: float = ALPHA, power: float = POWER) -> Ranks:
     """Compare all rows with each other and rank those that can be ranked.
 
     Args:
@@ -169,11 +163,11 @@ def compare(
     _alike(entrants)
     tables = {entrant.name: ra_samples(entrant.courses) for entrant in entrants}
     notes = {entrant.name: entrant.barred for entrant in entrants}
-    free = {name: table for name, table in tables.items() if not notes[name]}
+    free = {name: table for name, table in tables.items() if notes[name] is None}
     notes.update(_unpairable(free))
-    ranked = [name for name in tables if not notes[name]]
+    ranked = [name for name in tables if notes[name] is None]
     if len(ranked) == 1:
-        notes[ranked.pop()] = "nothing to compare with"
+        notes[ranked.pop()] = Note(NoteKind.ALONE)
     found = [_paired(tables[a], tables[b]) for a, b in combinations(ranked, 2)]
     adjusted = holm([test.p for test in found])
     pairs = tuple(
@@ -191,7 +185,7 @@ def compare(
     rows = tuple(_row(name, table, pairs, notes[name]) for name, table in tables.items())
     sizes = [pair.detectable for pair in pairs if pair.detectable is not None]
     attacks = tuple(course.attack for course in entrants[0].courses)
-    return Comparison(rows, pairs, attacks, (min(sizes), max(sizes)) if sizes else None)
+    return Ranks(rows, pairs, attacks, (min(sizes), max(sizes)) if sizes else None)
 
 
 def unpaired(a: Entrant, b: Entrant, *, alpha: float = ALPHA, power: float = POWER) -> Pair:
@@ -261,14 +255,14 @@ def pair_text(pair: Pair, digits: int = 3, *, adjusted: bool = True) -> str:
     )
 
 
-def table_text(comparison: Comparison, digits: int = 3) -> str:
+def table_text(ranks: Ranks, digits: int = 3) -> str:
     """What the table could have shown, as a sentence to print below it."""
-    if comparison.detectable is None:
+    if ranks.detectable is None:
         return "Nothing could be ranked: no two rows can be compared"
-    low, high = comparison.detectable
+    low, high = ranks.detectable
     return (
         f"Smallest difference of RA that this table could have shown (alpha {ALPHA:g} over "
-        f"{len(comparison.pairs)} pairs, power {POWER:g}): {high:.{digits}f} in every pair, "
+        f"{len(ranks.pairs)} pairs, power {POWER:g}): {high:.{digits}f} in every pair, "
         f"{low:.{digits}f} in the sharpest"
     )
 
@@ -304,7 +298,7 @@ def _test(difference: Figure, var: float, df: float) -> _Test:
 def _paired(a: Samples, b: Samples) -> _Test:
     seeds, items = _shared(a, b), sorted(a.items)
     x = pick(a, seeds, items) - pick(b, seeds, items)
-    return _test(mean_figure(x), *variance(mean_squares(x)))
+    return _test(mean_figure(x), *mean_variance(mean_squares(x)))
 
 
 def _welch(a: Samples, b: Samples) -> _Test:
@@ -326,10 +320,10 @@ def _shared(a: Samples, b: Samples) -> list[int]:
     return sorted(set(a.seeds) & set(b.seeds))
 
 
-def _unpairable(tables: Mapping[str, Samples]) -> dict[str, str]:
+def _unpairable(tables: Mapping[str, Samples]) -> dict[str, Note]:
     """Row -> why it has no rank, for the rows that cannot be compared with all the others."""
     notes = {
-        name: f"{len(table.seeds)} seed: a rank needs two shared seeds"
+        name: Note(NoteKind.ONE_SEED)
         for name, table in tables.items()
         if len(table.seeds) < SHARED_SEEDS
     }
@@ -348,16 +342,16 @@ def _unpairable(tables: Mapping[str, Samples]) -> dict[str, str]:
             return notes
         for name, others in apart.items():
             if len(others) == most:
-                notes[name] = f"fewer than two seeds shared with {', '.join(others)}"
+                notes[name] = Note(NoteKind.FEW_SHARED_SEEDS, tuple(others))
 
 
-def _row(name: str, table: Samples, pairs: Sequence[Pair], note: str) -> RankedRow:
+def _row(name: str, table: Samples, pairs: Sequence[Pair], note: Note | None) -> RankedRow:
     own = [pair for pair in pairs if name in (pair.a, pair.b)]
     better = sum(
         pair.significant and ((pair.difference.value or 0) > 0) == (pair.b == name) for pair in own
     )
     ties = tuple(pair.b if pair.a == name else pair.a for pair in own if not pair.significant)
-    return RankedRow(name, table_mean(table), None if note else 1 + better, ties, note)
+    return RankedRow(name, table_mean(table), 1 + better if note is None else None, ties, note)
 
 
 def _alike(entrants: Sequence[Entrant]) -> None:

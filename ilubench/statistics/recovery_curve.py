@@ -7,9 +7,9 @@ import numpy as np
 from ilubench.statistics.aggregate import why_undefined
 from ilubench.statistics.intervals import (
     Array,
-    Cells,
     Figure,
     Samples,
+    ScoreArrays,
     all_items,
     jackknife_figure,
     no_figure,
@@ -56,4 +56,4 @@ def _at(cells: Array, checkpoint: int) -> Figure:
         return recovery
 
     chosen: Sequence[int] = (0, 1, 2 + checkpoint)
-    return jackknife_figure(Cells(cells[list(chosen)]), statistic)
+    return jackknife_figure(ScoreArrays(cells[list(chosen)]), statistic)

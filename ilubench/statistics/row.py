@@ -3,29 +3,32 @@
 Scores are on 0-1 and direction-adjusted: higher = better forgotten; utility: higher = better.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TypeAlias
 
 from ilubench.errors import DataError
 from ilubench.statistics.intervals import Figure, Samples
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = [
+    "FA",
     "AttackFigures",
     "Chances",
     "Course",
     "MethodRuns",
     "RobustnessRow",
+    "Status",
     "StepFigures",
     "UtilityFigures",
     "quartile_steps",
 ]
 
 RA_SHARES = (0.25, 0.5, 1.0)
+
+FA = "fa"
+"""Name of the fine-tuning-accuracy scorer in an attack's scores."""
+
+Status: TypeAlias = Literal["ok", "collapsed", "unknown", "incomplete", "diverged"]
 
 
 def quartile_steps(steps: Sequence[int]) -> tuple[int, ...]:
@@ -209,7 +212,7 @@ class RobustnessRow:
     attacks of their final recovery.
     """
 
-    status: Literal["ok", "collapsed", "unknown", "incomplete", "diverged"]
+    status: Status
     forget_original: Figure
     forget_unlearned: Figure
     forget_chance: float

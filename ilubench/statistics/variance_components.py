@@ -24,22 +24,18 @@ of the variance of the grand mean, in which a component counts divided by the nu
 it says which of more seeds or more items would narrow the figure's interval.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from scipy import special
 
 from ilubench.errors import DataError, did_you_mean
 from ilubench.statistics.intervals import ROUNDING, Array
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["MIN_LEVELS", "Component", "Factorial", "Level", "components"]
 
@@ -99,7 +95,7 @@ class Component:
         cell_share: of the variance of a single score, 0-1.
         mean_share: of the variance of the grand mean, 0-1.
         df: degrees of freedom of its mean square.
-        note: a negative estimate, before it was set to 0; empty otherwise.
+        negative: the estimate before it was set to 0; None where it is not negative.
     """
 
     factors: tuple[str, ...]
@@ -109,7 +105,7 @@ class Component:
     cell_share: float
     mean_share: float
     df: int
-    note: str
+    negative: float | None
 
     @property
     def name(self) -> str:
@@ -162,7 +158,7 @@ def components(table: Factorial, *, fixed: Sequence[str] = ()) -> tuple[Componen
             cell_share=_share(kept[own], sum(kept.values())),
             mean_share=_share(of_mean[own], sum(of_mean.values())),
             df=df[own],
-            note=f"estimate {value:.2g} set to 0" if value < -rounding else "",
+            negative=value if value < -rounding else None,
         )
         for own, value in estimates.items()
     )

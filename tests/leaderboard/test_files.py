@@ -72,11 +72,10 @@ def test_a_record_is_not_written_over_a_link(root: Path, tmp_path: Path) -> None
 def test_records_of_the_first_runs_load(tmp_path: Path) -> None:
     """Records from before hashes of rows, protocols and overlaps were kept have none."""
     path = tiny_entry(tmp_path / "leaderboards", "npo")
-    later = ("schema_version", "protocol", "data", "target", "overlap", "notes")
+    later = ("protocol", "data", "target", "overlap", "notes")
     edit_json(path, lambda entry: [entry["run"].pop(name) for name in later])
-    edit_json(path, lambda entry: entry.pop("schema_version"))
     run = read_entry(path).run
-    assert (run.schema_version, run.data, run.overlap) == (1, {}, ())
+    assert (run.data, run.overlap) == ({}, ())
 
 
 @pytest.mark.parametrize(

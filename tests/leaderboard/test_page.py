@@ -23,8 +23,10 @@ from ilubench.leaderboard.site.packing import Texts, pack, pack_course, thousand
 from ilubench.leaderboard.site.ranked import ranked_groups
 from ilubench.leaderboard.site.readme import BEGIN, END, readme_text
 from ilubench.leaderboard.site.view import page_data
+from ilubench.records.wording import note_text, table_note_texts
 from ilubench.reports.ranking import rank_runs
 from ilubench.statistics.intervals import Figure, no_figure
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.recovery_curve import recovery_curve
 from leaderboards import TINY, edit_json, tiny_entry
 
@@ -49,6 +51,7 @@ def rows(data: dict[str, Any]) -> dict[str, Any]:
 
 def test_figures_are_whole_thousandths_as_tables_print_them() -> None:
     texts = Texts()
+    beyond, undefined = Note(NoteKind.BEYOND, numbers=(64,)), Note(NoteKind.UNDEFINED)
     figure = Figure(0.66875, 0.59729, 0.74020, 5, 12, "seeds-and-items")
     assert pack(figure, texts, (5, 12)) == [669, 597, 740]
     assert pack(figure, texts, (5, 13)) == [669, 597, 740, 5, 12]
@@ -58,9 +61,9 @@ def test_figures_are_whole_thousandths_as_tables_print_them() -> None:
         None,
     ]
     assert pack(None, texts) is None
-    assert [pack(no_figure(note), texts) for note in ("one", "two", "one")] == [0, 1, 0]
-    assert pack_course([figure, no_figure("two")], texts) == 1
-    assert texts.all() == ["one", "two"]
+    assert [pack(no_figure(note), texts) for note in (beyond, undefined, beyond)] == [0, 1, 0]
+    assert pack_course([figure, no_figure(undefined)], texts) == 1
+    assert (texts.all(), texts.of(NoteKind.BEYOND)) == ([">64", "undefined"], [0])
     assert thousandths(0.0625) == int(f"{0.0625:.3f}".replace("0.", ""))
 
 
@@ -72,7 +75,7 @@ def test_ranks_are_those_of_the_runs(root: Path, rows: dict[str, Any]) -> None:
         names = {row.name: ids[row.run.record.run] for row in table.rows}
         for row in table.rows:
             found = rows[names[row.name]]["m"][k]
-            assert (found["rank"], found["note"]) == (row.rank, row.note)
+            assert (found["rank"], found["note"]) == (row.rank, note_text(row.note))
             assert found["ties"] == [names[name] for name in row.ties]
             core = row.figures.ra_core
             assert core is not None
@@ -96,7 +99,7 @@ def test_notes_call_entries_as_the_table_does(tmp_path: Path) -> None:
 
     def notes() -> tuple[str, ...]:
         (group,) = ranked_groups(read_board(root / "known"))
-        return group.ranks[0].notes
+        return tuple(table_note_texts(group.ranks[0].notes))
 
     assert {"not told apart: My NPO from again", "not told apart: again from My NPO"} & set(notes())
     assert "Untouched is a reference: listed, never ranked" in notes()

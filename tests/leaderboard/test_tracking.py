@@ -16,7 +16,7 @@ from ilubench.leaderboard.records.files import read_board
 from ilubench.leaderboard.submit.entry import About, submit
 from ilubench.leaderboard.verify.tracking import Tracked, compare_with_records, missing
 from ilubench.records.finished import read_run
-from ilubench.records.scores import Compared, cells, robustness_row
+from ilubench.records.scores import Compared, method_samples, robustness_row
 from leaderboards import full_run, tiny_entry
 
 FIGURES = {"after unlearning", "RA_core", "utility kept"}
@@ -63,7 +63,7 @@ def test_one_seed_that_repeats_its_scores_is_enough(
         every = every.set_column(every.column_names.index("seed"), "seed", named)
         samples = every.filter(pc.equal(every["seed"], seed))
         (metric,) = record.suite.primary_forget
-        who = (cells(samples, one) for one in ("method", "reference", "retrain"))
+        who = (method_samples(samples, one) for one in ("method", "reference", "retrain"))
         row = robustness_row(record.suite, metric, record.record.attacks, (seed,), Compared(*who))
         pq.write_table(samples, folder / "samples.parquet")
         edit_record(folder, rows={metric.label: dataclasses.asdict(row)})

@@ -29,6 +29,7 @@ from ilubench.runs.collect import robustness_rows
 from ilubench.runs.plan import make_plan
 from ilubench.specs import ModelSource, SuiteSpec
 from ilubench.specs.overrides import parse
+from ilubench.statistics.notes import Note, NoteKind
 
 if TYPE_CHECKING:
     from ilubench.interfaces import Context
@@ -261,12 +262,12 @@ def test_what_is_missing_shows(folder: Path, shared: Path) -> None:
     assert (status, figure.n_seeds, seeds) == (intact, 1, 2)
     status, figure, seeds = never(course)
     assert (status, figure.value, seeds) == (intact, None, 2)
-    assert "the retrained model was not attacked with gsm8k" in figure.note
+    assert figure.note == Note(NoteKind.NOT_ATTACKED, ("retrained", "gsm8k"))
     of_method = pc.and_(pc.equal(samples["who"], "method"), pc.equal(samples["seed"], 0))
     other = pc.or_(pc.and_(course, pc.equal(samples["seed"], 1)), of_method)
     status, figure, seeds = never(other)
     assert (status, figure.value, seeds) == ("incomplete", None, 1)
-    assert "attacked with no seed of the method" in figure.note
+    assert figure.note == Note(NoteKind.RETRAIN_SHARES_NO_SEED)
     status, figure, seeds = never(retrain)
     assert (status, figure, seeds) == (intact, None, 2)
     original = pc.and_(pc.equal(samples["who"], "reference"), pc.equal(samples["seed"], 1))

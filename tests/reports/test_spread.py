@@ -11,6 +11,7 @@ from ilubench.errors import DataError
 from ilubench.records.run_files import read_run_samples
 from ilubench.reports.spread import variance_report, variance_text
 from ilubench.statistics.intervals import Array
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.variance_components import Component, Factorial, components
 
 NPO = LEADERBOARDS / "mini" / "measured" / "npo" / "samples.parquet"
@@ -67,8 +68,8 @@ def test_report_says_what_it_cannot_split() -> None:
     classes = [line(scorer="u", item=item, label="1") for item in "xy"]
     report = variance_report(pa.Table.from_pylist(single + equal + classes))
     assert [(t.metric, t.note) for t in report] == [
-        ("s.m", "no components: they need two seeds and two items"),
-        ("t.m", "no components: all scores are equal"),
+        ("s.m", Note(NoteKind.TOO_FEW_LEVELS)),
+        ("t.m", Note(NoteKind.ALL_EQUAL)),
     ]
     assert "| s.m | f_u (1 seed x 2 item) | no components" in variance_text(report)
     uneven = [line(seed=0), line(seed=1, item="y")]

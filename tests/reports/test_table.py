@@ -23,6 +23,7 @@ from ilubench.records.markdown import cell, table
 from ilubench.records.results import RunRecord
 from ilubench.records.run_names import run_names
 from ilubench.reports.ranking import rank_runs, ranking_text
+from ilubench.statistics.notes import Note, NoteKind
 
 COLUMNS = 10
 
@@ -88,9 +89,10 @@ def test_json(runs: dict[str, Path]) -> None:
     (one,) = done.json["tables"]
     assert one["metric"] == "FQ"
     found = {row["name"]: (row["rank"], row["ties"], row["note"]) for row in one["rows"]}
-    assert found["ilu"] == (1, [], "")
-    assert found["npo"] == (2, ["graddiff"], "")
-    assert found["none"] == (None, [], "reference")
+    assert found["ilu"] == (1, [], None)
+    assert found["npo"] == (2, ["graddiff"], None)
+    assert found["none"][:2] == (None, [])
+    assert found["none"][2]["kind"] == "reference"
     assert len(one["pairs"]) == 3
     low, high = one["detectable"]
     assert 0 < low <= high < 0.2
@@ -555,5 +557,5 @@ def test_committed_result_sets(suite: str) -> None:
     for one in ranking.tables:
         assert len({row.name for row in one.rows}) == len(runs)
         notes = {row.run.record.method["use"]: row.note for row in one.rows}
-        assert notes["none"] == "reference"
+        assert notes["none"] == Note(NoteKind.REFERENCE)
     assert ranking_text(ranking).count("| none |") == len(ranking.tables) + 1

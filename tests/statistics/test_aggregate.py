@@ -14,7 +14,8 @@ from scipy.stats import norm  # type: ignore[import-untyped, unused-ignore]
 
 from ilubench.errors import DataError
 from ilubench.statistics.aggregate import aggregate
-from ilubench.statistics.intervals import Figure, Samples
+from ilubench.statistics.intervals import ZERO_VARIANCE, Figure, Samples, no_figure
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def test_row_by_hand() -> None:
     assert near(b.recovery, 1 / 3)
     assert near(row.recovery, 2 / 3)
     assert near(a.half_life, 75)
-    assert (b.half_life.value, b.half_life.note) == (None, ">100")
+    assert b.half_life.value is None
+    assert b.half_life.note == Note(NoteKind.BEYOND, numbers=(100,))
     assert near(a.area, 0.375)
     assert near(a.fa_difference, -0.2)
     assert a.never_knew is None
@@ -144,7 +146,7 @@ def test_collapsed_and_no_eligible_checkpoint() -> None:
     assert row.status == "collapsed"
     assert near(row.utility.kept[0], 0.4)
     assert (row.worst_case.value, row.worst_at) == (None, None)
-    assert row.worst_case.note.startswith("n/a: no checkpoint keeps 90%")
+    assert row.worst_case.note == Note(NoteKind.NO_UTILITY_KEPT, numbers=(0.9,))
 
 
 def test_worst_utility_metric_counts() -> None:
@@ -179,18 +181,18 @@ def test_utility_at_chance_is_unknown() -> None:
     original = runs(0.2, 0.25, course(), seeds=(99,))
     row = aggregate(runs(0.8, 0.25, course()), original, CHANCES)
     assert (row.status, row.utility.worst) == ("unknown", None)
-    assert "not above chance" in row.utility.kept[0].note
+    assert row.utility.kept[0].note == Note(NoteKind.UTILITY_AT_CHANCE)
     assert row.worst_case.value is None
 
 
 def test_recovery_undefined_is_said() -> None:
     """Nothing measurably forgotten, or less than nothing: no recovery figure."""
-    for start, words in ((0.2, "contains 0"), (0.05, "below f_0")):
+    for start, kind in ((0.2, NoteKind.NOT_FORGOTTEN), (0.05, NoteKind.BELOW_ORIGINAL)):
         row = aggregate(runs(start, 0.65, course()), ORIGINAL, CHANCES)
         attack = row.attacks[0]
         for figure in (row.recovery, attack.recovery, attack.half_life, attack.area):
             assert figure.value is None
-            assert words in figure.note
+            assert figure.note == Note(kind)
         assert near(row.ra, 0.5)
 
 
@@ -200,7 +202,7 @@ def test_never_knew_by_hand() -> None:
     a, b = aggregate(TWO, ORIGINAL, CHANCES, retrain=retrain).attacks
     assert near(a.never_knew, -0.4)
     assert b.never_knew is not None
-    assert "not attacked with b" in b.never_knew.note
+    assert b.never_knew.note == Note(NoteKind.NOT_ATTACKED, ("retrained", "b"))
 
 
 def test_original_as_its_own_method() -> None:
@@ -208,7 +210,7 @@ def test_original_as_its_own_method() -> None:
     original = MethodRuns(table(0.2, (5,)), (table(0.75, (5,), 6),), (course(),))
     row = aggregate(original, original, CHANCES)
     assert near(row.attacks[0].fa_difference, 0)
-    assert "zero variance" in row.attacks[0].fa_difference.note
+    assert row.attacks[0].fa_difference.note == ZERO_VARIANCE
     assert near(row.utility.kept[0], 1)
     assert row.recovery.value is None
 
@@ -216,7 +218,7 @@ def test_original_as_its_own_method() -> None:
 def test_fa_not_measured() -> None:
     """Without fine-tuning accuracy there is no difference, and the row stands."""
     difference = aggregate(runs(0.8, 0.65, course(fa=None)), ORIGINAL, CHANCES).attacks[0]
-    assert difference.fa_difference.note == "n/a: fine-tuning accuracy was not measured"
+    assert difference.fa_difference.note == Note(NoteKind.NO_FA)
 
 
 def test_incomplete_seeds() -> None:
@@ -257,7 +259,7 @@ def test_core_attack_missing() -> None:
     """RA_core over other attacks than the suite's is no RA_core."""
     row = aggregate(TWO, ORIGINAL, CHANCES, core=("b", "c"))
     assert row.ra_core is not None
-    assert (row.ra_core.value, row.ra_core.note) == (None, "core attacks not run: c")
+    assert row.ra_core == no_figure(Note(NoteKind.CORE_NOT_RUN, ("c",)))
 
 
 def test_attack_on_half_the_items() -> None:
@@ -347,7 +349,7 @@ def test_recovery_is_0_or_1(after: float, before: float) -> None:
     still = aggregate(runs(after, 0.65, course(forget=(after,) * 5)), original, CHANCES)
     assert near(still.recovery, 0)
     assert near(still.attacks[0].area, 0)
-    assert still.attacks[0].half_life.note == ">100"
+    assert still.attacks[0].half_life.note == Note(NoteKind.BEYOND, numbers=(100,))
     back = aggregate(runs(after, 0.65, course(forget=(after, *(before,) * 4))), original, CHANCES)
     assert near(back.recovery, 1)
     assert near(back.attacks[0].area, 0.875)

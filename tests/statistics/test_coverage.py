@@ -14,6 +14,7 @@ from synthetic import World, course_runs
 from ilubench.statistics.aggregate import aggregate
 from ilubench.statistics.half_life import crossing_figure
 from ilubench.statistics.intervals import Array, Figure, mean_figure
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.ranks import Entrant, compare
 from ilubench.statistics.row import Chances
 
@@ -47,7 +48,8 @@ def covers(figure: Figure, truth: float) -> bool:
     """Whether the interval has the truth; a time that was not reached is a truth of infinity."""
     if figure.value is None:
         low = math.inf if figure.low is None else figure.low
-        return figure.note.startswith(">") and (low <= truth or math.isinf(truth))
+        beyond = figure.note is not None and figure.note.kind == NoteKind.BEYOND
+        return beyond and (low <= truth or math.isinf(truth))
     assert figure.low is not None
     return figure.low <= truth and (figure.high is None or truth <= figure.high)
 
@@ -199,6 +201,7 @@ def test_crossing_by_hand() -> None:
     assert own.high is not None
     assert (figure.low, figure.high) == pytest.approx((15 - 5 * own.high, 15 + 5 * own.high))
     late = crossing_figure((0, 10, 20), z + 1 + own.high / 2)
-    assert (late.value, late.high, late.note) == (None, None, ">20")
+    assert (late.value, late.high) == (None, None)
+    assert late.note == Note(NoteKind.BEYOND, numbers=(20,))
     assert late.low == pytest.approx(20 - 2.5 * own.high)
     assert crossing_figure((0, 10, 20), z + 2 + own.high).low is None

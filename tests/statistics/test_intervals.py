@@ -15,17 +15,18 @@ from ilubench.errors import DataError
 from ilubench.statistics.intervals import (
     ZERO_VARIANCE,
     Array,
-    Cells,
     MeanSquares,
     Samples,
+    ScoreArrays,
     jackknife_figure,
     mean_figure,
     mean_squares,
+    mean_variance,
     pick,
     shared_seeds,
     stack,
-    variance,
 )
+from ilubench.statistics.notes import Note, NoteKind
 
 scores = hnp.arrays(
     np.float64,
@@ -55,7 +56,7 @@ def test_mean_squares_by_hand() -> None:
     assert ms.item == pytest.approx(2 * (1.5**2 + 0.5**2 + 2.0**2) / 2)
     residuals = [0.5, 0.5, -1.0, -0.5, -0.5, 1.0]
     assert ms.residual == pytest.approx(sum(r * r for r in residuals) / 2)
-    var, df = variance(ms)
+    var, df = mean_variance(ms)
     assert var == pytest.approx((13.5 + 6.5 - 1.5) / 6)
     assert df == pytest.approx(18.5**2 / (13.5**2 / 1 + 6.5**2 / 2 + 1.5**2 / 2))
 
@@ -71,7 +72,7 @@ def test_mean_squares_by_hand() -> None:
 )
 def test_floor_keeps_the_larger_mean_square(ms: MeanSquares, expected: tuple[float, float]) -> None:
     """A negative component counts as 0; the degrees of freedom are those of what is left."""
-    assert variance(ms) == pytest.approx(expected)
+    assert mean_variance(ms) == pytest.approx(expected)
 
 
 def test_one_seed_is_the_items_t_interval() -> None:
@@ -80,7 +81,7 @@ def test_one_seed_is_the_items_t_interval() -> None:
     half = 3.182446 * math.sqrt(1 / 12)
     assert (figure.kind, figure.n_seeds, figure.n_items) == ("item-only", 1, 4)
     assert (figure.low, figure.high) == pytest.approx((0.5 - half, 0.5 + half))
-    jack = jackknife_figure(Cells(np.array([[[0.0, 0.0, 1.0, 1.0]]])), first)
+    jack = jackknife_figure(ScoreArrays(np.array([[[0.0, 0.0, 1.0, 1.0]]])), first)
     assert (jack.low, jack.high, jack.kind) == pytest.approx((figure.low, figure.high, "item-only"))
 
 
@@ -106,7 +107,7 @@ def test_jackknife_errors() -> None:
     """A score array with a single item has no interval, whatever the others have."""
     cells = np.array([[[1.0, np.nan, np.nan], [0.0, np.nan, np.nan]], np.ones((2, 3))])
     with pytest.raises(DataError, match="two items"):
-        jackknife_figure(Cells(cells), least)
+        jackknife_figure(ScoreArrays(cells), least)
 
 
 def test_ratio_is_the_delta_method() -> None:
@@ -114,7 +115,7 @@ def test_ratio_is_the_delta_method() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(1.0, 0.2, (2, 6, 400)) + rng.normal(0, 0.1, (2, 6, 1))
     a, b = x.mean(axis=(1, 2))
-    figure = jackknife_figure(Cells(x), lambda m, _: m[:, 0] / m[:, 1])
+    figure = jackknife_figure(ScoreArrays(x), lambda m, _: m[:, 0] / m[:, 1])
     linear = mean_figure(a / b + (x[0] - a) / b - (x[1] - b) * a / b**2)
     assert figure.value == pytest.approx(a / b)
     assert figure.low == pytest.approx(linear.low, abs=2e-3)
@@ -124,7 +125,7 @@ def test_ratio_is_the_delta_method() -> None:
 def test_missing_items_are_left_out() -> None:
     """An array that was asked two of four items has their mean; the others weigh nothing."""
     x = np.array([[[0.0, 1.0, np.nan, np.nan], [1.0, 1.0, np.nan, np.nan]]])
-    figure = jackknife_figure(Cells(x), first)
+    figure = jackknife_figure(ScoreArrays(x), first)
     assert figure.value == pytest.approx(0.75)
     assert figure.low is not None
     assert figure.low < 0.75
@@ -137,13 +138,13 @@ def test_filter_by_seed_is_repeated() -> None:
     def filtered(means: Array, by_seed: Array) -> Array:
         return np.where(by_seed[:, 0] > 0.4, means[:, 0], np.nan)
 
-    decided = jackknife_figure(Cells(x, np.array([[1.0, 0.2]])), filtered)
+    decided = jackknife_figure(ScoreArrays(x, np.array([[1.0, 0.2]])), filtered)
     assert decided.value == pytest.approx(1.6 / 6)
     assert (decided.low, decided.kind) == (None, "none")
-    assert "left out" in decided.note
-    clear = jackknife_figure(Cells(x, np.array([[1.0, 0.9]])), filtered)
+    assert decided.note == Note(NoteKind.NO_INTERVAL)
+    clear = jackknife_figure(ScoreArrays(x, np.array([[1.0, 0.9]])), filtered)
     assert clear.low is not None
-    never = jackknife_figure(Cells(x, np.array([[0.1, 0.2]])), filtered)
+    never = jackknife_figure(ScoreArrays(x, np.array([[0.1, 0.2]])), filtered)
     assert (never.value, never.kind) == (None, "none")
 
 
@@ -167,7 +168,7 @@ def test_tables_are_matched_by_name() -> None:
 @given(scores)
 def test_jackknife_of_a_mean_is_the_mean(x: Array) -> None:
     """The three jackknives reproduce the mean squares exactly."""
-    a, b = mean_figure(x), jackknife_figure(Cells(x[None]), first)
+    a, b = mean_figure(x), jackknife_figure(ScoreArrays(x[None]), first)
     assert b.value == pytest.approx(a.value)
     assert b.low == pytest.approx(a.low, abs=1e-9)
     assert b.high == pytest.approx(a.high, abs=1e-9)
@@ -206,8 +207,8 @@ def test_interval_surrounds_its_value(x: Array) -> None:
 def test_every_item_twice_adds_no_variance(x: Array) -> None:
     """Copies of the items never add variance, and never remove that of the seeds."""
     twice = np.concatenate([x, x], axis=1)
-    var, _ = variance(mean_squares(x))
-    again, _ = variance(mean_squares(twice))
+    var, _ = mean_variance(mean_squares(x))
+    again, _ = mean_variance(mean_squares(twice))
     assert again <= var + 1e-12
     ms = mean_squares(x)
     assert again >= ms.seed / x.size - 1e-12
@@ -226,9 +227,9 @@ def test_repeating_a_seed_adds_no_certainty_about_items(x: Array) -> None:
 @given(hnp.arrays(np.float64, (4, 3, 5), elements=st.floats(0, 1, width=16)))
 def test_least_is_the_least(x: Array) -> None:
     """A minimum is the least mean, and identical arrays give the interval of one."""
-    figure = jackknife_figure(Cells(x), least)
+    figure = jackknife_figure(ScoreArrays(x), least)
     assert figure.value == pytest.approx(x.mean(axis=(1, 2)).min())
-    same = jackknife_figure(Cells(np.repeat(x[:1], 3, axis=0)), least)
+    same = jackknife_figure(ScoreArrays(np.repeat(x[:1], 3, axis=0)), least)
     alone = mean_figure(x[0])
     assert same.low == pytest.approx(alone.low, abs=1e-9)
     assert replace(same, value=0, low=0, high=0) == replace(alone, value=0, low=0, high=0)

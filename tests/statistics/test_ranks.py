@@ -18,13 +18,21 @@ from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 from synthetic import World, course_runs
 
 from ilubench.errors import DataError
-from ilubench.records.scores import cells, method_runs
+from ilubench.records.scores import method_runs, method_samples
+from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import ra_samples
-from ilubench.statistics.intervals import Samples, mean_figure, paired_difference
+from ilubench.statistics.intervals import (
+    ZERO_VARIANCE,
+    Samples,
+    mean_figure,
+    no_figure,
+    paired_difference,
+)
 from ilubench.statistics.matched_forgetting import Strength, Sweep, at_forgetting, matched
+from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.ranks import (
-    Comparison,
     Entrant,
+    Ranks,
     compare,
     detectable,
     holm,
@@ -45,18 +53,23 @@ def table(mean: float, seeds: Sequence[int], noise: int, spread: float = 0.05) -
 
 
 def entrant(
-    name: str, mean: float, seeds: Sequence[int] = range(5), *, barred: str = "", noise: int = 0
+    name: str,
+    mean: float,
+    seeds: Sequence[int] = range(5),
+    *,
+    barred: Note | None = None,
+    noise: int = 0,
 ) -> Entrant:
     own = table(mean, seeds, noise or sum(map(ord, name)))
     return Entrant(name, course_runs([own, own]).courses, barred)
 
 
-def ranks(comparison: Comparison) -> dict[str, int | None]:
-    return {row.name: row.rank for row in comparison.rows}
+def ranks(found: Ranks) -> dict[str, int | None]:
+    return {row.name: row.rank for row in found.rows}
 
 
-def notes(comparison: Comparison) -> dict[str, str]:
-    return {row.name: row.note for row in comparison.rows}
+def notes(found: Ranks) -> dict[str, Note | None]:
+    return {row.name: row.note for row in found.rows}
 
 
 # --- p-values and their adjustment ---
@@ -120,11 +133,11 @@ def test_ranks_count_the_better_rows() -> None:
         entrant("low", 0.3),
         entrant("top", 0.8),
         entrant("tie", 0.8),
-        entrant("gone", 0.9, barred="collapsed"),
+        entrant("gone", 0.9, barred=Note(NoteKind.COLLAPSED)),
     ]
     found = compare(rows)
     assert ranks(found) == {"low": 3, "top": 1, "tie": 1, "gone": None}
-    assert notes(found)["gone"] == "collapsed"
+    assert notes(found)["gone"] == Note(NoteKind.COLLAPSED)
     assert found.rows[1].ties == ("tie",)
     assert found.rows[3].ra.value == pytest.approx(0.9)
     assert len(found.pairs) == 3
@@ -143,8 +156,8 @@ def test_pairing_needs_two_shared_seeds() -> None:
         ]
     )
     assert {name for name, rank in ranks(found).items() if rank} == {"a", "b"}
-    assert notes(found)["apart"] == "fewer than two seeds shared with a, b"
-    assert notes(found)["one"].startswith("1 seed")
+    assert notes(found)["apart"] == Note(NoteKind.FEW_SHARED_SEEDS, ("a", "b"))
+    assert notes(found)["one"] == Note(NoteKind.ONE_SEED)
     assert [pair.difference.n_seeds for pair in found.pairs] == [2]
 
 
@@ -152,9 +165,9 @@ def test_no_rank_without_a_partner() -> None:
     """Two rows without shared seeds are both set aside; one alone has nobody to be ranked with."""
     apart = compare([entrant("a", 0.5, (0, 1)), entrant("b", 0.6, (2, 3))])
     assert set(ranks(apart).values()) == {None}
-    assert notes(apart)["a"] == "fewer than two seeds shared with b"
-    alone = compare([entrant("a", 0.5), entrant("b", 0.6, barred="incomplete")])
-    assert notes(alone) == {"a": "nothing to compare with", "b": "incomplete"}
+    assert notes(apart)["a"] == Note(NoteKind.FEW_SHARED_SEEDS, ("b",))
+    alone = compare([entrant("a", 0.5), entrant("b", 0.6, barred=Note(NoteKind.INCOMPLETE))])
+    assert notes(alone) == {"a": Note(NoteKind.ALONE), "b": Note(NoteKind.INCOMPLETE)}
     assert (alone.pairs, alone.detectable) == ((), None)
     assert "no two rows" in table_text(alone)
 
@@ -167,7 +180,7 @@ def test_equal_scores_have_p_1() -> None:
     assert found.detectable is None
     moved = compare([entrant("a", 0.6, noise=1), entrant("b", 0.5, noise=1)]).pairs[0]
     assert (moved.p, moved.significant) == (0.0, True)
-    assert "zero variance" in moved.difference.note
+    assert moved.difference.note == ZERO_VARIANCE
 
 
 def test_text() -> None:
@@ -275,10 +288,10 @@ SWEEP = Sweep(
 
 def test_interpolation_by_hand() -> None:
     """Recoveries .1 at .4, .5 at .6 and .5 at .8, given in another order."""
-    assert at_forgetting(SWEEP, original(), 0.5).value == pytest.approx(0.3)
-    assert at_forgetting(SWEEP, original(), 0.7).value == pytest.approx(0.5)
-    assert at_forgetting(SWEEP, original(), 0.5, "final").value == pytest.approx(0.39)
-    at_end = at_forgetting(SWEEP, original(), 0.8)
+    assert at_forgetting(SWEEP, original(), 0.5)[0].value == pytest.approx(0.3)
+    assert at_forgetting(SWEEP, original(), 0.7)[0].value == pytest.approx(0.5)
+    assert at_forgetting(SWEEP, original(), 0.5, "final")[0].value == pytest.approx(0.39)
+    at_end = at_forgetting(SWEEP, original(), 0.8)[0]
     assert at_end.value == pytest.approx(0.5)
     assert at_end.kind == "seeds-and-items"
     assert at_end.low is not None
@@ -288,27 +301,28 @@ def test_interpolation_by_hand() -> None:
 def test_interpolation_is_the_mean_over_attacks() -> None:
     """Two attacks: recoveries (0 and 1) and (.5 and 1)."""
     sweep = Sweep("m", (strength("a", 0.4, 0.4, 0.2), strength("b", 0.6, 0.4, 0.2, noise=9)))
-    assert at_forgetting(sweep, original(), 0.5).value == pytest.approx((0.5 + 0.75) / 2)
+    assert at_forgetting(sweep, original(), 0.5)[0].value == pytest.approx((0.5 + 0.75) / 2)
 
 
 def test_no_figure_outside_the_sweep() -> None:
     """Nothing is extrapolated, and one run is no sweep."""
-    beyond = at_forgetting(SWEEP, original(), 0.81)
-    assert (beyond.value, beyond.note) == (None, "n/a: f_u 0.810 is outside the sweep, 0.400-0.800")
+    beyond = at_forgetting(SWEEP, original(), 0.81)[0]
+    assert note_text(beyond.note) == "n/a: f_u 0.810 is outside the sweep, 0.400-0.800"
+    assert beyond.value is None
     nothing = strength("nothing", 0.2, 0.2, noise=70)
     with_it = Sweep("m", (*SWEEP.points, nothing))
-    figure = at_forgetting(with_it, original(), 0.5)
+    figure, left_out = at_forgetting(with_it, original(), 0.5)
     assert figure.value == pytest.approx(0.3)
-    assert figure.note == "without nothing (recovery undefined)"
-    assert at_forgetting(with_it, original(), 0.3, "final").value == pytest.approx(0.29)
+    assert left_out == ("nothing",)
+    assert at_forgetting(with_it, original(), 0.3, "final")[0].value == pytest.approx(0.29)
     alone = at_forgetting(Sweep("m", (SWEEP.points[0], nothing)), original(), 0.8)
-    assert alone.note.startswith("n/a: fewer than two runs")
+    assert alone == (no_figure(Note(NoteKind.TOO_FEW_RUNS)), ("nothing",))
 
 
 def test_interpolated_interval_is_the_delta_method() -> None:
     """The final metric at f: linear in all means, with the slope's share of f_u's uncertainty."""
     low, high = SWEEP.points[1].runs, SWEEP.points[2].runs
-    figure = at_forgetting(SWEEP, original(), 0.5, "final")
+    figure = at_forgetting(SWEEP, original(), 0.5, "final")[0]
     slope, share = (0.4 - 0.38) / (0.6 - 0.4), 0.5
     linear = (1 - share) * (low.courses[0].forget[-1].values - slope * low.unlearned_forget.values)
     linear = linear + share * (
@@ -349,9 +363,10 @@ def test_far_runs_are_interpolated() -> None:
     apart = Sweep("n", (strength("x", 0.9, 0.5, noise=40), strength("y", 0.95, 0.2, noise=50)))
     (none,) = matched(SWEEP, apart, original())
     assert (none.f_u, none.difference.value) == (None, None)
-    assert "share no f_u (0.400-0.800 and 0.900-0.950)" in none.difference.note
+    assert "share no f_u (0.400-0.800 and 0.900-0.950)" in note_text(none.difference.note)
     nothing = Sweep("n", (strength("nothing", 0.2, 0.2, noise=70),))
-    assert "no run of n has a recovery" in matched(SWEEP, nothing, original())[0].difference.note
+    (empty,) = matched(SWEEP, nothing, original())
+    assert empty.difference.note == Note(NoteKind.NO_RECOVERY, ("n",))
 
 
 def test_bad_sweeps() -> None:
@@ -379,7 +394,7 @@ def test_interpolated_recovery_covers() -> None:
         runs = [course_runs(tables[:2]), course_runs(tables[2:])]
         sweep = Sweep("m", tuple(Strength(str(k), one) for k, one in enumerate(runs)))
         one = replace(course_runs([world.table(first)] * 2), courses=())
-        figure = at_forgetting(sweep, one, 0.6)
+        figure = at_forgetting(sweep, one, 0.6)[0]
         hits += figure.low is not None and figure.low <= truth <= (figure.high or -math.inf)
     assert 0.89 <= hits / count <= 0.99
 
@@ -394,7 +409,7 @@ def measured(method: Path, metric: int) -> Entrant:
     record, experiment = read(method)
     seeded = experiment.method.seeded and experiment.method_name != "none"
     who = "reference" if experiment.method_name == "none" else "method"
-    found = cells(pq.read_table(method / "samples.parquet"), who, seeded=seeded)
+    found = method_samples(pq.read_table(method / "samples.parquet"), who, seeded=seeded)
     names, suite = [attack.name for attack in experiment.attacks], experiment.suite
     runs = method_runs(suite, names, found, suite.primary_forget[metric])
     assert len(record.seeds) == 10

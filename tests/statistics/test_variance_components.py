@@ -8,7 +8,7 @@ from scipy.stats import chi2  # type: ignore[import-untyped, unused-ignore]
 from synthetic import World
 
 from ilubench.errors import DataError
-from ilubench.statistics.intervals import mean_squares, variance
+from ilubench.statistics.intervals import mean_squares, mean_variance
 from ilubench.statistics.variance_components import Component, Factorial, components
 
 
@@ -43,15 +43,15 @@ def test_components_add_up_to_the_interval_s_variance() -> None:
     x = rng.normal(size=(6, 30)) + rng.normal(size=(6, 1)) + rng.normal(size=(1, 30))
     parts = components(factorial(x, "seed", "item"))
     total = parts[0].variance / 6 + parts[1].variance / 30 + parts[2].variance / 180
-    assert total == pytest.approx(variance(mean_squares(x))[0])
+    assert total == pytest.approx(mean_variance(mean_squares(x))[0])
 
 
 def test_a_negative_estimate_is_0_and_said() -> None:
     """Rows with equal means and large interaction: the seed's estimate is -MS_residual / I."""
     parts = components(factorial(np.array([[0.0, 1.0], [1.0, 0.0]]), "seed", "item"))
     assert (parts[0].variance, parts[0].low) == (0.0, 0.0)
-    assert parts[0].note == "estimate -0.5 set to 0"
-    assert parts[2].note == ""
+    assert parts[0].negative == pytest.approx(-0.5)
+    assert parts[2].negative is None
     assert parts[2].cell_share == 1.0
 
 
@@ -63,7 +63,7 @@ def test_three_factors_by_hand() -> None:
     assert len(parts) == 7
     for key, expected in (("a", 2.0), ("b", 1.0), ("c", 8.0), ("a x b", 0.0), ("a x b x c", 0.0)):
         assert parts[key].variance == pytest.approx(expected, abs=1e-12)
-        assert parts[key].note == ""
+        assert parts[key].negative is None
 
 
 def test_one_factor_is_the_sample_variance() -> None:

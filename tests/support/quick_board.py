@@ -22,7 +22,7 @@ from ilubench.leaderboard.records.samples import point
 from ilubench.leaderboard.submit.entry import About, submit
 from ilubench.models.checkpoints import apply_changes, load_model
 from ilubench.records.keys import file_sha256
-from ilubench.records.scores import Compared, cells, robustness_row
+from ilubench.records.scores import Compared, method_samples, robustness_row
 from ilubench.specs import SuiteSpec
 from ilubench.statistics.row import RobustnessRow
 
@@ -114,7 +114,7 @@ def altered(path: Path, change: Callable[[pa.Table], pa.Array]) -> None:
     pq.write_table(samples, file)
     suite = SuiteSpec.model_validate(entry.config["suite"])
     run = entry.run
-    found = Compared(*(cells(samples, who) for who in ("method", "reference", "retrain")))
+    found = Compared(*(method_samples(samples, who) for who in ("method", "reference", "retrain")))
     rows = {
         metric.label: ROW.dump_python(
             robustness_row(suite, metric, run.attacks, run.seeds, found), mode="json"

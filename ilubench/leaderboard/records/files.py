@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import pyarrow.compute as pc
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError, did_you_mean
 from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Reported
 from ilubench.leaderboard.records.safe_json import MAX_RECORD, named, parse, read_text, short
 from ilubench.leaderboard.records.samples import samples_file
 from ilubench.records.finished import FinishedRun
-from ilubench.records.results import Record, RunRecord
+from ilubench.records.results import Record, RunRecord, rows_of
 from ilubench.records.run_files import memory_of, read_run_samples
 from ilubench.records.store import write_atomic
 from ilubench.specs import SuiteSpec
 from ilubench.specs.yaml_files import validate
-from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "ATTACKS",
@@ -219,7 +218,7 @@ def finished_run(
     if not isinstance(record.method.get("settings"), dict):
         raise DataError(f"{path}: run.method.settings: must be a mapping")
     try:
-        rows = TypeAdapter(dict[str, RobustnessRow]).validate_python(record.rows)
+        rows = rows_of(record)
         suite = validate(SuiteSpec, config.get("suite"), source=f"{path}: config.suite")
     except ValidationError as error:
         raise DataError(f"{path}: run.rows.{_first(error, RunRecord)}") from error

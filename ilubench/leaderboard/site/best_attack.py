@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from ilubench.leaderboard.records.files import Board
+from ilubench.records.results import rows_of
 from ilubench.statistics.intervals import Figure
-from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["BestAttack", "best_attack"]
 
@@ -39,7 +37,7 @@ def best_attack(board: Board, entry: str, label: str, own: Figure) -> BestAttack
         for result in attack.results:
             if result.entry != entry or not result.verified or label not in result.run.rows:
                 continue
-            row = TypeAdapter(RobustnessRow).validate_python(result.run.rows[label])
+            row = rows_of(result.run)[label]
             value = row.worst_case.value
             if value is not None and (own.value is None or value < own.value):
                 credit = BestAttack(

@@ -7,7 +7,7 @@ from pathlib import Path
 from ilubench.errors import DataError
 from ilubench.leaderboard.records.files import Board, read_board, suites
 from ilubench.leaderboard.site.html import page
-from ilubench.leaderboard.site.ranked import Group, ranked_groups
+from ilubench.leaderboard.site.ranked import EntryGroup, ranked_groups
 from ilubench.leaderboard.site.readme import readme_text
 from ilubench.leaderboard.site.view import page_data
 from ilubench.records.store import write_atomic
@@ -66,7 +66,7 @@ def stale(root: Path) -> tuple[Path, ...]:
 
 # --- inside ---
 
-Compared = Sequence[tuple[Board, Sequence[Group]]]
+Compared = Sequence[tuple[Board, Sequence[EntryGroup]]]
 
 
 def _compared(root: Path, *, checked: bool = False) -> Compared:

@@ -9,10 +9,11 @@ from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun
 from ilubench.reports.ranking import RankedTable, rank_runs
 from ilubench.statistics.intervals import Figure
+from ilubench.statistics.notes import Note
 from ilubench.statistics.recovery_curve import recovery_curve
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["Group", "MetricRanks", "Place", "ranked_groups"]
+__all__ = ["EntryGroup", "MetricRanks", "Place", "ranked_groups"]
 
 Curves = dict[str, dict[str, tuple[Figure, ...]]]
 """Primary metric -> attack -> recovery at each checkpoint after the start."""
@@ -27,7 +28,7 @@ class Place:
 
     entry: str
     rank: int | None
-    note: str
+    note: Note | None
     ties: tuple[str, ...]
 
 
@@ -50,11 +51,11 @@ class MetricRanks:
     pairs: int
     least_seeds: int
     detectable: tuple[float, float] | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 @dataclass(frozen=True)
-class Group:
+class EntryGroup:
     """Entries of a suite that stand in one table: one suite version, engine and dtype.
 
     Attributes:
@@ -83,7 +84,7 @@ class Group:
         return f"{self.suite} {self.suite_version}, {self.engine}, {self.dtype}"
 
 
-def ranked_groups(board: Board, *, checked: bool = False) -> tuple[Group, ...]:
+def ranked_groups(board: Board, *, checked: bool = False) -> tuple[EntryGroup, ...]:
     """Return a suite's entries, compared; the newest version and the largest group first.
 
     Args:
@@ -106,10 +107,10 @@ def ranked_groups(board: Board, *, checked: bool = False) -> tuple[Group, ...]:
 # --- inside ---
 
 
-def _group(board: Board, entries: tuple[Entry, ...], *, checked: bool) -> Group:
+def _group(board: Board, entries: tuple[Entry, ...], *, checked: bool) -> EntryGroup:
     runs = [replace(finished(entry, board.folder), checked=checked) for entry in entries]
     first = entries[0].run
-    return Group(
+    return EntryGroup(
         suite=first.suite,
         suite_version=first.suite_version,
         engine=first.engine,
@@ -144,9 +145,9 @@ def _metric(one: RankedTable, ids: dict[str, str]) -> MetricRanks:
         Place(entry_of[row.name], row.rank, row.note, tuple(entry_of[tie] for tie in row.ties))
         for row in one.rows
     )
-    pairs = () if one.comparison is None else one.comparison.pairs
+    pairs = () if one.ranks is None else one.ranks.pairs
     least = min((pair.difference.n_seeds for pair in pairs), default=0)
-    limits = None if one.comparison is None else one.comparison.detectable
+    limits = None if one.ranks is None else one.ranks.detectable
     return MetricRanks(one.metric, places, len(pairs), least, limits, one.notes)
 
 

@@ -7,12 +7,13 @@ from ilubench.errors import DataError
 from ilubench.leaderboard.records.files import Board
 from ilubench.leaderboard.records.models import Entry, Reported
 from ilubench.leaderboard.site.best_attack import best_attack
-from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
-from ilubench.records.figure_text import figure_text
+from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks, Place
+from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES
 from ilubench.records.markdown import cell, table
-from ilubench.statistics.intervals import Figure
-from ilubench.statistics.row import AttackFigures, RobustnessRow
+from ilubench.records.wording import note_text, table_note_texts
+from ilubench.reports.ranking import lowest_fa
+from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["BEGIN", "END", "readme_text"]
 
@@ -28,7 +29,7 @@ HOW = (
 )
 
 
-def readme_text(existing: str | None, board: Board, groups: Sequence[Group]) -> str:
+def readme_text(existing: str | None, board: Board, groups: Sequence[EntryGroup]) -> str:
     """Return a suite's README with its tables anew.
 
     Args:
@@ -50,7 +51,7 @@ def readme_text(existing: str | None, board: Board, groups: Sequence[Group]) -> 
     return f"{head}{tables}{tail}"
 
 
-def suite_tables(board: Board, groups: Sequence[Group]) -> str:
+def suite_tables(board: Board, groups: Sequence[EntryGroup]) -> str:
     """Return all tables of a suite as Markdown."""
     parts: list[str] = []
     for group in groups:
@@ -65,7 +66,7 @@ def suite_tables(board: Board, groups: Sequence[Group]) -> str:
 # --- measured rows
 
 
-def _group(board: Board, group: Group) -> Iterator[str]:
+def _group(board: Board, group: EntryGroup) -> Iterator[str]:
     version = f"Suite {cell(group.suite)} version {group.suite_version}"
     yield f"{version}, engine {cell(group.engine)}, {cell(group.dtype)}. {HOW}"
     for ranks in group.ranks:
@@ -78,11 +79,11 @@ def _group(board: Board, group: Group) -> Iterator[str]:
         yield "\n".join(_below(ranks))
 
 
-def _rows(group: Group, ranks: MetricRanks) -> list[RobustnessRow]:
+def _rows(group: EntryGroup, ranks: MetricRanks) -> list[RobustnessRow]:
     return [group.rows[place.entry][ranks.metric] for place in ranks.places]
 
 
-def _order(group: Group, ranks: MetricRanks, place: Place) -> tuple[bool, bool, int, int]:
+def _order(group: EntryGroup, ranks: MetricRanks, place: Place) -> tuple[bool, bool, int, int]:
     """References last, before them what fell; else as ranked."""
     row = group.rows[place.entry][ranks.metric]
     is_reference = _entry(group, place).run.method.get("use") in REFERENCES
@@ -94,11 +95,11 @@ def _order(group: Group, ranks: MetricRanks, place: Place) -> tuple[bool, bool, 
     )
 
 
-def _entry(group: Group, place: Place) -> Entry:
+def _entry(group: EntryGroup, place: Place) -> Entry:
     return next(entry for entry in group.entries if entry.entry == place.entry)
 
 
-def _head(group: Group, ranks: MetricRanks) -> list[str]:
+def _head(group: EntryGroup, ranks: MetricRanks) -> list[str]:
     rows = _rows(group, ranks)
     core = next((row.ra_core_attacks for row in rows if row.ra_core_attacks), ())
     named = f"RA_core over {cell('{' + ', '.join(core) + '}')}" if core else "RA_core"
@@ -118,47 +119,33 @@ def _head(group: Group, ranks: MetricRanks) -> list[str]:
     ]
 
 
-def _cells(board: Board, group: Group, ranks: MetricRanks, place: Place) -> list[str]:
+def _cells(board: Board, group: EntryGroup, ranks: MetricRanks, place: Place) -> list[str]:
     entry, row = _entry(group, place), group.rows[place.entry][ranks.metric]
     shared = [one.rank for one in ranks.places].count(place.rank) > 1
-    rank = f"{place.rank}{'=' if shared else ''}" if place.rank else f"- ({cell(place.note)})"
+    rank = (
+        f"{place.rank}{'=' if shared else ''}"
+        if place.rank
+        else f"- ({cell(note_text(place.note))})"
+    )
     best = best_attack(board, entry.entry, ranks.metric, row.worst_case)
-    worst = _shown(row.worst_case)
+    worst = figure_cell(row.worst_case)
     if best is not None:
-        worst = f"{_shown(best.figure)} ({cell(best.title)}, by {cell(best.by)})"
+        worst = f"{figure_cell(best.figure)} ({cell(best.title)}, by {cell(best.by)})"
     disputed = ", **disputed**" if entry.disputed else ""
     return [
         rank,
         f"[{cell(entry.title)}]({entry.entry}.json)",
         f"{entry.tier}{disputed}",
         str(row.ra.n_seeds),
-        _shown(row.forget_unlearned),
-        _shown(row.ra_core),
-        _shown(row.ra),
+        figure_cell(row.forget_unlearned),
+        figure_cell(row.ra_core),
+        figure_cell(row.ra),
         worst,
-        _shown(row.recovery),
-        _shown(row.utility.kept[row.utility.worst or 0]),
-        _lowest_fa(row.attacks),
+        figure_cell(row.recovery),
+        figure_cell(row.utility.kept[row.utility.worst or 0]),
+        lowest_fa(row),
         _links(code=entry.submission.code, paper=entry.submission.paper),
     ]
-
-
-def _shown(figure: Figure | None) -> str:
-    """A figure, whose note may hold names that others chose."""
-    text = figure_text(figure)
-    return cell(text) if figure is None or figure.value is None else text
-
-
-def _lowest_fa(attacks: Sequence[AttackFigures]) -> str:
-    found = [
-        (part.fa_difference.value, place)
-        for place, part in enumerate(attacks)
-        if part.fa_difference.value is not None
-    ]
-    if not found:
-        return _shown(attacks[0].fa_difference)
-    part = attacks[min(found)[1]]
-    return f"{_shown(part.fa_difference)} ({cell(part.attack)})"
 
 
 def _links(**links: str) -> str:
@@ -176,8 +163,8 @@ def _below(ranks: MetricRanks) -> Iterator[str]:
             "Smallest difference of RA_core that this table could have shown (alpha 0.05 over "
             f"{ranks.pairs} pairs, power 0.8): {high:.3f} in every pair, {low:.3f} in the sharpest."
         )
-    for note in ranks.notes:
-        yield f"- {cell(note)}"
+    for text in table_note_texts(ranks.notes):
+        yield f"- {cell(text)}"
 
 
 # --- reported rows

@@ -17,10 +17,12 @@ from ilubench.leaderboard.records.files import Board
 from ilubench.leaderboard.records.models import Entry, Reported, Verification
 from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
 from ilubench.leaderboard.site.packing import Texts, pack, pack_course, thousandths
-from ilubench.leaderboard.site.ranked import Group, MetricRanks, Place
+from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks, Place
 from ilubench.records.finished import REFERENCES
+from ilubench.records.wording import note_text, table_note_texts
 from ilubench.specs.suite_files import load_suite
 from ilubench.statistics.intervals import Figure
+from ilubench.statistics.notes import NoteKind
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["page_data"]
@@ -31,7 +33,7 @@ OF_THE_MACHINE = ("device", "cores", "threads", "platform", "ilubench", "librari
 OF_THE_SUITE = ("title", "utility", "attacks", "core_unseen")
 
 
-def page_data(boards: Sequence[tuple[Board, Sequence[Group]]]) -> dict[str, JsonValue]:
+def page_data(boards: Sequence[tuple[Board, Sequence[EntryGroup]]]) -> dict[str, JsonValue]:
     """Return the data of the page.
 
     Args:
@@ -50,14 +52,14 @@ def page_data(boards: Sequence[tuple[Board, Sequence[Group]]]) -> dict[str, Json
                 cast("dict[str, JsonValue]", shown[-1])["id"] = f"{board.suite}-{number + 1}"
         if not groups and board.reported:
             shown.append(_only_reported(board))
-    return {"boards": shown, "texts": texts.all()}
+    return {"boards": shown, "texts": texts.all(), "beyond": texts.of(NoteKind.BEYOND)}
 
 
 # --------------------------------------------------------------------------- one table
 
 
 def _group(
-    board: Board, group: Group, texts: Texts, reported: Sequence[Reported]
+    board: Board, group: EntryGroup, texts: Texts, reported: Sequence[Reported]
 ) -> dict[str, JsonValue]:
     suite = _suite(group.entries[0])
     labels = [one.metric for one in group.ranks]
@@ -124,7 +126,7 @@ def _label(metric: Mapping[str, JsonValue]) -> str:
     return label if metric.get("direction", "higher") == "higher" else f"{label} (negated)"
 
 
-def _metric(one: MetricRanks, group: Group) -> dict[str, JsonValue]:
+def _metric(one: MetricRanks, group: EntryGroup) -> dict[str, JsonValue]:
     chances = [rows[one.metric].forget_chance for rows in group.rows.values() if one.metric in rows]
     limits = one.detectable
     return {
@@ -134,11 +136,11 @@ def _metric(one: MetricRanks, group: Group) -> dict[str, JsonValue]:
         "pairs": one.pairs,
         "seeds": one.least_seeds,
         # who ties with whom, and who is a reference, the rows themselves say
-        "notes": [note for note in one.notes if not note.startswith("not told apart")],
+        "notes": list(table_note_texts(n for n in one.notes if n.kind != NoteKind.NOT_TOLD_APART)),
     }
 
 
-def _attacks(group: Group, suite: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
+def _attacks(group: EntryGroup, suite: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
     """The attacks in the suite's order: those that any row has."""
     specs = suite["attacks"] if isinstance(suite["attacks"], dict) else {}
     core = suite["core_unseen"] if isinstance(suite["core_unseen"], list) else []
@@ -166,7 +168,9 @@ def _attacks(group: Group, suite: Mapping[str, JsonValue]) -> list[dict[str, Jso
 # --------------------------------------------------------------------------- one row
 
 
-def _row(entry: Entry, group: Group, attacks: Sequence[str], texts: Texts) -> dict[str, JsonValue]:
+def _row(
+    entry: Entry, group: EntryGroup, attacks: Sequence[str], texts: Texts
+) -> dict[str, JsonValue]:
     """What does not depend on the metric."""
     run = entry.run
     rows = list(group.rows[entry.entry].values())
@@ -253,7 +257,7 @@ class _Cell:
     best: BestAttack | None
 
 
-def _cell(board: Board, group: Group, entry: Entry, label: str) -> _Cell | None:
+def _cell(board: Board, group: EntryGroup, entry: Entry, label: str) -> _Cell | None:
     row = group.rows[entry.entry].get(label)
     if row is None:
         return None
@@ -269,7 +273,7 @@ def _figures(cell: _Cell, attacks: Sequence[str], texts: Texts) -> JsonValue:
     by_name = {part.attack: part for part in row.attacks}
     return {
         "rank": place.rank,
-        "note": place.note,
+        "note": note_text(place.note),
         "ties": list(place.ties),
         "status": row.status,
         "n": list(usual),

@@ -17,7 +17,7 @@ from ilubench.records.keys import file_sha256
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
 from ilubench.records.reader_notes import row_notes
 from ilubench.records.results import RunRecord
-from ilubench.records.scores import Compared, cells, robustness_row
+from ilubench.records.scores import Compared, method_samples, robustness_row
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Tried", "read_attack_runs"]
@@ -175,7 +175,7 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
     kept = pc.is_in(run.samples["attack"], value_set=pa.array(["", name]))
     samples = run.samples.filter(kept)
     record, suite = run.record, run.suite
-    found = Compared(*(cells(samples, who) for who in ("method", "reference", "retrain")))
+    found = Compared(*(method_samples(samples, who) for who in ("method", "reference", "retrain")))
     rows = {
         metric.label: robustness_row(suite, metric, [name], record.seeds, found)
         for metric in suite.primary_forget

@@ -39,11 +39,11 @@ from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
 from ilubench.specs import Estimator, PluginRef
+from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ilubench.records.scores import FA
 
 __all__ = ["Measure", "Workbench", "make_bench", "pick_device"]
 

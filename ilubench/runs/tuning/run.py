@@ -7,11 +7,11 @@ from typing import Any, Literal, cast
 
 from pydantic import JsonValue
 
-from ilubench.errors import JobError
+from ilubench.errors import DivergedError, JobError
 from ilubench.experiments.experiment import Experiment, suite_method
 from ilubench.records.keys import digest, library_versions
 from ilubench.records.results import REFERENCE, FailureRecord
-from ilubench.records.scores import Cells, cells, chances, method_runs
+from ilubench.records.scores import MethodSamples, chances, method_runs, method_samples
 from ilubench.records.store import write_atomic
 from ilubench.runs.collect import gather
 from ilubench.runs.executors.base import Outcome
@@ -132,7 +132,7 @@ def _mean(samples: Samples) -> float:
     return float(samples.values.mean())
 
 
-def _figures(experiment: Experiment, measured: Cells) -> _Figures:
+def _figures(experiment: Experiment, measured: MethodSamples) -> _Figures:
     suite = experiment.suite
     runs = {m.label: method_runs(suite, (), measured, m) for m in suite.primary_forget}
     utility = next(iter(runs.values())).unlearned_utility
@@ -150,7 +150,7 @@ def _original(planned: TuningPlan, failures: Mapping[str, FailureRecord]) -> Ori
         raise JobError(f"the original model could not be made or scored{reason}")
     experiment = plan.bench.experiment
     samples = gather(replace(plan, jobs=planned.original))
-    found = _figures(experiment, cells(samples, "reference", seeded=False))
+    found = _figures(experiment, method_samples(samples, "reference", seeded=False))
     levels = {m.label: chances(experiment.suite, m) for m in experiment.suite.primary_forget}
     utility = next(iter(levels.values())).utility
     return OriginalFigures(
@@ -206,13 +206,13 @@ def _trial(
         failures=mine,
     )
     if not all(plan.is_done(job) for job in jobs):
-        diverged = bool(mine) and all(failure.kind == "DivergedError" for failure in mine)
+        diverged = bool(mine) and all(failure.kind == DivergedError.__name__ for failure in mine)
         state: Literal["diverged", "failed"] = "diverged" if diverged else "failed"
         return record.model_copy(update={"state": state})
     experiment = trial.experiment
     samples = gather(replace(plan, jobs=jobs))
     seeded = experiment.method.seeded
-    found = _figures(experiment, cells(samples, "method", seeded=seeded))
+    found = _figures(experiment, method_samples(samples, "method", seeded=seeded))
     figures = {
         "forget": found.forget,
         "utility": found.utility,

@@ -36,6 +36,9 @@ function outside(address, text) {
 
 const isFigure = Array.isArray;
 
+/** Whether a time was not reached within what was observed. */
+const isBeyond = (figure) => DATA.beyond.includes(figure);
+
 const valueOf = (figure) => (isFigure(figure) ? figure[0] / 1000 : null);
 
 const number = (thousandths, digits = 3) => {

@@ -102,7 +102,7 @@ function shortestHalfLife(figures, board) {
   const chosen = core.length ? core : parts;
   const reached = chosen.filter((part) => isFigure(part.figure));
   reached.sort((a, b) => a.figure[0] - b.figure[0]);
-  const never = chosen.find((part) => !isFigure(part.figure) && words(part.figure).startsWith(">"));
+  const never = chosen.find((part) => isBeyond(part.figure));
   return reached[0] || never || chosen[0] || { figure: null, attack: null };
 }
 
@@ -133,7 +133,7 @@ function passesOf(row) {
 
 function halfOrder(figure) {
   if (isFigure(figure)) return figure[0];
-  return figure !== null && words(figure).startsWith(">") ? Infinity : null;
+  return isBeyond(figure) ? Infinity : null;
 }
 
 /** Rows in the chosen order, the apart ones after the others; rows without a value last. */
