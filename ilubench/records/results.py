@@ -12,8 +12,10 @@ How a record grows:
 - A newer version than this ilubench knows is refused by name, before any field is looked at.
 
 Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data.
+Versions of `JobRecord`: 1; 2, it names its attack.
 """
 
+import re
 from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
@@ -117,13 +119,25 @@ class FailureRecord(Record):
 
 
 class JobRecord(Record):
-    """One job of a run's plan."""
+    """One job of a run's plan; ``attack`` is its name in the suite, empty where none is made."""
+
+    schema_version: int = Field(default=2, ge=1, le=2)
 
     stage: str
     key: str
     label: str
+    attack: str = ""
     state: Literal["cached", "done", "failed", "skipped", "planned"]
     seconds: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_attack(cls, values: Any) -> Any:  # noqa: ANN401
+        """Take the attack of a version 1 from its label, the only place that had it."""
+        if not isinstance(values, dict) or values.get("schema_version") != 1:
+            return values
+        named = re.search(r" with (\S+), seed \d+$", str(values.get("label", "")))
+        return {**values, "attack": named[1] if named else ""}
 
 
 class OverlapRecord(BaseModel):

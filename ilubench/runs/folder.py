@@ -173,6 +173,7 @@ def _job_records(plan: Plan, outcomes: Sequence[Outcome]) -> tuple[JobRecord, ..
             stage=o.job.stage,
             key=o.job.key,
             label=o.job.label,
+            attack=o.job.attack,
             state=o.state,
             seconds=o.seconds if o.state in ("done", "failed") else plan.seconds(o.job),
         )

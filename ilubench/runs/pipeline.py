@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from ilubench.errors import DataError, UsageError
+from ilubench.errors import DataError, DivergedError, UsageError
 from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces import Progress
 from ilubench.records.results import RunRecord
@@ -100,7 +100,9 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
             raise
         rows = {}  # too much failed for a row; the record says what
     if any(
-        outcome.failure and outcome.failure.kind == "DivergedError" and outcome.job.who != "retrain"
+        outcome.failure
+        and outcome.failure.kind == DivergedError.__name__
+        and outcome.job.who != "retrain"
         for outcome in outcomes
     ):
         rows = {label: replace(row, status="diverged") for label, row in rows.items()}

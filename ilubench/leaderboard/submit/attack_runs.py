@@ -192,9 +192,7 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
         "seen": tuple(one for one in record.seen if one == name),
         "data": {role: value for role, value in record.data.items() if ours(role)},
         "overlap": tuple(one for one in record.overlap if ours(one.role)),
-        "jobs": tuple(
-            job for job in record.jobs if job.stage != "attack" or f" with {name}," in job.label
-        ),
+        "jobs": tuple(job for job in record.jobs if job.attack in ("", name)),
         "notes": tuple(notes),
     }
     if record.method["use"] == CHECKPOINT:  # the record would name a folder of somebody's disk
