@@ -48,7 +48,6 @@ from ilubench.records.reader_notes import option_notes
 from ilubench.records.results import ModelScore, RunRecord
 from ilubench.records.scores import SCHEMA, read_samples, read_score
 from ilubench.runs.collect import robustness_rows
-from ilubench.runs.executors.serial import SerialExecutor, one_process
 from ilubench.runs.folder import run_record
 from ilubench.runs.plan import make_plan
 from ilubench.runs.progress import Lines
@@ -797,8 +796,3 @@ def test_a_distributed_launch_is_refused(
         assert "without torchrun" in done.err
     assert not (world.folder / "out").exists()
     assert not (world.folder / "new").exists()
-    with pytest.raises(UsageError, match="a run is one process"):
-        list(SerialExecutor(lambda _: None).execute([], lambda _: True))
-    monkeypatch.setenv(name, "1")
-    assert list(SerialExecutor(lambda _: None).execute([], lambda _: True)) == []
-    one_process({"WORLD_SIZE": ""})

@@ -20,15 +20,11 @@ def make_target(
     ] = False,
 ) -> int:
     """Train a suite's target model by its recipe (the shipped ones were made so)."""
-    import os
-
     from ilubench.errors import UsageError
-    from ilubench.runs.executors.serial import one_process
     from ilubench.runs.progress import job_bars
     from ilubench.runs.stages.target import build_target, recipe_of
     from ilubench.runs.stages.workbench import make_bench
 
-    one_process(os.environ)
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; choose another folder")
     bench = make_bench(experiment_of(words, config))

@@ -260,11 +260,11 @@ def test_a_run_of_prompt_attacks(ran: Callable[..., Outcome], tmp_path: Path) ->
         once = attack["steps"][-1]
         assert [(s["step"], s["level"]) for s in attack["steps"]] == [(0, ""), (1, "once")]
         assert attack["ra"]["value"] == pytest.approx(once["forget"]["value"])
-        assert attack["half_life"]["note"] == "n/a: the attack takes no steps"
+        assert attack["half_life"]["note"]["kind"] == "no-steps"
         assert attack["area"]["value"] is None
         assert once["forget"]["value"] != pytest.approx(attack["steps"][0]["forget"]["value"])
     assert found["agnews"]["steps"][-1]["step"] == 8
-    assert found["agnews"]["half_life"]["note"] != "n/a: the attack takes no steps"
+    assert (found["agnews"]["half_life"]["note"] or {}).get("kind") != "no-steps"
     # the easier of two wordings is never harder than the question itself: NLL, lower = known
     before, after = (step["forget"]["value"] for step in found["reworded"]["steps"])
     assert after < before
@@ -331,7 +331,7 @@ def test_levels_are_checkpoints_without_steps(ran: Callable[..., Outcome]) -> No
     _, soft, hard = (step["forget"]["value"] for step in attack["steps"])
     assert soft != pytest.approx(hard, abs=1e-6)
     assert attack["ra"]["value"] == pytest.approx((soft + hard) / 2)
-    assert attack["half_life"]["note"] == "n/a: the attack takes no steps"
+    assert attack["half_life"]["note"]["kind"] == "no-steps"
 
 
 def test_a_part_of_one_scorers_items(ran: Callable[..., Outcome]) -> None:

@@ -9,6 +9,7 @@ from places import LEADERBOARDS, ROOT
 from rouge_score.rouge_scorer import RougeScorer
 
 from ilubench.records.finished import FinishedRun, read_run
+from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import COLLAPSED_UTILITY, aggregate
 from ilubench.statistics.intervals import Array, Figure, Samples
 from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow
@@ -107,7 +108,8 @@ def test_robustness() -> None:
     assert where in about("Worst case")
     told = f"({values[0]} - {values[4]}) / ({values[0]} - .000) = {shown(gsm8k.recovery)}."
     assert told in about("Recovery")
-    assert f"`{gsm8k.half_life.note}`" in about("Half-life")
+    assert gsm8k.half_life.note is not None
+    assert f"`{note_text(gsm8k.half_life.note)}`" in about("Half-life")
     interval = found.forget_unlearned
     told = f"{shown(interval)} [{shown(interval.low)}, {shown(interval.high)}] from "
     assert f"{told}{interval.n_seeds} seeds and {interval.n_items} items" in about("Interval")

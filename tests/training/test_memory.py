@@ -591,7 +591,7 @@ def test_a_runs_jobs_get_its_memory_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     bench = planned("method=npo", "memory.update=stochastic").bench
-    monkeypatch.setattr(bench, "tokenizer", tokenizer)
+    monkeypatch.setitem(vars(bench), "tokenizer", tokenizer)
     log = StepLog(tmp_path / "log.jsonl")
     found = bench.context(tmp_path, log, SilentProgress(), 3)
     assert found.memory == MemorySpec(update="stochastic")

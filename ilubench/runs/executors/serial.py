@@ -1,40 +1,14 @@
 """One job after the other, in this process; a failed job does not stop the others."""
 
-import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ilubench.errors import DataError, UsageError
 from ilubench.runs.executors.base import Outcome, failure_of
 from ilubench.runs.jobs import Job
 
-__all__ = ["SerialExecutor", "one_process"]
-
-_WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
-"""Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
-
-
-def one_process(environment: Mapping[str, str]) -> None:
-    """Refuse to be one of several processes of a distributed launch.
-
-    Each would do the same jobs in the same store. A step's batch comes from the settings alone,
-    and must not grow with the number of processes.
-
-    Args:
-        environment: of the process.
-
-    Raises:
-        UsageError: a launcher started more than one.
-    """
-    for name in _WORLD_SIZES:
-        value = environment.get(name, "")
-        if value.isdecimal() and int(value) > 1:
-            raise UsageError(
-                f"{name}={value}: a run is one process, and a launcher started {value} of them, "
-                "which would all do the same; start `ilubench run` without torchrun, accelerate or "
-                "mpirun. Batches are set by batch_size; run other seeds or methods at the same time"
-            )
+__all__ = ["SerialExecutor"]
 
 
 class SerialExecutor:
@@ -48,10 +22,9 @@ class SerialExecutor:
         """Yield each job's outcome as it comes; see :class:`Executor`.
 
         Raises:
-            UsageError: a setting is wrong, or this is one of several processes of a launch.
+            UsageError: a setting is wrong.
             DataError: data are wrong, and no job was done yet.
         """
-        one_process(os.environ)
         broken: set[str] = set()
         computed = False
         for job in jobs:

@@ -1,5 +1,6 @@
 """What the jobs of one run share: data, tokenizer, engine, scorers bound once, weights."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Measure", "Workbench", "make_bench", "pick_device"]
+
+_WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
+"""Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
 
 
 def pick_device(asked: str) -> str:
@@ -289,7 +293,30 @@ def make_bench(experiment: Experiment) -> Workbench:
     """Return what the jobs of a run share; nothing is loaded.
 
     Raises:
-        UsageError: the device cannot be used.
+        UsageError: the device cannot be used, or this is one of several processes of a launch.
     """
+    _refuse_launchers(os.environ)
     device = pick_device(experiment.run.device)
     return Workbench(experiment, Store(Path(experiment.run.out) / "store"), device)
+
+
+def _refuse_launchers(environment: Mapping[str, str]) -> None:
+    """Refuse to be one of several processes of a distributed launch.
+
+    Each would do the same jobs in the same store. A step's batch comes from the settings alone,
+    and must not grow with the number of processes.
+
+    Args:
+        environment: of the process.
+
+    Raises:
+        UsageError: a launcher started more than one.
+    """
+    for name in _WORLD_SIZES:
+        value = environment.get(name, "")
+        if value.isdecimal() and int(value) > 1:
+            raise UsageError(
+                f"{name}={value}: a run is one process, and a launcher started {value} of them, "
+                "which would all do the same; start `ilubench run` without torchrun, accelerate or "
+                "mpirun. Batches are set by batch_size; run other seeds or methods at the same time"
+            )
