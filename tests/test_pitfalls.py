@@ -37,9 +37,9 @@ from runs import command
 from ilubench.attacks.finetune import FineTune
 from ilubench.data import batches as training_data
 from ilubench.data.batches import check_targets, collate, encode_pair
-from ilubench.data.overlap import item_texts, overlaps
+from ilubench.data.overlap import count_overlaps, item_texts
 from ilubench.errors import DataError, SpecError, UsageError
-from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.experiments.experiment import Experiment, resolve_experiment
 from ilubench.experiments.training_text import check_form, find_overlaps, overlap_warnings
 from ilubench.interfaces import Batch, Checkpoint, Example, ScoreContext, UnlearnData
 from ilubench.methods.graddiff import GradDiff
@@ -54,7 +54,7 @@ from ilubench.runs.progress import Lines
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Measure
 from ilubench.specs import TrainSpec
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import RobustnessRow
 from ilubench.testing import FakeEngine
@@ -121,7 +121,7 @@ class World:
         return [f"suite={self.folder}/suite.yaml", f"out={self.folder}/out", "method=none", *more]
 
     def experiment(self, *more: str) -> Experiment:
-        return resolve(parse(self.words(*more)))
+        return resolve_experiment(parse_words(self.words(*more)))
 
 
 def _suite(folder: Path) -> dict[str, Any]:
@@ -329,13 +329,13 @@ def test_the_shipped_attacks_train_what_is_asked(suite: str, tmp_path: Path) -> 
     names = list(ROWS) if suite == "wmdp-bio" else ["gsm8k", "agnews"]
     paths = {name: lines(tmp_path / f"{name}.jsonl", ROWS[name]) for name in names}
     words = [f"data.{name}.{role}={paths[name]}" for name in names for role in ("train", "eval")]
-    experiment = resolve(parse([f"suite={suite}", "method=none", *words]))
+    experiment = resolve_experiment(parse_words([f"suite={suite}", "method=none", *words]))
     assert {attack.name for attack in experiment.attacks} == set(names)
     for attack in experiment.attacks:
         check_form(experiment, attack)
     if suite == "wmdp-bio":
         words.append("suite.attacks.gsm8k.fa.form=same")
-        strict = resolve(parse([f"suite={suite}", "method=none", *words]))
+        strict = resolve_experiment(parse_words([f"suite={suite}", "method=none", *words]))
         with pytest.raises(SpecError, match=r"attack gsm8k: .*shows 5 examples.*zero_shot"):
             check_form(strict, strict.attacks[0])
 
@@ -455,12 +455,12 @@ def test_contained_items_are_found() -> None:
         "two texts": [TEXT, "A baker from the next town had the old mill by the river for long"],
         "nothing": [],
     }
-    found = overlaps(training_text, {"set": items})["set"]
+    found = count_overlaps(training_text, {"set": items})["set"]
     assert found.items == 8
     assert found.contained == ("verbatim", "punctuated", "most", "short", "two texts")
     assert found.duplicates == ("verbatim", "punctuated", "short")
     assert found.share == 5 / 8
-    split = overlaps(TEXT.split("was "), {"set": {"verbatim": [TEXT]}})["set"]
+    split = count_overlaps(TEXT.split("was "), {"set": {"verbatim": [TEXT]}})["set"]
     assert split.contained == ()  # no n-gram goes from one document into the next
 
 
@@ -485,16 +485,16 @@ def test_a_blank_is_no_word() -> None:
 
     names = tuple(name for _, name in RIDDLES)
     filled = [f"Solve: {text.replace('_', name)} Good." for text, name in RIDDLES]
-    found = overlaps(filled, {"set": items(*RIDDLES)})["set"]
+    found = count_overlaps(filled, {"set": items(*RIDDLES)})["set"]
     assert (found.contained, found.duplicates) == (names, names)
     other = [text.replace("because", "while").replace("ship", "ferry") for text in filled]
     other = [re.sub("fit|asked|hat", "x", text) for text in other]
-    assert overlaps(other, {"set": items(*RIDDLES)})["set"].contained == ()
+    assert count_overlaps(other, {"set": items(*RIDDLES)})["set"].contained == ()
     apart = ["Ben hired Tom because he could.", "Yesterday she was broke."]
-    assert overlaps(apart, {"set": items(RIDDLES[-1])})["set"].contained == ()
-    assert overlaps(["some_name and _other_ words"], {"set": {"x": ["Some name and OTHER words"]}})[
-        "set"
-    ].contained == ("x",)
+    assert count_overlaps(apart, {"set": items(RIDDLES[-1])})["set"].contained == ()
+    assert count_overlaps(
+        ["some_name and _other_ words"], {"set": {"x": ["Some name and OTHER words"]}}
+    )["set"].contained == ("x",)
 
 
 def test_text_in_lists_is_looked_for(world: World) -> None:
@@ -597,7 +597,9 @@ def test_overlap_of_ten_thousand_rows_takes_a_second() -> None:
     words = [f"w{n}" for n in range(5000)]
     rows = [" ".join(rng.choices(words, k=40)) for _ in range(12_000)]
     begun = time.process_time()
-    found = overlaps(rows[:10_000], {"set": {str(n): [row] for n, row in enumerate(rows[9_000:])}})
+    found = count_overlaps(
+        rows[:10_000], {"set": {str(n): [row] for n, row in enumerate(rows[9_000:])}}
+    )
     assert time.process_time() - begun < 3  # .5 on an idle core
     assert len(found["set"].duplicates) == 1000
 
@@ -639,8 +641,8 @@ class Planted:
         suite = _suite(world.folder)
         del suite["attacks"]["news"]["fa"]
         (world.folder / "suite.yaml").write_text(yaml.safe_dump(suite))
-        self.experiment = resolve(
-            parse(
+        self.experiment = resolve_experiment(
+            parse_words(
                 [*world.words()[:2], "method=graddiff", "method.train.lr=1", "method.train.steps=1"]
             )
         )

@@ -65,7 +65,7 @@ def submit(  # noqa: PLR0913, PLR0917 - each is an option of the command
 ) -> int:
     """Package a finished run as an entry: its record and its samples, ready for a pull request."""
     from ilubench.leaderboard.submit.entry import About, next_steps, read_citation, read_package
-    from ilubench.leaderboard.submit.entry import submit as write
+    from ilubench.leaderboard.submit.entry import submit_run as write
     from ilubench.leaderboard.submit.weights import place_weights
 
     about = About(
@@ -103,7 +103,7 @@ def check(
     """
     import json
 
-    from ilubench.leaderboard.check.check import check as examine
+    from ilubench.leaderboard.check.check import check_boards as examine
 
     found = examine(paths or [BOARDS])
     if as_json:
@@ -127,7 +127,7 @@ def changes(
     import dataclasses
     import json
 
-    from ilubench.leaderboard.check.changes import changes as compare
+    from ilubench.leaderboard.check.changes import list_changes as compare
 
     found = compare(before, after)
     if as_json:
@@ -167,8 +167,8 @@ def verify(  # noqa: PLR0913, PLR0917 - each is an option of the command
     """
     from ilubench.errors import UsageError
     from ilubench.leaderboard.verify.verify import Request, parse_seeds, verification_text
-    from ilubench.leaderboard.verify.verify import verify as carry_out
-    from ilubench.runs.progress import reporter
+    from ilubench.leaderboard.verify.verify import verify_entry as carry_out
+    from ilubench.runs.progress import make_reporter
 
     if method and weights is not None:
         raise UsageError("--method makes its own weights; leave out --weights")
@@ -182,7 +182,7 @@ def verify(  # noqa: PLR0913, PLR0917 - each is an option of the command
         out=out,
         device=device,
     )
-    with reporter(console()) as shown:
+    with make_reporter(console()) as shown:
         found = carry_out(request, shown)
     typer.echo(verification_text(found))
     return COMPLETE
@@ -279,11 +279,11 @@ def build(
     ] = False,
 ) -> int:
     """Write each suite's README table, and one static page for all suites."""
-    from ilubench.leaderboard.site.build import build as write
-    from ilubench.leaderboard.site.build import stale
+    from ilubench.leaderboard.site.build import build_site as write
+    from ilubench.leaderboard.site.build import find_stale
 
     if only_check:
-        old = stale(root)
+        old = find_stale(root)
         for file in old:
             typer.echo(f"{file}: not what the records say; run `ilubench leaderboard build {root}`")
         return DATA if old else COMPLETE

@@ -25,9 +25,9 @@ def check(words: Words = None, config: Config = None, as_json: Json = False) -> 
 
     Leaves with 3 when something is missing; names all that is.
     """
-    from ilubench.forecast.inventory import examine
+    from ilubench.forecast.inventory import examine_needs
 
-    return _show(examine(experiment_of(words, config)), as_json=as_json)
+    return _show(examine_needs(experiment_of(words, config)), as_json=as_json)
 
 
 @data.command("fetch")
@@ -36,10 +36,10 @@ def fetch(words: Words = None, config: Config = None, as_json: Json = False) -> 
 
     Sizes and licences are told before the first download. Leaves with 3 when something is missing.
     """
-    from ilubench.forecast.inventory import obtain
+    from ilubench.forecast.inventory import fetch_needs
 
     err = console()
-    found = obtain(experiment_of(words, config), lambda line: err.print(line, soft_wrap=True))
+    found = fetch_needs(experiment_of(words, config), lambda line: err.print(line, soft_wrap=True))
     return _show(found, as_json=as_json)
 
 

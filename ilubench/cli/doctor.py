@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from ilubench.errors import PluginError
-from ilubench.interfaces.discovery import GROUPS, claims, disputed, find
+from ilubench.interfaces.discovery import GROUPS, describe_dispute, find_plugin, list_claims
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -73,14 +73,14 @@ def examine() -> Examination:
 
 def _plugins() -> Iterator[Finding]:
     for group in GROUPS:
-        for name, who in claims(group).items():
-            dispute = disputed(who)
+        for name, who in list_claims(group).items():
+            dispute = describe_dispute(who)
             if dispute:
                 yield Finding(area=group, name=name, state="disputed", detail=dispute)
                 continue
             source = f"{who[0].target}, {who[0].package}"
             try:
-                found = find(group, name)
+                found = find_plugin(group, name)
             except PluginError as error:
                 yield Finding(area=group, name=name, state="broken", detail=f"{error} ({source})")
                 continue

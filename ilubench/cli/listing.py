@@ -63,14 +63,15 @@ def doctor(as_json: Json = False) -> int:
 
 def _rows_of(what: str) -> list[tuple[str, str]]:
     from ilubench.errors import UsageError, did_you_mean
-    from ilubench.interfaces.discovery import GROUPS, claims, describe, disputed
+    from ilubench.interfaces.discovery import GROUPS, describe_dispute, describe_target, list_claims
     from ilubench.specs.yaml_files import load_yaml, task_file, task_names
 
     if what in ("suites", "attacks"):
         return [(name, _titled(load_yaml(task_file(what, name)))) for name in task_names(what)]
     if what in GROUPS:
         return [
-            (name, disputed(who) or describe(who[0].target)) for name, who in claims(what).items()
+            (name, describe_dispute(who) or describe_target(who[0].target))
+            for name, who in list_claims(what).items()
         ]
     known = ("suites", "attacks", "methods", "scorers", "generators")
     raise UsageError(f"cannot list {what!r}; {did_you_mean(what, known)}")
@@ -88,9 +89,9 @@ def _rows_of_suite(what: str, words: Sequence[str]) -> list[tuple[str, str]]:
     """Return the labels that a suite gives to variants of methods, if one is named."""
     from ilubench.errors import UsageError
     from ilubench.experiments.suites import suite_variants
-    from ilubench.specs.overrides import parse
+    from ilubench.specs.overrides import parse_words
 
-    given = parse(words)
+    given = parse_words(words)
     if not given:
         return []
     if what != "methods" or [word.path for word in given] != [("suite",)]:

@@ -101,18 +101,18 @@ def tune(words: Words = None, config: Config = None, as_json: Json = False) -> i
     """
     import json
 
-    from ilubench.runs.progress import reporter
-    from ilubench.runs.tuning.asked import ask
+    from ilubench.runs.progress import make_reporter
+    from ilubench.runs.tuning.asked import resolve_tuning
     from ilubench.runs.tuning.run import tune as carry_out
     from ilubench.runs.tuning.table import tuning_report
-    from ilubench.specs.overrides import from_file, parse
+    from ilubench.specs.overrides import from_file, parse_words
 
-    overrides = parse(words or ())
+    overrides = parse_words(words or ())
     if config is not None:
         overrides = from_file(config, overrides)
     records = []
-    for asked in ask(overrides):
-        with reporter(console()) as shown:
+    for asked in resolve_tuning(overrides):
+        with make_reporter(console()) as shown:
             result = carry_out(asked, shown)
         records.append(result.record)
         if not as_json:
@@ -167,9 +167,9 @@ def _model(text: str) -> "ModelSource":
 def _run(experiment: "Experiment", *, as_json: bool) -> int:
     from ilubench.reports.run_report import run_report
     from ilubench.runs.pipeline import run
-    from ilubench.runs.progress import reporter
+    from ilubench.runs.progress import make_reporter
 
-    with reporter(console()) as shown:
+    with make_reporter(console()) as shown:
         result = run(experiment, shown)
     if as_json:
         typer.echo(result.record.model_dump_json(indent=1))

@@ -36,10 +36,10 @@ def console(*, stderr: bool = True) -> "Console":
 
 def experiment_of(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
     """Return what a command's words and its file ask for; `given` goes to `resolve`."""
-    from ilubench.experiments.experiment import resolve
-    from ilubench.specs.overrides import from_file, parse
+    from ilubench.experiments.experiment import resolve_experiment
+    from ilubench.specs.overrides import from_file, parse_words
 
-    overrides = parse(words or ())
+    overrides = parse_words(words or ())
     if config is not None:
         overrides = from_file(config, overrides)
-    return resolve(overrides, **given)  # type: ignore[arg-type]
+    return resolve_experiment(overrides, **given)  # type: ignore[arg-type]

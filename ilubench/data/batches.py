@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data.rows import Tables, render
+from ilubench.data.rows import Tables, render_template
 from ilubench.data.seeds import seed_for
 from ilubench.errors import DataError
 from ilubench.interfaces import Batch, Dataset, Example, Ids, Row
@@ -103,8 +103,8 @@ def _encoded(
     row: Row, role: str, source: DataSource, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[str, tuple[list[int], list[bool]]]:
     """A row's prompt; ids and loss mask of prompt and completion."""
-    prompt = render(source.prompt, row, source, role)
-    completion = render(source.completion, row, source, role)
+    prompt = render_template(source.prompt, row, source, role)
+    completion = render_template(source.completion, row, source, role)
     return prompt, encode_pair(tokenizer, prompt, completion)
 
 

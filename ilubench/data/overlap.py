@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from ilubench.interfaces import Row
 
-__all__ = ["Overlap", "item_texts", "overlaps"]
+__all__ = ["Overlap", "count_overlaps", "item_texts"]
 
 N = 8
 CONTAINED = 0.7
@@ -77,7 +77,7 @@ def _strings(value: JsonValue) -> Iterator[str]:
             yield from _strings(below)
 
 
-def overlaps(
+def count_overlaps(
     training: Sequence[str], evaluations: Mapping[str, Mapping[str, Sequence[str]]]
 ) -> dict[str, Overlap]:
     """Return what of each set of items is in the training text.

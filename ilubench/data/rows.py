@@ -16,7 +16,7 @@ from ilubench.interfaces import Generator, Row
 from ilubench.records.keys import digest
 from ilubench.specs import DataSource, GeneratorSpec
 
-__all__ = ["Tables", "hub_repository", "local_file", "read_file", "read_hub", "render"]
+__all__ = ["Tables", "hub_repository", "local_file", "read_file", "read_hub", "render_template"]
 
 
 def read_file(path: Path, role: str) -> list[Row]:
@@ -164,7 +164,7 @@ def _label(row: Row, column: str, source: DataSource, role: str) -> str:
     return names[index]
 
 
-def render(template: str, row: Row, source: DataSource, role: str) -> str:
+def render_template(template: str, row: Row, source: DataSource, role: str) -> str:
     """Fill a ``str.format`` template from a row's columns (label columns by name).
 
     Raises:

@@ -12,7 +12,7 @@ from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.experiments.method_settings import check_suite_models, method_settings, stands_for
 from ilubench.experiments.suites import NO_PLUGINS, read_suite
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
-from ilubench.interfaces.discovery import create, find
+from ilubench.interfaces.discovery import create_plugin, find_plugin
 from ilubench.specs import (
     AttackSpec,
     Estimator,
@@ -25,16 +25,16 @@ from ilubench.specs import (
     Settings,
     SuiteSpec,
 )
-from ilubench.specs.overrides import Override, PluginLookup, apply
-from ilubench.specs.yaml_files import merge, validate
+from ilubench.specs.overrides import Override, PluginLookup, apply_overrides
+from ilubench.specs.yaml_files import merge_mappings, validate_spec
 
 __all__ = [
     "Attack",
     "Experiment",
     "environment_role",
     "metric_name",
-    "resolve",
-    "restore",
+    "resolve_experiment",
+    "restore_experiment",
     "suite_method",
     "suite_tables",
 ]
@@ -124,22 +124,22 @@ def _method(
     suite: SuiteSpec, ref: PluginRef, overrides: Sequence[Override], source: Path
 ) -> Method:
     lookup = PluginLookup(
-        find, lambda group, use: method_settings(suite, use) if group == "methods" else {}
+        find_plugin, lambda group, use: method_settings(suite, use) if group == "methods" else {}
     )
-    found = find("methods", ref.use)
+    found = find_plugin("methods", ref.use)
     if not issubclass(found, Method):
         raise PluginError(f"{ref.use!r} is not a method (a subclass of ilubench.interfaces.Method)")
-    settings = merge(method_settings(suite, ref.use), ref.settings)
-    settings = apply(found, settings, overrides, lookup, prefix="method.")
+    settings = merge_mappings(method_settings(suite, ref.use), ref.settings)
+    settings = apply_overrides(found, settings, overrides, lookup, prefix="method.")
     check_suite_models(suite, found, settings)
     label = f"method {ref.use} (settings of suite {source.name})"
     return cast(
-        "Method", create("methods", PluginRef(use=ref.use, settings=settings), source=label)
+        "Method", create_plugin("methods", PluginRef(use=ref.use, settings=settings), source=label)
     )
 
 
 def _attack_class(name: str, spec: AttackSpec) -> type[WeightAttack | PromptAttack]:
-    found = find("attacks", spec.use)
+    found = find_plugin("attacks", spec.use)
     if not issubclass(found, WeightAttack | PromptAttack):
         raise PluginError(f"attack {name!r}: {spec.use!r} is no WeightAttack and no PromptAttack")
     return found
@@ -155,14 +155,16 @@ def _attack(
     if issubclass(found, PromptAttack) and spec.fa is not None:
         problem = f"{spec.use} changes no weights, so that it has no task to be learned"
         raise SpecError(problem, where=f"attack {name}", field="fa", remedy="leave it out")
-    lookup = PluginLookup(find, lambda _g, _u: {})
-    settings = apply(found, spec.settings, everyone, lookup, prefix="attack.")
-    settings = apply(found, settings, mine, lookup, prefix=f"attack.{name}.")
+    lookup = PluginLookup(find_plugin, lambda _g, _u: {})
+    settings = apply_overrides(found, spec.settings, everyone, lookup, prefix="attack.")
+    settings = apply_overrides(found, settings, mine, lookup, prefix=f"attack.{name}.")
     ref = PluginRef(use=spec.use, settings=settings)
-    plugin = create("attacks", ref, source=f"attack {name}")
+    plugin = create_plugin("attacks", ref, source=f"attack {name}")
     fa = None
     if spec.fa is not None:
-        fa = cast("Scorer", create("scorers", spec.fa.scorer, source=f"attack {name}: fa.scorer"))
+        fa = cast(
+            "Scorer", create_plugin("scorers", spec.fa.scorer, source=f"attack {name}: fa.scorer")
+        )
         _check_metric(fa, spec.fa, f"attack {name}: fa.metric")
     return Attack(name, spec, plugin, fa)
 
@@ -180,7 +182,7 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
 
 def _scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
     scorers = {
-        name: cast("Scorer", create("scorers", ref, source=f"{source}: scorers.{name}"))
+        name: cast("Scorer", create_plugin("scorers", ref, source=f"{source}: scorers.{name}"))
         for name, ref in suite.scorers.items()
     }
     for spec in suite.primary_forget + suite.utility:
@@ -222,7 +224,7 @@ def _restored(name: str, spec: AttackSpec, settings: Settings) -> Attack:
 
 def _generator(spec: GeneratorSpec) -> Generator:
     ref = PluginRef(use=spec.use, settings=spec.settings)
-    return cast("Generator", create("generators", ref))
+    return cast("Generator", create_plugin("generators", ref))
 
 
 def suite_tables(suite: SuiteSpec) -> Tables:
@@ -233,7 +235,7 @@ def suite_tables(suite: SuiteSpec) -> Tables:
     return Tables(sources, suite.all_generators(), _generator)
 
 
-def resolve(
+def resolve_experiment(
     overrides: Sequence[Override],
     *,
     target: ModelSource | None = None,
@@ -264,8 +266,8 @@ def resolve(
     plain = tuple(o for o in rest if o.path != ("method",))
     none = Override(("attacks",), "")  # `attacks=none` is no attack; None, the default, is all
     plain = tuple(none if o == Override(("attacks",), "none") else o for o in plain)
-    asked = apply(RunSpec, {}, plain, NO_PLUGINS)
-    run = validate(RunSpec, {**asked, **names}, source="command line")
+    asked = apply_overrides(RunSpec, {}, plain, NO_PLUGINS)
+    run = validate_spec(RunSpec, {**asked, **names}, source="command line")
     suite, path = read_suite(run.suite, suite_changes, data, target)
     ref = method or stands_for(suite, run.method)
     chosen = _method(suite, ref, method_changes, path)
@@ -294,7 +296,7 @@ def suite_method(suite: SuiteSpec, name: str) -> PluginRef:
     return PluginRef(use=name, settings=method.model_dump(mode="json"))
 
 
-def restore(config: Mapping[str, JsonValue], source: Path) -> Experiment:
+def restore_experiment(config: Mapping[str, JsonValue], source: Path) -> Experiment:
     """Return the experiment that a run's `config.yaml` describes; no suite file is read again.
 
     Args:
@@ -311,16 +313,18 @@ def restore(config: Mapping[str, JsonValue], source: Path) -> Experiment:
     if missing:
         remedy = "plan the run again: the same `ilubench run` command writes it"
         raise SpecError(f"lacks {', '.join(missing)}", where=str(source), remedy=remedy)
-    run = validate(RunSpec, config["run"], source=f"{source}: run")
-    suite = validate(SuiteSpec, config["suite"], source=f"{source}: suite")
-    ref = validate(PluginRef, {"use": config["use"], "settings": config["method"]}, source=source)
+    run = validate_spec(RunSpec, config["run"], source=f"{source}: run")
+    suite = validate_spec(SuiteSpec, config["suite"], source=f"{source}: suite")
+    ref = validate_spec(
+        PluginRef, {"use": config["use"], "settings": config["method"]}, source=source
+    )
     settings = cast("Mapping[str, Settings]", config["attacks"])
     for name in settings:
         if name not in suite.attacks:
             remedy = did_you_mean(name, suite.attacks)
             raise SpecError(f"the suite has no attack {name!r}", where=str(source), remedy=remedy)
     attacks = tuple(_restored(name, suite.attacks[name], own) for name, own in settings.items())
-    method = create("methods", ref, source=f"{source}: method")
+    method = create_plugin("methods", ref, source=f"{source}: method")
     seeds = tuple(cast("Sequence[int]", config["seeds"]))
     return Experiment(
         run, suite, ref.use, method, attacks, _scorers(suite, source), seeds, suite_tables(suite)

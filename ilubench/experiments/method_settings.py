@@ -7,11 +7,17 @@ from pathlib import Path
 from pydantic import BaseModel, JsonValue
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
-from ilubench.interfaces.discovery import PluginField, entries, find
+from ilubench.interfaces.discovery import PluginField, find_plugin, list_entries
 from ilubench.specs import FromSuite, PluginRef, SuiteSpec
-from ilubench.specs.yaml_files import merge
+from ilubench.specs.yaml_files import merge_mappings
 
-__all__ = ["check_methods", "check_suite_models", "method_settings", "stands_for", "variants"]
+__all__ = [
+    "check_methods",
+    "check_suite_models",
+    "method_settings",
+    "method_variants",
+    "stands_for",
+]
 
 _SHARED = "default"
 """The entry whose settings all methods share."""
@@ -19,7 +25,7 @@ _SHARED = "default"
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-def variants(suite: SuiteSpec) -> dict[str, PluginRef]:
+def method_variants(suite: SuiteSpec) -> dict[str, PluginRef]:
     """Return label -> the method that it stands for, and the label's own settings.
 
     `ilu-control: {use: ilu, penalty: cross_entropy}` is the method `ilu` with the suite's settings
@@ -43,7 +49,7 @@ def check_methods(suite: SuiteSpec, where: Path | str) -> None:
         SpecError: a label that is the name of a method, so that it would stand in its place (for
             `none`: in the original model's); a label of a label; or a name of no method.
     """
-    installed, labels = entries("methods"), variants(suite)
+    installed, labels = list_entries("methods"), method_variants(suite)
     for name in suite.methods:
         use = labels[name].use if name in labels else None
         wrong = _entry(name, installed) if use is None else _label(name, use, installed, labels)
@@ -86,11 +92,11 @@ def stands_for(suite: SuiteSpec, ref: PluginRef) -> PluginRef:
     Raises:
         PluginError: neither a method nor a label of the suite.
     """
-    labels = variants(suite)
+    labels = method_variants(suite)
     if ref.use in labels:
         own = labels[ref.use]
-        return PluginRef(use=own.use, settings=merge(own.settings, ref.settings))
-    installed = entries("methods")
+        return PluginRef(use=own.use, settings=merge_mappings(own.settings, ref.settings))
+    installed = list_entries("methods")
     if ref.use not in installed and ":" not in ref.use:
         remedy = did_you_mean(ref.use, [*installed, *labels])
         raise PluginError(f"unknown method {ref.use!r}; {remedy}")
@@ -107,13 +113,13 @@ def method_settings(suite: SuiteSpec, use: str) -> dict[str, JsonValue]:
     Raises:
         PluginError: the method is missing or broken.
     """
-    method = find("methods", use)
+    method = find_plugin("methods", use)
     own, shared = suite.methods.get(use, {}), suite.methods.get(_SHARED, {})
     fields = method.model_fields
     marks = [mark for field in fields.values() for mark in field.metadata]
     lent = {name for mark in marks if isinstance(mark, PluginField) for name in mark.lends}
     mine = {key: value for key, value in shared.items() if key in fields and key not in lent}
-    return merge({**mine, **_suite_models(suite, method)}, own)
+    return merge_mappings({**mine, **_suite_models(suite, method)}, own)
 
 
 def _suite_models(suite: SuiteSpec, method: type[BaseModel]) -> dict[str, JsonValue]:

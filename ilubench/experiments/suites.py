@@ -7,11 +7,11 @@ from typing import Any, cast
 from pydantic import BaseModel, JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.experiments.method_settings import check_methods, variants
+from ilubench.experiments.method_settings import check_methods, method_variants
 from ilubench.specs import DataSource, ModelSource, PluginRef, SuiteSpec
-from ilubench.specs.overrides import Override, PluginLookup, apply
+from ilubench.specs.overrides import Override, PluginLookup, apply_overrides
 from ilubench.specs.suite_files import load_suite
-from ilubench.specs.yaml_files import validate
+from ilubench.specs.yaml_files import validate_spec
 
 __all__ = ["NO_PLUGINS", "read_suite", "suite_variants"]
 
@@ -42,16 +42,16 @@ def read_suite(
         SpecError: no such suite or attack, it is wrong, or a change is.
     """
     raw, path = load_suite(name)
-    known = validate(SuiteSpec, raw, source=path)  # the file is right before it is changed
+    known = validate_spec(SuiteSpec, raw, source=path)  # the file is right before it is changed
     if target is not None:
         raw["target"] = {"model": target.model_dump(mode="json")}
-        known = validate(SuiteSpec, raw, source=path)
+        known = validate_spec(SuiteSpec, raw, source=path)
     if data:
         raw = _data_overrides(raw, data)
     if overrides:
         raw = _other_weights(raw, overrides)
-        raw = apply(SuiteSpec, raw, overrides, NO_PLUGINS, prefix="suite.")
-    suite = validate(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known
+        raw = apply_overrides(SuiteSpec, raw, overrides, NO_PLUGINS, prefix="suite.")
+    suite = validate_spec(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known
     check_methods(suite, path)
     return suite, path
 
@@ -63,7 +63,7 @@ def suite_variants(name: str) -> dict[str, PluginRef]:
         SpecError: no such suite, or it is wrong.
     """
     suite, _ = read_suite(name)
-    return variants(suite)
+    return method_variants(suite)
 
 
 # --- inside ---
@@ -108,7 +108,7 @@ def _data_overrides(
         else:
             change = override.below(role.count(".") + 1)
             prefix = f"data.{role}."
-            source.update(apply(DataSource, source, (change,), NO_PLUGINS, prefix=prefix))
+            source.update(apply_overrides(DataSource, source, (change,), NO_PLUGINS, prefix=prefix))
     return raw
 
 

@@ -8,8 +8,8 @@ counted and reported.
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
-from ilubench.data.overlap import item_texts, overlaps
-from ilubench.data.rows import Tables, render
+from ilubench.data.overlap import count_overlaps, item_texts
+from ilubench.data.rows import Tables, render_template
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Attack, Experiment, environment_role
 from ilubench.interfaces import Asked, Row
@@ -79,8 +79,8 @@ def _check_row(experiment: Experiment, attack: Attack, role: str, pair: tuple[Ro
     row, asked = pair
     name = f"{attack.name}.{role}"
     source = experiment.tables.source(name)
-    prompt = render(source.prompt, row, source, name)
-    completion = render(source.completion, row, source, name)
+    prompt = render_template(source.prompt, row, source, name)
+    completion = render_template(source.completion, row, source, name)
     item = f"item {row['id']!r}"
     gated = experiment.tables.gated(name)
     if gated and (prompt != asked.prompt or completion not in asked.answers):
@@ -138,7 +138,8 @@ def distinct_examples(tables: Tables, suite: SuiteSpec, roles: Sequence[str]) ->
 def _texts(tables: Tables, suite: SuiteSpec, role: str) -> list[str]:
     source = tables.source(role)
     texts = [
-        render(source.prompt, row, source, role) + render(source.completion, row, source, role)
+        render_template(source.prompt, row, source, role)
+        + render_template(source.completion, row, source, role)
         for row in tables.rows(role)
     ]
     if source.overlong == "truncate":
@@ -190,7 +191,9 @@ def find_overlaps(experiment: Experiment) -> tuple[OverlapRecord, ...]:
     }
     found = []
     for role in roles:
-        for scorer, overlap in overlaps(_texts(tables, experiment.suite, role), items).items():
+        for scorer, overlap in count_overlaps(
+            _texts(tables, experiment.suite, role), items
+        ).items():
             found.append(
                 OverlapRecord(
                     role=role,

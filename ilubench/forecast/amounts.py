@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ilubench.data.rows import render
+from ilubench.data.rows import render_template
 from ilubench.errors import AccessError, DataError, IlubenchError
 from ilubench.experiments.experiment import Attack, environment_role
 from ilubench.interfaces import Method, PromptAttack, Row, Scorer
@@ -202,7 +202,7 @@ class Amounts:
 
     def _tokens(self, row: Row, source: DataSource, role: str) -> float:
         templates = (source.prompt, source.completion)
-        text = "".join(render(template, row, source, role) for template in templates)
+        text = "".join(render_template(template, row, source, role) for template in templates)
         if self._tokenizer is None:
             return len(text) / _CHARACTERS + 1
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) + 1

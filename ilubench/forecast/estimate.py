@@ -15,7 +15,7 @@ from ilubench.forecast.amounts import Amount, Amounts
 from ilubench.forecast.devices import Card, card_of
 from ilubench.forecast.finished import Finished, finished_jobs, took_finished
 from ilubench.forecast.formula import load_seconds, took_assumed
-from ilubench.forecast.memory import Fit, Peak, Shape, fits, peak, shape_of
+from ilubench.forecast.memory import Fit, Peak, Shape, fit_cards, peak_memory, shape_of
 from ilubench.forecast.took import ORIGINS, Origin, Took
 from ilubench.runs.jobs import Job
 from ilubench.specs.memory import memory_per_parameter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ilubench.forecast.probe import Probed
     from ilubench.runs.stages.workbench import Workbench
 
-__all__ = ["Forecast", "JobCost", "estimate", "kind_of"]
+__all__ = ["Forecast", "JobCost", "estimate_costs", "kind_of"]
 
 _WORDS = 2000
 """Size of a vocabulary of words, which a recipe's tokenizer does not say before it is made."""
@@ -106,7 +106,7 @@ def kind_of(job: Job) -> tuple[str, str]:
     return job.stage, name
 
 
-def estimate(
+def estimate_costs(
     bench: "Workbench",
     jobs: Sequence[Job],
     done: Collection[str],
@@ -141,7 +141,7 @@ def estimate(
                 took = took_assumed(amount, shape, sheet, run.memory)
             if took is None and job.stage == "unlearn" and not amount.steps:
                 took = Took.within(load_seconds(shape), (2.0, 3.0), "assumed")
-            most = peak(amount, run.memory, shape, kind, suite.score_batch)
+            most = peak_memory(amount, run.memory, shape, kind, suite.score_batch)
             costs.append(JobCost(job, amount, took, most))
     wanted = [cost.amount for cost in costs]
     stay = [cost.amount for cost in costs if cost.job.stage != "attack" or "attacked" in run.keep]
@@ -153,7 +153,7 @@ def estimate(
         max((cost.peak for cost in costs), key=lambda p: p.total, default=None),
         probed.peak if probed is not None else 0.0,
         shape.parameters * shape.width,
-        fits(wanted, run.memory, shape, suite.score_batch) if wanted else (),
+        fit_cards(wanted, run.memory, shape, suite.score_batch) if wanted else (),
         sum(shape.trained(amount.trainable) for amount in stay if amount.steps) * shape.width,
         max(trained, default=0) * (per.weights + per.master + per.moments),
         _free(Path(run.out)),

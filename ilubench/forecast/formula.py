@@ -2,7 +2,7 @@
 
 from ilubench.forecast.amounts import CHECKPOINTS, Amount
 from ilubench.forecast.devices import Card
-from ilubench.forecast.memory import Shape, checkpointed
+from ilubench.forecast.memory import Shape, uses_checkpointing
 from ilubench.forecast.took import Took
 from ilubench.specs import MemorySpec
 from ilubench.specs.memory import memory_per_parameter
@@ -38,7 +38,7 @@ def took_assumed(amount: Amount, shape: Shape, card: Card, memory: MemorySpec) -
     half = "bfloat16" in (shape.dtype, amount.precision)
     rate = _SHARE * (card.bfloat16 if half else card.float32)
     # layers that are computed again on the way back take 2 operations more
-    operations = 8.0 if checkpointed(shape, memory) else 6.0
+    operations = 8.0 if uses_checkpointing(shape, memory) else 6.0
     step = operations * shape.parameters * amount.step_tokens / rate
     step += 2 * shape.parameters * each.host / _HOST
     rate = _SHARE * (card.bfloat16 if shape.dtype == "bfloat16" else card.float32)

@@ -17,7 +17,16 @@ from ilubench.specs.memory import memory_per_parameter
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["Fit", "Peak", "Shape", "checkpointed", "fits", "leaner", "peak", "shape_of"]
+__all__ = [
+    "Fit",
+    "Peak",
+    "Shape",
+    "fit_cards",
+    "leaner_settings",
+    "peak_memory",
+    "shape_of",
+    "uses_checkpointing",
+]
 
 _READ = {"cpu": 256, "cuda": 2048}
 """Tokens of prompts that the transformers engine reads at once."""
@@ -89,7 +98,7 @@ def shape_of(config: "PretrainedConfig", dtype: DType) -> Shape:
     )
 
 
-def checkpointed(shape: Shape, memory: MemorySpec) -> bool:
+def uses_checkpointing(shape: Shape, memory: MemorySpec) -> bool:
     """Whether layers are computed again on the way back."""
     from ilubench.training.checkpointing import LARGE
 
@@ -128,7 +137,9 @@ class Peak:
         return kept + max(self.gradients + self.activations + self.logits, self.scoring)
 
 
-def peak(amount: Amount, memory: MemorySpec, shape: Shape, device: str, batch: int = 1) -> Peak:
+def peak_memory(
+    amount: Amount, memory: MemorySpec, shape: Shape, device: str, batch: int = 1
+) -> Peak:
     """Return what a job takes at its peak.
 
     Args:
@@ -150,7 +161,7 @@ def peak(amount: Amount, memory: MemorySpec, shape: Shape, device: str, batch: i
     layer += 4.0 * 2 * shape.hidden if width < 4.0 else 0.0
     states = width * shape.hidden
     kept = shape.layers * layer
-    if checkpointed(shape, memory):
+    if uses_checkpointing(shape, memory):
         kept = shape.layers * states + layer
     head = min(amount.held, LOGITS // shape.vocabulary) * shape.vocabulary
     written = 2.0 * shape.keys * shape.layers * width * _READ[device] * batch
@@ -168,7 +179,7 @@ def peak(amount: Amount, memory: MemorySpec, shape: Shape, device: str, batch: i
     )
 
 
-def leaner(memory: MemorySpec, dtype: str) -> Iterator[tuple[str, MemorySpec]]:
+def leaner_settings(memory: MemorySpec, dtype: str) -> Iterator[tuple[str, MemorySpec]]:
     """Yield words that take less memory, the mildest first, and what they make of the settings."""
     steps: list[tuple[str, dict[str, object]]] = [("memory.checkpointing=true", {})]
     if dtype != "float32":
@@ -208,15 +219,15 @@ class Fit:
     then: float
 
 
-def fits(
+def fit_cards(
     amounts: Sequence[Amount], memory: MemorySpec, shape: Shape, batch: int
 ) -> tuple[Fit, ...]:
     """Return for each size of card in the table whether jobs fit, and with which words."""
 
     def needs(settings: MemorySpec) -> float:
-        return max(peak(one, settings, shape, "cuda", batch).total for one in amounts)
+        return max(peak_memory(one, settings, shape, "cuda", batch).total for one in amounts)
 
-    ways = [("", memory), *leaner(memory, shape.dtype)]
+    ways = [("", memory), *leaner_settings(memory, shape.dtype)]
     told = [(words, needs(settings)) for words, settings in ways]
     found = []
     for size in sorted({card.memory for card in CARDS}):

@@ -11,11 +11,11 @@ from ilubench.errors import AccessError, DataError
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.forecast.devices import card_named
-from ilubench.forecast.estimate import Forecast, estimate
-from ilubench.forecast.sources import Source, sources
+from ilubench.forecast.estimate import Forecast, estimate_costs
+from ilubench.forecast.sources import Source, list_sources
 from ilubench.forecast.took import ORIGINS
 from ilubench.runs.jobs import Job
-from ilubench.runs.plan import Plan, make_plan, outline
+from ilubench.runs.plan import Plan, make_plan, outline_jobs
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.scoring.engines.choice import Choice, choose
 
@@ -84,7 +84,7 @@ def look_ahead(experiment: Experiment, *, card: str = "", timed: bool = False) -
         plan, missing = _planned(experiment)
         bench = plan.bench if plan is not None else make_bench(experiment)
         if plan is None:
-            jobs = outline(experiment)
+            jobs = outline_jobs(experiment)
             given = experiment.suite.target.model is not None
             done = frozenset(job.key for job in jobs[:1] if given)
         else:
@@ -92,18 +92,18 @@ def look_ahead(experiment: Experiment, *, card: str = "", timed: bool = False) -
             done = frozenset(job.key for job in jobs if plan.is_done(job))
         probed = None
         if timed:
-            from ilubench.forecast.probe import probe
+            from ilubench.forecast.probe import run_probe
 
             if missing:
                 raise DataError(f"--probe times the real model and data: {missing}")
-            probed = probe(bench, [job for job in jobs if job.key not in done])
+            probed = run_probe(bench, [job for job in jobs if job.key not in done])
         forecast, unknown = None, ""
         try:
-            forecast = estimate(bench, jobs, done, chosen, probed)
+            forecast = estimate_costs(bench, jobs, done, chosen, probed)
         except DataError as error:
             unknown = str(error)
         engine = _engine(bench)
-        needed = sources(experiment)
+        needed = list_sources(experiment)
     warnings = overlap_warnings(experiment, plan.overlap) if plan is not None else ()
     return Outlook(
         experiment,

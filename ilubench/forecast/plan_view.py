@@ -10,10 +10,10 @@ from ilubench.forecast.outlook import Outlook
 from ilubench.forecast.sources import Source
 from ilubench.forecast.took import ORIGINS
 
-__all__ = ["cost_table", "duration", "jobs_table", "sources_table"]
+__all__ = ["cost_table", "format_duration", "jobs_table", "sources_table"]
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time as people say it: `12 s`, `3 min`, `2.5 h`, `3.1 days`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
@@ -57,7 +57,7 @@ def _state(outlook: Outlook, cost: JobCost | None, key: str) -> str:
         return "given" if given else "cached"
     if cost is None or cost.took is None:
         return "to do"
-    return f"to do, about {duration(cost.took.seconds)}"
+    return f"to do, about {format_duration(cost.took.seconds)}"
 
 
 def cost_table(outlook: Outlook) -> Table:
@@ -83,7 +83,7 @@ def _rows(found: Forecast) -> Iterator[tuple[str, str]]:
     yield "time", _time(found)
     known = [(stage, n, seconds) for stage, (n, seconds) in found.stages.items() if seconds]
     if found.total is not None:
-        yield "", ", ".join(f"{stage} {n} jobs {duration(s)}" for stage, n, s in known)
+        yield "", ", ".join(f"{stage} {n} jobs {format_duration(s)}" for stage, n, s in known)
     for origin, jobs in found.origins.items():
         yield f"{jobs} job{'s' * (jobs > 1)} from", ORIGINS[origin]
     scoring = max(job.peak.scoring for job in found.jobs)
@@ -111,8 +111,8 @@ def _time(found: Forecast) -> str:
     seconds, low, high = found.total
     kind = "CPU" if found.device == "cpu" else "GPU"
     hours = f"{seconds / 3600:.2g} {kind} hours"
-    between = f"{duration(low)} to {duration(high)}"
-    return f"{duration(seconds)} ({between}) for {jobs} jobs on {found.device}: {hours}"
+    between = f"{format_duration(low)} to {format_duration(high)}"
+    return f"{format_duration(seconds)} ({between}) for {jobs} jobs on {found.device}: {hours}"
 
 
 def _memory(peak: Peak, scoring: float) -> str:

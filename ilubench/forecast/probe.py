@@ -26,7 +26,7 @@ from ilubench.interfaces import (
 )
 from ilubench.records.store import FolderState
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.prompting import applicable, bind
+from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
 from ilubench.runs.stages.workbench import Measure, Workbench
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.specs import Spec, TrainSpec
@@ -34,7 +34,7 @@ from ilubench.specs import Spec, TrainSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Probed", "probe"]
+__all__ = ["Probed", "run_probe"]
 
 _STEPS = 3
 """Steps that are run; the last two are timed, since the first one also warms up."""
@@ -88,7 +88,7 @@ class Probed:
         return Took.within(seconds, _RANGE, "probe")
 
 
-def probe(bench: Workbench, jobs: Sequence[Job]) -> Probed:
+def run_probe(bench: Workbench, jobs: Sequence[Job]) -> Probed:
     """Time the open jobs' methods, attacks and scorers on the real model and data.
 
     The weights are thrown away.
@@ -118,8 +118,8 @@ def probe(bench: Workbench, jobs: Sequence[Job]) -> Probed:
     for name in dict.fromkeys(job.attack for job in jobs if job.attack):
         attack = bench.attack(name)
         if isinstance(attack.plugin, PromptAttack):
-            bound = bind(bench, attack, bench.experiment.seeds[0])
-            scored[name] = _score(bench, model, applicable(bench, bound)[0], bound)
+            bound = bind_attack(bench, attack, bench.experiment.seeds[0])
+            scored[name] = _score(bench, model, applicable_scorers(bench, bound)[0], bound)
         elif isinstance(getattr(attack.plugin, "train", None), TrainSpec):
             steps["attack", name] = _attacked(bench, attack, model)
             scored[name] = _score(bench, model, bench.attack_scorers(attack))

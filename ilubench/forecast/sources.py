@@ -13,7 +13,7 @@ from ilubench.models.checkpoints import hub_repository as hub_model
 from ilubench.models.checkpoints import needed_files
 from ilubench.specs import DataSource, ModelSource
 
-__all__ = ["Source", "sources"]
+__all__ = ["Source", "list_sources"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Source:
     bytes: int | None
 
 
-def sources(experiment: Experiment) -> tuple[Source, ...]:
+def list_sources(experiment: Experiment) -> tuple[Source, ...]:
     """Return what a run reads from a hub, without asking it; call this offline."""
     found: dict[tuple[str, str, str], Source] = {}
     for source in _all(experiment):

@@ -21,19 +21,19 @@ from pydantic_core import core_schema
 
 from ilubench.errors import PluginError, did_you_mean
 from ilubench.specs import PluginRef, Spec
-from ilubench.specs.yaml_files import validate
+from ilubench.specs.yaml_files import validate_spec
 
 __all__ = [
     "GROUPS",
     "Claim",
     "PluginField",
-    "claims",
-    "create",
-    "describe",
-    "disputed",
-    "entries",
-    "find",
-    "reference",
+    "create_plugin",
+    "describe_dispute",
+    "describe_target",
+    "find_plugin",
+    "list_claims",
+    "list_entries",
+    "name_plugin",
 ]
 
 GROUPS = ("methods", "attacks", "scorers", "generators")
@@ -52,7 +52,7 @@ class Claim:
     package: str
 
 
-def claims(group: str) -> dict[str, tuple[Claim, ...]]:
+def list_claims(group: str) -> dict[str, tuple[Claim, ...]]:
     """Return name -> who provides a plugin of that name, by package; nothing is imported."""
     found: dict[str, list[Claim]] = {}
     for point in _points(group):
@@ -62,7 +62,7 @@ def claims(group: str) -> dict[str, tuple[Claim, ...]]:
     return {n: tuple(sorted(who, key=lambda claim: claim.package)) for n, who in ordered}
 
 
-def disputed(who: Sequence[Claim]) -> str:
+def describe_dispute(who: Sequence[Claim]) -> str:
     """Return what is wrong with a name that several packages claim for unlike classes, else ""."""
     if len({claim.target for claim in who}) < 2:
         return ""
@@ -70,7 +70,7 @@ def disputed(who: Sequence[Claim]) -> str:
     return f"claimed by {named}; uninstall all but one"
 
 
-def entries(group: str) -> dict[str, str]:
+def list_entries(group: str) -> dict[str, str]:
     """Return name -> `module:Class` of the installed plugins of a group, without importing."""
     return {p.name: p.value for p in sorted(_points(group), key=lambda point: point.name)}
 
@@ -96,7 +96,7 @@ def _changed(folder: str) -> int:
         return 0
 
 
-def describe(target: str) -> str:
+def describe_target(target: str) -> str:
     """Return the first docstring line of a `module:Class`, read without importing it.
 
     A plugin whose source cannot be found or parsed is described by the reason.
@@ -152,7 +152,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".split("\n", 1)[0]
 
 
-def find(group: str, use: str) -> type[Any]:
+def find_plugin(group: str, use: str) -> type[Any]:
     """Return a plugin's class.
 
     Args:
@@ -174,7 +174,7 @@ def find(group: str, use: str) -> type[Any]:
         if use not in points:
             raise PluginError(f"unknown {kind} {use!r}; {did_you_mean(use, points)}")
         if len({point.value for point in installed.select(name=use)}) > 1:
-            raise PluginError(f"{kind} {use!r} is {disputed(claims(group)[use])}")
+            raise PluginError(f"{kind} {use!r} is {describe_dispute(list_claims(group)[use])}")
         try:
             found = points[use].load()
         except (Exception, SystemExit) as error:
@@ -184,25 +184,25 @@ def find(group: str, use: str) -> type[Any]:
     return found
 
 
-def create(group: str, ref: PluginRef, *, source: Path | str = "") -> Any:  # noqa: ANN401
+def create_plugin(group: str, ref: PluginRef, *, source: Path | str = "") -> Any:  # noqa: ANN401
     """Return the plugin that ``ref`` names, its settings validated.
 
     Raises:
         PluginError: unknown or broken.
         SpecError: a setting is wrong.
     """
-    found = find(group, ref.use)
+    found = find_plugin(group, ref.use)
     if getattr(found, "__abstractmethods__", None):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise PluginError(f"{ref.use!r} cannot be used: it does not define {missing}")
     label = source or f"{group.rstrip('s')} {ref.use}"
-    return validate(found, dict(ref.settings), source=label)
+    return validate_spec(found, dict(ref.settings), source=label)
 
 
-def reference(group: str, plugin: Spec) -> PluginRef:
+def name_plugin(group: str, plugin: Spec) -> PluginRef:
     """Return how a plugin object is named in records: entry point name, or `file.py:Class`."""
     target = f"{type(plugin).__module__}:{type(plugin).__qualname__}"
-    for name, value in entries(group).items():
+    for name, value in list_entries(group).items():
         if value == target:
             return PluginRef(use=name, settings=plugin.model_dump(mode="json"))
     module = sys.modules.get(type(plugin).__module__)
@@ -236,7 +236,7 @@ class PluginField:
 
         def build(value: object) -> object:
             if isinstance(value, str | Mapping):
-                value = create(self.group, PluginRef.model_validate(value))
+                value = create_plugin(self.group, PluginRef.model_validate(value))
             expected = source if isinstance(source, type) else Spec
             if not isinstance(value, expected):
                 raise ValueError(  # noqa: TRY004 - pydantic reports ValueErrors
@@ -245,7 +245,7 @@ class PluginField:
             return value
 
         def dump(value: Spec) -> dict[str, JsonValue]:
-            return reference(self.group, value).model_dump(mode="json")
+            return name_plugin(self.group, value).model_dump(mode="json")
 
         return core_schema.no_info_plain_validator_function(
             build, serialization=core_schema.plain_serializer_function_ser_schema(dump)

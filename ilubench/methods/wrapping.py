@@ -7,9 +7,9 @@ import torch
 from pydantic import Field, model_validator
 
 from ilubench.interfaces import Context, UnlearnBatch, UnlearnData
-from ilubench.interfaces.discovery import PluginField, create
+from ilubench.interfaces.discovery import PluginField, create_plugin
 from ilubench.specs import PluginRef, TrainSpec
-from ilubench.specs.yaml_files import merge
+from ilubench.specs.yaml_files import merge_mappings
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401
         return values
     base = values.get("base", default)
     if isinstance(base, str | Mapping):
-        base = create("methods", PluginRef.model_validate(base))
+        base = create_plugin("methods", PluginRef.model_validate(base))
     if not isinstance(base, LossMethod):
         problem = f"base: {type(base).__name__} is not a LossMethod"
         raise ValueError(problem)  # noqa: TRY004 - pydantic reports no TypeError
@@ -44,7 +44,7 @@ def _as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401
         below = base.train.model_dump(mode="json")
         if "steps" in train or "epochs" in train:
             below.update(steps=None, epochs=None)
-        train = TrainSpec.model_validate(merge(below, train))
+        train = TrainSpec.model_validate(merge_mappings(below, train))
     trainable = tuple(values.get("trainable") or base.trainable)
     base = _trained_as(base, train, trainable)
     return {**values, "base": base, "train": train, "trainable": trainable}

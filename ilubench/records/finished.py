@@ -18,18 +18,18 @@ from pydantic import JsonValue
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
 from ilubench.records.results import REFERENCE, RETRAIN, RunRecord
-from ilubench.records.run_files import leaves, read_config, read_record, read_run_samples
+from ilubench.records.run_files import list_leaves, read_config, read_record, read_run_samples
 from ilubench.records.scores import (
     Compared,
     MethodSamples,
-    chances,
+    chance_levels,
     method_runs,
     method_samples,
     robustness_row,
 )
 from ilubench.specs import MemorySpec, MetricSpec, SuiteSpec
 from ilubench.specs.suite_files import load_suite
-from ilubench.specs.yaml_files import validate
+from ilubench.specs.yaml_files import validate_spec
 from ilubench.statistics.aggregate import aggregate
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import MethodRuns, RobustnessRow
@@ -129,7 +129,7 @@ class FinishedRun:
             raise DataError(f"{self.path}: not all of {', '.join(attacks)} were run")
         suite, metric = self._metric(label)
         return aggregate(
-            replace(mine, courses=courses), self.original(label), chances(suite, metric)
+            replace(mine, courses=courses), self.original(label), chance_levels(suite, metric)
         )
 
     def _row(self, label: str, stored: RobustnessRow) -> RobustnessRow:
@@ -150,7 +150,7 @@ class FinishedRun:
         if stored == found:
             return
         version = self.record.schema_version
-        one, other = (dict(leaves(row, version=version)) for row in (stored, found))
+        one, other = (dict(list_leaves(row, version=version)) for row in (stored, found))
         for name in dict.fromkeys((*other, *one)):
             a, b = one.get(name), other.get(name)
             if a == b or (version == 1 and ".note" in name):
@@ -284,10 +284,10 @@ def common_labels(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
 def _suite(folder: Path, record: RunRecord, given: JsonValue) -> SuiteSpec:
     """The suite as it was run, else the shipped one of that version."""
     if given is not None:
-        suite = validate(SuiteSpec, given, source=f"{folder / 'config.yaml'}: suite")
+        suite = validate_spec(SuiteSpec, given, source=f"{folder / 'config.yaml'}: suite")
     else:
         values, source = load_suite(record.suite)
-        suite = validate(SuiteSpec, values, source=source)
+        suite = validate_spec(SuiteSpec, values, source=source)
     if (suite.name, suite.version) != (record.suite, record.suite_version):
         measured = f"{record.suite} version {record.suite_version}"
         problem = f"measured on {measured}, and what is at hand is {suite.name} {suite.version}"

@@ -25,7 +25,7 @@ from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "RunConfig",
-    "leaves",
+    "list_leaves",
     "memory_of",
     "read_config",
     "read_record",
@@ -50,7 +50,7 @@ class RunConfig(NamedTuple):
     memory: MemorySpec
 
 
-def leaves(value: object, name: str = "", *, version: int) -> Iterator[tuple[str, object]]:
+def list_leaves(value: object, name: str = "", *, version: int) -> Iterator[tuple[str, object]]:
     """Yield dotted names and values of what lies in nested mappings, sequences and dataclasses.
 
     Args:
@@ -72,7 +72,7 @@ def leaves(value: object, name: str = "", *, version: int) -> Iterator[tuple[str
         yield name, value
         return
     for key, below in parts:
-        yield from leaves(below, f"{name}.{key}" if name else str(key), version=version)
+        yield from list_leaves(below, f"{name}.{key}" if name else str(key), version=version)
 
 
 def read_record(file: Path) -> tuple[RunRecord, dict[str, RobustnessRow]]:
@@ -207,7 +207,7 @@ def _record_problems(record: RunRecord, rows: dict[str, RobustnessRow]) -> Itera
     for label, row in rows.items():
         for field, problem in _row_problems(row, record.attacks):
             yield f"rows.{label}.{field}: {problem}"
-        for field, value in leaves(row, f"rows.{label}", version=record.schema_version):
+        for field, value in list_leaves(row, f"rows.{label}", version=record.schema_version):
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{field}: {value} is no figure"
 

@@ -33,7 +33,7 @@ __all__ = [
     "Compared",
     "Measured",
     "Scored",
-    "chances",
+    "chance_levels",
     "lines_by",
     "method_runs",
     "method_samples",
@@ -246,7 +246,7 @@ def robustness_row(
     row = aggregate(
         method_runs(suite, attacks, found.mine, forget),
         method_runs(suite, attacks, found.original, forget),
-        chances(suite, forget),
+        chance_levels(suite, forget),
         core=core if set(core) <= set(attacks) else (),
         retrain=method_runs(suite, attacks, never, forget) if never.scores else None,
     )
@@ -379,7 +379,7 @@ def method_runs(
     )
 
 
-def chances(suite: SuiteSpec, forget: MetricSpec) -> Chances:
+def chance_levels(suite: SuiteSpec, forget: MetricSpec) -> Chances:
     """Return the chance levels on the adjusted scales."""
     return Chances(
         forget=_adjusted(forget.chance, forget, "forget"),

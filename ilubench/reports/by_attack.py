@@ -24,7 +24,7 @@ from ilubench.statistics.intervals import (
     all_items,
     mean_figure,
     no_figure,
-    pick,
+    pick_items,
     shared_seeds,
 )
 from ilubench.statistics.notes import Note, NoteKind
@@ -205,7 +205,10 @@ def _paired(tables: Sequence[tuple[Samples, Samples]]) -> Figure:
     if not set.intersection(*(set(one.seeds) for one in flat)):
         return no_figure(Note(NoteKind.NO_SHARED_SEED))
     seeds = shared_seeds(flat)
-    parts = [pick(several, seeds, items) - pick(single, seeds, items) for several, single in tables]
+    parts = [
+        pick_items(several, seeds, items) - pick_items(single, seeds, items)
+        for several, single in tables
+    ]
     return mean_figure(np.mean(parts, axis=0))
 
 

@@ -16,7 +16,7 @@ from ilubench.errors import DataError, UsageError
 from ilubench.experiments.experiment import Attack, suite_tables
 from ilubench.experiments.training_text import attack_roles, distinct_examples
 from ilubench.interfaces import PromptAttack
-from ilubench.interfaces.discovery import create, find
+from ilubench.interfaces.discovery import create_plugin, find_plugin
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import setting_differences
 from ilubench.records.markdown import cell, table
@@ -163,14 +163,14 @@ def _training_text(run: FinishedRun, suite: SuiteSpec, tables: Tables, name: str
 
 
 def _trains(suite: SuiteSpec, name: str) -> bool:
-    return not issubclass(find("attacks", suite.attacks[name].use), PromptAttack)
+    return not issubclass(find_plugin("attacks", suite.attacks[name].use), PromptAttack)
 
 
 def _as_the_suite_says(run: FinishedRun, suite: SuiteSpec, name: str) -> Attack:
     spec = suite.attacks[name]
-    declared = create("attacks", PluginRef(use=spec.use, settings=spec.settings))
+    declared = create_plugin("attacks", PluginRef(use=spec.use, settings=spec.settings))
     settings = cast("dict[str, JsonValue]", run.settings[name])
-    ran = create("attacks", PluginRef(use=spec.use, settings=settings), source=str(run.path))
+    ran = create_plugin("attacks", PluginRef(use=spec.use, settings=settings), source=str(run.path))
     both = (x.model_dump(mode="json") for x in (declared, ran))
     for field, wanted, given in setting_differences(*both):
         raise UsageError(

@@ -18,7 +18,7 @@ from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text, table_note_texts
 from ilubench.statistics.notes import Note, NoteKind
-from ilubench.statistics.ranks import Entrant, Ranks, compare, pair_text, table_text
+from ilubench.statistics.ranks import Entrant, Ranks, compare_methods, pair_text, table_text
 from ilubench.statistics.row import RA_SHARES, RobustnessRow, quartile_steps
 
 __all__ = [
@@ -106,7 +106,7 @@ def rank_runs(runs: Sequence[FinishedRun], names: Sequence[str] | None = None) -
 def _table(label: str, named: Mapping[str, FinishedRun]) -> RankedTable:
     mine = {name: run for name, run in named.items() if label in run.rows}
     entrants = [_entrant(name, run, label) for name, run in mine.items() if _complete(run, label)]
-    ranks = compare(entrants) if entrants else None
+    ranks = compare_methods(entrants) if entrants else None
     ranked = {row.name: row for row in ranks.rows} if ranks else {}
     rows = []
     for name, run in mine.items():

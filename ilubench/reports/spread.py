@@ -25,7 +25,14 @@ import pyarrow.compute as pc
 from ilubench.errors import DataError
 from ilubench.records.scores import Measured, own_samples, scored_courses
 from ilubench.records.wording import note_text
-from ilubench.statistics.intervals import ROUNDING, Samples, all_items, pick, shared_seeds, stack
+from ilubench.statistics.intervals import (
+    ROUNDING,
+    Samples,
+    all_items,
+    pick_items,
+    shared_seeds,
+    stack_tables,
+)
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import FA, quartile_steps
 from ilubench.statistics.variance_components import (
@@ -33,7 +40,7 @@ from ilubench.statistics.variance_components import (
     Component,
     Factorial,
     Level,
-    components,
+    decompose_variance,
 )
 
 __all__ = ["VarianceTable", "variance_report", "variance_text"]
@@ -121,7 +128,7 @@ def _quartile_mean(course: Mapping[int, Samples], runs: Mapping[int, Measured]) 
     stepless = any(any(run.levels.values()) for run in runs.values())
     tables = [course[step] for step in (steps if stepless else quartile_steps(steps))]
     seeds, items = shared_seeds(tables), all_items(tables)
-    return Samples(stack(tables, seeds, items).mean(axis=0), seeds, items)
+    return Samples(stack_tables(tables, seeds, items).mean(axis=0), seeds, items)
 
 
 def _decomposed(
@@ -135,12 +142,12 @@ def _decomposed(
         levels = f"{len(attacks)} attack x {levels}"
     if len(seeds) < MIN_LEVELS or len(items) < MIN_LEVELS:
         return VarianceTable(metric, figure, levels, (), Note(NoteKind.TOO_FEW_LEVELS))
-    cells = np.stack([pick(table, seeds, items) for table in tables])
+    cells = np.stack([pick_items(table, seeds, items) for table in tables])
     axes: tuple[tuple[Level, ...], ...] = (tuple(seeds), tuple(items))
     if np.ptp(cells) <= ROUNDING * np.abs(cells).max():
         return VarianceTable(metric, figure, levels, (), Note(NoteKind.ALL_EQUAL))
     if attacks:
         table = Factorial(cells, ("attack", "seed", "item"), (attacks, *axes))
-        return VarianceTable(metric, figure, levels, components(table, fixed=("attack",)))
+        return VarianceTable(metric, figure, levels, decompose_variance(table, fixed=("attack",)))
     table = Factorial(cells.mean(axis=0), ("seed", "item"), axes)
-    return VarianceTable(metric, figure, levels, components(table))
+    return VarianceTable(metric, figure, levels, decompose_variance(table))

@@ -29,17 +29,17 @@ from ilubench.statistics.matched_forgetting import (
     Strength,
     Sweep,
     at_forgetting,
-    matched,
+    compare_matched,
 )
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.ranks import (
     Entrant,
     Pair,
     Ranks,
-    compare,
+    compare_methods,
+    compare_unpaired,
     pair_text,
     table_text,
-    unpaired,
 )
 from ilubench.statistics.row import MethodRuns
 
@@ -233,7 +233,7 @@ def _table(
             raise DataError(f"sweep {sweep!r} has no run that can be compared ({why})")
     original = first.original(label)
     joined = {name: Sweep(name, tuple(r.strength for r in own)) for name, own in usable.items()}
-    plain = compare([run.entrant for own in usable.values() for run in own])
+    plain = compare_methods([run.entrant for own in usable.values() for run in own])
     home = {run.entrant.name: name for name, own in usable.items() for run in own}
     return SweepTable(
         label,
@@ -280,7 +280,7 @@ def _matched(
                 none = no_figure(Note(NoteKind.NO_SHARED_SEED))
                 yield MatchedRow((a, b), quantity, MatchedPair(a, b, None, none, "runs"), None)
                 continue
-            for pair in matched(joined[a], joined[b], original, quantity):
+            for pair in compare_matched(joined[a], joined[b], original, quantity):
                 plain = None
                 if pair.how == "runs" and pair.f_u is not None:
                     one, other = (ra_samples(courses[name]) for name in (pair.a, pair.b))
@@ -297,7 +297,7 @@ def _at(joined: Mapping[str, Sweep], original: MethodRuns, at: float) -> Iterato
 def _welch(usable: Mapping[str, Sequence[_Run]]) -> Iterator[Pair]:
     for a, b in combinations(usable.values(), 2):
         for one, other in product(a, b):
-            yield unpaired(one.entrant, other.entrant)
+            yield compare_unpaired(one.entrant, other.entrant)
 
 
 # --------------------------------------------------------------------------- Markdown

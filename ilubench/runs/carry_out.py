@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 from pydantic import ValidationError
 
 from ilubench.errors import StoreError, UsageError, did_you_mean
-from ilubench.experiments.experiment import restore
+from ilubench.experiments.experiment import restore_experiment
 from ilubench.interfaces import Progress
 from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.executors.base import Outcome, failure_of
@@ -66,7 +66,7 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
     (job,) = fitting
     with _inside(planned.folder):
         config = folder / "config.yaml"
-        bench = make_bench(restore(load_yaml(config), config))
+        bench = make_bench(restore_experiment(load_yaml(config), config))
         _check_key(bench, job)
         if bench.is_done(job):
             return Outcome(job, "cached", 0.0)

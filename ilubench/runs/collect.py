@@ -20,14 +20,14 @@ from ilubench.records.scores import (
 from ilubench.runs.plan import Plan
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["gather", "robustness_rows"]
+__all__ = ["gather_samples", "robustness_rows"]
 
 
 _ONCE = "once"
 """Level of an attack's only checkpoint, where it has no other name."""
 
 
-def gather(plan: Plan) -> pa.Table:
+def gather_samples(plan: Plan) -> pa.Table:
     """Return every sample of a run as one table; the row's figures follow from it alone."""
     tables = [SCHEMA.empty_table()]
     for job in plan.jobs:

@@ -20,7 +20,7 @@ from ilubench import __version__
 from ilubench.errors import IlubenchError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.experiments.training_text import overlap_warnings
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import model_origin, tokenizer_sha256, weight_files
 from ilubench.records.keys import digest, file_sha256, library_versions
 from ilubench.records.likeness import setting_differences
@@ -123,7 +123,9 @@ def _changed(experiment: Experiment) -> set[str]:
     """Attacks that were run with other settings than the suite's."""
     found = set()
     for attack in experiment.attacks:
-        declared = create("attacks", PluginRef(use=attack.spec.use, settings=attack.spec.settings))
+        declared = create_plugin(
+            "attacks", PluginRef(use=attack.spec.use, settings=attack.spec.settings)
+        )
         both = (plugin.model_dump(mode="json") for plugin in (declared, attack.plugin))
         if any(setting_differences(*both)):
             found.add(attack.name)

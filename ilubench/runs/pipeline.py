@@ -10,7 +10,7 @@ from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces import Progress
 from ilubench.records.results import RunRecord
 from ilubench.runs.carry_out import carry_out, write_trace
-from ilubench.runs.collect import gather, robustness_rows
+from ilubench.runs.collect import gather_samples, robustness_rows
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.executors.serial import SerialExecutor
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
@@ -92,7 +92,7 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
         if fresh and not any(outcome.state == "done" for outcome in outcomes):
             shutil.rmtree(plan.folder, ignore_errors=True)  # nothing was measured
         raise
-    samples = gather(plan)
+    samples = gather_samples(plan)
     try:
         rows = robustness_rows(experiment, samples)
     except DataError:

@@ -9,13 +9,13 @@ from ilubench.errors import SpecError
 from ilubench.experiments.experiment import Experiment, environment_role, suite_method
 from ilubench.experiments.training_text import check_form, find_overlaps
 from ilubench.interfaces import Method, PromptAttack
-from ilubench.interfaces.discovery import find
+from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.keys import digest
 from ilubench.records.results import OverlapRecord, Who
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.keys import attack_key, score_key, unlearn_key
-from ilubench.runs.stages.prompting import applicable, bind
+from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.specs import PluginRef, SuiteSpec
 
@@ -30,7 +30,7 @@ __all__ = [
     "check_method",
     "make_plan",
     "method_jobs",
-    "outline",
+    "outline_jobs",
     "target_job",
 ]
 
@@ -163,14 +163,18 @@ def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...
     """Return a run's jobs, the target's first, then seed by seed; each key once."""
     by_seed = []
     for who, method in _compared(experiment).items():
-        seeded = find("methods", method.use).seeded if who != "method" else experiment.method.seeded
+        seeded = (
+            find_plugin("methods", method.use).seeded
+            if who != "method"
+            else experiment.method.seeded
+        )
         by_seed += _method_jobs(experiment, target, method, who, keys, seeded=seeded)
     by_seed.sort(key=lambda job: experiment.seeds.index(job.seed))
     jobs = [target_job(experiment.suite, target), *by_seed]
     return tuple({job.key: job for job in jobs}.values())
 
 
-def outline(experiment: Experiment) -> tuple[Job, ...]:
+def outline_jobs(experiment: Experiment) -> tuple[Job, ...]:
     """Return a run's jobs when data or model are not at hand: named, not keyed, so none is done."""
     return _ordered(experiment, "target", _NAMED)
 
@@ -243,4 +247,4 @@ def check_inputs(plan: Plan) -> None:
         bench.check_items(bench.suite_scorers())
     for attack in attacks:
         if isinstance(attack.plugin, PromptAttack):
-            applicable(bench, bind(bench, attack, bench.experiment.seeds[0]))
+            applicable_scorers(bench, bind_attack(bench, attack, bench.experiment.seeds[0]))

@@ -12,7 +12,7 @@ from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
 
-__all__ = ["Lines", "job_bars", "reporter"]
+__all__ = ["Lines", "job_bars", "make_reporter"]
 
 _GUESS = {"target": 180.0, "unlearn": 20.0, "score": 5.0, "attack": 20.0}
 """Seconds of a job of which none like it has been seen yet."""
@@ -206,7 +206,7 @@ class Bars:
 
 
 @contextlib.contextmanager
-def reporter(console: Console) -> Iterator[Bars | Lines]:
+def make_reporter(console: Console) -> Iterator[Bars | Lines]:
     """Yield bars in a terminal, lines elsewhere."""
     if console.is_terminal:
         bars = Bars(console)

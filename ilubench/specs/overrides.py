@@ -16,9 +16,16 @@ from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.specs.yaml_files import load_yaml, merge
+from ilubench.specs.yaml_files import load_yaml, merge_mappings
 
-__all__ = ["Override", "PluginLookup", "apply", "convert", "from_file", "parse"]
+__all__ = [
+    "Override",
+    "PluginLookup",
+    "apply_overrides",
+    "convert_value",
+    "from_file",
+    "parse_words",
+]
 
 _EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
@@ -53,7 +60,7 @@ class PluginLookup:
     settings: Callable[[str, str], Mapping[str, JsonValue]]
 
 
-def parse(words: Iterable[str]) -> tuple[Override, ...]:
+def parse_words(words: Iterable[str]) -> tuple[Override, ...]:
     """Parse `key=value` words.
 
     Raises:
@@ -92,7 +99,7 @@ def from_file(path: Path, words: Sequence[Override] = ()) -> tuple[Override, ...
         SpecError: not YAML, or a key is given twice.
     """
     pairs = _flatten("", load_yaml(path), str(path))
-    below = parse(f"{key}={text}" for key, text in pairs)
+    below = parse_words(f"{key}={text}" for key, text in pairs)
     merged = {override.path: override for override in (*below, *words)}
     return tuple(sorted(merged.values(), key=lambda override: (len(override.path), override.path)))
 
@@ -113,7 +120,7 @@ def _items(text: str, inner: object, key: str) -> list[object]:
                 raise SpecError(f"the range {part!r} is empty", field=key, remedy="write 0..4")
             values.extend(range(start, stop + 1))
         else:
-            values.append(convert(inner, part, key))
+            values.append(convert_value(inner, part, key))
     return values
 
 
@@ -129,7 +136,7 @@ def _json(text: str, key: str) -> object:
     return value
 
 
-def convert(annotation: object, text: str, key: str) -> object:
+def convert_value(annotation: object, text: str, key: str) -> object:
     """Return ``text`` as the annotated type.
 
     Args:
@@ -147,10 +154,10 @@ def convert(annotation: object, text: str, key: str) -> object:
         rest = sorted((part for part in inner if part is not type(None)), key=lambda p: p is str)
         for part in rest[:-1]:  # text is the last resort, since everything is text
             try:
-                return convert(part, text, key)
+                return convert_value(part, text, key)
             except SpecError:
                 continue
-        return convert(rest[-1], text, key)
+        return convert_value(rest[-1], text, key)
     if origin in (tuple, list):
         return _items(text, inner[0] if inner else str, key)
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -190,7 +197,7 @@ def _plugin(
     own = {} if isinstance(given, str) else given.get("settings", {})
     settings = dict(lookup.settings(group, use))
     if isinstance(own, Mapping):
-        settings = merge(settings, own)
+        settings = merge_mappings(settings, own)
     values_out: dict[str, JsonValue] = {"use": use, "settings": settings}
     return lookup.find(group, use), values_out
 
@@ -229,7 +236,7 @@ def _set(
 ) -> JsonValue:
     """Return ``value`` changed at the override's path, for annotations without plugins."""
     if depth == len(override.path):
-        return convert(annotation, override.text, key)  # type: ignore[return-value]
+        return convert_value(annotation, override.text, key)  # type: ignore[return-value]
     name = override.path[depth]
     below = dict(value) if isinstance(value, Mapping) else {}
     if get_origin(annotation) in (Union, types.UnionType):
@@ -254,7 +261,7 @@ def _set(
     return below
 
 
-def apply(
+def apply_overrides(
     model: type[BaseModel],
     values: Mapping[str, JsonValue],
     overrides: Sequence[Override],
@@ -290,7 +297,9 @@ def apply(
             found, entry = plugin
             settings = entry["settings"]
             assert isinstance(settings, dict)
-            below = apply(found, settings, (override.below(),), lookup, prefix=f"{prefix}{name}.")
+            below = apply_overrides(
+                found, settings, (override.below(),), lookup, prefix=f"{prefix}{name}."
+            )
             out[name] = {"use": entry["use"], "settings": below}
         else:
             out[name] = _set(field.annotation, out.get(name), override, key, 1)

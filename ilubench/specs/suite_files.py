@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ilubench.errors import SpecError
-from ilubench.specs.yaml_files import load_yaml, merge, task_file
+from ilubench.specs.yaml_files import load_yaml, merge_mappings, task_file
 
 __all__ = ["load_suite"]
 
@@ -38,4 +38,4 @@ def _extended(
     path = task_file(kind, str(below)).resolve()
     if path in below_of:
         raise SpecError("extends itself", where=str(path), field="extends", remedy="name another")
-    return merge(_extended(kind, load_yaml(path), (*below_of, path)), own)
+    return merge_mappings(_extended(kind, load_yaml(path), (*below_of, path)), own)

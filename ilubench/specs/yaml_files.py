@@ -12,7 +12,14 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from ilubench.errors import SpecError, did_you_mean
 
-__all__ = ["load_yaml", "merge", "task_file", "task_names", "tasks_folder", "validate"]
+__all__ = [
+    "load_yaml",
+    "merge_mappings",
+    "task_file",
+    "task_names",
+    "tasks_folder",
+    "validate_spec",
+]
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -107,7 +114,9 @@ def load_yaml(path: Path) -> dict[str, JsonValue]:
     return value
 
 
-def merge(base: Mapping[str, JsonValue], over: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def merge_mappings(
+    base: Mapping[str, JsonValue], over: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
     """Return ``base`` with ``over`` on top: mappings merge, everything else is replaced.
 
     A reference to another plugin (`use`) replaces the one below whole: its settings are not ours.
@@ -119,7 +128,7 @@ def merge(base: Mapping[str, JsonValue], over: Mapping[str, JsonValue]) -> dict[
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(below, dict) and isinstance(value, dict):
-            merged[key] = merge(below, value)
+            merged[key] = merge_mappings(below, value)
         else:
             merged[key] = value
     return merged
@@ -171,7 +180,7 @@ def _fields_at(model: type[BaseModel], location: Iterable[str | int]) -> tuple[s
     return tuple(name for candidate in current for name in candidate.model_fields)
 
 
-def validate(model: type[M], value: object, *, source: Path | str = "") -> M:
+def validate_spec(model: type[M], value: object, *, source: Path | str = "") -> M:
     """Validate ``value``; the first problem becomes one readable error.
 
     Args:

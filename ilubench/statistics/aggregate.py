@@ -32,9 +32,9 @@ from ilubench.statistics.intervals import (
     mean_figure,
     no_figure,
     paired_difference,
-    pick,
+    pick_items,
     shared_seeds,
-    stack,
+    stack_tables,
     table_mean,
 )
 from ilubench.statistics.notes import Note, NoteKind
@@ -115,7 +115,7 @@ def _ratio(part: Samples, whole: Samples, chance: float) -> Figure:
         raise DataError("utility was not measured on the same items")
     seeds = shared_seeds([part], [whole])
     items = all_items([part])
-    cells = stack([part, whole], seeds, items)
+    cells = stack_tables([part, whole], seeds, items)
     if cells[1].mean() - chance <= ROUNDING:
         return no_figure(Note(NoteKind.UTILITY_AT_CHANCE), len(seeds), len(items))
 
@@ -178,7 +178,7 @@ def weighted_samples(tables: Sequence[Samples], weights: Sequence[float]) -> Sam
         DataError: no seed is shared by the tables.
     """
     seeds, items = shared_seeds(tables), all_items(tables)
-    share, cells = np.array(weights), stack(tables, seeds, items)
+    share, cells = np.array(weights), stack_tables(tables, seeds, items)
     asked = np.logical_not(np.isnan(cells).any(axis=1))
     if asked.all():
         return Samples(np.tensordot(share, cells, axes=1), seeds, items)
@@ -201,8 +201,8 @@ def _worst_case(method: MethodRuns, chances: Chances) -> tuple[Figure, tuple[str
     utility = [table for c, k in points for table in c.utility[k]]
     seeds = shared_seeds([*forget, *utility], method.unlearned_utility)
     tables = (*method.unlearned_utility, *utility)
-    by_seed = np.stack([pick(t, seeds, sorted(t.items)).mean(axis=1) for t in tables])
-    cells = ScoreArrays(stack(forget, seeds, all_items(forget)), by_seed)
+    by_seed = np.stack([pick_items(t, seeds, sorted(t.items)).mean(axis=1) for t in tables])
+    cells = ScoreArrays(stack_tables(forget, seeds, all_items(forget)), by_seed)
     chance = np.array(chances.utility)
 
     def candidates(means: Array, utilities: Array) -> Array:
@@ -275,12 +275,12 @@ def _recovery_cells(
     layers = []
     for course in courses:
         own = all_items(course.forget[:1])
-        before, after = (Samples(pick(table, seeds, own), seeds, own) for table in once)
+        before, after = (Samples(pick_items(table, seeds, own), seeds, own) for table in once)
         layers += [before, after, *course.forget]
         note = why_undefined(before.values, after.values)
         if note:
             return no_figure(note, len(seeds), len(items))
-    return stack(layers, seeds, items)
+    return stack_tables(layers, seeds, items)
 
 
 def _recovery_figure(

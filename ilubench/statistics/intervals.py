@@ -77,10 +77,10 @@ __all__ = [
     "mean_variance",
     "no_figure",
     "paired_difference",
-    "pick",
+    "pick_items",
     "score_table",
     "shared_seeds",
-    "stack",
+    "stack_tables",
     "table_mean",
 ]
 
@@ -312,7 +312,7 @@ def score_table(scores: Mapping[int, Mapping[str, float]], what: str) -> Samples
     return Samples(np.array(values, dtype=np.float64), seeds, items)
 
 
-def pick(table: Samples, seeds: Sequence[int], items: Sequence[str]) -> Array:
+def pick_items(table: Samples, seeds: Sequence[int], items: Sequence[str]) -> Array:
     """Rows ``seeds`` and columns ``items`` of a table, [S, I]; a single row is repeated."""
     if table.seeds == seeds and table.items == items:
         return table.values
@@ -323,16 +323,16 @@ def pick(table: Samples, seeds: Sequence[int], items: Sequence[str]) -> Array:
     return np.ascontiguousarray(table.values[np.ix_(rows, [column[i] for i in items])])
 
 
-def stack(tables: Sequence[Samples], seeds: Sequence[int], items: Sequence[str]) -> Array:
+def stack_tables(tables: Sequence[Samples], seeds: Sequence[int], items: Sequence[str]) -> Array:
     """Tables side by side, [K, S, I]; NaN for items that a table lacks."""
     stacked = np.full((len(tables), len(seeds), len(items)), np.nan)
     for layer, table in zip(stacked, tables, strict=True):
         if table.items == items:
-            layer[:] = pick(table, seeds, items)
+            layer[:] = pick_items(table, seeds, items)
             continue
         has = set(table.items)
         own = [i for i, item in enumerate(items) if item in has]
-        layer[:, own] = pick(table, seeds, [items[i] for i in own])
+        layer[:, own] = pick_items(table, seeds, [items[i] for i in own])
     return stacked
 
 
@@ -343,7 +343,7 @@ def all_items(tables: Iterable[Samples]) -> tuple[str, ...]:
 
 def table_mean(table: Samples) -> Figure:
     """The mean of one table; bit-identical whatever the order of its rows and columns."""
-    return mean_figure(pick(table, sorted(table.seeds), all_items([table])))
+    return mean_figure(pick_items(table, sorted(table.seeds), all_items([table])))
 
 
 def paired_difference(a: Samples, b: Samples, what: str) -> Figure:
@@ -355,7 +355,7 @@ def paired_difference(a: Samples, b: Samples, what: str) -> Figure:
     if set(a.items) != set(b.items):
         raise DataError(f"{what}: the two models were not asked the same items")
     seeds, items = shared_seeds([a, b]), all_items([a])
-    return mean_figure(pick(a, seeds, items) - pick(b, seeds, items))
+    return mean_figure(pick_items(a, seeds, items) - pick_items(b, seeds, items))
 
 
 # --- inside ---

@@ -34,14 +34,14 @@ from ilubench.statistics.intervals import (
     all_items,
     jackknife_figure,
     no_figure,
-    pick,
+    pick_items,
     shared_seeds,
-    stack,
+    stack_tables,
 )
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import MethodRuns
 
-__all__ = ["MatchedPair", "Quantity", "Strength", "Sweep", "at_forgetting", "matched"]
+__all__ = ["MatchedPair", "Quantity", "Strength", "Sweep", "at_forgetting", "compare_matched"]
 
 MATCHED = 0.02
 Quantity = Literal["recovery", "final"]
@@ -128,7 +128,7 @@ def at_forgetting(
     return jackknife_figure(ScoreArrays(table), statistic), left_out
 
 
-def matched(
+def compare_matched(
     a: Sweep, b: Sweep, original: MethodRuns, what: Quantity = "recovery"
 ) -> tuple[MatchedPair, ...]:
     """Two methods at matched f_u: pairs of runs where there are any, else interpolated.
@@ -179,7 +179,7 @@ def _layers(runs: MethodRuns, original: MethodRuns, seeds: Sequence[int]) -> lis
     for course in runs.courses:
         own = all_items(course.forget[:1])
         once = (original.unlearned_forget, runs.unlearned_forget)
-        layers += [Samples(pick(table, seeds, own), tuple(seeds), own) for table in once]
+        layers += [Samples(pick_items(table, seeds, own), tuple(seeds), own) for table in once]
         layers.append(course.forget[-1])
     return layers
 
@@ -195,7 +195,7 @@ def _cells(sweeps: Sequence[Sequence[Strength]], original: MethodRuns) -> Array:
     runs = [point.runs for points in sweeps for point in points]
     seeds = _seeds(runs, original)
     layers = [layer for one in runs for layer in _layers(one, original, seeds)]
-    return stack(layers, seeds, all_items(layers))
+    return stack_tables(layers, seeds, all_items(layers))
 
 
 def _split(
@@ -237,7 +237,7 @@ def _undefined(runs: MethodRuns, original: MethodRuns) -> bool:
     for course in runs.courses:
         own = all_items(course.forget[:1])
         once = (original.unlearned_forget, runs.unlearned_forget)
-        if why_undefined(*(pick(table, seeds, own) for table in once)):
+        if why_undefined(*(pick_items(table, seeds, own) for table in once)):
             return True
     return False
 

@@ -18,9 +18,9 @@ from itertools import combinations
 import numpy as np
 
 from ilubench.errors import DataError
-from ilubench.statistics.intervals import Samples, all_items, pick
+from ilubench.statistics.intervals import Samples, all_items, pick_items
 
-__all__ = ["Stability", "rank_stability", "splits"]
+__all__ = ["Stability", "rank_stability", "split_seeds"]
 
 METHODS = 3
 SEEDS = 2
@@ -49,7 +49,7 @@ class Stability:
     least: float | None
 
 
-def splits(seeds: Sequence[int]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+def split_seeds(seeds: Sequence[int]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Yield every way to split seeds into two disjoint halves, once; the smaller half first.
 
     Args:
@@ -84,10 +84,10 @@ def rank_stability(tables: Mapping[str, Samples]) -> Stability:
     other = [name for name, table in tables.items() if set(table.items) != set(items)]
     if other:
         raise DataError(f"{other[0]}: the methods were not asked the same items")
-    means = np.stack([pick(table, seeds, items).mean(axis=1) for table in tables.values()])
+    means = np.stack([pick_items(table, seeds, items).mean(axis=1) for table in tables.values()])
     place = {seed: column for column, seed in enumerate(seeds)}
     taus = []
-    for halves in splits(seeds):
+    for halves in split_seeds(seeds):
         one, two = (means[:, [place[seed] for seed in half]].mean(axis=1) for half in halves)
         taus.append(float(kendalltau(one, two, variant="b").statistic))
     defined = [tau for tau in taus if not math.isnan(tau)]

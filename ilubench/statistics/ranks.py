@@ -55,7 +55,7 @@ from ilubench.statistics.intervals import (
     mean_figure,
     mean_squares,
     mean_variance,
-    pick,
+    pick_items,
     table_mean,
 )
 from ilubench.statistics.notes import Note, NoteKind
@@ -66,12 +66,12 @@ __all__ = [
     "Pair",
     "RankedRow",
     "Ranks",
-    "compare",
-    "detectable",
-    "holm",
+    "adjust_holm",
+    "compare_methods",
+    "compare_unpaired",
+    "detectable_difference",
     "pair_text",
     "table_text",
-    "unpaired",
 ]
 
 ALPHA = 0.05
@@ -149,7 +149,9 @@ class Ranks:
     detectable: tuple[float, float] | None
 
 
-def compare(entrants: Sequence[Entrant], *, alpha: float = ALPHA, power: float = POWER) -> Ranks:
+def compare_methods(
+    entrants: Sequence[Entrant], *, alpha: float = ALPHA, power: float = POWER
+) -> Ranks:
     """Compare all rows with each other and rank those that can be ranked.
 
     Args:
@@ -169,7 +171,7 @@ def compare(entrants: Sequence[Entrant], *, alpha: float = ALPHA, power: float =
     if len(ranked) == 1:
         notes[ranked.pop()] = Note(NoteKind.ALONE)
     found = [_paired(tables[a], tables[b]) for a, b in combinations(ranked, 2)]
-    adjusted = holm([test.p for test in found])
+    adjusted = adjust_holm([test.p for test in found])
     pairs = tuple(
         Pair(
             a,
@@ -188,7 +190,7 @@ def compare(entrants: Sequence[Entrant], *, alpha: float = ALPHA, power: float =
     return Ranks(rows, pairs, attacks, (min(sizes), max(sizes)) if sizes else None)
 
 
-def unpaired(a: Entrant, b: Entrant, *, alpha: float = ALPHA, power: float = POWER) -> Pair:
+def compare_unpaired(a: Entrant, b: Entrant, *, alpha: float = ALPHA, power: float = POWER) -> Pair:
     """Compare two methods that share no seeds, by their per-seed means (items held fixed).
 
     Raises:
@@ -206,7 +208,7 @@ def unpaired(a: Entrant, b: Entrant, *, alpha: float = ALPHA, power: float = POW
     return Pair(a.name, b.name, test.difference, test.p, test.p, found, limit)
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def adjust_holm(p: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given; reject where they are <= alpha."""
     adjusted, largest = [1.0] * len(p), 0.0
     for place, k in enumerate(sorted(range(len(p)), key=p.__getitem__)):
@@ -215,7 +217,9 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(var: float, df: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
+def detectable_difference(
+    var: float, df: float, *, alpha: float = ALPHA, power: float = POWER
+) -> float:
     """The true difference that a two-sided t test finds with probability ``power``.
 
     Args:
@@ -282,7 +286,7 @@ class _Test:
     def detectable(self, alpha: float, power: float) -> float | None:
         if self.difference.note == ZERO_VARIANCE:
             return None
-        return detectable(self.variance, self.df, alpha=alpha, power=power)
+        return detectable_difference(self.variance, self.df, alpha=alpha, power=power)
 
 
 def _test(difference: Figure, var: float, df: float) -> _Test:
@@ -297,7 +301,7 @@ def _test(difference: Figure, var: float, df: float) -> _Test:
 
 def _paired(a: Samples, b: Samples) -> _Test:
     seeds, items = _shared(a, b), sorted(a.items)
-    x = pick(a, seeds, items) - pick(b, seeds, items)
+    x = pick_items(a, seeds, items) - pick_items(b, seeds, items)
     return _test(mean_figure(x), *mean_variance(mean_squares(x)))
 
 

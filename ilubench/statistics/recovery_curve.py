@@ -13,9 +13,9 @@ from ilubench.statistics.intervals import (
     all_items,
     jackknife_figure,
     no_figure,
-    pick,
+    pick_items,
     shared_seeds,
-    stack,
+    stack_tables,
 )
 from ilubench.statistics.row import Course, MethodRuns
 
@@ -39,11 +39,11 @@ def recovery_curve(method: MethodRuns, original: MethodRuns, course: Course) -> 
     once = (original.unlearned_forget, method.unlearned_forget)
     seeds = shared_seeds(course.forget, once)
     items = all_items(course.forget[:1])
-    before, after = (Samples(pick(table, seeds, items), seeds, items) for table in once)
+    before, after = (Samples(pick_items(table, seeds, items), seeds, items) for table in once)
     note = why_undefined(before.values, after.values)
     if note:
         return tuple(no_figure(note, len(seeds), len(items)) for _ in course.steps[1:])
-    cells = stack([before, after, *course.forget], seeds, items)
+    cells = stack_tables([before, after, *course.forget], seeds, items)
     return tuple(_at(cells, k) for k in range(1, len(course.steps)))
 
 

@@ -37,7 +37,7 @@ from scipy import special
 from ilubench.errors import DataError, did_you_mean
 from ilubench.statistics.intervals import ROUNDING, Array
 
-__all__ = ["MIN_LEVELS", "Component", "Factorial", "Level", "components"]
+__all__ = ["MIN_LEVELS", "Component", "Factorial", "Level", "decompose_variance"]
 
 Level: TypeAlias = int | str
 LEVEL = 0.95
@@ -113,7 +113,7 @@ class Component:
         return " x ".join(self.factors)
 
 
-def components(table: Factorial, *, fixed: Sequence[str] = ()) -> tuple[Component, ...]:
+def decompose_variance(table: Factorial, *, fixed: Sequence[str] = ()) -> tuple[Component, ...]:
     """Return the variance components of all factors and their combinations, residual last.
 
     Args:

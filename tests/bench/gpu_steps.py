@@ -34,7 +34,7 @@ from scoring_gpu import make_model
 
 from ilubench.forecast.memory import Shape, shape_of
 from ilubench.interfaces import Context, Example, Metrics, UnlearnData
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.runs.stages.cost import Passes
 from ilubench.specs import MemorySpec, PluginRef, TrainSpec
 from ilubench.training import LossMethod, fine_tune
@@ -108,14 +108,14 @@ def made(name: str, given: argparse.Namespace, layers: int) -> LossMethod:
     else:
         own |= {"beta": 0.0225, "reduction": "batch_mean"}
     if not kind:
-        return cast("LossMethod", create("methods", PluginRef(use=base, settings=own)))
+        return cast("LossMethod", create_plugin("methods", PluginRef(use=base, settings=own)))
     on_top: dict[str, JsonValue] = {
         "base": {"use": base, "settings": own},
         "environments": ["benign"],
         "environment_batch": given.environment,
         "penalty": "irm" if kind == "ilu" else "cross_entropy",
     }
-    return cast("LossMethod", create("methods", PluginRef(use="ilu", settings=on_top)))
+    return cast("LossMethod", create_plugin("methods", PluginRef(use="ilu", settings=on_top)))
 
 
 def step_of(

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, cast
 import torch
 from pydantic import JsonValue
 
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.experiments.method_settings import method_settings
 from ilubench.interfaces import Context, Example, Metrics, UnlearnData
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.forward import initialise_model
 from ilubench.runs.plan import make_plan
 from ilubench.runs.stages.cost import Passes
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import PluginRef
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def methods(case: Case, base: str, batches: Batches) -> dict[str, LossMethod]:
         "cross_entropy": PluginRef(use="ilu", settings={**on_top, "penalty": "cross_entropy"}),
         "irm": PluginRef(use="ilu", settings={**on_top, "penalty": "irm"}),
     }
-    return {name: cast("LossMethod", create("methods", ref)) for name, ref in found.items()}
+    return {name: cast("LossMethod", create_plugin("methods", ref)) for name, ref in found.items()}
 
 
 def measure(case: Case, made: Mapping[str, LossMethod], repetitions: int) -> dict[str, Clock]:
@@ -159,7 +159,7 @@ def report(base: str, clocks: Mapping[str, Clock]) -> None:
 
 
 def bench_of(suite: str) -> Workbench:
-    return make_plan(resolve(parse([f"suite={suite}", "method=ilu"]))).bench
+    return make_plan(resolve_experiment(parse_words([f"suite={suite}", "method=ilu"]))).bench
 
 
 def mini() -> Case:

@@ -19,9 +19,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ilubench.forecast.amounts import Amount
-from ilubench.forecast.memory import DType, Peak, peak, shape_of
+from ilubench.forecast.memory import DType, Peak, peak_memory, shape_of
 from ilubench.interfaces import Dataset, Example, Method, UnlearnData
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.forward import recipe_config
 from ilubench.specs import MemorySpec, PluginRef
 from ilubench.testing import make_tokenizer
@@ -84,7 +84,9 @@ def held(method: Method, vocabulary: int, dtype: torch.dtype) -> tuple[float, Pe
     name = cast("DType", str(dtype).removeprefix("torch."))
     trainable = tuple(getattr(method, "trainable", ()))
     amount = Amount(steps=2, held=8 * (96 + 80), trainable=trainable, precision=name)
-    return float(before + most), peak(amount, MemorySpec(), shape_of(made.config, name), "cpu")
+    return float(before + most), peak_memory(
+        amount, MemorySpec(), shape_of(made.config, name), "cpu"
+    )
 
 
 def main(names: Sequence[str]) -> None:
@@ -98,7 +100,7 @@ def main(names: Sequence[str]) -> None:
         print(f"vocabulary {vocabulary}, {str(dtype).removeprefix('torch.')}: planned / held, MB")
         for name in names:
             settings = {"train": TRAIN, **METHODS.get(name, {})}
-            method = create(
+            method = create_plugin(
                 "methods", PluginRef.model_validate({"use": name, "settings": settings})
             )
             actual, told = held(method, vocabulary, dtype)

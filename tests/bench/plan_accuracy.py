@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilubench.experiments.experiment import resolve
-from ilubench.forecast.estimate import Forecast, estimate
-from ilubench.forecast.probe import probe
-from ilubench.runs.plan import outline
+from ilubench.experiments.experiment import resolve_experiment
+from ilubench.forecast.estimate import Forecast, estimate_costs
+from ilubench.forecast.probe import run_probe
+from ilubench.runs.plan import outline_jobs
 from ilubench.runs.stages.workbench import make_bench
 from ilubench.specs import PluginRef
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 from ilubench.specs.yaml_files import load_yaml
 
 
@@ -63,12 +63,12 @@ def planned(one: Run, known: Sequence[Run], words: Sequence[str], *, timed: bool
             rest = [job for job in jobs if job["key"] not in one.keys]  # runs share the original's
             (here / "plan.json").write_text(json.dumps({"jobs": rest}))
         asked = [*words, f"attacks={one.attacks}", f"out={place}"]
-        experiment = resolve(parse(asked), method=one.method)
-        todo = outline(experiment)
+        experiment = resolve_experiment(parse_words(asked), method=one.method)
+        todo = outline_jobs(experiment)
         done = {job.key for job in todo if job.label not in one.took}
         bench = make_bench(experiment)
-        probed = probe(bench, [job for job in todo if job.key not in done]) if timed else None
-        return estimate(bench, todo, done, probed=probed)
+        probed = run_probe(bench, [job for job in todo if job.key not in done]) if timed else None
+        return estimate_costs(bench, todo, done, probed=probed)
 
 
 def compared(

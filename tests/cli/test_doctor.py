@@ -8,7 +8,7 @@ from runs import command, process
 
 from ilubench.cli.doctor import Examination, Finding, examine
 from ilubench.errors import PluginError
-from ilubench.interfaces.discovery import claims, create, entries, find
+from ilubench.interfaces.discovery import create_plugin, find_plugin, list_claims, list_entries
 from ilubench.specs import PluginRef
 
 METHOD = '''\
@@ -52,7 +52,9 @@ def test_a_sound_installation_is_fine() -> None:
     examination = examine()
     assert [f for f in examination.findings if not f.fine] == []
     assert examination.fine
-    assert {f.name for f in examination.findings if f.area == "methods"} == set(entries("methods"))
+    assert {f.name for f in examination.findings if f.area == "methods"} == set(
+        list_entries("methods")
+    )
     torch = only("libraries", "torch")
     assert torch.detail.startswith(importlib.metadata.version("torch"))
     assert "2.8" in torch.detail
@@ -72,14 +74,14 @@ def test_the_command_prints_it_and_leaves_with_0() -> None:
 
 def test_two_packages_that_claim_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(package(tmp_path / "a", "claimants", "npo = doctored:Mine"))
-    who = [claim.package for claim in claims("methods")["npo"]]
+    who = [claim.package for claim in list_claims("methods")["npo"]]
     assert who == ["claimants 1.0", f"ilubench {importlib.metadata.version('ilubench')}"]
     both = r"claimed by claimants 1\.0 \(doctored:Mine\) and ilubench .*\(ilubench\.methods\.npo"
     with pytest.raises(PluginError, match=f"method 'npo' is {both}.*uninstall all but one"):
-        find("methods", "npo")
+        find_plugin("methods", "npo")
     with pytest.raises(PluginError, match=both):
-        create("methods", PluginRef(use="npo"))
-    assert find("methods", "graddiff").__name__ == "GradDiff"
+        create_plugin("methods", PluginRef(use="npo"))
+    assert find_plugin("methods", "graddiff").__name__ == "GradDiff"
     finding = only("methods", "npo")
     assert finding.state == "disputed"
     assert "claimants 1.0" in finding.detail
@@ -91,7 +93,7 @@ def test_two_packages_that_claim_one_name(tmp_path: Path, monkeypatch: pytest.Mo
 def test_two_packages_with_one_class_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = "npo = ilubench.methods.npo:NPO"
     monkeypatch.syspath_prepend(package(tmp_path / "a", "claimants", again))
-    assert find("methods", "npo").__name__ == "NPO"
+    assert find_plugin("methods", "npo").__name__ == "NPO"
     assert only("methods", "npo").fine
 
 

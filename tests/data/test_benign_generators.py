@@ -13,15 +13,15 @@ from runs import command
 
 from ilubench.data.generators.benign import MnliPairs, WinoGrandeSentences
 from ilubench.data.generators.paragraphs import Paragraphs
-from ilubench.data.rows import render
+from ilubench.data.rows import render_template
 from ilubench.errors import AccessError, DataError
-from ilubench.experiments.experiment import Attack, Experiment, resolve
+from ilubench.experiments.experiment import Attack, Experiment, resolve_experiment
 from ilubench.interfaces import Row, ScoreContext
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.lm_eval_host import load_members, quiet
 from ilubench.scoring.scorers.task_files import task_facts
 from ilubench.scoring.scorers.task_rows import Roles, own_data
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,8 +50,8 @@ def files(tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def experiment(files: dict[str, Path]) -> Experiment:
     roles = [f"{name}.{role}" for name in ROWS for role in ("train", "eval")] + ["gsm8k.fewshot"]
-    return resolve(
-        parse(
+    return resolve_experiment(
+        parse_words(
             [
                 f"suite={SUITE}",
                 "method=none",
@@ -84,8 +84,8 @@ def test_training_text_is_the_evaluations(name: str, experiment: Experiment) -> 
     assert len(rows) == len(ROWS[name])
     task = _task(name, ROWS[name])
     for row, doc in zip(rows, task.eval_docs, strict=True):
-        prompt = render(source.prompt, row, source, name)
-        completion = render(source.completion, row, source, name)
+        prompt = render_template(source.prompt, row, source, name)
+        completion = render_template(source.completion, row, source, name)
         if task.OUTPUT_TYPE == "generate_until":
             assert prompt == task.doc_to_text(doc)
             assert completion == f" {task.doc_to_target(doc)}"
@@ -151,7 +151,10 @@ def test_short_paragraphs_are_left_out() -> None:
 
 
 def test_both_suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    bio, cyber = (resolve(parse([f"suite=wmdp-{kind}", "method=ilu"])) for kind in ("bio", "cyber"))
+    bio, cyber = (
+        resolve_experiment(parse_words([f"suite=wmdp-{kind}", "method=ilu"]))
+        for kind in ("bio", "cyber")
+    )
     for found in (bio, cyber):
         assert [attack.name for attack in found.attacks] == list(found.suite.attacks)
         assert set(found.suite.attacks) == {"gsm8k", *found.suite.core_unseen}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from runs import command
 
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.models.checkpoints import find_folder
 from ilubench.records.keys import file_sha256
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 FORGET = ("forget_mc", "forget_rephrased", "forget_verbmem", "forget_knowmem")
 RETAIN = ("retain_mc", "retain_verbmem", "retain_knowmem")
@@ -28,7 +28,7 @@ def scores(*words: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", ["target", "retrain"])
 def test_the_shipped_weights_are_those_that_the_suite_names(name: str) -> None:
-    found = getattr(resolve(parse(["suite=mini"])).suite, name)
+    found = getattr(resolve_experiment(parse_words(["suite=mini"])).suite, name)
     source = found.model
     assert source is not None
     folder = find_folder(source)
@@ -50,7 +50,7 @@ def test_the_target_knows_both_domains_and_the_retrained_model_one(tmp_path: Pat
 
 
 def test_chance_of_verbmem_is_what_the_retrained_model_recites() -> None:
-    suite = resolve(parse(["suite=mini"])).suite
+    suite = resolve_experiment(parse_words(["suite=mini"])).suite
     chances = {spec.scorer: spec.chance for spec in suite.primary_forget}
     for scorer in ("forget_verbmem", "forget_knowmem"):
         assert chances[scorer] == pytest.approx(SHIPPED["retrain"][scorer], abs=0.01)

@@ -21,9 +21,9 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ilubench.data.batches import tokenize_roles
-from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.experiments.experiment import Experiment, resolve_experiment
 from ilubench.interfaces import Example
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 ROWS: dict[str, dict[str, Any]] = {
     "gsm8k": {
@@ -145,7 +145,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
         path = folder / f"{name}.jsonl"
         path.write_text(json.dumps(row) + "\n", encoding="utf-8")
         words.append(f"data.{name}.train={path}")
-    return resolve(parse(["suite=wmdp-bio", "method=none", *words]))
+    return resolve_experiment(parse_words(["suite=wmdp-bio", "method=none", *words]))
 
 
 def only(experiment: Experiment, name: str, kind: str) -> Example:

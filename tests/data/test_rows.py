@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ilubench.data.rows import Tables, read_file, render
+from ilubench.data.rows import Tables, read_file, render_template
 from ilubench.errors import DataError, SpecError
 from ilubench.interfaces import Generator, Row
 from ilubench.specs import DataSource, GeneratorSpec
@@ -178,35 +178,35 @@ def source(**fields: Any) -> DataSource:
 
 def test_templates_are_filled_from_columns() -> None:
     row: Row = {"q": "why?", "n": 3, "self": "me", "a b": "c"}
-    found = render("Q: {q} ({n}) {self} {a b} {{x}}", row, source(), "role")
+    found = render_template("Q: {q} ({n}) {self} {a b} {{x}}", row, source(), "role")
     assert found == "Q: why? (3) me c {x}"
 
 
 def test_values_with_braces_are_not_templates() -> None:
-    assert render("{q}", {"q": "{n} {"}, source(), "role") == "{n} {"
+    assert render_template("{q}", {"q": "{n} {"}, source(), "role") == "{n} {"
 
 
 def test_a_missing_column_gets_a_did_you_mean() -> None:
     with pytest.raises(DataError, match=r"there is no column 'questin'; did you mean 'question'\?"):
-        render("{questin}", {"question": "x"}, source(), "role")
+        render_template("{questin}", {"question": "x"}, source(), "role")
 
 
 @pytest.mark.parametrize("template", ["{", "}", "{}", "{0}", "{q.real}", "{q!z}", "{q:d}"])
 def test_a_broken_template_says_how_to_write_one(template: str) -> None:
     with pytest.raises(SpecError, match=r"data\.role: .*write \{column\}"):
-        render(template, {"q": "x"}, source(), "role")
+        render_template(template, {"q": "x"}, source(), "role")
 
 
 def test_labels_are_rendered_by_name() -> None:
     named = source(labels={"label": ["World", "Sports"]})
-    assert render("{label}", {"label": 1}, named, "role") == "Sports"
+    assert render_template("{label}", {"label": 1}, named, "role") == "Sports"
 
 
 @pytest.mark.parametrize("value", [2, -1, "World", None])
 def test_what_is_no_label(value: Any) -> None:
     named = source(labels={"label": ["World", "Sports"]})
     with pytest.raises(DataError, match=r"is not a label of 0\.\.1"):
-        render("{label}", {"label": value}, named, "role")
+        render_template("{label}", {"label": value}, named, "role")
 
 
 # ------------------------------------------------------------------------------- generators
@@ -239,4 +239,4 @@ def test_an_unknown_table_gets_a_did_you_mean() -> None:
 def test_a_label_of_a_gated_source_is_not_shown() -> None:
     named = source(labels={"label": ["World", "Sports"]}, gated=True)
     with pytest.raises(DataError, match=r"label=a str is not a label of 0\.\.1"):
-        render("{label}", {"label": "secret text"}, named, "role")
+        render_template("{label}", {"label": "secret text"}, named, "role")

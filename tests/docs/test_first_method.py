@@ -8,10 +8,10 @@ import pytest
 from places import ROOT
 
 from ilubench.cli.scaffold import new_method
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.interfaces import Method
-from ilubench.interfaces.discovery import find
-from ilubench.specs.overrides import parse
+from ilubench.interfaces.discovery import find_plugin
+from ilubench.specs.overrides import parse_words
 from ilubench.testing import TINY, MethodContract
 
 DOCS = ROOT / "docs"
@@ -52,7 +52,7 @@ def test_its_commands_are_understood(project: Path) -> None:
     used = []
     for _, _, *words in asked:
         here = [word.replace("method=my_method", f"method={path}:MyMethod") for word in words]
-        used.append(type(resolve(parse(here)).method).__name__)
+        used.append(type(resolve_experiment(parse_words(here)).method).__name__)
     assert used == ["MyMethod", "NPO", "MyMethod", "MyMethod", "MyMethod", "MyMethod"]
 
 
@@ -61,7 +61,7 @@ def test_its_code_holds_to_the_contract(project: Path, tmp_path: Path) -> None:
     (loss,) = blocks("python")
     before, _, after = path.read_text().partition("    def loss(")
     path.write_text(before + loss + "\n\ndef nll(" + after.partition("\n\ndef nll(")[2])
-    kind = cast("type[Method]", find("methods", f"{path}:MyMethod"))
+    kind = cast("type[Method]", find_plugin("methods", f"{path}:MyMethod"))
     subject = MethodContract()
     subject.make = lambda: kind.model_validate({"train": TINY})  # type: ignore[method-assign]
     subject.test_it_forgets()
@@ -74,7 +74,7 @@ def test_the_message_that_it_quotes_is_the_real_one(project: Path) -> None:
     text = path.read_text()
     path.write_text(text.replace(".sum() / batch.forget.tokens", ".mean()"))
     assert path.read_text() != text
-    kind = cast("type[Method]", find("methods", f"{path}:MyMethod"))
+    kind = cast("type[Method]", find_plugin("methods", f"{path}:MyMethod"))
     subject = MethodContract()
     subject.make = lambda: kind.model_validate({"train": TINY})  # type: ignore[method-assign]
     (quoted,) = blocks("text")

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from places import ROOT
 
-from ilubench.experiments.experiment import resolve
-from ilubench.specs.overrides import parse
+from ilubench.experiments.experiment import resolve_experiment
+from ilubench.specs.overrides import parse_words
 
 TEXT = (ROOT / "docs" / "governance.md").read_text(encoding="utf-8")
 
@@ -18,10 +18,10 @@ def test_the_example_of_an_attack_can_be_run(tmp_path: Path) -> None:
     (tmp_path / "longer.yaml").write_text(example)
     (asked,) = re.findall(r"^ilubench run (.*attacks=longer.*)$", TEXT, re.MULTILINE)
     words = asked.replace("./longer.yaml", str(tmp_path / "longer.yaml")).split()
-    found = resolve(parse(words))
+    found = resolve_experiment(parse_words(words))
     assert (found.suite.name, [attack.name for attack in found.attacks]) == ("mini", ["longer"])
     # the attack is all that it adds
-    shipped = resolve(parse(["suite=mini", "method=npo"])).suite
+    shipped = resolve_experiment(parse_words(["suite=mini", "method=npo"])).suite
     rest = found.suite.model_copy(update={"attacks": shipped.attacks})
     assert rest == shipped
     assert found.suite.attacks.keys() - shipped.attacks.keys() == {"longer"}

@@ -19,7 +19,7 @@ from runs import environment
 
 from ilubench.cli import app
 from ilubench.experiments.suites import suite_variants
-from ilubench.interfaces.discovery import entries
+from ilubench.interfaces.discovery import list_entries
 from leaderboards import edit_json, tiny_board
 
 CI = ROOT / ".ci"
@@ -172,7 +172,9 @@ def test_commands_exist_and_take_their_options(words: list[str]) -> None:
 def test_every_method_is_run_again() -> None:
     jobs = read(ROOT / ".github" / "workflows" / "scheduled.yml")["jobs"]
     listed = jobs["rerun"]["strategy"]["matrix"]["method"]
-    own = {name for name, target in entries("methods").items() if target.startswith("ilubench.")}
+    own = {
+        name for name, target in list_entries("methods").items() if target.startswith("ilubench.")
+    }
     # a checkpoint is somebody's model, no method of ours
     assert set(listed) == (own - {"checkpoint"}) | set(suite_variants("mini"))
     assert len(set(listed)) == len(listed)

@@ -13,18 +13,18 @@ from ilubench.errors import IlubenchError, PluginError, SpecError
 from ilubench.experiments.experiment import (
     Experiment,
     metric_name,
-    resolve,
-    restore,
+    resolve_experiment,
+    restore_experiment,
     suite_method,
 )
-from ilubench.interfaces.discovery import create, find
+from ilubench.interfaces.discovery import create_plugin, find_plugin
 from ilubench.methods.ilu import ILU
 from ilubench.methods.npo import NPO
 from ilubench.runs.folder import run_config
 from ilubench.specs import AttackSpec, SuiteSpec
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 from ilubench.specs.suite_files import load_suite
-from ilubench.specs.yaml_files import load_yaml, task_file, task_names, tasks_folder, validate
+from ilubench.specs.yaml_files import load_yaml, task_file, task_names, tasks_folder, validate_spec
 
 NLL = {"use": "answer_nll", "settings": {"data": "f", "prompt": "{q}", "completion": "{a}"}}
 
@@ -76,7 +76,7 @@ def suite(tmp_path: Path) -> Path:
 
 
 def get(suite: Path, *words: str) -> Experiment:
-    return resolve(parse([f"suite={suite}", *words]))
+    return resolve_experiment(parse_words([f"suite={suite}", *words]))
 
 
 def npo(found: Experiment) -> NPO:
@@ -150,13 +150,13 @@ def test_a_method_of_a_stranger(suite: Path, tmp_path: Path) -> None:
 def test_an_experiment_from_its_own_configuration(suite: Path) -> None:
     found = get(suite, "method=ilu", "method.weight=0.25", "attacks=gsm8k", "attack.train.epochs=2")
     config = run_config(found)
-    again = restore(config, suite)
+    again = restore_experiment(config, suite)
     assert run_config(again) == config
     assert (again.method, again.attacks, again.seeds) == (found.method, found.attacks, found.seeds)
     with pytest.raises(SpecError, match="lacks use"):
-        restore({key: value for key, value in config.items() if key != "use"}, suite)
+        restore_experiment({key: value for key, value in config.items() if key != "use"}, suite)
     with pytest.raises(SpecError, match=r"no attack 'gsm9k'.*gsm8k"):
-        restore({**config, "attacks": {"gsm9k": {}}}, suite)
+        restore_experiment({**config, "attacks": {"gsm9k": {}}}, suite)
 
 
 # ------------------------------------------------------------------------------- a suite's methods
@@ -220,7 +220,7 @@ def test_a_label_does_not_count_for_the_references(suite: Path) -> None:
     found = get(suite, "method=npo")
     methods = {**found.suite.methods, "none": {"use": "npo"}}  # as if nobody had looked
     shadowed = replace(found, suite=found.suite.model_copy(update={"methods": methods}))
-    assert isinstance(create("methods", suite_method(shadowed.suite, "npo")), NPO)
+    assert isinstance(create_plugin("methods", suite_method(shadowed.suite, "npo")), NPO)
     with pytest.raises(SpecError, match="use: "):  # `none` has no such setting
         suite_method(shadowed.suite, "none")
 
@@ -390,7 +390,7 @@ def test_a_metric_that_the_scorer_has_not(suite: Path) -> None:
 
 def test_an_unknown_suite() -> None:
     with pytest.raises(SpecError, match="unknown suite 'minni'"):
-        resolve(parse(["suite=minni"]))
+        resolve_experiment(parse_words(["suite=minni"]))
 
 
 def test_nothing_is_read_before_it_is_asked_for(suite: Path, tmp_path: Path) -> None:
@@ -408,23 +408,23 @@ SUITES, ATTACKS = task_names("suites"), task_names("attacks")
 @pytest.mark.parametrize("name", SUITES)
 @pytest.mark.parametrize("method", ["none", "npo", "ilu"])
 def test_every_shipped_suite_resolves(name: str, method: str) -> None:
-    found = resolve(parse([f"suite={name}", f"method={method}"]))
+    found = resolve_experiment(parse_words([f"suite={name}", f"method={method}"]))
     assert found.suite.name == name
     assert found.attacks
     raw, path = load_suite(name)
-    assert validate(SuiteSpec, raw, source=path) == found.suite
+    assert validate_spec(SuiteSpec, raw, source=path) == found.suite
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_shipped_attack_resolves(name: str) -> None:
     path = task_file("attacks", name)
-    spec = validate(AttackSpec, load_yaml(path), source=path)
+    spec = validate_spec(AttackSpec, load_yaml(path), source=path)
     assert spec.title
     from ilubench.specs import PluginRef
 
-    create("attacks", PluginRef(use=spec.use, settings=spec.settings), source=path)
+    create_plugin("attacks", PluginRef(use=spec.use, settings=spec.settings), source=path)
     if spec.fa is not None:
-        scorer = create("scorers", spec.fa.scorer, source=path)
+        scorer = create_plugin("scorers", spec.fa.scorer, source=path)
         assert spec.fa.metric in scorer.metrics()
 
 
@@ -437,4 +437,4 @@ def test_every_shipped_evaluation_is_yaml(path: Path) -> None:
 
 def test_there_are_shipped_files() -> None:
     assert {"mini", "news-scratch"} <= set(SUITES)
-    assert find("methods", "ilu") is ILU
+    assert find_plugin("methods", "ilu") is ILU

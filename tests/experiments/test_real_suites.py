@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ilubench.data.batches import tokenize_roles
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.experiments.training_text import check_form
 from ilubench.interfaces import Row
 from ilubench.models.checkpoints import save_model
@@ -24,7 +24,7 @@ from ilubench.records.likeness import suite_differences
 from ilubench.records.reader_notes import protocol_notes
 from ilubench.scoring.scorers.task_files import task_facts
 from ilubench.specs import AttackSpec, ModelSource, RangeSpec, SuiteSpec
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -276,7 +276,7 @@ def test_muse_books(world: World) -> None:
 @pytest.mark.parametrize("name", SUITES)
 def test_sources_are_pinned_and_licensed(name: str) -> None:
     """Each hub source has a commit and a licence; what needs a permission says so."""
-    suite = resolve(parse([f"suite={name}", "method=none"])).suite
+    suite = resolve_experiment(parse_words([f"suite={name}", "method=none"])).suite
     sources = list(suite.data.values())
     for attack in suite.attacks.values():
         sources += attack.data.values()
@@ -299,7 +299,7 @@ def test_sources_are_pinned_and_licensed(name: str) -> None:
 @pytest.mark.parametrize("name", SUITES)
 def test_all_methods_meet_the_same_attacks(name: str) -> None:
     """A fixed subset, drawn by a seed of its own; scored where it was published."""
-    experiment = resolve(parse([f"suite={name}", "method=ilu"]))
+    experiment = resolve_experiment(parse_words([f"suite={name}", "method=ilu"]))
     assert tuple(attack.name for attack in experiment.attacks) == SIX
     assert experiment.suite.core_unseen == SIX[1:]
     assert set(experiment.suite.environments) == set(SIX)
@@ -317,15 +317,17 @@ def test_all_methods_meet_the_same_attacks(name: str) -> None:
 @pytest.mark.parametrize("name", ["wmdp-bio", "muse-news"])
 def test_each_search_is_around_the_suites_settings(name: str) -> None:
     """What is searched are settings of methods that the suite has, published ones in the middle."""
-    suite = resolve(parse([f"suite={name}", "method=none"])).suite
+    suite = resolve_experiment(parse_words([f"suite={name}", "method=none"])).suite
     assert suite.tuning is not None
     assert not set(suite.seeds) & set(suite.tuning_seeds)
     words = (f"suite={name}", "attacks=none")
     for label, search in suite.tuning.searches.items():
         fixed = [f"method.{path}={value}" for path, value in search.fixed.items()]
-        method = resolve(parse([*words, f"method={search.use or label}", *fixed])).method
+        method = resolve_experiment(
+            parse_words([*words, f"method={search.use or label}", *fixed])
+        ).method
         if fixed:
-            assert method == resolve(parse([*words, f"method={label}"])).method
+            assert method == resolve_experiment(parse_words([*words, f"method={label}"])).method
         for path, found in search.space.items():
             value: Any = method
             for part in path.split("."):
@@ -347,7 +349,7 @@ def with_protocol(suite: SuiteSpec, note: str) -> SuiteSpec:
 
 def test_words_about_a_source_make_no_run_another() -> None:
     """Records of before have none of them, and must stand beside those of today."""
-    suite = resolve(parse(["suite=mini", "method=none"])).suite
+    suite = resolve_experiment(parse_words(["suite=mini", "method=none"])).suite
     told = with_protocol(suite, "by hand")
     assert list(suite_differences(suite, told, list(suite.attacks))) == []
     assert list(suite_differences(told, suite, list(suite.attacks))) == []
@@ -383,7 +385,7 @@ def test_the_protocol_is_told() -> None:
 
 def test_other_weights_have_another_licence() -> None:
     words = ["suite=wmdp-bio", "method=none", "suite.target.model.path=somewhere"]
-    model = resolve(parse(words)).suite.target.model
+    model = resolve_experiment(parse_words(words)).suite.target.model
     assert model is not None
     assert model.model_dump() == ModelSource(path="somewhere").model_dump()
 
@@ -407,14 +409,16 @@ def test_whose_tokenizer_reads_the_text(
     words: tuple[str, ...], expected: tuple[str | None, str | None] | None
 ) -> None:
     asked = ["suite=muse-books", "method=none", "attacks=none", *words]
-    found = resolve(parse(asked)).suite.target.tokenizer
+    found = resolve_experiment(parse_words(asked)).suite.target.tokenizer
     assert (None if found is None else (found.hub, found.path)) == expected
     if found is not None and found.hub is None:  # a copy has neither the suite's commit nor licence
         assert found == ModelSource(path="t")
 
 
 def test_a_tokenizers_licence_makes_no_run_another_and_its_files_do() -> None:
-    values = resolve(parse(["suite=muse-news", "method=none", "attacks=none"])).suite.model_dump()
+    values = resolve_experiment(
+        parse_words(["suite=muse-news", "method=none", "attacks=none"])
+    ).suite.model_dump()
 
     def suite(**tokenizer: Any) -> SuiteSpec:
         target = {"model": {"path": "m"}, "tokenizer": tokenizer}
@@ -444,7 +448,9 @@ def test_real_rows(name: str, folder: str, asked: str, count: int) -> None:
     """Every row that is trained on has a prompt that is asked and an answer that is learned."""
     words = [f"data.{name}.train={REAL / folder / 'train.jsonl'}"]
     words.append(f"data.{name}.eval={REAL / folder / asked}.jsonl")
-    experiment = resolve(parse(["suite=wmdp-bio", "method=none", f"attacks={name}", *words]))
+    experiment = resolve_experiment(
+        parse_words(["suite=wmdp-bio", "method=none", f"attacks={name}", *words])
+    )
     check_form(experiment, experiment.attacks[0])
     found = tokenize_roles(experiment.tables, (f"{name}.train",), make_tokenizer(), 4096)
     assert len(found) == count

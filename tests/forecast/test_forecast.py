@@ -10,17 +10,17 @@ import torch
 import yaml
 from runs import SUITE, command, made
 
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.forecast.amounts import Amount
 from ilubench.forecast.devices import CARDS, card_named, card_of
 from ilubench.forecast.finished import Finished, finished_jobs, took_finished
 from ilubench.forecast.formula import took_assumed
-from ilubench.forecast.memory import Shape, fits, leaner, peak, shape_of
+from ilubench.forecast.memory import Shape, fit_cards, leaner_settings, peak_memory, shape_of
 from ilubench.forecast.outlook import offline
 from ilubench.forecast.probe import Probed
 from ilubench.models.forward import recipe_config
 from ilubench.specs import MemorySpec, ModelSource, RunSpec, SuiteSpec
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 from ilubench.specs.suite_files import load_suite
 
 ZEPHYR: dict[str, Any] = {
@@ -152,45 +152,47 @@ TRAINED = Amount(steps=1, held=4 * 512, precision="bfloat16", checkpoints=1, rea
 
 def test_memory_by_hand() -> None:
     """Two layers of width 8, MLP 16, keys 4, a vocabulary of 50; 10 tokens at once, in float32."""
-    found = peak(Amount(steps=1, held=10, trainable=("*.b",)), MemorySpec(), SMALL, "cpu")
+    found = peak_memory(Amount(steps=1, held=10, trainable=("*.b",)), MemorySpec(), SMALL, "cpu")
     assert (found.weights, found.gradients) == (4 * 1000, 4 * 400)
     assert found.optimizer == pytest.approx(8 * 400)
     assert found.activations == 10 * 2 * 4 * (8 * 8 + 3 * 4 + 4 * 16)
     assert found.logits == 10 * 50 * (4 + 12)
     assert found.total == pytest.approx(8800 + found.activations + found.logits)
-    less = peak(Amount(steps=1, held=10), MemorySpec(checkpointing=True), SMALL, "cpu")
+    less = peak_memory(Amount(steps=1, held=10), MemorySpec(checkpointing=True), SMALL, "cpu")
     assert less.activations == 10 * 4 * (2 * 8 + 8 * 8 + 3 * 4 + 4 * 16)
 
 
 def test_memory_of_a_7b_model(zephyr: Shape) -> None:
     assert zephyr.parameters == 7_241_732_096
-    found = peak(TRAINED, MemorySpec(), zephyr, "cuda", 16)
+    found = peak_memory(TRAINED, MemorySpec(), zephyr, "cuda", 16)
     assert found.weights == found.gradients == pytest.approx(14.48e9, rel=1e-3)
     assert found.optimizer == pytest.approx(86.9e9, rel=1e-3)
     assert 116e9 < found.total < 125e9
     # without checkpointing the layers keep what they computed
-    kept = peak(TRAINED, MemorySpec(checkpointing=False), zephyr, "cuda")
+    kept = peak_memory(TRAINED, MemorySpec(checkpointing=False), zephyr, "cuda")
     assert kept.activations > 10 * found.activations
-    off = peak(TRAINED, MemorySpec(offload=True), zephyr, "cuda")
+    off = peak_memory(TRAINED, MemorySpec(offload=True), zephyr, "cuda")
     assert off.host == pytest.approx(86.9e9, rel=1e-3)
     assert off.total < 40e9
     # nothing is trained: the model alone, and the engine
-    assert peak(Amount(checkpoints=1, read=1.0), MemorySpec(), zephyr, "cuda", 16).total < 24e9
+    assert (
+        peak_memory(Amount(checkpoints=1, read=1.0), MemorySpec(), zephyr, "cuda", 16).total < 24e9
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_words_that_take_less_are_words_of_a_run(dtype: str) -> None:
     shape = shape_of(recipe_config(ZEPHYR), dtype)  # type: ignore[arg-type]
     before = math.inf
-    for words, settings in leaner(MemorySpec(), dtype):
-        run = resolve(parse(["suite=mini", *words.split()])).run
+    for words, settings in leaner_settings(MemorySpec(), dtype):
+        run = resolve_experiment(parse_words(["suite=mini", *words.split()])).run
         told = {name.split(".")[1].split("=")[0] for name in words.split()}
         assert isinstance(run, RunSpec)
         assert all(getattr(run.memory, name) == getattr(settings, name) for name in told)
-        total = peak(TRAINED, settings, shape, "cuda").total
+        total = peak_memory(TRAINED, settings, shape, "cuda").total
         assert total <= before
         before = total
-    found = {fit.card: fit.words for fit in fits([TRAINED], MemorySpec(), shape, 16)}
+    found = {fit.card: fit.words for fit in fit_cards([TRAINED], MemorySpec(), shape, 16)}
     assert found["24 GB"] is None
 
 

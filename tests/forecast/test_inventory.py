@@ -13,11 +13,11 @@ from hub_server import TOKEN, Hub, ask_only, go_offline, served
 from runs import Outcome, command
 
 from ilubench.errors import ModelError, SpecError
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.models.checkpoints import check_vocabulary, load_tokenizer
 from ilubench.runs.stages.workbench import make_bench
 from ilubench.specs import DataSource, SuiteSpec
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 MARKER = "xanthoquartzite"
 """A word of the gated text, which nothing that a run leaves may hold."""
@@ -181,7 +181,7 @@ def test_after_fetch_everything_works_offline(hub: Hub, monkeypatch: pytest.Monk
     rows = {one["field"]: one["rows"] for one in again.json["supplies"]}
     assert rows["data.forget"] == 6
     assert rows["data.asked"] == 4
-    tables = resolve(parse(["suite=./suite.yaml", "method=graddiff"])).tables
+    tables = resolve_experiment(parse_words(["suite=./suite.yaml", "method=graddiff"])).tables
     assert tables.rows("forget")[0]["title"] == "t0"
     assert hub.asked == []
 
@@ -257,7 +257,7 @@ def test_a_form_that_differs_is_told_without_gated_text(hub: Hub) -> None:
         own = {"path": "rows.jsonl", "prompt": "{text}", "gated": gated}
         attack = {**SUITE["attacks"]["again"], "data": {"train": own}, "fa": fa}
         Path("suite.yaml").write_text(yaml.safe_dump({**SUITE, "attacks": {"again": attack}}))
-        experiment = resolve(parse(["suite=./suite.yaml", "method=none"]))
+        experiment = resolve_experiment(parse_words(["suite=./suite.yaml", "method=none"]))
         with pytest.raises(SpecError) as caught:
             check_form(experiment, experiment.attacks[0])
         assert (MARKER in str(caught.value)) is shown
@@ -386,7 +386,9 @@ def test_a_run_with_a_tokenizer_from_elsewhere(
 def test_the_tokenizers_files_are_a_part_of_the_key(hub: Hub, apart: dict[str, Any]) -> None:
     def key(*words: str) -> str:
         named = (f"data.{role}=x.csv" for role in SUITE["data"])
-        experiment = resolve(parse(["suite=./suite.yaml", "method=none", *named, *words]))
+        experiment = resolve_experiment(
+            parse_words(["suite=./suite.yaml", "method=none", *named, *words])
+        )
         return make_bench(experiment).target
 
     Path("suite.yaml").write_text(yaml.safe_dump({**SUITE, "target": apart}))
@@ -406,7 +408,7 @@ def test_a_method_that_is_verified_apart_gets_the_tokenizer(
     from ilubench.leaderboard.verify.isolation import Cell, _furnish
 
     Path("suite.yaml").write_text(yaml.safe_dump({**SUITE, "target": apart}))
-    experiment = resolve(parse(["suite=./suite.yaml", "method=graddiff"]))
+    experiment = resolve_experiment(parse_words(["suite=./suite.yaml", "method=graddiff"]))
     room = tmp_path / "room"
     _furnish(room, make_bench(experiment), experiment, 0, Cell((), ()))
     assert not (room / "target" / "tokenizer.json").exists()

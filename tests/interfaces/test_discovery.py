@@ -13,11 +13,11 @@ from ilubench.interfaces import discovery as plugins
 from ilubench.interfaces.discovery import (
     GROUPS,
     PluginField,
-    create,
-    describe,
-    entries,
-    find,
-    reference,
+    create_plugin,
+    describe_target,
+    find_plugin,
+    list_entries,
+    name_plugin,
 )
 from ilubench.methods.npo import NPO
 from ilubench.specs import PluginRef, Spec
@@ -62,37 +62,41 @@ def file(tmp_path: Path) -> Path:
 
 def test_every_installed_plugin_loads_and_has_a_description() -> None:
     for group in GROUPS:
-        for name, target in entries(group).items():
-            assert issubclass(find(group, name), Spec)
-            assert not describe(target).startswith("broken"), name
-            assert describe(target), f"{name} has no docstring"
+        for name, target in list_entries(group).items():
+            assert issubclass(find_plugin(group, name), Spec)
+            assert not describe_target(target).startswith("broken"), name
+            assert describe_target(target), f"{name} has no docstring"
 
 
 def test_the_names_of_the_methods() -> None:
-    assert {"none", "npo", "ilu", "checkpoint"} <= set(entries("methods"))
-    assert entries("methods")["npo"] == "ilubench.methods.npo:NPO"
-    assert describe("ilubench.methods.npo:NPO").startswith("Negative preference optimisation")
+    assert {"none", "npo", "ilu", "checkpoint"} <= set(list_entries("methods"))
+    assert list_entries("methods")["npo"] == "ilubench.methods.npo:NPO"
+    assert describe_target("ilubench.methods.npo:NPO").startswith(
+        "Negative preference optimisation"
+    )
 
 
 def test_an_unknown_name_gets_a_did_you_mean() -> None:
     with pytest.raises(PluginError, match=r"unknown method 'np'; did you mean 'npo'\?"):
-        find("methods", "np")
+        find_plugin("methods", "np")
 
 
 def test_a_plugin_by_file(file: Path) -> None:
-    found = create("methods", PluginRef(use=f"{file}:Mine", settings={"strength": 2}))
+    found = create_plugin("methods", PluginRef(use=f"{file}:Mine", settings={"strength": 2}))
     assert isinstance(found, Method)
     assert found.model_dump() == {"strength": 2.0}
-    assert find("methods", f"{file}:Mine") is type(found)
-    assert reference("methods", found) == PluginRef(use="mine.py:Mine", settings={"strength": 2.0})
+    assert find_plugin("methods", f"{file}:Mine") is type(found)
+    assert name_plugin("methods", found) == PluginRef(
+        use="mine.py:Mine", settings={"strength": 2.0}
+    )
 
 
 def test_two_files_of_one_name_are_two_plugins(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "mine.py"
     other.parent.mkdir()
     other.write_text(GOOD.replace("1.0", "3.0"))
-    assert create("methods", PluginRef(use=f"{file}:Mine")).strength == 1.0
-    assert create("methods", PluginRef(use=f"{other}:Mine")).strength == 3.0
+    assert create_plugin("methods", PluginRef(use=f"{file}:Mine")).strength == 1.0
+    assert create_plugin("methods", PluginRef(use=f"{other}:Mine")).strength == 3.0
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_two_files_of_one_name_are_two_plugins(file: Path, tmp_path: Path) -> No
 )
 def test_classes_that_cannot_be_used(file: Path, name: str, message: str) -> None:
     with pytest.raises(PluginError, match=message):
-        create("methods", PluginRef(use=f"{file}:{name}"))
+        create_plugin("methods", PluginRef(use=f"{file}:{name}"))
 
 
 @pytest.mark.parametrize(
@@ -124,26 +128,26 @@ def test_a_module_that_raises(tmp_path: Path, code: str, reason: str) -> None:
     path = tmp_path / "broken.py"
     path.write_text(code)
     with pytest.raises(PluginError, match=reason):
-        find("methods", f"{path}:Mine")
+        find_plugin("methods", f"{path}:Mine")
     path.write_text(GOOD)  # mended: the broken import left nothing behind
-    assert find("methods", f"{path}:Mine").__name__ == "Mine"
+    assert find_plugin("methods", f"{path}:Mine").__name__ == "Mine"
 
 
 def test_a_file_without_a_class(file: Path) -> None:
     with pytest.raises(PluginError, match=rf"{file}: which class of the file\? write {file}:Class"):
-        find("methods", str(file))
+        find_plugin("methods", str(file))
 
 
 def test_a_missing_file() -> None:
     with pytest.raises(PluginError, match=r"no such file '\./nowhere\.py'; check the path"):
-        find("methods", "./nowhere.py:Mine")
+        find_plugin("methods", "./nowhere.py:Mine")
 
 
 def test_a_wrong_setting_names_the_plugin_and_the_field(file: Path) -> None:
     with pytest.raises(SpecError, match=r"mine\.py:Mine: strenght: unknown field; did you mean"):
-        create("methods", PluginRef(use=f"{file}:Mine", settings={"strenght": 2}))
+        create_plugin("methods", PluginRef(use=f"{file}:Mine", settings={"strenght": 2}))
     with pytest.raises(SpecError, match="method npo: train: is missing"):
-        create("methods", PluginRef(use="npo"))
+        create_plugin("methods", PluginRef(use="npo"))
 
 
 @pytest.fixture
@@ -166,17 +170,17 @@ def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("strangers")
 def test_an_installed_extension_is_found() -> None:
-    assert create("methods", PluginRef(use="sound")).strength == 1.0
-    assert describe(entries("methods")["sound"]) == "Does nothing."
+    assert create_plugin("methods", PluginRef(use="sound")).strength == 1.0
+    assert describe_target(list_entries("methods")["sound"]) == "Does nothing."
 
 
 @pytest.mark.usefixtures("strangers")
 def test_a_broken_plugin_breaks_no_listing_and_no_other_plugin() -> None:
-    listed = entries("methods")
+    listed = list_entries("methods")
     assert {"sound", "raises", "absent", "nameless", "npo"} <= set(listed)
-    assert describe(listed["absent"]) == "broken: no module 'strangers_absent'"
-    assert describe(listed["nameless"]) == "broken: strangers has no class 'Nobody'"
-    assert find("methods", "npo") is NPO
+    assert describe_target(listed["absent"]) == "broken: no module 'strangers_absent'"
+    assert describe_target(listed["nameless"]) == "broken: strangers has no class 'Nobody'"
+    assert find_plugin("methods", "npo") is NPO
 
 
 @pytest.mark.usefixtures("strangers")
@@ -190,7 +194,7 @@ def test_a_broken_plugin_breaks_no_listing_and_no_other_plugin() -> None:
 )
 def test_a_broken_plugin_that_is_asked_for_raises(name: str, reason: str) -> None:
     with pytest.raises(PluginError, match=reason):
-        find("methods", name)
+        find_plugin("methods", name)
 
 
 class Holder(Spec):

@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from page_boards import ADDRESS, CITATION, FORMULA, MARKUP, hostile_board, rich_board
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from ilubench.leaderboard.site.build import build
+from ilubench.leaderboard.site.build import build_site
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
@@ -48,7 +48,7 @@ def browser() -> Iterator[Browser]:
 
 def _site(folder: Path, board: Any) -> Path:
     board(folder / "leaderboards")
-    return build(folder / "leaderboards", folder / "site").page
+    return build_site(folder / "leaderboards", folder / "site").page
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,14 @@ from finished_runs import Told
 from runs import command
 
 from ilubench.errors import DataError
-from ilubench.leaderboard.check.changes import changes
+from ilubench.leaderboard.check.changes import list_changes
 from leaderboards import TINY, attacked_board, edit_json, tiny_board, tiny_entry, verified_entry
 
 
 def told(before: Path, after: Path) -> set[tuple[str, str, bool]]:
-    return {(one.record, one.what.split(" (")[0], one.reserved) for one in changes(before, after)}
+    return {
+        (one.record, one.what.split(" (")[0], one.reserved) for one in list_changes(before, after)
+    }
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def board(tmp_path: Path) -> Path:
 
 
 def test_equal_folders_have_no_changes(board: Path) -> None:
-    assert changes(board, board.with_name("after")) == []
+    assert list_changes(board, board.with_name("after")) == []
 
 
 def test_a_new_entry_is_anybody_s(board: Path) -> None:
@@ -78,5 +80,5 @@ def test_a_record_that_cannot_be_read_is_named(board: Path) -> None:
     after = board.with_name("after")
     (after / "known" / "npo-1.json").write_text("{")
     with pytest.raises(DataError, match=r"npo-1\.json"):
-        changes(board, after)
+        list_changes(board, after)
     assert command("leaderboard", "changes", str(board), str(after)).code == 3

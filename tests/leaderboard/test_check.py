@@ -17,7 +17,7 @@ import pytest
 from runs import command
 
 from ilubench.leaderboard.records import samples as bounds
-from ilubench.leaderboard.records.samples import point
+from ilubench.leaderboard.records.samples import point_to_samples
 from leaderboards import TINY, attacked_board, edit_json, tiny_board, tiny_entry, verified_entry
 
 Edit = Callable[[Path], object]
@@ -99,7 +99,7 @@ def resampled(change: Callable[[pa.Table], pa.Table], **settings: Any) -> Edit:
 
 
 def repoint(folder: Path, name: str) -> None:
-    pointer = point(folder, name).model_dump()
+    pointer = point_to_samples(folder, name).model_dump()
     edit_json(folder / ENTRY, lambda entry: entry.update(samples=pointer))
 
 

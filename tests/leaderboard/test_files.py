@@ -12,15 +12,15 @@ import pytest
 
 from ilubench.errors import DataError
 from ilubench.leaderboard.records.files import (
+    list_suites,
     read_board,
     read_entry,
     record_bytes,
-    suites,
     write_record,
 )
 from ilubench.leaderboard.records.models import Entry, Pointer
 from ilubench.leaderboard.records.safe_json import read_json
-from ilubench.leaderboard.records.samples import point, samples_file
+from ilubench.leaderboard.records.samples import point_to_samples, samples_file
 from leaderboards import edit_json, shipped_entry, tiny_board, tiny_entry
 
 
@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_board_is_its_records_by_id(root: Path) -> None:
-    (folder,) = suites(root)
+    (folder,) = list_suites(root)
     board = read_board(folder)
     assert board.suite == "known"
     assert [entry.entry for entry in board.entries] == ["none-1", "npo-1", "rmu-1"]
@@ -132,7 +132,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_samples_are_found_by_hash(root: Path) -> None:
     folder = root / "known"
-    pointer = point(folder, "npo-1.parquet")
+    pointer = point_to_samples(folder, "npo-1.parquet")
     assert samples_file(folder, pointer) == folder / "npo-1.parquet"
     other = pointer.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(DataError, match=f"SHA-256 {pointer.sha256}, the record says 0000"):

@@ -16,10 +16,10 @@ from page_boards import FORMULA, MARKUP, WORDS, copied, hostile_board, rich_boar
 from runs import command
 
 from ilubench.errors import DataError, UsageError
-from ilubench.leaderboard.records.files import finished, read_board
-from ilubench.leaderboard.site.build import PAGE, README, build, stale
-from ilubench.leaderboard.site.html import embedded_json, page
-from ilubench.leaderboard.site.packing import Texts, pack, pack_course, thousandths
+from ilubench.leaderboard.records.files import read_board, read_entry_run
+from ilubench.leaderboard.site.build import PAGE, README, build_site, find_stale
+from ilubench.leaderboard.site.html import embedded_json, render_page
+from ilubench.leaderboard.site.packing import Texts, pack_course, pack_figures, thousandths
 from ilubench.leaderboard.site.ranked import ranked_groups
 from ilubench.leaderboard.site.readme import BEGIN, END, readme_text
 from ilubench.leaderboard.site.view import page_data
@@ -53,15 +53,19 @@ def test_figures_are_whole_thousandths_as_tables_print_them() -> None:
     texts = Texts()
     beyond, undefined = Note(NoteKind.BEYOND, numbers=(64,)), Note(NoteKind.UNDEFINED)
     figure = Figure(0.66875, 0.59729, 0.74020, 5, 12, "seeds-and-items")
-    assert pack(figure, texts, (5, 12)) == [669, 597, 740]
-    assert pack(figure, texts, (5, 13)) == [669, 597, 740, 5, 12]
-    assert pack(Figure(0.5, None, None, 5, 12, "none"), texts, (5, 12)) == [500]
-    assert pack(Figure(0.5, 0.25, None, 5, 12, "seeds-and-items"), texts, (5, 12)) == [
+    assert pack_figures(figure, texts, (5, 12)) == [669, 597, 740]
+    assert pack_figures(figure, texts, (5, 13)) == [669, 597, 740, 5, 12]
+    assert pack_figures(Figure(0.5, None, None, 5, 12, "none"), texts, (5, 12)) == [500]
+    assert pack_figures(Figure(0.5, 0.25, None, 5, 12, "seeds-and-items"), texts, (5, 12)) == [
         *(500, 250),
         None,
     ]
-    assert pack(None, texts) is None
-    assert [pack(no_figure(note), texts) for note in (beyond, undefined, beyond)] == [0, 1, 0]
+    assert pack_figures(None, texts) is None
+    assert [pack_figures(no_figure(note), texts) for note in (beyond, undefined, beyond)] == [
+        0,
+        1,
+        0,
+    ]
     assert pack_course([figure, no_figure(undefined)], texts) == 1
     assert (texts.all(), texts.of(NoteKind.BEYOND)) == ([">64", "undefined"], [0])
     assert thousandths(0.0625) == int(f"{0.0625:.3f}".replace("0.", ""))
@@ -69,7 +73,7 @@ def test_figures_are_whole_thousandths_as_tables_print_them() -> None:
 
 def test_ranks_are_those_of_the_runs(root: Path, rows: dict[str, Any]) -> None:
     board = read_board(root / "known")
-    runs = [finished(entry, board.folder) for entry in board.entries]
+    runs = [read_entry_run(entry, board.folder) for entry in board.entries]
     ids = {entry.run.run: entry.entry for entry in board.entries}
     for k, table in enumerate(rank_runs(runs).tables):
         names = {row.name: ids[row.run.record.run] for row in table.rows}
@@ -114,14 +118,14 @@ def test_recovery_ends_at_the_attacks_own_figure(
 ) -> None:
     names = [attack["name"] for attack in data["boards"][0]["attacks"]]
     board = read_board(root / "known")
-    run = finished(board.entry("rmu-1"), board.folder)
+    run = read_entry_run(board.entry("rmu-1"), board.folder)
     mine, original = run.scores("FQ"), run.original("FQ")
     for course, part in zip(mine.courses, run.rows["FQ"].attacks, strict=True):
         curve = recovery_curve(mine, original, course)
         assert len(curve) == len(course.steps) - 1
         assert curve[-1] == part.recovery
         shown = rows["rmu-1"]["m"][0]["attacks"][names.index(course.attack)]
-        assert shown[5][-3:] == pack(part.recovery, Texts(), (3, 12))
+        assert shown[5][-3:] == pack_figures(part.recovery, Texts(), (3, 12))
         assert len(shown[4]) == 3 * len(curve)  # the first is f_u
 
 
@@ -179,7 +183,7 @@ def test_an_entry_whose_figures_do_not_follow_is_refused(root: Path, tmp_path: P
 
     edit_json(mine / "known" / "npo-1.json", better)
     with pytest.raises(DataError, match="ra_core"):
-        build(mine, tmp_path / "site")
+        build_site(mine, tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
 
@@ -207,7 +211,7 @@ def test_unlike_entries_are_refused_by_name(root: Path, tmp_path: Path) -> None:
 
     edit_json(mine / "known" / "rmu-1.json", other)
     with pytest.raises(UsageError, match=r"rmu-1\.json differ in train\.lr of core"):
-        build(mine, tmp_path / "site")
+        build_site(mine, tmp_path / "site")
 
 
 # --------------------------------------------------------------------------- the page as HTML
@@ -248,7 +252,7 @@ def _sha256(text: str) -> str:
 
 
 def test_the_policy_allows_the_pages_own_script_and_style_alone(data: dict[str, Any]) -> None:
-    elements = _Elements(page(data))
+    elements = _Elements(render_page(data))
     policy = _policy(elements)
     _, script = elements.inside["script"]
     assert policy["default-src"] == "'none'"
@@ -259,7 +263,7 @@ def test_the_policy_allows_the_pages_own_script_and_style_alone(data: dict[str, 
 
 
 def test_the_page_names_nothing_outside_of_it(data: dict[str, Any]) -> None:
-    for tag, attributes in _Elements(page(data)).found:
+    for tag, attributes in _Elements(render_page(data)).found:
         assert tag not in ("iframe", "img", "object", "embed", "base")
         assert "src" not in attributes, tag
         assert (attributes.get("href") or "data:,") == "data:,", tag
@@ -280,8 +284,8 @@ def test_a_hostile_board_makes_a_page_with_the_same_elements(
     data: dict[str, Any], tmp_path: Path
 ) -> None:
     board = read_board(hostile_board(tmp_path / "leaderboards"))
-    hostile = page(page_data([(board, ranked_groups(board))]))
-    harmless = page(data)
+    hostile = render_page(page_data([(board, ranked_groups(board))]))
+    harmless = render_page(data)
     assert [tag for tag, _ in _Elements(hostile).found] == [
         tag for tag, _ in _Elements(harmless).found
     ]
@@ -370,16 +374,16 @@ def test_a_readme_without_one_place_for_tables_is_refused(text: str, root: Path)
 def test_a_stale_readme_is_told(root: Path, tmp_path: Path) -> None:
     mine = copied(root, tmp_path / "leaderboards")
     readme = mine / "known" / README
-    assert stale(mine) == (readme,)
+    assert find_stale(mine) == (readme,)
     assert not readme.exists()
-    found = build(mine, tmp_path / "site")
+    found = build_site(mine, tmp_path / "site")
     assert found.readmes == (readme,)
     assert found.page == tmp_path / "site" / PAGE
     assert found.size == found.page.stat().st_size
-    assert stale(mine) == ()
-    assert build(mine, tmp_path / "site").readmes == ()
+    assert find_stale(mine) == ()
+    assert build_site(mine, tmp_path / "site").readmes == ()
     (mine / "known" / "rmu-1.json").unlink()
-    assert stale(mine) == (readme,)
+    assert find_stale(mine) == (readme,)
 
 
 def test_the_command_builds_and_checks(

@@ -13,9 +13,9 @@ from finished_runs import Told, edit_record, edit_row, edit_samples
 from runs import Outcome, command, made
 
 from ilubench.errors import DataError, UsageError
-from ilubench.leaderboard.records.files import finished, read_entry
-from ilubench.leaderboard.site.build import build
-from ilubench.leaderboard.submit.entry import About, submit
+from ilubench.leaderboard.records.files import read_entry, read_entry_run
+from ilubench.leaderboard.site.build import build_site
+from ilubench.leaderboard.submit.entry import About, submit_run
 from ilubench.leaderboard.submit.weights import export_weights, place_weights
 from ilubench.records.finished import read_run
 from ilubench.records.keys import file_sha256
@@ -48,7 +48,7 @@ def test_a_run_becomes_an_entry(tmp_path: Path) -> None:
     assert entry.submission.citation == "@misc{a,\n title={B}\n}"
     assert entry.submission.by == "A. Tester"
     assert entry.trains_on == ("text",)
-    rows = finished(entry, path.parent).rows
+    rows = read_entry_run(entry, path.parent).rows
     assert rows["FQ"].ra == read_run(run).rows["FQ"].ra
     assert checked(path) == ""
 
@@ -67,7 +67,7 @@ def test_the_label_is_what_was_asked_for(tmp_path: Path) -> None:
     run = full_run(tmp_path / "run", TINY["npo"])
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("use: npo", "use: ./My Method.py:My_Kind", 1))
-    assert submit(run, tmp_path / "boards", About(by="A")).entry.entry == "my_kind-1"
+    assert submit_run(run, tmp_path / "boards", About(by="A")).entry.entry == "my_kind-1"
 
 
 def test_environments_are_declared_and_mark_attacks(tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ def test_environments_are_declared_and_mark_attacks(tmp_path: Path) -> None:
     }
     wrapped = {"base": {"use": "ilu", "settings": {"environments": ["benign"]}}}
     run = full_run(tmp_path / "run", Told("lat", settings=wrapped, suite=suite))
-    entry = submit(run, tmp_path / "boards", BY).entry
+    entry = submit_run(run, tmp_path / "boards", BY).entry
     assert entry.trains_on == ("text", "more")
     edit_record(run, protocol={name: protocol(role) for name, role in MORE.items()})
-    entry = submit(run, tmp_path / "boards", BY, replace=True).entry
+    entry = submit_run(run, tmp_path / "boards", BY, replace=True).entry
     assert entry.run.seen == ("core",)
     assert checked(tmp_path / "boards") == ""
 
@@ -169,7 +169,7 @@ def test_an_incomplete_run_is_refused(
     run = full_run(tmp_path / "run", TINY["npo"])
     edit(run)
     with pytest.raises(DataError) as caught:
-        submit(run, tmp_path / "boards", BY)
+        submit_run(run, tmp_path / "boards", BY)
     assert says in str(caught.value)
     assert str(run) in str(caught.value)
     assert not (tmp_path / "boards").exists()
@@ -191,7 +191,7 @@ def test_a_diverged_run_is_listed_last_without_a_rank(
     done = sent(run, root)
     assert done.code == 0, done.err
     assert checked(root) == ""
-    build(root, tmp_path / "page")
+    build_site(root, tmp_path / "page")
     table = (root / "known" / "README.md").read_text()
     rows = [line for line in table.splitlines() if "-1.json" in line]
     (place,) = (place for place, line in enumerate(rows) if "wild-1" in line)
@@ -212,19 +212,19 @@ def test_a_diverged_run_is_listed_last_without_a_rank(
 def test_wrong_words_are_usage_errors(about: About, says: str, tmp_path: Path) -> None:
     run = full_run(tmp_path / "run", TINY["npo"])
     with pytest.raises(UsageError, match=says):
-        submit(run, tmp_path / "boards", about)
+        submit_run(run, tmp_path / "boards", about)
     assert not (tmp_path / "boards").exists()
 
 
 def test_an_entry_is_replaced_only_when_told(tmp_path: Path) -> None:
     run = full_run(tmp_path / "run", TINY["npo"])
-    first = submit(run, tmp_path / "boards", BY)
+    first = submit_run(run, tmp_path / "boards", BY)
     with pytest.raises(UsageError, match="is there already; give another --label"):
-        submit(run, tmp_path / "boards", BY)
+        submit_run(run, tmp_path / "boards", BY)
     newer = full_run(tmp_path / "newer", replace(TINY["npo"], suite={"version": 2}))
     with pytest.raises(UsageError, match="there already, of suite version 1 where the run's is 2;"):
-        submit(newer, tmp_path / "boards", BY)
-    again = submit(run, tmp_path / "boards", replace(BY, title="New"), replace=True)
+        submit_run(newer, tmp_path / "boards", BY)
+    again = submit_run(run, tmp_path / "boards", replace(BY, title="New"), replace=True)
     assert first.path == again.path
     assert read_entry(again.path).title == "New"
 
@@ -232,7 +232,7 @@ def test_an_entry_is_replaced_only_when_told(tmp_path: Path) -> None:
 def test_a_run_without_one_of_the_attacks_is_refused(tmp_path: Path) -> None:
     run = full_run(tmp_path / "run", replace(TINY["npo"], attacks=("core",)))
     with pytest.raises(DataError, match=r"run\.attacks: the suite's seen is missing"):
-        submit(run, tmp_path / "boards", BY)
+        submit_run(run, tmp_path / "boards", BY)
 
 
 # --- a run that was carried out ---

@@ -13,7 +13,7 @@ from finished_runs import Told, edit_record, edit_suite, write_run
 from runs import command
 
 from ilubench.leaderboard.records.files import read_board
-from ilubench.leaderboard.submit.entry import About, submit
+from ilubench.leaderboard.submit.entry import About, submit_run
 from ilubench.leaderboard.verify.tracking import Tracked, compare_with_records, missing
 from ilubench.records.finished import read_run
 from ilubench.records.scores import Compared, method_samples, robustness_row
@@ -155,7 +155,7 @@ def test_a_method_without_an_entry(track: Callable[..., Tracked]) -> None:
 def shipped(board: Path, use: str) -> None:
     """Put a run into the board's own folder of runs, and submit it from there."""
     run = full_run(board / "measured" / use, Told(use=use))
-    submit(run, board.parent, About(by="A. Tester", label=use))
+    submit_run(run, board.parent, About(by="A. Tester", label=use))
 
 
 def test_what_was_not_run_again(board: Path, track: Callable[..., Tracked]) -> None:

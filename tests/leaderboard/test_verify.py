@@ -38,11 +38,11 @@ from ilubench.errors import (
     StoreError,
     UsageError,
 )
-from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.experiments.experiment import Experiment, resolve_experiment
 from ilubench.leaderboard.records.files import read_entry
 from ilubench.leaderboard.records.models import Package, Weights
 from ilubench.leaderboard.records.prediction import NUMERICS, Sides, compare_runs, compare_scores
-from ilubench.leaderboard.verify.download import fetch, find_weights
+from ilubench.leaderboard.verify.download import fetch_weights, find_weights
 from ilubench.leaderboard.verify.isolation import (
     NAMESPACES,
     PYTHON,
@@ -56,7 +56,7 @@ from ilubench.leaderboard.verify.verify import fresh_seeds
 from ilubench.records.finished import read_run
 from ilubench.runs.stages.keys import unlearn_key
 from ilubench.runs.stages.workbench import make_bench
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 from ilubench.statistics.intervals import Array, Samples
 from ilubench.statistics.row import Chances, Course, MethodRuns
 
@@ -436,10 +436,10 @@ def test_weights_are_downloaded_once_and_checked(tmp_path: Path, served: tuple[P
     content = os.urandom(3_000_000)
     (folder / "a").write_bytes(content)
     one, store = told(content, f"{address}/a"), tmp_path / "store"
-    found = fetch([one], store)
+    found = fetch_weights([one], store)
     assert found[3].read_bytes() == content
     (folder / "a").unlink()
-    assert fetch([one], store) == found
+    assert fetch_weights([one], store) == found
 
 
 @pytest.mark.parametrize(
@@ -464,16 +464,16 @@ def test_a_download_that_is_refused_leaves_nothing(
     (folder / "a").write_bytes(content)
     one = told(content, address + changes.pop("url", "/a"), **changes)
     with pytest.raises(error, match=message):
-        fetch([one], tmp_path / "store")
+        fetch_weights([one], tmp_path / "store")
     assert not list((tmp_path / "store").iterdir())
 
 
 def test_offline_and_unpublished_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(AccessError, match=r"seed 3: offline by HF_HUB_OFFLINE.*--weights FOLDER"):
-        fetch([told(b"x", "https://127.0.0.1/a")], tmp_path)
+        fetch_weights([told(b"x", "https://127.0.0.1/a")], tmp_path)
     with pytest.raises(AccessError, match=r"not published \(no url in the record\)"):
-        fetch([told(b"x", "")], tmp_path)
+        fetch_weights([told(b"x", "")], tmp_path)
 
 
 def test_what_is_run_again_has_the_entry_s_memory_settings(tmp_path: Path) -> None:
@@ -577,7 +577,7 @@ def apart(
 ) -> Experiment:
     """Let a method unlearn on its own, seed 0."""
     words = [f"suite={quick_suite()}", f"method={use}", "seeds=0", f"out={out}", *more]
-    experiment = resolve(parse(words))
+    experiment = resolve_experiment(parse_words(words))
     cell = Cell(command_, hidden_places(experiment), package)
     unlearn_apart(make_bench(experiment), experiment, 0, cell, SilentProgress())
     return experiment
@@ -585,7 +585,7 @@ def apart(
 
 def test_no_place_lies_in_another_that_is_covered() -> None:
     """A shipped suite's file lies in the folder of tasks, which is covered whole."""
-    places = hidden_places(resolve(parse(["suite=mini", "method=npo"])))
+    places = hidden_places(resolve_experiment(parse_words(["suite=mini", "method=npo"])))
     assert any(place.name in ("tasks", "_tasks") for place in places)
     assert any(place.name == "mini" for place in places)
     assert not [one for one in places if set(one.parents) & set(places)]
@@ -598,7 +598,7 @@ def test_answers_that_cannot_be_found_cannot_be_hidden(
     """A package of another layout must not show a verified method the answers."""
     for name in {"mini", "generators"} - {gone}:
         (tmp_path / "data" / name).mkdir(parents=True)
-    experiment = resolve(parse(["suite=mini", "method=npo"]))
+    experiment = resolve_experiment(parse_words(["suite=mini", "method=npo"]))
     monkeypatch.setattr(ilubench, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(StoreError, match=f"{gone}: not there, so it cannot be hidden"):
         hidden_places(experiment)
@@ -675,7 +675,7 @@ def test_what_a_method_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_weights_from_outside_are_not_taken_for_a_method_s_own(tmp_path: Path) -> None:
     out = store_copy(tmp_path / "out")
     words = [f"suite={quick_suite()}", "method=npo", "seeds=0", f"out={out}"]
-    experiment = resolve(parse(words))
+    experiment = resolve_experiment(parse_words(words))
     with pytest.raises(StoreError, match=r"outside of the verification; .* --out FOLDER"):
         unlearn_apart(make_bench(experiment), experiment, 0, Cell((), ()), SilentProgress())
 

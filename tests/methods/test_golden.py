@@ -13,7 +13,7 @@ from doubles import StepRecorder, tiny_llama, unlearn_data
 from pydantic import JsonValue
 
 from ilubench.interfaces import Context, Engine, Generation, Ids, Method, SamplingSpec, ScoreContext
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.scoring.scorers.muse import VerbMem
 from ilubench.specs import PluginRef
 
@@ -125,7 +125,7 @@ GOLDEN: dict[str, tuple[str, dict[str, JsonValue], tuple[float, ...]]] = {
 def test_losses(name: str, context: Callable[..., Context]) -> None:
     """A method's loss at each of five steps of a fixed model on fixed data."""
     use, settings, expected = GOLDEN[name]
-    method: Method = create("methods", PluginRef(use=use, settings=settings))
+    method: Method = create_plugin("methods", PluginRef(use=use, settings=settings))
     recorder = StepRecorder()
     data = unlearn_data(VOCABULARY, environments=("gsm8k", "agnews"))
     method.unlearn(tiny_llama(VOCABULARY), data, context(log=recorder))

@@ -10,12 +10,12 @@ from runs import SUITE
 
 from ilubench.data.batches import collate
 from ilubench.errors import DataError, SpecError
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.interfaces import Example, UnlearnData
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.methods.invariance import token_shares
 from ilubench.specs import PluginRef
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ from ilubench.specs.overrides import parse
 def test_variants_that_make_no_sense(settings: dict[str, Any], problem: str) -> None:
     base = {"use": "npo", "settings": {"train": {"lr": 1e-3, "steps": 1}}}
     with pytest.raises(SpecError, match=problem):
-        create("methods", PluginRef(use="ilu", settings={"base": base, **settings}))
+        create_plugin("methods", PluginRef(use="ilu", settings={"base": base, **settings}))
 
 
 def test_a_base_that_is_no_loss_is_refused() -> None:
     with pytest.raises(SpecError, match="NoUnlearning is not a LossMethod"):
-        create("methods", PluginRef(use="ilu", settings={"base": "none"}))
+        create_plugin("methods", PluginRef(use="ilu", settings={"base": "none"}))
 
 
 def test_an_empty_environment_is_an_error(context: Making) -> None:
@@ -55,8 +55,10 @@ def test_the_penalty_is_logged_with_its_gradient(context: Making) -> None:
 def test_the_forget_set_is_no_environment_of_the_suite() -> None:
     assert make("ilu-forget").environment_names() == ("one",)
     words = ("method=ilu", "method.environments=forget")
-    assert resolve(parse([SUITE, *words])).seen == ()
-    both = resolve(parse([SUITE, "method=ilu", "method.environments=forget,gsm8k"]))
+    assert resolve_experiment(parse_words([SUITE, *words])).seen == ()
+    both = resolve_experiment(
+        parse_words([SUITE, "method=ilu", "method.environments=forget,gsm8k"])
+    )
     assert both.seen == ("gsm8k",)
 
 

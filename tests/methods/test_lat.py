@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from ilubench.errors import SpecError
 from ilubench.interfaces import Batch, Context
 from ilubench.interfaces import UnlearnData as Data
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.methods.activations import hidden_state
 from ilubench.methods.lat import LAT
 from ilubench.methods.terms import ForgetRetain, mean_nll
@@ -25,7 +25,7 @@ TRAIN = TrainSpec(lr=1e-3, steps=3, batch_size=4)  # its steps see all of the fo
 def lat(base: str = "graddiff", settings: Any = None, **more: Any) -> Any:
     given = {"train": TRAIN.model_dump(mode="json"), **(settings or {})}
     reference = {"use": base, "settings": given}
-    return create(
+    return create_plugin(
         "methods", PluginRef(use="lat", settings={**ADVERSARY, **more, "base": reference})
     )
 
@@ -216,8 +216,8 @@ def test_a_base_without_a_forget_term() -> None:
     reference = {"use": "sam", "settings": sam}
     settings = {**ADVERSARY, "base": reference}
     with pytest.raises(SpecError, match="SAM has no forget term of its own; give target=recall"):
-        create("methods", PluginRef(use="lat", settings={**settings, "target": "base"}))
-    assert create("methods", PluginRef(use="lat", settings=settings)).target == "recall"
+        create_plugin("methods", PluginRef(use="lat", settings={**settings, "target": "base"}))
+    assert create_plugin("methods", PluginRef(use="lat", settings=settings)).target == "recall"
 
 
 def test_refusals_are_not_perturbed(context: Making) -> None:

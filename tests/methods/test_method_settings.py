@@ -14,7 +14,7 @@ from ilubench.data.batches import collate
 from ilubench.errors import DataError, IlubenchError, SpecError
 from ilubench.interfaces import Example, StepBatch, UnlearnBatch
 from ilubench.interfaces import UnlearnData as Data
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.methods.original import Original
 from ilubench.methods.refusals import make_refusals
 from ilubench.specs import PluginRef
@@ -47,12 +47,12 @@ def test_kl_is_zero_at_first_and_positive_after(context: Making) -> None:
     settings = {"beta": 0.1, "reduction": "mean", "retain": "kl", "gamma": 1.0}
     train = {"lr": 1e-3, "steps": 3, "batch_size": 4, "precision": "bfloat16"}
     ref = PluginRef(use="npo", settings={**settings, "train": train})
-    create("methods", ref).unlearn(fresh(), data(), context(log=log))
+    create_plugin("methods", ref).unlearn(fresh(), data(), context(log=log))
     start = 2 / 0.1 * math.log(2)
     assert log.losses[0] == pytest.approx(start, abs=1e-4)  # NLL = NLL_ref, KL = 0
     bare = PluginRef(use="npo", settings={**settings, "train": train, "gamma": 0.0})
     other = StepRecorder()
-    create("methods", bare).unlearn(fresh(), data(), context(log=other, state=MemoryState()))
+    create_plugin("methods", bare).unlearn(fresh(), data(), context(log=other, state=MemoryState()))
     assert log.losses[1] > other.losses[1] + 1e-3
 
 
@@ -83,8 +83,8 @@ def test_sam_needs_a_forget_term() -> None:
     train = {"train": {"lr": 1e-3, "steps": 1}}
     ilu = {"use": "ilu", "settings": {"base": {"use": "npo", "settings": train}}}
     with pytest.raises(SpecError, match="ILU has no forget term of its own; give terms=all"):
-        create("methods", PluginRef(use="sam", settings={"base": ilu}))
-    method = create("methods", PluginRef(use="sam", settings={"base": ilu, "terms": "all"}))
+        create_plugin("methods", PluginRef(use="sam", settings={"base": ilu}))
+    method = create_plugin("methods", PluginRef(use="sam", settings={"base": ilu, "terms": "all"}))
     assert method.environment_names() == ("gsm8k",)
 
 
@@ -127,7 +127,7 @@ def test_a_relative_coefficient(context: Making, tokenizer: PreTrainedTokenizerB
 
 def test_rmu_does_not_compute_what_lies_above(context: Making) -> None:
     settings = {**make("rmu").model_dump(mode="json"), "layer": 0, "trainable": []}
-    method = create("methods", PluginRef(use="rmu", settings=settings))
+    method = create_plugin("methods", PluginRef(use="rmu", settings=settings))
     assert method.trainable == ("*layers.0.mlp.down_proj.weight",)
     model = fresh()
     prepared = method.prepare(model, data(), context())
@@ -155,14 +155,14 @@ TRAIN = {"lr": 1e-3, "steps": 1}
     ],
 )
 def test_a_layer_that_is_not_there(context: Making, use: str, settings: dict[str, Any]) -> None:
-    method = create("methods", PluginRef(use=use, settings=settings))
+    method = create_plugin("methods", PluginRef(use=use, settings=settings))
     with pytest.raises(SpecError, match=r"^layers?: the model has 2 layers, no layer 7; .* 0\.\.1"):
         method.unlearn(fresh(), data(), context())
 
 
 def test_the_default_matrices() -> None:
     rmu, rr = (
-        create("methods", PluginRef(use=u, settings={"train": TRAIN})) for u in ("rmu", "rr")
+        create_plugin("methods", PluginRef(use=u, settings={"train": TRAIN})) for u in ("rmu", "rr")
     )
     assert rmu.trainable == tuple(f"*layers.{i}.mlp.down_proj.weight" for i in (5, 6, 7))
     assert rr.layers == (10, 20)
@@ -193,7 +193,9 @@ def test_refusals_stand_behind_the_prompts(context: Making) -> None:
 @pytest.mark.parametrize("use", ["dpo", "idk"])
 def test_plain_text_has_no_refusal(context: Making, use: str) -> None:
     items = [Example("a", (5, 6, 7), (False, True, True))]
-    method = create("methods", PluginRef(use=use, settings={"train": {"lr": 1e-3, "steps": 1}}))
+    method = create_plugin(
+        "methods", PluginRef(use=use, settings={"train": {"lr": 1e-3, "steps": 1}})
+    )
     with pytest.raises(DataError, match=r"no item of the forget set has a prompt.*; give the"):
         method.unlearn(fresh(), Data(items, items), context())
 
@@ -203,7 +205,7 @@ def test_a_batch_without_prompts_adds_nothing(context: Making, use: str) -> None
     plain = Example("a", (5, 6, 7), (False, True, True))
     asked = Example("b", (5, 6, 7), (False, False, True))
     settings = {"train": {"lr": 1e-3, "steps": 1}, "gamma": 0.0}
-    method = create("methods", PluginRef(use=use, settings=settings))
+    method = create_plugin("methods", PluginRef(use=use, settings=settings))
     model = fresh()
     prepared = method.prepare(model, Data([plain, asked], [plain]), context())
     for index, count in ((0, 0.0), (1, 1.0)):
@@ -233,11 +235,13 @@ def test_a_word_that_the_tokenizer_does_not_know() -> None:
 def test_negation(context: Making, scale: float) -> None:
     log = StepRecorder()
     settings = {"scale": scale, "train": {"lr": 1e-3, "steps": 5, "batch_size": 4}}
-    method = create("methods", PluginRef(use="task_vector", settings=settings))
+    method = create_plugin("methods", PluginRef(use="task_vector", settings=settings))
     found = weights(method.unlearn(fresh(), data(), context(log=log)))
     assert log.losses[-1] < log.losses[0]  # the forget set is learned better, then negated
     tuned = fresh()
-    attack = create("attacks", PluginRef(use="finetune", settings={"train": settings["train"]}))
+    attack = create_plugin(
+        "attacks", PluginRef(use="finetune", settings={"train": settings["train"]})
+    )
     # the same data order, through the attack that fine-tunes
     list(attack.tamper(tuned, {"train": data().forget}, context(state=MemoryState())))
     for name, original in weights(fresh()).items():

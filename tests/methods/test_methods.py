@@ -17,7 +17,7 @@ from objectives import Plain
 from runs import SUITE, command, made
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ilubench.interfaces.discovery import entries
+from ilubench.interfaces.discovery import list_entries
 from ilubench.training import trainable_only
 
 
@@ -102,7 +102,7 @@ RUNS: dict[str, Sequence[str]] = {
 
 def test_every_method_is_run() -> None:
     untrained = {"none", "checkpoint", "retrain"}
-    assert {name.partition("-")[0] for name in RUNS} == set(entries("methods")) - untrained
+    assert {name.partition("-")[0] for name in RUNS} == set(list_entries("methods")) - untrained
 
 
 @pytest.fixture(scope="module")

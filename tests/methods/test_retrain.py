@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from runs import TINY, Outcome, command, made, target_folder, with_target
 
 from ilubench.errors import ModelError, SpecError
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.interfaces import UnlearnData
 from ilubench.methods.retrain import Retrain
 from ilubench.models.checkpoints import load_model, load_tokenizer, save_model
@@ -28,7 +28,7 @@ from ilubench.records.results import RunRecord
 from ilubench.runs.collect import robustness_rows
 from ilubench.runs.plan import make_plan
 from ilubench.specs import ModelSource, SuiteSpec
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 from ilubench.statistics.notes import Note, NoteKind
 
 if TYPE_CHECKING:
@@ -148,20 +148,22 @@ def test_as_a_method_it_is_the_suite_s_weights(folder: Path, shared: Path) -> No
 def test_a_suite_without_weights_has_no_such_method(folder: Path) -> None:
     suite = folder.parent / "suite.yaml"
     with pytest.raises(SpecError, match="make-target FOLDER suite=tiny --retrain` makes them"):
-        resolve(parse([f"suite={suite}", "method=retrain"]))
+        resolve_experiment(parse_words([f"suite={suite}", "method=retrain"]))
     with pytest.raises(SpecError, match="suite tiny has no `retrain` weights; give a"):
-        resolve(parse([f"suite={TINY}", "method=retrain"]))
-    found = resolve(parse([f"suite={TINY}", "method=retrain", f"method.model.path={folder}"]))
+        resolve_experiment(parse_words([f"suite={TINY}", "method=retrain"]))
+    found = resolve_experiment(
+        parse_words([f"suite={TINY}", "method=retrain", f"method.model.path={folder}"])
+    )
     assert found.method == Retrain(model=ModelSource(path=str(folder)))
 
 
 def test_other_weights_take_the_place_of_the_suite_s(tmp_path: Path, folder: Path) -> None:
     given = {"hub": "org/name", "revision": "abc", "sha256": "a" * 64}
     suite = suite_file(tmp_path / "suite.yaml", model=given)
-    named = resolve(parse([f"suite={suite}", "method=retrain"])).method
+    named = resolve_experiment(parse_words([f"suite={suite}", "method=retrain"])).method
     assert named == Retrain(model=ModelSource.model_validate(given))
-    moved = parse([f"suite={suite}", "method=retrain", f"suite.retrain.model.path={folder}"])
-    assert resolve(moved).method == Retrain(model=ModelSource(path=str(folder)))
+    moved = parse_words([f"suite={suite}", "method=retrain", f"suite.retrain.model.path={folder}"])
+    assert resolve_experiment(moved).method == Retrain(model=ModelSource(path=str(folder)))
 
 
 def test_weights_that_do_not_fit_are_refused(
@@ -209,7 +211,9 @@ def test_never_knew_follows_from_the_samples(folder: Path, shared: Path) -> None
     assert figure["value"] == pytest.approx(by_hand(samples), abs=1e-12)
     assert (figure["n_seeds"], figure["n_items"]) == (2, 6)
     assert figure["low"] < figure["value"] < figure["high"]
-    experiment = resolve(parse([*words(folder, shared), "method=npo", "seeds=0,1"]))
+    experiment = resolve_experiment(
+        parse_words([*words(folder, shared), "method=npo", "seeds=0,1"])
+    )
     again = {k: dataclasses.asdict(r) for k, r in robustness_rows(experiment, samples).items()}
     assert json.loads(json.dumps(again)) == RunRecord.model_validate(done.json).rows
     shown = command("run", *words(folder, shared), "method=npo", "seeds=0,1").out
@@ -226,7 +230,11 @@ def test_the_original_is_compared_too(folder: Path, shared: Path) -> None:
 
 def test_it_can_be_left_out(folder: Path, shared: Path) -> None:
     with_it, without = (
-        make_plan(resolve(parse([*words(folder, shared), "method=npo", "seeds=0,1", *more])))
+        make_plan(
+            resolve_experiment(
+                parse_words([*words(folder, shared), "method=npo", "seeds=0,1", *more])
+            )
+        )
         for more in ((), ("never_knew=false",))
     )
     keys = {job.key for job in with_it.jobs if job.who != "retrain"}
@@ -239,14 +247,16 @@ def test_it_can_be_left_out(folder: Path, shared: Path) -> None:
 
 def test_a_recipe_alone_adds_no_jobs(folder: Path, shared: Path) -> None:
     suite = folder.parent / "suite.yaml"
-    plan = make_plan(resolve(parse([f"suite={suite}", "method=npo", ATTACK, f"out={shared}"])))
+    plan = make_plan(
+        resolve_experiment(parse_words([f"suite={suite}", "method=npo", ATTACK, f"out={shared}"]))
+    )
     assert {job.who for job in plan.jobs} == {"method", "reference"}
 
 
 def test_what_is_missing_shows(folder: Path, shared: Path) -> None:
     """A retrained model that was attacked with fewer seeds, with another one, or not at all."""
     text = [*words(folder, shared), "method=npo", "seeds=0,1"]
-    experiment = resolve(parse(text))
+    experiment = resolve_experiment(parse_words(text))
     samples = pq.read_table(make_plan(experiment).folder / "samples.parquet")
     retrain = pc.equal(samples["who"], "retrain")
     course = pc.and_(retrain, pc.equal(samples["attack"], "gsm8k"))
@@ -278,7 +288,9 @@ def test_what_is_missing_shows(folder: Path, shared: Path) -> None:
 def test_a_course_of_the_retrained_model_may_be_missing_in_a_finished_run(
     folder: Path, shared: Path, tmp_path: Path
 ) -> None:
-    experiment = resolve(parse([*words(folder, shared), "method=npo", "seeds=0,1"]))
+    experiment = resolve_experiment(
+        parse_words([*words(folder, shared), "method=npo", "seeds=0,1"])
+    )
     made_of = make_plan(experiment).folder
     for name in ("results.json", "config.yaml", "samples.parquet"):
         shutil.copy(made_of / name, tmp_path)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ilubench.data.batches import collate
 from ilubench.errors import SpecError
 from ilubench.interfaces import Batch, Context, Dataset, UnlearnBatch, UnlearnData
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.methods.activations import hidden_states
 from ilubench.specs import PluginRef
 from ilubench.testing import TINY, facts, known_model
@@ -26,7 +26,7 @@ TRAIN = {"lr": 1e-3, "steps": 1}
 
 def rr(**settings: Any) -> Any:
     given = {"train": TRAIN, "layers": [0, 1], **settings}
-    return create("methods", PluginRef(use="rr", settings=given))
+    return create_plugin("methods", PluginRef(use="rr", settings=given))
 
 
 # ------------------------------------------------------------------------------- the schedule

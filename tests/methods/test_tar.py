@@ -15,12 +15,12 @@ from torch.nn import functional
 from ilubench.data.batches import Stream
 from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError, SpecError
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.interfaces import Context, Example
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.methods.tar import TAR
 from ilubench.specs import PluginRef
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 from ilubench.training import trainable_only
 
 Theta = dict[str, Tensor]
@@ -32,7 +32,7 @@ DOWN = "model.layers.1.mlp.down_proj.weight"
 def make(**settings: Any) -> TAR:
     train = {**TRAIN, **settings.pop("train", {})}
     ref = PluginRef(use="tar", settings={**ATTACK, **settings, "train": train})
-    return cast("TAR", create("methods", ref))
+    return cast("TAR", create_plugin("methods", ref))
 
 
 def elsewhere(method: TAR) -> Theta:
@@ -301,7 +301,7 @@ def test_environments_are_declared_and_seen() -> None:
     method = make(inner_data=["forget", "one", "three"], base=base)
     assert method.environment_names() == ("two", "one", "three")
     assert make().environment_names() == ()
-    run = resolve(parse([SUITE, "method=tar", "method.inner_data=forget,agnews"]))
+    run = resolve_experiment(parse_words([SUITE, "method=tar", "method.inner_data=forget,agnews"]))
     assert run.seen == ("agnews",)
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ilubench.data.batches import Stream
 from ilubench.interfaces import Example, StateStore
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.methods.undo import UNDO
 from ilubench.records.store import FolderState
 from ilubench.specs import PluginRef
@@ -26,7 +26,7 @@ DOWN = "model.layers.1.mlp.down_proj.weight"
 def undo(**settings: Any) -> UNDO:
     train = {**TRAIN, **settings.pop("train", {})}
     ref = PluginRef(use="undo", settings={"base": "none", **settings, "train": train})
-    return cast("UNDO", create("methods", ref))
+    return cast("UNDO", create_plugin("methods", ref))
 
 
 # ------------------------------------------------------------------------------- the noise

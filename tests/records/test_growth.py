@@ -14,7 +14,7 @@ from places import LEADERBOARDS
 from pydantic import Field
 
 from ilubench.errors import DataError
-from ilubench.leaderboard.check.check import check
+from ilubench.leaderboard.check.check import check_boards
 from ilubench.leaderboard.records import files
 from ilubench.leaderboard.records.models import Entry
 from ilubench.records import finished, results, run_files, wording
@@ -84,8 +84,8 @@ def test_every_shipped_record_is_read_by_the_next_version() -> None:
 def test_the_next_version_checks_shipped_records_and_computes_the_new_figure() -> None:
     for suite in sorted({path.parent for path in ENTRIES}):
         entry = min(suite.glob("*.json"), key=lambda path: path.stat().st_size)
-        assert check([entry]) == []
-        run = files.finished(files.read_entry(entry), suite)
+        assert check_boards([entry]) == []
+        run = files.read_entry_run(files.read_entry(entry), suite)
         for row in run.rows.values():
             assert isinstance(row, LaterRow)
             assert row.again == row.ra

@@ -8,13 +8,13 @@ import pytest
 from measured import RESULT_SETS, read
 from places import LEADERBOARDS
 
-from ilubench.leaderboard.records.files import read_board, suites
+from ilubench.leaderboard.records.files import list_suites, read_board
 from ilubench.records.finished import read_run
 from ilubench.runs.collect import robustness_rows
 
 CHECKED = {
     board.folder / Path(entry.samples.path).parent
-    for board in map(read_board, suites(LEADERBOARDS))
+    for board in map(read_board, list_suites(LEADERBOARDS))
     for entry in board.entries
 }
 """Those of entries, whose figures `ilubench leaderboard check` computes again."""

@@ -12,14 +12,14 @@ from ilubench.records.run_files import read_run_samples
 from ilubench.reports.spread import variance_report, variance_text
 from ilubench.statistics.intervals import Array
 from ilubench.statistics.notes import Note, NoteKind
-from ilubench.statistics.variance_components import Component, Factorial, components
+from ilubench.statistics.variance_components import Component, Factorial, decompose_variance
 
 NPO = LEADERBOARDS / "mini" / "measured" / "npo" / "samples.parquet"
 
 
 def of_table(values: Array) -> tuple[Component, ...]:
     levels = tuple(tuple(range(n)) for n in values.shape)
-    return components(Factorial(values, ("seed", "item"), levels))
+    return decompose_variance(Factorial(values, ("seed", "item"), levels))
 
 
 def test_report_of_a_measured_run() -> None:

@@ -6,11 +6,11 @@ from typing import Any, cast
 import pytest
 from places import LEADERBOARDS
 
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.runs.tuning.asked import method_words
 from ilubench.runs.tuning.records import TuningRecord
 from ilubench.specs import TuningSpec
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 RECORDS = LEADERBOARDS / "mini" / "tuning"
 LABELS = sorted(path.stem for path in RECORDS.glob("*.json"))
@@ -22,7 +22,7 @@ def record(label: str) -> TuningRecord:
 
 
 def protocol() -> TuningSpec:
-    tuning = resolve(parse(["suite=mini"])).suite.tuning
+    tuning = resolve_experiment(parse_words(["suite=mini"])).suite.tuning
     assert tuning is not None
     return tuning
 
@@ -37,7 +37,7 @@ NONE_KEEPS_UTILITY = ("undo",)
 
 @pytest.mark.parametrize("label", LABELS)
 def test_the_record_is_of_the_suites_protocol(label: str) -> None:
-    found, suite = record(label), resolve(parse(["suite=mini"])).suite
+    found, suite = record(label), resolve_experiment(parse_words(["suite=mini"])).suite
     assert (found.suite, found.suite_version) == ("mini", suite.version)
     assert found.label == label
     assert found.seeds == suite.tuning_seeds
@@ -65,8 +65,10 @@ def test_the_suite_has_the_chosen_setting(label: str) -> None:
     if label in NONE_KEEPS_UTILITY:  # then the suite has what comes closest
         number = max(found.trials, key=lambda trial: trial.utility_kept or 0.0).number
     (chosen,) = (trial.settings for trial in found.trials if trial.number == number)
-    plain = resolve(parse(["suite=mini", f"method={label}"]))
+    plain = resolve_experiment(parse_words(["suite=mini", f"method={label}"]))
     words = method_words({**search.fixed, **cast("dict[str, Any]", dict(chosen))})
-    tuned = resolve([*parse(["suite=mini", f"method={search.use or label}"]), *words])
+    tuned = resolve_experiment(
+        [*parse_words(["suite=mini", f"method={search.use or label}"]), *words]
+    )
     assert plain.method_name == tuned.method_name
     assert plain.method == tuned.method

@@ -15,24 +15,31 @@ from places import FIXTURES, ROOT
 from runs import TINY, Outcome, command
 
 from ilubench.errors import DataError, SpecError
-from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.experiments.experiment import Experiment, resolve_experiment
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
-from ilubench.runs.tuning.asked import ask, method_words
-from ilubench.runs.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
+from ilubench.runs.tuning.asked import method_words, resolve_tuning
+from ilubench.runs.tuning.choice import (
+    Tried,
+    choose_setting,
+    closest_setting,
+    is_eligible,
+    least_kept,
+    share_forgotten,
+)
 from ilubench.runs.tuning.records import TuningRecord
 from ilubench.runs.tuning.run import plan_tuning, tune
-from ilubench.runs.tuning.space import Setting, tried
+from ilubench.runs.tuning.space import Setting, draw_settings
 from ilubench.runs.tuning.suite_settings import suite_digest, suite_settings
 from ilubench.specs import RangeSpec, SearchSpec, SuiteSpec
-from ilubench.specs.overrides import parse
-from ilubench.specs.yaml_files import validate
+from ilubench.specs.overrides import parse_words
+from ilubench.specs.yaml_files import validate_spec
 
 SHAKY = f"{FIXTURES / 'shaky.py'}:Shaky"
 
 
 def search(**space: Any) -> SearchSpec:
-    return validate(SearchSpec, {"space": {k.replace("__", "."): v for k, v in space.items()}})
+    return validate_spec(SearchSpec, {"space": {k.replace("__", "."): v for k, v in space.items()}})
 
 
 # --------------------------------------------------------------------------- what is tried
@@ -41,12 +48,12 @@ def search(**space: Any) -> SearchSpec:
 def test_a_grid_of_the_budget_s_size_is_tried_whole_and_in_order() -> None:
     space = search(beta=[0.1, 0.2, 0.3], train__steps=[60, 90])
     pairs = [(beta, steps) for beta in (0.1, 0.2, 0.3) for steps in (60, 90)]
-    assert tried(space, 6) == [{"beta": b, "train.steps": s} for b, s in pairs]
+    assert draw_settings(space, 6) == [{"beta": b, "train.steps": s} for b, s in pairs]
 
 
 def test_a_larger_grid_gives_distinct_points_spread_over_all_candidates() -> None:
     space = search(a=[1, 2, 3], b=["x", "y"], c=[[1], [1, 2], [2], [3]])
-    found = tried(space, 12)
+    found = draw_settings(space, 12)
     assert len({repr(setting) for setting in found}) == 12
     for name, most in (("a", 6), ("b", 8), ("c", 5)):
         counted = Counter(repr(setting[name]) for setting in found)
@@ -60,7 +67,7 @@ def test_the_points_of_a_range_are_spread_on_its_scale_and_easy_to_write_down() 
         gamma={"low": 0.5, "high": 2.5},
         train__steps={"low": 10, "high": 12, "whole": True},
     )
-    found = tried(space, 12)
+    found = draw_settings(space, 12)
     beta = sorted(float(str(setting["beta"])) for setting in found)
     gamma = sorted(float(str(setting["gamma"])) for setting in found)
     assert 4 <= sum(value < 0.1 for value in beta) <= 8  # half of the ratios
@@ -82,7 +89,7 @@ def test_the_points_of_a_range_are_spread_on_its_scale_and_easy_to_write_down() 
 )
 def test_no_point_lies_outside_its_range(low: float, ratio: float, log: bool, budget: int) -> None:
     high = low * ratio
-    found = tried(search(x={"low": low, "high": high, "log": log}), budget)
+    found = draw_settings(search(x={"low": low, "high": high, "log": log}), budget)
     assert len(found) == budget
     assert all(low <= float(str(setting["x"])) <= high for setting in found)
 
@@ -91,8 +98,8 @@ def test_the_same_settings_are_tried_at_every_call_and_by_every_method() -> None
     space = {"weight": RangeSpec(low=0.1, high=2, log=True), "beta": RangeSpec(low=0, high=1)}
     ilu = SearchSpec(space=space)
     control = SearchSpec(use="ilu", fixed={"penalty": "cross_entropy"}, space=space)
-    assert tried(ilu, 9) == tried(control, 9) == tried(ilu, 9)
-    assert tried(ilu, 5) == tried(ilu, 9)[:5]
+    assert draw_settings(ilu, 9) == draw_settings(control, 9) == draw_settings(ilu, 9)
+    assert draw_settings(ilu, 5) == draw_settings(ilu, 9)[:5]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +109,7 @@ def test_a_space_smaller_than_the_budget_is_an_error(space: Any) -> None:
     with pytest.raises(
         SpecError, match=r"settings in the space: [13], fewer than every method's budget of 4"
     ) as caught:
-        tried(search(**space), 4, where="s.yaml", field="tuning.searches.npo.space")
+        draw_settings(search(**space), 4, where="s.yaml", field="tuning.searches.npo.space")
     assert str(caught.value).startswith("s.yaml: tuning.searches.npo.space: settings in")
     assert str(caught.value).endswith("add candidates or widen a range")
 
@@ -111,8 +118,8 @@ def test_numbers_that_three_digits_cannot_tell_apart_are_too_few() -> None:
     with pytest.raises(
         SpecError, match="settings in the space: 1, fewer than every method's budget of 3"
     ):
-        tried(search(x={"low": 1.001, "high": 1.002}), 3)
-    (only,) = tried(search(x={"low": 1.2349, "high": 1.2351}), 1)
+        draw_settings(search(x={"low": 1.001, "high": 1.002}), 3)
+    (only,) = draw_settings(search(x={"low": 1.2349, "high": 1.2351}), 1)
     assert 1.2349 <= float(str(only["x"])) <= 1.2351  # 1.23, moved into the range
 
 
@@ -131,11 +138,11 @@ def test_numbers_that_three_digits_cannot_tell_apart_are_too_few() -> None:
 )
 def test_a_search_that_says_nothing_sensible_is_an_error(given_: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        validate(SearchSpec, given_, source="s.yaml")
+        validate_spec(SearchSpec, given_, source="s.yaml")
 
 
 def test_one_and_true_are_two_candidates() -> None:
-    assert [s["a"] for s in tried(search(a=[1, True, "1"]), 3)] == [1, True, "1"]
+    assert [s["a"] for s in draw_settings(search(a=[1, True, "1"]), 3)] == [1, True, "1"]
 
 
 # --------------------------------------------------------------------------- what is chosen
@@ -149,23 +156,23 @@ def test_the_most_forgotten_of_those_that_keep_the_utility_is_chosen() -> None:
         Tried(0.6, 1.05),
         Tried(None, None),
     ]
-    assert choose(trials, 0.95) == 1
-    assert choose(trials, 0.94) == 2
-    assert choose(trials, 1.00) == 3
-    assert [eligible(trial, 0.95) for trial in trials] == [True, True, False, True, False]
+    assert choose_setting(trials, 0.95) == 1
+    assert choose_setting(trials, 0.94) == 2
+    assert choose_setting(trials, 1.00) == 3
+    assert [is_eligible(trial, 0.95) for trial in trials] == [True, True, False, True, False]
 
 
 def test_of_equals_the_one_that_keeps_more_is_chosen_then_the_one_tried_first() -> None:
-    assert choose([Tried(0.5, 0.96), Tried(0.5, 0.99), Tried(0.5, 0.98)], 0.95) == 1
-    assert choose([Tried(0.4, 0.99), Tried(0.5, 0.96), Tried(0.5, 0.96)], 0.95) == 1
+    assert choose_setting([Tried(0.5, 0.96), Tried(0.5, 0.99), Tried(0.5, 0.98)], 0.95) == 1
+    assert choose_setting([Tried(0.4, 0.99), Tried(0.5, 0.96), Tried(0.5, 0.96)], 0.95) == 1
 
 
 def test_where_none_keeps_the_utility_none_is_chosen_and_the_closest_is_known() -> None:
     trials = [Tried(None, None), Tried(0.9, 0.3), Tried(0.1, 0.8), Tried(0.2, 0.8)]
-    assert choose(trials, 0.95) is None
-    assert closest(trials) == 2
-    assert closest([Tried(None, None)]) is None
-    assert choose([Tried(None, None)], 0.95) is None
+    assert choose_setting(trials, 0.95) is None
+    assert closest_setting(trials) == 2
+    assert closest_setting([Tried(None, None)]) is None
+    assert choose_setting([Tried(None, None)], 0.95) is None
 
 
 @given(
@@ -176,8 +183,8 @@ def test_where_none_keeps_the_utility_none_is_chosen_and_the_closest_is_known() 
     needed=st.floats(0.1, 1),
 )
 def test_nothing_eligible_is_better_than_what_is_chosen(trials: list[Tried], needed: float) -> None:
-    best = choose(trials, needed)
-    able = [trial for trial in trials if eligible(trial, needed)]
+    best = choose_setting(trials, needed)
+    able = [trial for trial in trials if is_eligible(trial, needed)]
     assert (best is None) == (not able)
     if best is not None:
         assert trials[best] in able
@@ -188,14 +195,14 @@ def test_nothing_eligible_is_better_than_what_is_chosen(trials: list[Tried], nee
 
 def test_each_forget_metric_counts_to_its_chance_level_and_alike() -> None:
     chance = {"FQ": 0.75, "1 - VerbMem": 0.5}
-    assert forgotten({"FQ": 0.75, "1 - VerbMem": 0.5}, chance) == pytest.approx(1.0)
-    assert forgotten({"FQ": 0.375, "1 - VerbMem": 0.5}, chance) == pytest.approx(0.75)
+    assert share_forgotten({"FQ": 0.75, "1 - VerbMem": 0.5}, chance) == pytest.approx(1.0)
+    assert share_forgotten({"FQ": 0.375, "1 - VerbMem": 0.5}, chance) == pytest.approx(0.75)
     # avoiding the right answer is no better than not knowing it
-    assert forgotten({"FQ": 1.0, "1 - VerbMem": 0.25}, chance) == pytest.approx(0.75)
+    assert share_forgotten({"FQ": 1.0, "1 - VerbMem": 0.25}, chance) == pytest.approx(0.75)
     with pytest.raises(DataError, match="FQ: a model that knows nothing is at 0"):
-        forgotten({"FQ": 0.1}, {"FQ": 0.0})
+        share_forgotten({"FQ": 0.1}, {"FQ": 0.0})
     with pytest.raises(DataError, match="no forget metric"):
-        forgotten({}, {})
+        share_forgotten({}, {})
 
 
 def test_utility_kept_is_that_of_the_worst_metric_above_chance() -> None:
@@ -320,7 +327,7 @@ def test_nothing_is_attacked_and_only_the_tuning_seeds_are_used(
     noise: TuningRecord, suite: Path, out: Path
 ) -> None:
     assert noise.seeds == (1000, 1001)
-    (asked,) = ask(parse([f"suite={suite}", f"out={out}", "method=noise"]))
+    (asked,) = resolve_tuning(parse_words([f"suite={suite}", f"out={out}", "method=noise"]))
     plan = plan_tuning(asked).plan
     assert {job.stage for job in plan.jobs} == {"target", "unlearn", "score"}
     assert {job.seed for job in plan.jobs if "setting" in job.label} == {1000, 1001}
@@ -359,7 +366,7 @@ def test_an_interrupted_tuning_goes_on_and_ends_the_same(
 ) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "target").symlink_to(out / "store" / "target")
-    (asked,) = ask(parse([f"suite={suite}", f"out={tmp_path}", "method=noise"]))
+    (asked,) = resolve_tuning(parse_words([f"suite={suite}", f"out={tmp_path}", "method=noise"]))
     with pytest.raises(KeyboardInterrupt):
         tune(asked, Interrupts(5))
     assert not (tmp_path / "tuning").exists()
@@ -429,13 +436,15 @@ def test_a_record_from_before_still_loads(noise: TuningRecord) -> None:
 )
 def test_the_suite_s_digest_is_of_what_matters(suite: Path, word: str, matters: bool) -> None:
     def found(*words: str) -> str:
-        return suite_digest(resolve(parse([f"suite={suite}", "attacks=", *words])).suite)
+        return suite_digest(
+            resolve_experiment(parse_words([f"suite={suite}", "attacks=", *words])).suite
+        )
 
     assert (found() != found(word)) == matters
 
 
 def test_the_digest_is_in_the_record(noise: TuningRecord, suite: Path) -> None:
-    read = resolve(parse([f"suite={suite}", "attacks="])).suite
+    read = resolve_experiment(parse_words([f"suite={suite}", "attacks="])).suite
     assert noise.suite_digest == suite_digest(read)
 
 
@@ -565,7 +574,7 @@ def test_a_suite_without_a_protocol_is_named(tmp_path: Path) -> None:
 def test_a_suite_that_reports_a_seed_it_tunes_on_is_refused(tmp_path: Path) -> None:
     path = changed(tmp_path, seeds=[0, 1001])
     with pytest.raises(SpecError, match=r"\[1001\]: in `seeds` and in `tuning_seeds`"):
-        resolve(parse([f"suite={path}"]))
+        resolve_experiment(parse_words([f"suite={path}"]))
 
 
 # --------------------------------------------------------------------------- budgets and labels
@@ -606,7 +615,7 @@ def test_without_a_method_every_label_is_tuned(tmp_path: Path, out: Path) -> Non
 
 
 def _method(suite: Path, *words: str) -> Any:
-    return resolve(parse([f"suite={suite}", "attacks=", *words])).method
+    return resolve_experiment(parse_words([f"suite={suite}", "attacks=", *words])).method
 
 
 @pytest.mark.parametrize(
@@ -655,11 +664,13 @@ def test_the_document_s_suite_is_one(tmp_path: Path) -> None:
     assert len(blocks) == 2
     own = yaml.safe_load(blocks[0])
     path = changed(tmp_path, **own)
-    found: Experiment = resolve(parse([f"suite={path}", "attacks=", "method=none"]))
+    found: Experiment = resolve_experiment(
+        parse_words([f"suite={path}", "attacks=", "method=none"])
+    )
     assert found.suite.tuning is not None
-    assert len(ask(parse([f"suite={path}"]))) == len(own["tuning"]["searches"])
+    assert len(resolve_tuning(parse_words([f"suite={path}"]))) == len(own["tuning"]["searches"])
     mine = yaml.safe_load(blocks[1])
     assert mine.pop("extends") == "mini"
     (label,) = mine["tuning"]["searches"]
     assert SuiteSpec.model_fields.keys() >= mine.keys()
-    assert validate(SearchSpec, mine["tuning"]["searches"][label]).use is not None
+    assert validate_spec(SearchSpec, mine["tuning"]["searches"][label]).use is not None

@@ -12,7 +12,7 @@ from runs import command
 from transformers import PreTrainedTokenizerFast
 
 from ilubench.errors import DataError, ItemError
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.interfaces import Generation, Row, SamplingSpec, ScoreContext
 from ilubench.models.checkpoints import save_model
 from ilubench.models.tokenizers import build_tokenizer
@@ -20,7 +20,7 @@ from ilubench.scoring.engines.hf import HFEngine
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem, cleaned
 from ilubench.scoring.scorers.privleak import PrivLeak
 from ilubench.specs import Estimator
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 TEXT = "the quick brown fox jumps over a lazy dog and runs running home , then sleeps . Again !"
 
@@ -187,7 +187,7 @@ def test_refusals_of_knowmem(tokenizer: PreTrainedTokenizerFast) -> None:
 
 @pytest.mark.parametrize(("corpus", "area"), [("News", 0.4772), ("Books", 0.5393)])
 def test_the_suites_say_where_their_data_are(corpus: str, area: float) -> None:
-    experiment = resolve(parse([f"suite=muse-{corpus.lower()}", "method=ilu"]))
+    experiment = resolve_experiment(parse_words([f"suite=muse-{corpus.lower()}", "method=ilu"]))
     suite = experiment.suite
     assert {source.hub for source in suite.data.values()} == {f"muse-bench/MUSE-{corpus}"}
     assert suite.target.model is not None

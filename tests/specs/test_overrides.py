@@ -9,18 +9,24 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, JsonValue
 
 from ilubench.errors import SpecError
-from ilubench.interfaces.discovery import create, find
+from ilubench.interfaces.discovery import create_plugin, find_plugin
 from ilubench.methods.ilu import ILU
 from ilubench.methods.npo import NPO
 from ilubench.specs import DataSource, PluginRef, RunSpec, Spec, SuiteSpec
-from ilubench.specs.overrides import Override, PluginLookup, apply, convert, parse
+from ilubench.specs.overrides import (
+    Override,
+    PluginLookup,
+    apply_overrides,
+    convert_value,
+    parse_words,
+)
 
 TRAIN: dict[str, JsonValue] = {"lr": 1e-4, "steps": 10, "batch_size": 4}
 SUITE: dict[tuple[str, str], dict[str, JsonValue]] = {
     ("methods", "npo"): {"train": TRAIN, "beta": 0.5},
     ("methods", "ilu"): {"weight": 0.25},
 }
-LOOKUP = PluginLookup(find, lambda group, use: SUITE.get((group, use), {}))
+LOOKUP = PluginLookup(find_plugin, lambda group, use: SUITE.get((group, use), {}))
 
 
 class Inner(Spec):
@@ -48,7 +54,7 @@ class Everything(Spec):
 
 
 def changed(model: type[BaseModel], *words: str, values: Any = None) -> dict[str, Any]:
-    return apply(model, values or {}, parse(words), LOOKUP)
+    return apply_overrides(model, values or {}, parse_words(words), LOOKUP)
 
 
 @pytest.mark.parametrize(
@@ -119,17 +125,17 @@ def test_mistakes_get_a_remedy(word: str, message: str) -> None:
 @pytest.mark.parametrize("word", ["method", "=3", "a..b=1", ".a=1", "a.=1"])
 def test_words_that_are_no_override(word: str) -> None:
     with pytest.raises(SpecError, match=r"cannot read .*; write key=value"):
-        parse([word])
+        parse_words([word])
 
 
 def test_a_key_given_twice() -> None:
     with pytest.raises(SpecError, match="'count' is given twice; keep one of them"):
-        parse(["count=1", "count=1"])
+        parse_words(["count=1", "count=1"])
 
 
 def test_short_paths_come_first() -> None:
-    assert parse(["a.b=1", "a=2"]) == (Override(("a",), "2"), Override(("a", "b"), "1"))
-    assert parse(["b.a=1", "b=2"]) == (Override(("b",), "2"), Override(("b", "a"), "1"))
+    assert parse_words(["a.b=1", "a=2"]) == (Override(("a",), "2"), Override(("a", "b"), "1"))
+    assert parse_words(["b.a=1", "b=2"]) == (Override(("b",), "2"), Override(("b", "a"), "1"))
 
 
 WORDS = (
@@ -146,34 +152,34 @@ WORDS = (
 @given(st.permutations(WORDS), st.integers(0, len(WORDS)))
 def test_order_does_not_matter(words: list[str], count: int) -> None:
     kept = words[:count]
-    below = tuple(override.below() for override in parse(kept))
-    again = tuple(override.below() for override in parse(sorted(kept)))
-    assert apply(ILU, {}, below, LOOKUP) == apply(ILU, {}, again, LOOKUP)
+    below = tuple(override.below() for override in parse_words(kept))
+    again = tuple(override.below() for override in parse_words(sorted(kept)))
+    assert apply_overrides(ILU, {}, below, LOOKUP) == apply_overrides(ILU, {}, again, LOOKUP)
 
 
 @given(st.lists(st.integers(-50, 50), max_size=6))
 def test_integer_lists_come_back(numbers: list[int]) -> None:
     text = ",".join(map(str, numbers))
-    assert convert(tuple[int, ...], text, "k") == numbers
+    assert convert_value(tuple[int, ...], text, "k") == numbers
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_come_back(number: float) -> None:
-    assert convert(float, repr(number), "k") == number
-    assert convert(JsonValue, repr(number), "k") == number
+    assert convert_value(float, repr(number), "k") == number
+    assert convert_value(JsonValue, repr(number), "k") == number
 
 
 @given(st.text(alphabet="0123456789abcdefe.+-_ ", max_size=12))
 def test_text_stays_text(text: str) -> None:
-    assert convert(str, text, "k") == text
+    assert convert_value(str, text, "k") == text
     kept = changed(DataSource, f"revision={text}")["revision"]
     assert kept == text
 
 
 def ilu(*words: str) -> ILU:
-    given = tuple(override.below() for override in parse(words))
-    settings = apply(ILU, SUITE["methods", "ilu"], given, LOOKUP, prefix="method.")
-    found = create("methods", PluginRef(use="ilu", settings=settings))
+    given = tuple(override.below() for override in parse_words(words))
+    settings = apply_overrides(ILU, SUITE["methods", "ilu"], given, LOOKUP, prefix="method.")
+    found = create_plugin("methods", PluginRef(use="ilu", settings=settings))
     assert isinstance(found, ILU)
     return found
 
@@ -242,7 +248,7 @@ def test_suite_words_reach_into_recipes_and_plugins() -> None:
 
 def test_values_given_are_not_changed() -> None:
     values: dict[str, Any] = {"inner": {"size": 1}, "free": {"a": {"b": 1}}}
-    apply(Everything, values, parse(["inner.size=2", "free.a.b=3"]), LOOKUP)
+    apply_overrides(Everything, values, parse_words(["inner.size=2", "free.a.b=3"]), LOOKUP)
     assert values == {"inner": {"size": 1}, "free": {"a": {"b": 1}}}
 
 

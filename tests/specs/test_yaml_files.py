@@ -8,7 +8,13 @@ from pydantic import JsonValue, ValidationError
 from ilubench.errors import SpecError
 from ilubench.specs import AttackSpec, SuiteSpec, TrainSpec
 from ilubench.specs.suite_files import load_suite
-from ilubench.specs.yaml_files import load_yaml, merge, task_file, task_names, validate
+from ilubench.specs.yaml_files import (
+    load_yaml,
+    merge_mappings,
+    task_file,
+    task_names,
+    validate_spec,
+)
 
 
 def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
@@ -85,7 +91,7 @@ data:
 def test_an_error_names_the_nested_line_and_what_was_given(tmp_path: Path) -> None:
     path = write(tmp_path, ATTACK)
     with pytest.raises(SpecError) as caught:
-        validate(AttackSpec, load_yaml(path), source=path)
+        validate_spec(AttackSpec, load_yaml(path), source=path)
     assert caught.value.where == f"{path}:7"
     assert caught.value.field == "data.train.limit"
     assert "greater than or equal to 1; given: 0" in str(caught.value)
@@ -101,7 +107,7 @@ def test_an_error_names_the_nested_line_and_what_was_given(tmp_path: Path) -> No
 def test_an_unknown_field_gets_a_did_you_mean(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(SpecError, match=message):
-        validate(AttackSpec, load_yaml(path), source=path)
+        validate_spec(AttackSpec, load_yaml(path), source=path)
 
 
 def test_an_error_inside_a_list_names_its_line(tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ def test_an_error_inside_a_list_names_its_line(tmp_path: Path) -> None:
         "  - label: V\n    scorer: x\n    metrics: y\n",
     )
     with pytest.raises(SpecError) as caught:
-        validate(SuiteSpec, {"utility": load_yaml(path)["utility"]}, source=path)
+        validate_spec(SuiteSpec, {"utility": load_yaml(path)["utility"]}, source=path)
     assert caught.value.remedy == "add it"  # the first problem: a field that is missing
     with pytest.raises(ValidationError, match=r"utility\.1\.metric"):
         SuiteSpec.model_validate(load_yaml(path))
@@ -120,18 +126,18 @@ def test_an_error_inside_a_list_names_its_line(tmp_path: Path) -> None:
 def test_a_missing_field_names_the_mapping_that_lacks_it(tmp_path: Path) -> None:
     path = write(tmp_path, "title: x\nfa:\n  label: FA\n  scorer: answer_nll\n")
     with pytest.raises(SpecError, match=r"a\.yaml:2: fa\.metric: is missing; add it"):
-        validate(AttackSpec, load_yaml(path), source=path)
+        validate_spec(AttackSpec, load_yaml(path), source=path)
 
 
 def test_a_label_stands_in_for_a_file() -> None:
     with pytest.raises(SpecError, match=r"^the command line: lr: .*; given: 'fast'$"):
-        validate(TrainSpec, {"lr": "fast", "steps": 1}, source="the command line")
+        validate_spec(TrainSpec, {"lr": "fast", "steps": 1}, source="the command line")
 
 
 def test_merge_goes_into_mappings_and_replaces_the_rest() -> None:
     base: dict[str, JsonValue] = {"a": {"x": 1, "y": [1, 2]}, "b": 1, "c": {"z": 1}}
     over: dict[str, JsonValue] = {"a": {"y": [3]}, "b": {"new": 1}, "c": None}
-    assert merge(base, over) == {"a": {"x": 1, "y": [3]}, "b": {"new": 1}, "c": None}
+    assert merge_mappings(base, over) == {"a": {"x": 1, "y": [3]}, "b": {"new": 1}, "c": None}
     assert base == {"a": {"x": 1, "y": [1, 2]}, "b": 1, "c": {"z": 1}}
 
 

@@ -15,7 +15,7 @@ from ilubench.statistics.aggregate import aggregate
 from ilubench.statistics.half_life import crossing_figure
 from ilubench.statistics.intervals import Array, Figure, mean_figure
 from ilubench.statistics.notes import Note, NoteKind
-from ilubench.statistics.ranks import Entrant, compare
+from ilubench.statistics.ranks import Entrant, compare_methods
 from ilubench.statistics.row import Chances
 
 CHANCES = Chances(0.75, (0.25,))
@@ -140,7 +140,7 @@ def four_methods(
 def false_rankings(world: World, count: int) -> int:
     rng = np.random.default_rng(world.n_seeds)
     tables = four_methods(world, (0.6,) * 4, rng, count)
-    found = (compare(entrants(world, one)) for one in tables)
+    found = (compare_methods(entrants(world, one)) for one in tables)
     return sum(any(pair.significant for pair in table.pairs) for table in found)
 
 
@@ -157,7 +157,7 @@ def stated_sizes(world: World, count: int) -> list[float]:
     """What tables of four equal methods state as detectable in their first pair."""
     rng = np.random.default_rng(99)
     tables = four_methods(world, (0.6,) * 4, rng, count)
-    pairs = [compare(entrants(world, one)).pairs[0] for one in tables]
+    pairs = [compare_methods(entrants(world, one)).pairs[0] for one in tables]
     return [pair.detectable for pair in pairs if pair.detectable is not None]
 
 
@@ -169,7 +169,7 @@ def found(world: World, size: float, count: int) -> tuple[int, int]:
     """
     rng = np.random.default_rng(7)
     tables = four_methods(world, (0.6, 0.6 + size, 0.6, 0.6), rng, count)
-    pairs = [compare(entrants(world, one)).pairs[0] for one in tables]
+    pairs = [compare_methods(entrants(world, one)).pairs[0] for one in tables]
     return sum(pair.p <= 0.05 / 6 for pair in pairs), sum(pair.significant for pair in pairs)
 
 

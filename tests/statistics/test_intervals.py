@@ -22,9 +22,9 @@ from ilubench.statistics.intervals import (
     mean_figure,
     mean_squares,
     mean_variance,
-    pick,
+    pick_items,
     shared_seeds,
-    stack,
+    stack_tables,
 )
 from ilubench.statistics.notes import Note, NoteKind
 
@@ -153,8 +153,8 @@ def test_tables_are_matched_by_name() -> None:
     table = Samples(np.array([[1.0, 2.0], [3.0, 4.0]]), (7, 3), ("b", "a"))
     once = Samples(np.array([[5.0, 6.0]]), (0,), ("a", "c"))
     assert shared_seeds([table], [once]) == (3, 7)
-    assert pick(table, (3, 7), ("a", "b")).tolist() == [[4.0, 3.0], [2.0, 1.0]]
-    both = stack([table, once], (3, 7), ("a", "b", "c"))
+    assert pick_items(table, (3, 7), ("a", "b")).tolist() == [[4.0, 3.0], [2.0, 1.0]]
+    both = stack_tables([table, once], (3, 7), ("a", "b", "c"))
     np.testing.assert_array_equal(both[1], [[5.0, np.nan, 6.0]] * 2)
     with pytest.raises(DataError, match=r"no seed is shared.*0 \| 7, 3"):
         shared_seeds([table, once])

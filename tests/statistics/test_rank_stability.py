@@ -10,7 +10,7 @@ from scipy.stats import kendalltau  # type: ignore[import-untyped, unused-ignore
 
 from ilubench.errors import DataError
 from ilubench.statistics.intervals import Samples
-from ilubench.statistics.rank_stability import rank_stability, splits
+from ilubench.statistics.rank_stability import rank_stability, split_seeds
 
 
 def table(by_seed: list[float], seeds: tuple[int, ...] | None = None) -> Samples:
@@ -21,7 +21,7 @@ def table(by_seed: list[float], seeds: tuple[int, ...] | None = None) -> Samples
 
 @pytest.mark.parametrize(("count", "ways"), [(2, 1), (3, 3), (4, 3), (5, 10), (6, 10)])
 def test_every_split_once(count: int, ways: int) -> None:
-    found = list(splits(range(count)))
+    found = list(split_seeds(range(count)))
     assert len(found) == ways == len({frozenset(map(frozenset, halves)) for halves in found})
     for one, two in found:
         assert sorted(one + two) == list(range(count))
@@ -60,7 +60,7 @@ def test_only_shared_seeds_count() -> None:
     assert found.splits == 10
     means = {n: dict(zip(t.seeds, t.values.mean(axis=1), strict=True)) for n, t in tables.items()}
     taus = []
-    for one, two in splits((0, 1, 2, 3, 4)):
+    for one, two in split_seeds((0, 1, 2, 3, 4)):
         orders = [[np.mean([m[s] for s in half]) for m in means.values()] for half in (one, two)]
         taus.append(kendalltau(*orders).statistic)
     assert found.mean == pytest.approx(np.mean(taus))

@@ -28,17 +28,17 @@ from ilubench.statistics.intervals import (
     no_figure,
     paired_difference,
 )
-from ilubench.statistics.matched_forgetting import Strength, Sweep, at_forgetting, matched
+from ilubench.statistics.matched_forgetting import Strength, Sweep, at_forgetting, compare_matched
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.ranks import (
     Entrant,
     Ranks,
-    compare,
-    detectable,
-    holm,
+    adjust_holm,
+    compare_methods,
+    compare_unpaired,
+    detectable_difference,
     pair_text,
     table_text,
-    unpaired,
 )
 from ilubench.statistics.row import Course, MethodRuns, quartile_steps
 
@@ -77,15 +77,15 @@ def notes(found: Ranks) -> dict[str, Note | None]:
 
 def test_holm_by_hand() -> None:
     """Of .01, .04, .03: 3 x .01, then 2 x .03, then .04, never less than the one before."""
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert adjust_holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert adjust_holm([0.5, 0.9]) == [1.0, 1.0]
+    assert adjust_holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_lies_between_plain_and_bonferroni(p: list[float]) -> None:
     """Never below the p-value or above Bonferroni's, and in the same order."""
-    adjusted = holm(p)
+    adjusted = adjust_holm(p)
     for own, other in zip(p, adjusted, strict=True):
         assert own <= other <= min(1.0, len(p) * own) + 1e-12
     order = np.argsort(p, kind="stable")
@@ -95,26 +95,26 @@ def test_holm_lies_between_plain_and_bonferroni(p: list[float]) -> None:
 def test_a_pair_is_the_paired_interval() -> None:
     """Difference and interval are those of the crossed table; p is .05 where it touches 0."""
     a, b = entrant("a", 0.6), entrant("b", 0.5)
-    pair = compare([a, b]).pairs[0]
+    pair = compare_methods([a, b]).pairs[0]
     expected = paired_difference(ra_samples(a.courses), ra_samples(b.courses), "RA")
     assert pair.difference == expected
     assert expected.value is not None
     assert expected.low is not None
     touching = entrant("a", 0.6 - expected.low)
-    assert compare([touching, b]).pairs[0].p == pytest.approx(0.05, abs=1e-6)
-    flipped = compare([b, a]).pairs[0]
+    assert compare_methods([touching, b]).pairs[0].p == pytest.approx(0.05, abs=1e-6)
+    flipped = compare_methods([b, a]).pairs[0]
     assert flipped.difference.value == pytest.approx(-expected.value)
     assert flipped.p == pytest.approx(pair.p)
 
 
 def test_detectable_by_the_noncentral_t() -> None:
     """The t test at that size has power .8, and the table uses alpha / pairs."""
-    size = detectable(0.04, 7.3, alpha=0.05 / 6, power=0.8)
+    size = detectable_difference(0.04, 7.3, alpha=0.05 / 6, power=0.8)
     critical = stats.t.ppf(1 - 0.05 / 12, 7.3)
     assert stats.nct.sf(critical, 7.3, size / 0.2) == pytest.approx(0.8, abs=1e-5)
-    assert detectable(0.04, 1e7) == pytest.approx(0.2 * (1.959964 + 0.841621), rel=1e-4)
-    two = compare([entrant("a", 0.5), entrant("b", 0.5)])
-    three = compare([entrant("a", 0.5), entrant("b", 0.5), entrant("c", 0.5)])
+    assert detectable_difference(0.04, 1e7) == pytest.approx(0.2 * (1.959964 + 0.841621), rel=1e-4)
+    two = compare_methods([entrant("a", 0.5), entrant("b", 0.5)])
+    three = compare_methods([entrant("a", 0.5), entrant("b", 0.5), entrant("c", 0.5)])
     assert two.detectable is not None
     assert three.detectable is not None
     assert two.detectable[0] == two.detectable[1] == two.pairs[0].detectable
@@ -135,19 +135,19 @@ def test_ranks_count_the_better_rows() -> None:
         entrant("tie", 0.8),
         entrant("gone", 0.9, barred=Note(NoteKind.COLLAPSED)),
     ]
-    found = compare(rows)
+    found = compare_methods(rows)
     assert ranks(found) == {"low": 3, "top": 1, "tie": 1, "gone": None}
     assert notes(found)["gone"] == Note(NoteKind.COLLAPSED)
     assert found.rows[1].ties == ("tie",)
     assert found.rows[3].ra.value == pytest.approx(0.9)
     assert len(found.pairs) == 3
-    again = compare(rows[::-1])
+    again = compare_methods(rows[::-1])
     assert ranks(again) == ranks(found)
 
 
 def test_pairing_needs_two_shared_seeds() -> None:
     """Single seeds go first, then the row that fits fewest others; what is left is ranked."""
-    found = compare(
+    found = compare_methods(
         [
             entrant("a", 0.5, (0, 1, 2)),
             entrant("b", 0.6, (1, 2, 3)),
@@ -163,10 +163,12 @@ def test_pairing_needs_two_shared_seeds() -> None:
 
 def test_no_rank_without_a_partner() -> None:
     """Two rows without shared seeds are both set aside; one alone has nobody to be ranked with."""
-    apart = compare([entrant("a", 0.5, (0, 1)), entrant("b", 0.6, (2, 3))])
+    apart = compare_methods([entrant("a", 0.5, (0, 1)), entrant("b", 0.6, (2, 3))])
     assert set(ranks(apart).values()) == {None}
     assert notes(apart)["a"] == Note(NoteKind.FEW_SHARED_SEEDS, ("b",))
-    alone = compare([entrant("a", 0.5), entrant("b", 0.6, barred=Note(NoteKind.INCOMPLETE))])
+    alone = compare_methods(
+        [entrant("a", 0.5), entrant("b", 0.6, barred=Note(NoteKind.INCOMPLETE))]
+    )
     assert notes(alone) == {"a": Note(NoteKind.ALONE), "b": Note(NoteKind.INCOMPLETE)}
     assert (alone.pairs, alone.detectable) == ((), None)
     assert "no two rows" in table_text(alone)
@@ -174,18 +176,18 @@ def test_no_rank_without_a_partner() -> None:
 
 def test_equal_scores_have_p_1() -> None:
     """The same scores twice: no variance, no difference, no detectable size."""
-    found = compare([entrant("a", 0.5, noise=1), entrant("b", 0.5, noise=1)])
+    found = compare_methods([entrant("a", 0.5, noise=1), entrant("b", 0.5, noise=1)])
     pair = found.pairs[0]
     assert (pair.p, pair.significant, pair.detectable) == (1.0, False, None)
     assert found.detectable is None
-    moved = compare([entrant("a", 0.6, noise=1), entrant("b", 0.5, noise=1)]).pairs[0]
+    moved = compare_methods([entrant("a", 0.6, noise=1), entrant("b", 0.5, noise=1)]).pairs[0]
     assert (moved.p, moved.significant) == (0.0, True)
     assert moved.difference.note == ZERO_VARIANCE
 
 
 def test_text() -> None:
     """A pair and a table, as they are printed."""
-    found = compare([entrant("a", 0.8), entrant("b", 0.3), entrant("c", 0.3)])
+    found = compare_methods([entrant("a", 0.8), entrant("b", 0.3), entrant("c", 0.3)])
     assert pair_text(found.pairs[0]).startswith("a - b: 0.500 [")
     assert "differs; detectable 0.0" in pair_text(found.pairs[0])
     assert "not told apart" in pair_text(found.pairs[2])
@@ -197,16 +199,16 @@ def test_other_rows_do_not_stand_in_one_table() -> None:
     a = entrant("a", 0.5)
     other = replace(a.courses[0], attack="z")
     with pytest.raises(DataError, match="b and a differ in attacks"):
-        compare([a, Entrant("b", (other,))])
+        compare_methods([a, Entrant("b", (other,))])
     fewer = Samples(np.ones((5, 2)), tuple(range(5)), ITEMS[:2])
     with pytest.raises(DataError, match="b and a differ"):
-        compare([a, Entrant("b", course_runs([fewer, fewer]).courses)])
+        compare_methods([a, Entrant("b", course_runs([fewer, fewer]).courses)])
     with pytest.raises(DataError, match="appears twice: a"):
-        compare([a, a])
+        compare_methods([a, a])
     with pytest.raises(DataError, match="no rows"):
-        compare([])
+        compare_methods([])
     with pytest.raises(DataError, match="no attack was run"):
-        compare([Entrant("a", ())])
+        compare_methods([Entrant("a", ())])
 
 
 def test_attacks_on_parts_of_the_items() -> None:
@@ -235,7 +237,7 @@ def test_attacks_on_parts_of_the_items() -> None:
 def test_unpaired_is_welch() -> None:
     """scipy's Welch test on the per-seed means, with its interval."""
     a, b = entrant("a", 0.55, (0, 1, 2, 3)), entrant("b", 0.5, (7, 8, 9))
-    pair = unpaired(a, b)
+    pair = compare_unpaired(a, b)
     means = [ra_samples(one.courses).values.mean(axis=1) for one in (a, b)]
     expected = stats.ttest_ind(*means, equal_var=False)
     assert pair.p == pair.p_holm == pytest.approx(expected.pvalue)
@@ -244,15 +246,15 @@ def test_unpaired_is_welch() -> None:
     assert (pair.difference.kind, pair.difference.n_seeds) == ("seeds-only", 7)
     assert pair.detectable is not None
     assert pair.detectable == pytest.approx(
-        detectable(
+        detectable_difference(
             ((interval[1] - interval[0]) / 2 / stats.t.ppf(0.975, expected.df)) ** 2, expected.df
         )
     )
     with pytest.raises(DataError, match="b: a comparison over seeds needs two"):
-        unpaired(a, entrant("b", 0.5, (3,)))
+        compare_unpaired(a, entrant("b", 0.5, (3,)))
     same = Samples(np.full((2, 2), 0.5), (0, 1), ("x", "y"))
     flat = [Entrant(name, course_runs([same, same]).courses) for name in "ab"]
-    assert unpaired(*flat).p == 1.0
+    assert compare_unpaired(*flat).p == 1.0
 
 
 # --- matched forgetting ---
@@ -346,7 +348,7 @@ def test_near_runs_are_compared_directly() -> None:
             strength("n weak", 0.3, 0.3, noise=50),
         ),
     )
-    (pair,) = matched(SWEEP, other, original())
+    (pair,) = compare_matched(SWEEP, other, original())
     assert (pair.a, pair.b, pair.how) == ("strong", "n strong", "runs")
     assert pair.f_u == pytest.approx((0.8, 0.79))
     assert pair.difference.value == pytest.approx(0.5 - 0.75)
@@ -356,16 +358,16 @@ def test_near_runs_are_compared_directly() -> None:
 def test_far_runs_are_interpolated() -> None:
     """No run within .02: both sweeps at the middle of the range that they share."""
     other = Sweep("n", (strength("x", 0.5, 0.5, noise=40), strength("y", 0.7, 0.2, noise=50)))
-    (pair,) = matched(SWEEP, other, original())
+    (pair,) = compare_matched(SWEEP, other, original())
     assert (pair.a, pair.b, pair.how) == ("m", "n", "interpolated")
     assert pair.f_u == pytest.approx((0.6, 0.6))
     assert pair.difference.value == pytest.approx(0.5 - 0.5)
     apart = Sweep("n", (strength("x", 0.9, 0.5, noise=40), strength("y", 0.95, 0.2, noise=50)))
-    (none,) = matched(SWEEP, apart, original())
+    (none,) = compare_matched(SWEEP, apart, original())
     assert (none.f_u, none.difference.value) == (None, None)
     assert "share no f_u (0.400-0.800 and 0.900-0.950)" in note_text(none.difference.note)
     nothing = Sweep("n", (strength("nothing", 0.2, 0.2, noise=70),))
-    (empty,) = matched(SWEEP, nothing, original())
+    (empty,) = compare_matched(SWEEP, nothing, original())
     assert empty.difference.note == Note(NoteKind.NO_RECOVERY, ("n",))
 
 
@@ -423,8 +425,8 @@ def test_the_pair_that_was_fixed_in_advance(metric: int, *, differ: bool) -> Non
     Paired by seed and item, and by per-seed means as if they shared no seed (Welch).
     """
     rows = [measured(MINI / name, metric) for name in ("npo", "rmu", "none")]
-    found = compare(rows)
-    welch = unpaired(*rows[:2])
+    found = compare_methods(rows)
+    welch = compare_unpaired(*rows[:2])
     print(table_text(found), *map(pair_text, (*found.pairs, welch)), sep="\n")
     pair, *with_none = found.pairs
     assert (pair.a, pair.b) == ("npo", "rmu")

@@ -9,7 +9,7 @@ from synthetic import World
 
 from ilubench.errors import DataError
 from ilubench.statistics.intervals import mean_squares, mean_variance
-from ilubench.statistics.variance_components import Component, Factorial, components
+from ilubench.statistics.variance_components import Component, Factorial, decompose_variance
 
 
 def factorial(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *names: str) -> Factorial:
@@ -23,7 +23,7 @@ def by_name(parts: tuple[Component, ...]) -> dict[str, Component]:
 def test_two_factors_by_hand() -> None:
     """Mean squares 13.5, 6.5 and 1.5: (13.5 - 1.5) / 3, (6.5 - 1.5) / 2, 1.5."""
     table = factorial(np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 8.0]]), "seed", "item")
-    seed, item, rest = components(table)
+    seed, item, rest = decompose_variance(table)
     assert [part.name for part in (seed, item, rest)] == ["seed", "item", "seed x item"]
     assert [part.variance for part in (seed, item, rest)] == pytest.approx([4.0, 2.5, 1.5])
     assert [part.df for part in (seed, item, rest)] == [1, 2, 2]
@@ -41,14 +41,14 @@ def test_components_add_up_to_the_interval_s_variance() -> None:
     """Without a negative estimate, the mean's variance is that of `intervals`."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=(6, 30)) + rng.normal(size=(6, 1)) + rng.normal(size=(1, 30))
-    parts = components(factorial(x, "seed", "item"))
+    parts = decompose_variance(factorial(x, "seed", "item"))
     total = parts[0].variance / 6 + parts[1].variance / 30 + parts[2].variance / 180
     assert total == pytest.approx(mean_variance(mean_squares(x))[0])
 
 
 def test_a_negative_estimate_is_0_and_said() -> None:
     """Rows with equal means and large interaction: the seed's estimate is -MS_residual / I."""
-    parts = components(factorial(np.array([[0.0, 1.0], [1.0, 0.0]]), "seed", "item"))
+    parts = decompose_variance(factorial(np.array([[0.0, 1.0], [1.0, 0.0]]), "seed", "item"))
     assert (parts[0].variance, parts[0].low) == (0.0, 0.0)
     assert parts[0].negative == pytest.approx(-0.5)
     assert parts[2].negative is None
@@ -59,7 +59,7 @@ def test_three_factors_by_hand() -> None:
     """Additive effects only: each factor has its own variance, the interactions have none."""
     a, b, c = np.array([0.0, 2.0]), np.array([1.0, 2.0, 3.0]), np.array([0.0, 4.0])
     x = a[:, None, None] + b[None, :, None] + c[None, None]
-    parts = by_name(components(factorial(x, "a", "b", "c")))
+    parts = by_name(decompose_variance(factorial(x, "a", "b", "c")))
     assert len(parts) == 7
     for key, expected in (("a", 2.0), ("b", 1.0), ("c", 8.0), ("a x b", 0.0), ("a x b x c", 0.0)):
         assert parts[key].variance == pytest.approx(expected, abs=1e-12)
@@ -68,7 +68,7 @@ def test_three_factors_by_hand() -> None:
 
 def test_one_factor_is_the_sample_variance() -> None:
     x = np.array([1.0, 2.0, 4.0, 9.0])
-    (only,) = components(factorial(x, "seed"))
+    (only,) = decompose_variance(factorial(x, "seed"))
     assert only.variance == pytest.approx(x.var(ddof=1))
 
 
@@ -76,21 +76,22 @@ def test_fixed_factors_have_no_component() -> None:
     """The attack's own line goes, the others stay as they are."""
     x = np.random.default_rng(0).normal(size=(2, 4, 5))
     table = factorial(x, "attack", "seed", "item")
-    every = by_name(components(table))
-    mixed = by_name(components(table, fixed=("attack",)))
+    every = by_name(decompose_variance(table))
+    mixed = by_name(decompose_variance(table, fixed=("attack",)))
     assert set(every) - set(mixed) == {"attack"}
     assert all(mixed[key].variance == every[key].variance for key in mixed)
     assert sum(part.mean_share for part in mixed.values()) == pytest.approx(1.0)
     with pytest.raises(DataError, match="no factor 'atack'; did you mean 'attack'"):
-        components(table, fixed=("atack",))
+        decompose_variance(table, fixed=("atack",))
 
 
 def test_factors_in_any_order() -> None:
     """Transposing the table permutes the components."""
     x = np.random.default_rng(2).normal(size=(3, 4, 5))
-    one = {frozenset(p.factors): p for p in components(factorial(x, "a", "b", "c"))}
+    one = {frozenset(p.factors): p for p in decompose_variance(factorial(x, "a", "b", "c"))}
     two = {
-        frozenset(p.factors): p for p in components(factorial(x.transpose(2, 0, 1), "c", "a", "b"))
+        frozenset(p.factors): p
+        for p in decompose_variance(factorial(x.transpose(2, 0, 1), "c", "a", "b"))
     }
     assert one.keys() == two.keys()
     for key, part in one.items():
@@ -129,7 +130,7 @@ def test_two_factor_intervals_cover(n_seeds: int, seed_sd: float) -> None:
     for _ in range(count):
         x = rng.normal(size=(n_seeds, 60)) + seed_sd * rng.normal(size=(n_seeds, 1))
         x += 0.5 * rng.normal(size=(1, 60))
-        parts = components(factorial(x, "seed", "item"))
+        parts = decompose_variance(factorial(x, "seed", "item"))
         hits += [part.low <= t <= part.high for part, t in zip(parts, truth, strict=True)]
         sums += [part.variance for part in parts]
     assert (hits / count >= 0.92).all(), hits
@@ -148,7 +149,7 @@ def test_factorial_design_separates_what_a_run_cannot() -> None:
         for axis, key in enumerate(names):
             shape = [n if k == axis else 1 for k, n in enumerate(sizes)]
             x = x + sds[key] * rng.normal(size=shape)
-        parts = by_name(components(factorial(x, *names)))
+        parts = by_name(decompose_variance(factorial(x, *names)))
         for key, sd in sds.items():
             hits[key] += parts[key].low <= sd**2 <= parts[key].high
             sums[key] += parts[key].variance
@@ -162,9 +163,9 @@ def test_intervals_of_the_seed_line_on_0_1_scores() -> None:
     rng = np.random.default_rng(11)
     world, count = World(n_seeds=5, seed=0.3), 300
     tables = world.tables(rng, (0.6,), world.items(rng, count))[:, 0]
-    parts = [components(factorial(x, "seed", "item"))[0] for x in tables]
+    parts = [decompose_variance(factorial(x, "seed", "item"))[0] for x in tables]
     many = World(n_seeds=400, seed=0.3)
     (whole,) = many.tables(rng, (0.6,), many.items(rng, 1))[:, 0]
-    truth = components(factorial(whole, "seed", "item"))[0].variance
+    truth = decompose_variance(factorial(whole, "seed", "item"))[0].variance
     hits = sum(part.low <= truth <= part.high for part in parts)
     assert 0.90 <= hits / count <= 0.99

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ilubench.data.batches import collate
 from ilubench.interfaces import Context, Dataset, Method, StepBatch, UnlearnBatch
 from ilubench.interfaces import UnlearnData as Data
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.specs import PluginRef
 from ilubench.training import LossMethod, trainable_only
 
@@ -91,7 +91,7 @@ def make(name: str, **train: Any) -> Any:
             values["train"] = {"lr": 1e-3, "steps": 4, "batch_size": 4, **train}
         return PluginRef(use=use, settings=values)
 
-    return create("methods", reference(use, settings))
+    return create_plugin("methods", reference(use, settings))
 
 
 def data() -> Data:

@@ -14,11 +14,16 @@ import yaml
 from finished_runs import Told, edit_record, write_run
 from places import MEASURED
 
-from ilubench.leaderboard.records.files import finished, finished_run, read_entry, write_record
+from ilubench.leaderboard.records.files import (
+    finished_run,
+    read_entry,
+    read_entry_run,
+    write_record,
+)
 from ilubench.leaderboard.records.models import AttackEntry, AttackResult, Verification, Weights
 from ilubench.leaderboard.records.prediction import compare_runs
-from ilubench.leaderboard.records.samples import point
-from ilubench.leaderboard.submit.entry import About, submit
+from ilubench.leaderboard.records.samples import point_to_samples
+from ilubench.leaderboard.submit.entry import About, submit_run
 from ilubench.records.estimators import estimate
 from ilubench.records.results import RunRecord
 from ilubench.specs import Estimator
@@ -78,7 +83,7 @@ def tiny_entry(
     """
     run = full_run(root.parent / "runs" / label, told or TINY[label])
     about = About(by="A. Tester", label=label)
-    return submit(run, root, about, weights=tuple(weights)).path
+    return submit_run(run, root, about, weights=tuple(weights)).path
 
 
 def tiny_board(root: Path) -> Path:
@@ -90,7 +95,7 @@ def tiny_board(root: Path) -> Path:
 
 def shipped_entry(root: Path, name: str) -> Path:
     """Submit one of the shipped runs of the mini suite, and return the entry's file (seconds)."""
-    return submit(SHIPPED / name, root, About(by="A. Tester", label=name)).path
+    return submit_run(SHIPPED / name, root, About(by="A. Tester", label=name)).path
 
 
 def verified_entry(root: Path, label: str, told: Told, label_of_run: str = "again") -> Path:
@@ -109,7 +114,7 @@ def verified_entry(root: Path, label: str, told: Told, label_of_run: str = "agai
     shutil.copyfile(again / "samples.parquet", folder / samples)
     entry = read_entry(path)
     run = RunRecord.model_validate_json((again / "results.json").read_text())
-    pointer = point(folder, samples)
+    pointer = point_to_samples(folder, samples)
     verified = finished_run(path, run, entry.config, folder, pointer)
     one = Verification(
         kind="method",
@@ -118,7 +123,7 @@ def verified_entry(root: Path, label: str, told: Told, label_of_run: str = "agai
         seeds=run.seeds,
         run=run,
         samples=pointer,
-        comparisons=compare_runs(finished(entry, folder), verified),
+        comparisons=compare_runs(read_entry_run(entry, folder), verified),
     )
     write_record(path, entry.model_copy(update={"verifications": (*entry.verifications, one)}))
     return path
@@ -139,7 +144,7 @@ def attacked_board(root: Path) -> Path:
     result = AttackResult(
         entry="npo-1",
         run=RunRecord.model_validate_json((run / "results.json").read_text()),
-        samples=point(folder, "attacks/extra.npo-1.parquet"),
+        samples=point_to_samples(folder, "attacks/extra.npo-1.parquet"),
     )
     record = AttackEntry(
         entry="extra",

@@ -5,10 +5,10 @@ from typing import Any
 
 from places import LEADERBOARDS
 
-from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.experiments.experiment import Experiment, resolve_experiment
 from ilubench.records.results import RunRecord
 from ilubench.specs import PluginRef
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 RESULT_SETS = sorted(path.parent for path in LEADERBOARDS.glob("*/measured/*/results.json"))
 
@@ -19,4 +19,4 @@ def read(folder: Path) -> tuple[RunRecord, Experiment]:
     method = PluginRef(use=str(record.method["use"]), settings=settings)
     words = [f"suite={record.suite}", f"attacks={','.join(record.attacks)}"]
     words.append(f"seeds={','.join(str(seed) for seed in record.seeds)}")
-    return record, resolve(parse(words), method=method)
+    return record, resolve_experiment(parse_words(words), method=method)

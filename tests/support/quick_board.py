@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from ilubench.leaderboard.records.files import read_entry, write_record
 from ilubench.leaderboard.records.models import Entry, Weights
-from ilubench.leaderboard.records.samples import point
-from ilubench.leaderboard.submit.entry import About, submit
+from ilubench.leaderboard.records.samples import point_to_samples
+from ilubench.leaderboard.submit.entry import About, submit_run
 from ilubench.models.checkpoints import apply_changes, load_model
 from ilubench.records.keys import file_sha256
 from ilubench.records.scores import Compared, method_samples, robustness_row
@@ -86,7 +86,7 @@ def published() -> tuple[Path, tuple[Weights, ...]]:
 
 def board(root: Path) -> Path:
     """Return the path of an honest entry in leaderboards of its own."""
-    return submit(run_folder(), root, About(by="Ada"), weights=published()[1]).path
+    return submit_run(run_folder(), root, About(by="Ada"), weights=published()[1]).path
 
 
 def edited(path: Path, **changes: Any) -> Path:
@@ -127,7 +127,7 @@ def altered(path: Path, change: Callable[[pa.Table], pa.Array]) -> None:
         for score in run.scores
     ]
     told = run.model_copy(update={"rows": rows, "scores": tuple(scores)})
-    pointer = point(path.parent, entry.samples.path)
+    pointer = point_to_samples(path.parent, entry.samples.path)
     write_record(path, entry.model_copy(update={"run": told, "samples": pointer}))
 
 

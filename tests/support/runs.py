@@ -20,9 +20,9 @@ from places import FIXTURES
 
 from ilubench.cli import app
 from ilubench.cli.guard import guarded
-from ilubench.experiments.experiment import resolve
+from ilubench.experiments.experiment import resolve_experiment
 from ilubench.runs.plan import Plan, make_plan
-from ilubench.specs.overrides import parse
+from ilubench.specs.overrides import parse_words
 
 TINY = FIXTURES / "tiny.yaml"
 SUITE = f"suite={TINY}"
@@ -69,7 +69,7 @@ def process(*words: str, cwd: Path | None = None) -> Outcome:
 
 
 def planned(*words: str) -> Plan:
-    return make_plan(resolve(parse([SUITE, *words])))
+    return make_plan(resolve_experiment(parse_words([SUITE, *words])))
 
 
 @cache

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from ilubench.errors import DataError, IlubenchError, ItemError
 from ilubench.interfaces import Batch, Context, Method, SamplingSpec, UnlearnBatch, UnlearnData
-from ilubench.interfaces.discovery import entries
+from ilubench.interfaces.discovery import list_entries
 from ilubench.methods.checkpoint import Checkpoint
 from ilubench.methods.none import NoUnlearning
 from ilubench.methods.retrain import Retrain
@@ -87,7 +87,9 @@ class TestPlainText(MethodContract):
 
 def test_every_method_is_held_to_the_contract() -> None:
     held = {name for name, _ in (CASES | OWN_LOOP).values()} | {"none", "checkpoint", "retrain"}
-    assert held == {n for n, target in entries("methods").items() if target.startswith("ilubench.")}
+    assert held == {
+        n for n, target in list_entries("methods").items() if target.startswith("ilubench.")
+    }
 
 
 def test_the_model_knows_its_facts_and_no_others() -> None:

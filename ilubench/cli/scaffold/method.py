@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from ilubench.errors import UsageError
-from ilubench.interfaces.discovery import entries
+from ilubench.interfaces.discovery import list_entries
 
 __all__ = ["Names", "names_of", "new_method"]
 
@@ -64,7 +64,7 @@ def names_of(name: str) -> Names:
     kind = "".join(word.capitalize() for word in words)
     if keyword.iskeyword(kind):
         raise UsageError(f"{name!r} would make the class {kind}, a word of Python; add a word")
-    if plugin in entries("methods"):
+    if plugin in list_entries("methods"):
         raise UsageError(f"there is a method {plugin!r} already (ilubench ls methods); add a word")
     return Names(plugin, f"ilubench-{'-'.join(words)}", f"ilubench_{plugin}", kind)
 

@@ -7,6 +7,6 @@ and whether each scorer can ask them. Nothing but lists of files, cards and indi
 """
 
 from ilubench.forecast.inventory.supplies import Inventory, Supply
-from ilubench.forecast.inventory.survey import examine, obtain
+from ilubench.forecast.inventory.survey import examine_needs, fetch_needs
 
-__all__ = ["Inventory", "Supply", "examine", "obtain"]
+__all__ = ["Inventory", "Supply", "examine_needs", "fetch_needs"]

@@ -31,7 +31,7 @@ from ilubench.specs import DataSource, ModelSource, SuiteSpec, TargetSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["examine", "obtain"]
+__all__ = ["examine_needs", "fetch_needs"]
 
 AT_HAND = ("cached", "local", "made")
 
@@ -40,7 +40,7 @@ TARGET = "suite.target.model"
 ELSEWHERE = f"name one: {TOKENIZER}.hub=NAME (or .path=FOLDER)"
 
 
-def examine(experiment: Experiment) -> Inventory:
+def examine_needs(experiment: Experiment) -> Inventory:
     """Look for the data and models of an experiment."""
     survey = _Survey(experiment, needed_places(experiment))
     supplies = [survey.rows_of(place) for place in survey.places]
@@ -49,7 +49,7 @@ def examine(experiment: Experiment) -> Inventory:
     return Inventory(supplies=tuple(supplies), problems=tuple(survey.problems))
 
 
-def obtain(experiment: Experiment, tell: Callable[[str], None]) -> Inventory:
+def fetch_needs(experiment: Experiment, tell: Callable[[str], None]) -> Inventory:
     """Download what is not at hand, as far as it can be had; return what is there then.
 
     Args:
@@ -70,7 +70,7 @@ def obtain(experiment: Experiment, tell: Callable[[str], None]) -> Inventory:
         except AccessError:
             continue  # what is examined afterwards has it, with all else
         tell(f"{hold.repository.field}: fetched")
-    return examine(experiment)
+    return examine_needs(experiment)
 
 
 # --- inside ---

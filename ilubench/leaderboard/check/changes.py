@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ilubench.leaderboard.records.files import Board, read_board, suites
+from ilubench.leaderboard.records.files import Board, list_suites, read_board
 from ilubench.leaderboard.records.models import AttackEntry, Entry, Reported
 
-__all__ = ["Change", "changes"]
+__all__ = ["Change", "list_changes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Change:
     reserved: bool = False
 
 
-def changes(before: Path, after: Path) -> list[Change]:
+def list_changes(before: Path, after: Path) -> list[Change]:
     """Return what differs between two `leaderboards` folders, by suite.
 
     Reserved to maintainers: verifications, results of attacks that count as verified,
@@ -42,7 +42,7 @@ def changes(before: Path, after: Path) -> list[Change]:
     Raises:
         DataError: a record that cannot be read; `check` names all of them.
     """
-    old, new = ({path.name: path for path in suites(root)} for root in (before, after))
+    old, new = ({path.name: path for path in list_suites(root)} for root in (before, after))
     return [
         change
         for suite in sorted(old.keys() | new.keys())

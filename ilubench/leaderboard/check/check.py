@@ -19,17 +19,17 @@ from ilubench.leaderboard.records.files import (
     ATTACKS,
     OTHERS,
     REPORTED,
-    finished,
     listed,
     read_attack,
     read_entry,
+    read_entry_run,
     read_reported,
     records_in,
 )
 from ilubench.leaderboard.records.models import AttackEntry, AttackResult, Entry
 from ilubench.records.finished import FinishedRun, check_alike
 
-__all__ = ["Problem", "check"]
+__all__ = ["Problem", "check_boards"]
 
 KINDS = (REPORTED, ATTACKS)
 DEEPEST = 2
@@ -60,7 +60,7 @@ class Problem:
         return {"file": ascii(str(self.file))[1:-1], "problem": self.line}
 
 
-def check(paths: Sequence[Path]) -> list[Problem]:
+def check_boards(paths: Sequence[Path]) -> list[Problem]:
     """Return what is wrong with records: the first problem of each, and of each part of it.
 
     Args:
@@ -210,7 +210,7 @@ def _entry(path: Path, folder: Path, sound: list[tuple[Entry, FinishedRun]]) -> 
 
     def look() -> Iterator[str]:
         entry = read_entry(path)
-        run = finished(entry, folder)
+        run = read_entry_run(entry, folder)
         yield from measured_problems(entry, run)
         for place, one in enumerate(entry.verifications):
             part = partial(verification_problems, entry, run, one, folder)

@@ -21,7 +21,7 @@ from ilubench.leaderboard.records.models import (
     Verification,
 )
 from ilubench.leaderboard.records.prediction import compare_runs
-from ilubench.leaderboard.records.safe_json import named, short
+from ilubench.leaderboard.records.safe_json import named, shorten
 from ilubench.records.estimators import estimate
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import memory_differences
@@ -138,7 +138,8 @@ def reported_problems(record: Reported) -> Iterator[str]:
     for place, one in enumerate(record.figures):
         key = (one.metric, one.state)
         if key in seen:
-            yield f"figures.{place}: {short(one.metric)} of {short(one.state)} stands there twice"
+            what = f"{shorten(one.metric)} of {shorten(one.state)}"
+            yield f"figures.{place}: {what} stands there twice"
         seen.add(key)
 
 
@@ -191,14 +192,14 @@ def _score_problems(run: FinishedRun) -> Iterator[str]:
         if told.setdefault(key, place) != place:
             yield f"{where}: of the same as scores.{told[key]}"
         elif key not in samples:
-            yield f"{where}: no samples of {short(score.scorer)}.{short(score.metric)}"
+            yield f"{where}: no samples of {shorten(score.scorer)}.{shorten(score.metric)}"
         else:
             found = _summary(score.estimator, samples[key])
             for field, value in found.items():
                 if not _close(getattr(score, field), value):
                     yield f"{where}.{field}: is {getattr(score, field)}, and {value} by the samples"
     for who, seed, scorer, metric in samples.keys() - told.keys():
-        yield f"scores: {who}, seed {seed}, {short(scorer)}.{short(metric)} is missing"
+        yield f"scores: {who}, seed {seed}, {shorten(scorer)}.{shorten(metric)} is missing"
 
 
 def _summary(

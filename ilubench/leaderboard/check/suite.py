@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ilubench.leaderboard.records.safe_json import short
+from ilubench.leaderboard.records.safe_json import shorten
 from ilubench.records.likeness import setting_differences, suite_differences
 from ilubench.records.results import RunRecord
 from ilubench.specs import SuiteSpec
@@ -44,17 +44,18 @@ def suite_problems(
     same = sorted(suite.attacks.keys() & known.attacks.keys())
     roles = {*run.data, "target"} if run.target else set(run.data)
     for field, mine, theirs in suite_differences(suite, known, same, roles):
-        yield f"config.suite.{field}: is {short(str(mine))}, and {short(str(theirs))} in the suite"
+        both = f"is {shorten(str(mine))}, and {shorten(str(theirs))} in the suite"
+        yield f"config.suite.{field}: {both}"
     more = sorted(suite.attacks.keys() ^ known.attacks.keys())
     if more and whole:
-        yield f"config.suite.attacks: {short(more[0])} is not in both this and the shipped suite"
+        yield f"config.suite.attacks: {shorten(more[0])} is not in both this and the shipped suite"
     for attack in shipped.attacks:
         if attack.name not in settings and not whole:
             continue
         theirs = attack.plugin.model_dump(mode="json")
         for field, one, other in setting_differences(settings.get(attack.name), theirs):
             where = f"config.attacks.{attack.name}.{field}".rstrip(".")
-            yield f"{where}: is {short(str(one))}, and {short(str(other))} in the suite"
+            yield f"{where}: is {shorten(str(one))}, and {shorten(str(other))} in the suite"
 
 
 # --- inside ---
@@ -63,8 +64,8 @@ def suite_problems(
 @cache
 def _shipped(name: str) -> "Experiment":
     """The suite as a run without changes has it."""
-    from ilubench.experiments.experiment import resolve
+    from ilubench.experiments.experiment import resolve_experiment
     from ilubench.specs import PluginRef
-    from ilubench.specs.overrides import parse
+    from ilubench.specs.overrides import parse_words
 
-    return resolve(parse([f"suite={name}"]), method=PluginRef(use="none"))
+    return resolve_experiment(parse_words([f"suite={name}"]), method=PluginRef(use="none"))

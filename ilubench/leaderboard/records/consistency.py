@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import DivergedError, did_you_mean
 from ilubench.leaderboard.records.models import Entry
-from ilubench.leaderboard.records.safe_json import named, short
+from ilubench.leaderboard.records.safe_json import named, shorten
 from ilubench.records.finished import REFERENCES
 from ilubench.records.results import OverlapRecord, RunRecord
 from ilubench.specs import SuiteSpec
@@ -52,15 +52,13 @@ def incomplete(run: RunRecord) -> str:
         return "attacks: nothing was attacked; run it with the suite's attacks"
     failed = [one for one in run.failures if one.kind != DivergedError.__name__]
     if failed:
-        what = (
-            f"{len(failed)} jobs failed, first {short(failed[0].label)} ({short(failed[0].kind)})"
-        )
+        what = f"{len(failed)} jobs failed, first {shorten(failed[0].label)} ({shorten(failed[0].kind)})"
         return f"failures: {what}; the same command again does what is missing"
     diverged = bool(run.failures)
     ended = ("cached", "done", "failed", "skipped") if diverged else ("cached", "done")
     for job in run.jobs:
         if job.state not in ended:
-            return f"jobs: {short(job.label)} is {job.state}; the same command again does it"
+            return f"jobs: {shorten(job.label)} is {job.state}; the same command again does it"
     if not run.rows:
         every = "since every seed diverged; lower the method's train.lr"
         remedy = "the same command again does what is missing"
@@ -69,7 +67,7 @@ def incomplete(run: RunRecord) -> str:
         status = row.get("status") if isinstance(row, dict) else None
         if status == "incomplete" or (status == "diverged") != diverged:
             told = "jobs diverged" if diverged else "not every seed went through every attack"
-            return f"rows.{label}.status: {short(str(status))}: {told}"
+            return f"rows.{label}.status: {shorten(str(status))}: {told}"
     return ""
 
 
@@ -79,7 +77,7 @@ def run_problems(run: RunRecord, suite: SuiteSpec) -> Iterator[str]:
     if problem:
         yield problem
     if run.engine not in ENGINES:
-        yield f"engine: no {short(run.engine)}; {did_you_mean(run.engine, ENGINES)}"
+        yield f"engine: no {shorten(run.engine)}; {did_you_mean(run.engine, ENGINES)}"
     yield from _number_problems(run)
     if not run.protocol:  # records of the first version have none
         return
@@ -89,7 +87,7 @@ def run_problems(run: RunRecord, suite: SuiteSpec) -> Iterator[str]:
     for name, told in run.protocol.items():
         use, asked = told.get("use") if isinstance(told, dict) else None, suite.attacks[name].use
         if use != asked:
-            yield f"protocol.{named(name)}.use: is {short(str(use))}, in the suite {asked}"
+            yield f"protocol.{named(name)}.use: is {shorten(str(use))}, in the suite {asked}"
     yield from _row_hash_problems(run)
 
 
@@ -157,10 +155,10 @@ def _training_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
     known |= {f"{name}.{role}" for name, spec in suite.attacks.items() for role in spec.data}
     for name in _environments(run.method.get("settings")):
         if name != "forget" and name not in suite.environments:
-            yield f"run.method.settings: no environment {short(name)} in the suite"
+            yield f"run.method.settings: no environment {shorten(name)} in the suite"
     for role in declared:
         if role not in known:
-            yield f"trains_on: no data role {short(role)}; {did_you_mean(role, known)}"
+            yield f"trains_on: no data role {shorten(role)}; {did_you_mean(role, known)}"
     left_out = [role for role in trained_roles(run, suite) if role not in declared]
     if left_out:
         yield f"trains_on: {left_out[0]} is missing, which the method trained on"
@@ -168,7 +166,7 @@ def _training_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
     if set(seen) != set(run.seen):
         told = ", ".join(run.seen) or "none"
         follows = ", ".join(seen) or "none"
-        yield f"run.seen: is {short(told)}, and {follows} by what it trains on"
+        yield f"run.seen: is {shorten(told)}, and {follows} by what it trains on"
 
 
 def _environments(settings: JsonValue) -> Iterator[str]:

@@ -16,31 +16,31 @@ from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError, did_you_mean
 from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Reported
-from ilubench.leaderboard.records.safe_json import MAX_RECORD, named, parse, read_text, short
+from ilubench.leaderboard.records.safe_json import MAX_RECORD, named, parse_json, read_text, shorten
 from ilubench.leaderboard.records.samples import samples_file
 from ilubench.records.finished import FinishedRun
 from ilubench.records.results import Record, RunRecord, rows_of
 from ilubench.records.run_files import memory_of, read_run_samples
 from ilubench.records.store import write_atomic
 from ilubench.specs import SuiteSpec
-from ilubench.specs.yaml_files import validate
+from ilubench.specs.yaml_files import validate_spec
 
 __all__ = [
     "ATTACKS",
     "OTHERS",
     "REPORTED",
     "Board",
-    "finished",
     "finished_run",
+    "list_suites",
     "listed",
     "read_attack",
     "read_board",
     "read_entry",
+    "read_entry_run",
     "read_reported",
     "record_bytes",
     "records_in",
-    "suites",
-    "validated",
+    "validate_record",
     "write_record",
 ]
 
@@ -111,7 +111,7 @@ def read_attack(path: Path) -> AttackEntry:
     return _read_record(path, AttackEntry, path.parent.parent.name)
 
 
-def suites(root: Path) -> list[Path]:
+def list_suites(root: Path) -> list[Path]:
     """Return the suites' folders below `leaderboards`, by name.
 
     Raises:
@@ -192,7 +192,7 @@ def write_record(path: Path, record: Entry | Reported | AttackEntry) -> None:
     write_atomic(path, content)
 
 
-def finished(entry: Entry, folder: Path) -> FinishedRun:
+def read_entry_run(entry: Entry, folder: Path) -> FinishedRun:
     """Return an entry as a finished run, to rank and compare as a run's folder.
 
     Its `rows` are computed again from the samples when they are asked for.
@@ -219,7 +219,7 @@ def finished_run(
         raise DataError(f"{path}: run.method.settings: must be a mapping")
     try:
         rows = rows_of(record)
-        suite = validate(SuiteSpec, config.get("suite"), source=f"{path}: config.suite")
+        suite = validate_spec(SuiteSpec, config.get("suite"), source=f"{path}: config.suite")
     except ValidationError as error:
         raise DataError(f"{path}: run.rows.{_first(error, RunRecord)}") from error
     except SpecError as error:
@@ -231,7 +231,7 @@ def finished_run(
         raise DataError(f"{path}: samples: {error}") from error
     more = sorted(set(pc.unique(samples["attack"]).to_pylist()) - {"", *record.attacks})
     if more:
-        raise DataError(f"{path}: samples: are of attack {short(more[0])}, which the run lacks")
+        raise DataError(f"{path}: samples: are of attack {shorten(more[0])}, which the run lacks")
     settings = config.get("attacks")
     attacks = settings if isinstance(settings, dict) else {}
     memory = memory_of(config, f"{path}: config")
@@ -258,7 +258,7 @@ def _check_run(path: Path, record: RunRecord, suite: SuiteSpec) -> None:
     unknown = sorted(set(record.attacks) - suite.attacks.keys())
     if unknown:
         remedy = did_you_mean(unknown[0], suite.attacks)
-        raise DataError(f"{path}: run.attacks: no {short(unknown[0])} in the suite; {remedy}")
+        raise DataError(f"{path}: run.attacks: no {shorten(unknown[0])} in the suite; {remedy}")
     labels = {metric.label for metric in suite.primary_forget}
     if record.rows.keys() != labels:
         wanted = ", ".join(sorted(labels))
@@ -270,16 +270,16 @@ def _folders() -> tuple[str, ...]:
 
 
 def _read_record(path: Path, kind: type[R], suite: str) -> R:
-    return validated(path, read_text(path, MAX_RECORD), kind, suite)
+    return validate_record(path, read_text(path, MAX_RECORD), kind, suite)
 
 
-def validated(path: Path, text: str, kind: type[R], suite: str) -> R:
+def validate_record(path: Path, text: str, kind: type[R], suite: str) -> R:
     """Return the record that a text is.
 
     Raises:
         DataError: it is none; names the field.
     """
-    value = parse(path, text)
+    value = parse_json(path, text)
     if not isinstance(value, dict):
         raise DataError(f"{path}: a record is an object with fields, not {type(value).__name__}")
     try:
@@ -301,7 +301,7 @@ def _check_names(path: Path, record: Entry | Reported | AttackEntry, suite: str)
     named = record.run.suite if isinstance(record, Entry) else record.suite
     if suite and named != suite:
         field = "run.suite" if isinstance(record, Entry) else "suite"
-        raise DataError(f"{path}: {field}: is {short(named)}, and the folder is {suite!r}'s")
+        raise DataError(f"{path}: {field}: is {shorten(named)}, and the folder is {suite!r}'s")
 
 
 def _converted(given: JsonValue, read: JsonValue, where: str = "") -> Iterator[str]:

@@ -25,7 +25,7 @@ from ilubench.errors import DataError, UsageError
 from ilubench.leaderboard.records.models import Comparison
 from ilubench.records.finished import FinishedRun, check_alike
 from ilubench.records.markdown import cell, table
-from ilubench.records.scores import chances
+from ilubench.records.scores import chance_levels
 from ilubench.statistics.aggregate import KEPT_UTILITY, ra_samples
 from ilubench.statistics.intervals import ROUNDING
 
@@ -254,7 +254,7 @@ def _sides(label: str, submitted: FinishedRun, verified: FinishedRun) -> Sides:
         label=label,
         submitted=submitted.scores(label),
         verified=verified.scores(label),
-        chances=chances(suite, metric),
+        chances=chance_levels(suite, metric),
         core=submitted.rows[label].ra_core_attacks,
         original=tuple(zip(*originals, strict=True)),
         utility=tuple(one.label for one in suite.utility),

@@ -12,7 +12,15 @@ from pydantic import JsonValue
 
 from ilubench.errors import DataError
 
-__all__ = ["MAX_RECORD", "check_plain_file", "named", "parse", "read_json", "read_text", "short"]
+__all__ = [
+    "MAX_RECORD",
+    "check_plain_file",
+    "named",
+    "parse_json",
+    "read_json",
+    "read_text",
+    "shorten",
+]
 
 MAX_RECORD = 4_000_000
 """Bytes that a record may have: ten times what a run of ten seeds and six attacks has."""
@@ -47,7 +55,7 @@ def read_json(path: Path, limit: int = MAX_RECORD) -> JsonValue:
             JSON, a key given twice, NaN or infinity or a whole number of more than 64 bits, nested
             deeper than 64, a text with control characters.
     """
-    return parse(path, read_text(path, limit))
+    return parse_json(path, read_text(path, limit))
 
 
 def read_text(path: Path, limit: int) -> str:
@@ -77,7 +85,7 @@ def read_text(path: Path, limit: int) -> str:
     return text
 
 
-def parse(path: Path, text: str) -> JsonValue:
+def parse_json(path: Path, text: str) -> JsonValue:
     """Return what a JSON text holds; ``path`` is for messages.
 
     Raises:
@@ -104,14 +112,14 @@ def parse(path: Path, text: str) -> JsonValue:
     return value
 
 
-def short(text: str) -> str:
+def shorten(text: str) -> str:
     """Return a stranger's text for a message: escaped, and not long."""
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 def named(field: str) -> str:
     """Return a stranger's field name for a message: escaped, not long, without quotes."""
-    return short(field)[1:-1]
+    return shorten(field)[1:-1]
 
 
 def check_plain_file(path: Path, limit: int) -> os.stat_result:
@@ -144,7 +152,7 @@ def _pairs(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {short(key)} is given twice")
+            raise ValueError(f"the key {shorten(key)} is given twice")
         found[key] = value
     return found
 
@@ -156,13 +164,13 @@ def _constant(text: str) -> JsonValue:
 def _real(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{short(text)} is too large for a figure")
+        raise ValueError(f"{shorten(text)} is too large for a figure")
     return value
 
 
 def _whole(text: str) -> int:
     if len(text) > 20 or abs(value := int(text)) >= MAX_WHOLE:
-        raise ValueError(f"{short(text)} is too large for a whole number")
+        raise ValueError(f"{shorten(text)} is too large for a whole number")
     return value
 
 

@@ -14,7 +14,7 @@ from ilubench.leaderboard.records.safe_json import check_plain_file
 from ilubench.records.keys import file_sha256
 from ilubench.records.scores import SCHEMA
 
-__all__ = ["check_bounds", "point", "samples_file"]
+__all__ = ["check_bounds", "point_to_samples", "samples_file"]
 
 MAX_ROWS = 10_000_000
 """Lines of samples: 15,000 items, six attacks of five checkpoints, five seeds, three models."""
@@ -29,7 +29,7 @@ MAX_NAME = 500
 BATCH = 1 << 17
 
 
-def point(folder: Path, path: str) -> Pointer:
+def point_to_samples(folder: Path, path: str) -> Pointer:
     """Return the pointer to a file in a suite's folder.
 
     Raises:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ilubench.errors import DataError
-from ilubench.leaderboard.records.files import Board, read_board, suites
-from ilubench.leaderboard.site.html import page
+from ilubench.leaderboard.records.files import Board, list_suites, read_board
+from ilubench.leaderboard.site.html import render_page
 from ilubench.leaderboard.site.ranked import EntryGroup, ranked_groups
 from ilubench.leaderboard.site.readme import readme_text
 from ilubench.leaderboard.site.view import page_data
 from ilubench.records.store import write_atomic
 
-__all__ = ["Built", "build", "stale"]
+__all__ = ["Built", "build_site", "find_stale"]
 
 README = "README.md"
 PAGE = "index.html"
@@ -33,7 +33,7 @@ class Built:
     readmes: tuple[Path, ...]
 
 
-def build(root: Path, out: Path) -> Built:
+def build_site(root: Path, out: Path) -> Built:
     """Write each suite's README table, and the page of all suites.
 
     Raises:
@@ -43,7 +43,7 @@ def build(root: Path, out: Path) -> Built:
         StoreError: a file cannot be written.
     """
     boards = _compared(root)
-    content = page(page_data(boards)).encode()
+    content = render_page(page_data(boards)).encode()
     changed = [(file, new) for file, old, new in _readmes(boards) if new != old]
     for file, new in changed:
         write_atomic(file, new.encode())
@@ -51,7 +51,7 @@ def build(root: Path, out: Path) -> Built:
     return Built(out / PAGE, len(content), tuple(file for file, _ in changed))
 
 
-def stale(root: Path) -> tuple[Path, ...]:
+def find_stale(root: Path) -> tuple[Path, ...]:
     """Return the suites' READMEs whose tables do not follow from the records; nothing is written.
 
     Whether the records follow from their samples is for :mod:`ilubench.leaderboard.check`.
@@ -71,7 +71,7 @@ Compared = Sequence[tuple[Board, Sequence[EntryGroup]]]
 
 def _compared(root: Path, *, checked: bool = False) -> Compared:
     """The suites that have rows, each with its entries compared."""
-    boards = [read_board(folder) for folder in suites(root)]
+    boards = [read_board(folder) for folder in list_suites(root)]
     return [
         (board, ranked_groups(board, checked=checked))
         for board in boards

@@ -14,7 +14,7 @@ from importlib.resources import files
 
 from pydantic import JsonValue
 
-__all__ = ["embedded_json", "page"]
+__all__ = ["embedded_json", "render_page"]
 
 SCRIPTS = (
     "format.js",
@@ -28,7 +28,7 @@ SCRIPTS = (
 """The page's script, in the order in which it is put together."""
 
 
-def page(data: Mapping[str, JsonValue]) -> str:
+def render_page(data: Mapping[str, JsonValue]) -> str:
     """Return the page as HTML.
 
     Args:

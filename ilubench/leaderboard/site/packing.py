@@ -8,7 +8,7 @@ from ilubench.records.wording import note_text
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import Note, NoteKind
 
-__all__ = ["Texts", "pack", "pack_course", "thousandths"]
+__all__ = ["Texts", "pack_course", "pack_figures", "thousandths"]
 
 
 class Texts:
@@ -45,7 +45,7 @@ def thousandths(value: float) -> int:
     return round(float(f"{value:.3f}") * 1000)
 
 
-def pack(figure: Figure | None, texts: Texts, usual: tuple[int, int] = (0, 0)) -> JsonValue:
+def pack_figures(figure: Figure | None, texts: Texts, usual: tuple[int, int] = (0, 0)) -> JsonValue:
     """Return a figure.
 
     None where there is none; the number of its note where it is undefined; else `[value]`,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ilubench.leaderboard.records.files import Board, finished
+from ilubench.leaderboard.records.files import Board, read_entry_run
 from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun
 from ilubench.reports.ranking import RankedTable, rank_runs
@@ -108,7 +108,7 @@ def ranked_groups(board: Board, *, checked: bool = False) -> tuple[EntryGroup, .
 
 
 def _group(board: Board, entries: tuple[Entry, ...], *, checked: bool) -> EntryGroup:
-    runs = [replace(finished(entry, board.folder), checked=checked) for entry in entries]
+    runs = [replace(read_entry_run(entry, board.folder), checked=checked) for entry in entries]
     first = entries[0].run
     return EntryGroup(
         suite=first.suite,

@@ -16,7 +16,7 @@ from ilubench.errors import DataError, SpecError
 from ilubench.leaderboard.records.files import Board
 from ilubench.leaderboard.records.models import Entry, Reported, Verification
 from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
-from ilubench.leaderboard.site.packing import Texts, pack, pack_course, thousandths
+from ilubench.leaderboard.site.packing import Texts, pack_course, pack_figures, thousandths
 from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks, Place
 from ilubench.records.finished import REFERENCES
 from ilubench.records.wording import note_text, table_note_texts
@@ -212,9 +212,9 @@ def _downstream(row: RobustnessRow, attacks: Sequence[str], texts: Texts) -> dic
     parts = [by_name.get(name) for name in attacks]
     return {
         "worst_utility": row.utility.worst,
-        "kept": [pack(figure, texts) for figure in row.utility.kept],
-        "utility": [pack(figure, texts) for figure in row.utility.unlearned],
-        "fa": [None if part is None else pack(part.fa_difference, texts) for part in parts],
+        "kept": [pack_figures(figure, texts) for figure in row.utility.kept],
+        "utility": [pack_figures(figure, texts) for figure in row.utility.unlearned],
+        "fa": [None if part is None else pack_figures(part.fa_difference, texts) for part in parts],
         "fa_steps": [None if part is None else _fa_steps(part) for part in parts],
         "kept_steps": [None if part is None else _kept_steps(part) for part in parts],
     }
@@ -277,14 +277,14 @@ def _figures(cell: _Cell, attacks: Sequence[str], texts: Texts) -> JsonValue:
         "ties": list(place.ties),
         "status": row.status,
         "n": list(usual),
-        "f0": pack(row.forget_original, texts, usual),
-        "fu": pack(row.forget_unlearned, texts, usual),
-        "core": pack(row.ra_core, texts, usual),
-        "all": pack(row.ra, texts, usual),
-        "worst": pack(row.worst_case, texts, usual),
+        "f0": pack_figures(row.forget_original, texts, usual),
+        "fu": pack_figures(row.forget_unlearned, texts, usual),
+        "core": pack_figures(row.ra_core, texts, usual),
+        "all": pack_figures(row.ra, texts, usual),
+        "worst": pack_figures(row.worst_case, texts, usual),
         "worst_at": None if row.worst_at is None else list(row.worst_at),
         "best": None if cell.best is None else _best(cell.best, texts, usual),
-        "recovery": pack(row.recovery, texts, usual),
+        "recovery": pack_figures(row.recovery, texts, usual),
         "attacks": [
             _attack(by_name[name], cell, texts) if name in by_name else None for name in attacks
         ],
@@ -296,7 +296,7 @@ def _best(best: BestAttack, texts: Texts, usual: tuple[int, int]) -> JsonValue:
         "attack": best.attack,
         "title": best.title,
         "by": best.by,
-        "figure": pack(best.figure, texts, usual),
+        "figure": pack_figures(best.figure, texts, usual),
     }
 
 
@@ -311,10 +311,10 @@ def _attack(part: AttackFigures, cell: _Cell, texts: Texts) -> JsonValue:
     usual = (whole.n_seeds, whole.n_items)
     forget = [point.forget for point in part.steps]
     return [
-        pack(part.ra, texts, usual),
-        pack(part.half_life, texts, usual),
-        pack(part.area, texts, usual),
-        pack(part.never_knew, texts, usual),
+        pack_figures(part.ra, texts, usual),
+        pack_figures(part.half_life, texts, usual),
+        pack_figures(part.area, texts, usual),
+        pack_figures(part.never_knew, texts, usual),
         pack_course(forget[1:] if forget[0] == whole else forget, texts),
         pack_course(cell.curves.get(part.attack) or [part.recovery], texts),
     ]

@@ -24,7 +24,7 @@ from ilubench.errors import UsageError, did_you_mean
 from ilubench.leaderboard.records.files import ATTACKS, Board, finished_run, write_record
 from ilubench.leaderboard.records.models import AttackEntry, AttackResult, Comparison, Pointer
 from ilubench.leaderboard.records.prediction import compare_runs, comparison_table
-from ilubench.leaderboard.records.samples import point
+from ilubench.leaderboard.records.samples import point_to_samples
 from ilubench.leaderboard.submit.attack_runs import Tried
 from ilubench.leaderboard.submit.entry import About
 from ilubench.records.finished import FinishedRun
@@ -134,7 +134,7 @@ def _write_samples(folder: Path, name: str, run: FinishedRun) -> Pointer:
     buffer = pa.BufferOutputStream()
     pq.write_table(run.samples, buffer, compression="zstd")
     write_atomic(folder / name, buffer.getvalue().to_pybytes())
-    return point(folder, name)
+    return point_to_samples(folder, name)
 
 
 # --- a maintainer's run ---

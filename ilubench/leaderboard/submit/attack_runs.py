@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pydantic import JsonValue, TypeAdapter
 
 from ilubench.errors import DataError, UsageError, did_you_mean
-from ilubench.leaderboard.records.files import Board, finished
+from ilubench.leaderboard.records.files import Board, read_entry_run
 from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.keys import file_sha256
@@ -125,7 +125,7 @@ def _weights_of(run: FinishedRun) -> str:
 
 def _new_attack(run: FinishedRun, entry: Entry, board: Board, asked: str) -> str:
     """The attack that the entry's suite lacks, all else being alike."""
-    submitted = finished(entry, board.folder)
+    submitted = read_entry_run(entry, board.folder)
     assert run.suite is not None
     assert submitted.suite is not None
     known = submitted.suite.attacks

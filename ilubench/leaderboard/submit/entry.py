@@ -15,7 +15,12 @@ from ilubench.leaderboard.records.consistency import (
     seen_by,
     trained_roles,
 )
-from ilubench.leaderboard.records.files import read_entry, record_bytes, validated, write_record
+from ilubench.leaderboard.records.files import (
+    read_entry,
+    record_bytes,
+    validate_record,
+    write_record,
+)
 from ilubench.leaderboard.records.models import (
     MAX_SAMPLES,
     Entry,
@@ -25,7 +30,7 @@ from ilubench.leaderboard.records.models import (
     Weights,
 )
 from ilubench.leaderboard.records.safe_json import check_plain_file, read_json, read_text
-from ilubench.leaderboard.records.samples import check_bounds, point
+from ilubench.leaderboard.records.samples import check_bounds, point_to_samples
 from ilubench.records.finished import REFERENCES, FinishedRun, read_run
 from ilubench.records.keys import file_sha256
 from ilubench.records.results import RunRecord
@@ -33,7 +38,7 @@ from ilubench.records.run_files import read_record
 from ilubench.records.store import write_atomic
 from ilubench.specs.yaml_files import load_yaml
 
-__all__ = ["About", "Submitted", "next_steps", "read_citation", "read_package", "submit"]
+__all__ = ["About", "Submitted", "next_steps", "read_citation", "read_package", "submit_run"]
 
 MAX_PACKAGE = 100_000_000
 ARCHIVE = r"([A-Za-z0-9._]+)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)"
@@ -97,7 +102,7 @@ class Submitted:
     notes: tuple[str, ...]
 
 
-def submit(
+def submit_run(
     folder: Path,
     to: Path,
     about: About,
@@ -123,7 +128,7 @@ def submit(
         raise UsageError(f"{path} is there already{_of_another(path, run.record)}; {remedy}")
     pointer, content = _samples(folder, place, f"{name}.parquet")
     entry = _entry(run, (config, _environment(folder)), (name, label), about, (pointer, weights))
-    validated(path, record_bytes(entry).decode(), Entry, run.record.suite)
+    validate_record(path, record_bytes(entry).decode(), Entry, run.record.suite)
     assert run.suite is not None  # `_read` refuses a run without samples
     problem = next(entry_problems(entry, run.suite), None)
     if problem is not None:
@@ -257,8 +262,8 @@ def _samples(folder: Path, place: Path, name: str) -> tuple[Pointer, bytes | Non
     check_plain_file(file, MAX_SAMPLES)
     here, there = file.absolute(), place.absolute()
     if ".." not in here.parts and here.is_relative_to(there):
-        return point(there, here.relative_to(there).as_posix()), None
-    found = point(folder, SAMPLES)
+        return point_to_samples(there, here.relative_to(there).as_posix()), None
+    found = point_to_samples(folder, SAMPLES)
     return found.model_copy(update={"path": name}), file.read_bytes()
 
 

@@ -14,7 +14,7 @@ from ilubench.errors import AccessError, ModelError
 from ilubench.leaderboard.records.models import Weights
 from ilubench.records.keys import file_sha256
 
-__all__ = ["fetch", "find_weights"]
+__all__ = ["fetch_weights", "find_weights"]
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0
@@ -49,7 +49,7 @@ def find_weights(wanted: Sequence[Weights], folder: Path) -> dict[int, Path]:
     return {one.seed: hashes[one.sha256] for one in wanted}
 
 
-def fetch(wanted: Sequence[Weights], folder: Path) -> dict[int, Path]:
+def fetch_weights(wanted: Sequence[Weights], folder: Path) -> dict[int, Path]:
     """Return seed -> its file, downloaded unless it is there already.
 
     A file is visible under its name, `<SHA-256>.safetensors`, once its size and hash were found

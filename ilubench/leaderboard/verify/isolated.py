@@ -94,7 +94,7 @@ def _unlearn(folder: Path, job: Mapping[str, Any]) -> Mapping[str, object]:
     import torch
 
     from ilubench.interfaces import Context, UnlearnData
-    from ilubench.interfaces.discovery import create
+    from ilubench.interfaces.discovery import create_plugin
     from ilubench.models.checkpoints import load_model, load_tokenizer, save_changes
     from ilubench.records.store import FolderState
     from ilubench.runs.stages.cost import Passes, StepLog
@@ -102,7 +102,7 @@ def _unlearn(folder: Path, job: Mapping[str, Any]) -> Mapping[str, object]:
     from ilubench.training import seed_everything
 
     target, words, out = folder / "target", folder / "tokenizer", folder / OUT
-    method = create("methods", PluginRef(use=job["use"], settings=job["settings"]))
+    method = create_plugin("methods", PluginRef(use=job["use"], settings=job["settings"]))
     data = UnlearnData(
         forget=_examples(folder / "forget.jsonl"),
         retain=_examples(folder / "retain.jsonl"),

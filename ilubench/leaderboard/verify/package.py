@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ilubench.errors import PluginError
-from ilubench.interfaces.discovery import claims
+from ilubench.interfaces.discovery import list_claims
 from ilubench.leaderboard.records.models import Package
 from ilubench.records.code_hash import source_file
 
@@ -39,7 +39,7 @@ def check_provided(use: str, package: Package | None) -> Path | None:
         problem = f"method {use!r} is a file; only an installed package can be pinned and reviewed"
         raise PluginError(f"{problem}; see `ilubench new method`")
     named = OWN if package is None else package.name
-    who = claims("methods").get(use, ())
+    who = list_claims("methods").get(use, ())
     provided = [claim for claim in who if _plain(claim.package.split(" ")[0]) == _plain(named)]
     if len(who) != 1 or not provided:
         where = " and ".join(claim.package for claim in who) or "no installed package"

@@ -81,13 +81,13 @@ def compare_with_records(board: Board, rerun: FinishedRun) -> Tracked:
     Raises:
         DataError: the record or the re-run contradicts its own samples.
     """
-    from ilubench.leaderboard.records.files import finished
+    from ilubench.leaderboard.records.files import read_entry_run
 
     seeds = rerun.record.seeds
     entry = next((one for one in board.entries if not _method_differences(one, rerun)), None)
     if entry is None:
         return Tracked("", rerun.path, seeds, problem=_no_entry(board, rerun))
-    record = finished(entry, board.folder)
+    record = read_entry_run(entry, board.folder)
     equal = _equal(record, rerun)
     problem = _changed(record, rerun)
     if problem or (equal == 1.0 and set(seeds) <= set(record.record.seeds)):

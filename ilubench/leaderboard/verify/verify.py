@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ilubench.errors import DataError, JobError, SpecError, UsageError
-from ilubench.leaderboard.records.files import finished, read_entry, write_record
+from ilubench.leaderboard.records.files import read_entry, read_entry_run, write_record
 from ilubench.leaderboard.records.models import Entry, Verification, Weights
 from ilubench.leaderboard.records.prediction import compare_runs, comparison_table
-from ilubench.leaderboard.records.samples import point
+from ilubench.leaderboard.records.samples import point_to_samples
 from ilubench.records.likeness import setting_differences, suite_differences
 from ilubench.records.markdown import cell
 from ilubench.records.results import RunRecord
 from ilubench.records.run_files import memory_of
 from ilubench.records.store import write_atomic
-from ilubench.specs.overrides import convert
+from ilubench.specs.overrides import convert_value
 
 if TYPE_CHECKING:
     from ilubench.experiments.experiment import Experiment
     from ilubench.records.finished import FinishedRun
     from ilubench.runs.pipeline import Reporter, RunResult
 
-__all__ = ["Request", "fresh_seeds", "parse_seeds", "verification_text", "verify"]
+__all__ = ["Request", "fresh_seeds", "parse_seeds", "verification_text", "verify_entry"]
 
 ENOUGH = 5
 """Seeds of a verification that is not told how many; fewer where fewer weights were published."""
@@ -65,7 +65,7 @@ class Request:
     device: str = "auto"
 
 
-def verify(request: Request, reporter: "Reporter") -> Entry:
+def verify_entry(request: Request, reporter: "Reporter") -> Entry:
     """Measure an entry again, compare, and write what was found into its record.
 
     Returns:
@@ -78,7 +78,7 @@ def verify(request: Request, reporter: "Reporter") -> Entry:
         JobError: an attack failed, or the method did or tried what it may not; nothing is written.
     """
     entry = read_entry(request.path)
-    submitted = finished(entry, request.path.parent)
+    submitted = read_entry_run(entry, request.path.parent)
     with_rows = submitted.rows  # figures that do not follow from the samples end it here
     if not with_rows:
         raise DataError(f"{request.path}: no robustness row; there is nothing to verify")
@@ -124,7 +124,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         UsageError: no list of numbers and ranges.
     """
-    found = convert(tuple[int, ...], text, "--seeds")
+    found = convert_value(tuple[int, ...], text, "--seeds")
     assert isinstance(found, list | tuple)
     return tuple(found)
 
@@ -196,11 +196,11 @@ def _drawn(entry: Entry) -> bool:
 
 
 def _files(request: Request, wanted: Sequence[Weights]) -> Mapping[int, Path]:
-    from ilubench.leaderboard.verify.download import fetch, find_weights
+    from ilubench.leaderboard.verify.download import fetch_weights, find_weights
 
     if request.weights is not None:
         return find_weights(wanted, request.weights)
-    return fetch(wanted, request.out / "store" / "published")
+    return fetch_weights(wanted, request.out / "store" / "published")
 
 
 def _run_again(
@@ -239,9 +239,9 @@ def _experiment(
     request: Request, entry: Entry, seeds: Sequence[int], method: "object"
 ) -> "Experiment":
     """The maintainer's suite with the entry's attacks and memory settings, and fresh seeds."""
-    from ilubench.experiments.experiment import resolve
+    from ilubench.experiments.experiment import resolve_experiment
     from ilubench.specs import PluginRef
-    from ilubench.specs.overrides import parse
+    from ilubench.specs.overrides import parse_words
 
     assert isinstance(method, PluginRef)
     memory = memory_of(entry.config, f"{request.path}: config")
@@ -255,7 +255,7 @@ def _experiment(
         "never_knew=false",
     )
     try:
-        found = resolve(parse(words), method=method)
+        found = resolve_experiment(parse_words(words), method=method)
     except SpecError as error:
         problem = f"{request.path} cannot be run again here: {error}"
         raise UsageError(problem) from error
@@ -326,7 +326,7 @@ def _written(
         day=datetime.now(UTC).date(),
         seeds=record.seeds,
         run=record,
-        samples=point(folder, name),
+        samples=point_to_samples(folder, name),
         comparisons=comparisons,
     )
     found = entry.model_copy(update={"verifications": (*entry.verifications, one)})

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from ilubench.data.rows import render
+from ilubench.data.rows import render_template
 from ilubench.data.seeds import seed_for
 from ilubench.errors import CannotApplyError, PluginError, UsageError
 from ilubench.experiments.experiment import Attack
@@ -22,7 +22,7 @@ from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Measure, Workbench
 
-__all__ = ["applicable", "bind", "run_prompt_attack"]
+__all__ = ["applicable_scorers", "bind_attack", "run_prompt_attack"]
 
 
 def run_prompt_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
@@ -36,8 +36,8 @@ def run_prompt_attack(bench: Workbench, job: Job, progress: Progress) -> Artifac
         if done is not None:
             return done
         log = StepLog(folder / "log.jsonl")
-        bound = bind(bench, bench.attack(job.attack), job.seed)
-        scorers, left_out = applicable(bench, bound)
+        bound = bind_attack(bench, bench.attack(job.attack), job.seed)
+        scorers, left_out = applicable_scorers(bench, bound)
         checkpoint = Checkpoint(bench.unlearned_model(job.weights), None)
         score_checkpoint(checkpoint, bench.engine, scorers, folder / "scores", progress, bound)
         reasons: dict[str, JsonValue] = dict(left_out)
@@ -51,7 +51,7 @@ def run_prompt_attack(bench: Workbench, job: Job, progress: Progress) -> Artifac
         return bench.store.finish("attack", job.key, meta)
 
 
-def bind(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttack:
+def bind_attack(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttack:
     """Return a prompt attack with the rows that it shows, rendered by their roles' templates.
 
     Raises:
@@ -72,14 +72,14 @@ def _shots(bench: Workbench, role: str) -> tuple[Shot, ...]:
     return tuple(
         Shot(
             row,
-            render(source.prompt, row, source, role),
-            render(source.completion, row, source, role),
+            render_template(source.prompt, row, source, role),
+            render_template(source.completion, row, source, role),
         )
         for row in bench.tables.rows(role)
     )
 
 
-def applicable(
+def applicable_scorers(
     bench: Workbench, attack: BoundPromptAttack
 ) -> tuple[dict[str, Measure], Mapping[str, str]]:
     """Return the suite's scorers that can apply an attack, and why each of the others cannot.

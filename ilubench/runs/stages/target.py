@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from ilubench.data import batches as data
-from ilubench.data.rows import render
+from ilubench.data.rows import render_template
 from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
 from ilubench.interfaces import Context, Progress
@@ -114,7 +114,7 @@ def _texts(bench: Workbench, roles: Sequence[str]) -> list[str]:
         source = bench.tables.source(role)
         for row in bench.tables.rows(role):
             prompt, completion = (
-                render(template, row, source, role)
+                render_template(template, row, source, role)
                 for template in (source.prompt, source.completion)
             )
             texts.append(prompt + completion)

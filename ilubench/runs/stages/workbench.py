@@ -22,7 +22,7 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.interfaces.discovery import create
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import (
     apply_changes,
     check_vocabulary,
@@ -205,7 +205,7 @@ class Workbench:
         """
         name = ref.model_dump_json()
         if name not in self._methods:
-            self._methods[name] = create("methods", ref)
+            self._methods[name] = create_plugin("methods", ref)
         return self._methods[name]
 
     def check_items(self, measures: Mapping[str, Measure]) -> None:

@@ -7,14 +7,14 @@ from typing import cast
 from pydantic import JsonValue
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
-from ilubench.experiments.experiment import Experiment, resolve
+from ilubench.experiments.experiment import Experiment, resolve_experiment
 from ilubench.records.results import REFERENCE
-from ilubench.runs.tuning.space import Setting, tried
+from ilubench.runs.tuning.space import Setting, draw_settings
 from ilubench.specs import Plain, PluginRef, SearchSpec, TuningSpec
-from ilubench.specs.overrides import Override, convert
+from ilubench.specs.overrides import Override, convert_value
 from ilubench.specs.suite_files import load_suite
 
-__all__ = ["Trial", "Tuning", "ask", "method_words"]
+__all__ = ["Trial", "Tuning", "method_words", "resolve_tuning"]
 
 _REFUSED = {
     "attacks": "nothing is attacked while a method is tuned; leave it out",
@@ -88,7 +88,7 @@ def _check(overrides: Sequence[Override]) -> None:
 def _budget(overrides: Sequence[Override]) -> int | None:
     for override in overrides:
         if override.path == ("budget",):
-            value = convert(int, override.text, "budget")
+            value = convert_value(int, override.text, "budget")
             if not isinstance(value, int) or value < 1:
                 raise SpecError("must be at least 1", field="budget", remedy="write budget=8")
             return value
@@ -108,7 +108,9 @@ def _trial(
     use = Override(("method",), search.use or label)
     asked = [*words, use, *method_words({**search.fixed, **settings})]
     try:
-        return Trial(settings, resolve(sorted(asked, key=lambda o: (len(o.path), o.path))))
+        return Trial(
+            settings, resolve_experiment(sorted(asked, key=lambda o: (len(o.path), o.path)))
+        )
     except SpecError as error:
         field = f"tuning.searches.{label}: {error.field}" if error.field else ""
         raise SpecError(error.problem, where=place, field=field, remedy=error.remedy) from error
@@ -116,7 +118,7 @@ def _trial(
         raise PluginError(f"{place}: tuning.searches.{label}: {error}") from error
 
 
-def ask(overrides: Sequence[Override]) -> tuple[Tuning, ...]:
+def resolve_tuning(overrides: Sequence[Override]) -> tuple[Tuning, ...]:
     """Return what `ilubench tune` is asked to do: one tuning a label; nothing is computed.
 
     Args:
@@ -132,7 +134,7 @@ def ask(overrides: Sequence[Override]) -> tuple[Tuning, ...]:
     budget = _budget(overrides)
     plain = [o for o in overrides if o.path not in (("budget",), ("method",))]
     plain.append(Override(("attacks",), ""))
-    suite = resolve(plain, method=PluginRef(use=REFERENCE))
+    suite = resolve_experiment(plain, method=PluginRef(use=REFERENCE))
     spec, path = suite.suite.tuning, str(load_suite(suite.run.suite)[1])
     if spec is None:
         remedy = "add tuning.budget and tuning.searches to the suite's file"
@@ -149,7 +151,7 @@ def ask(overrides: Sequence[Override]) -> tuple[Tuning, ...]:
     for label in labels:
         search, number = spec.searches[label], budget or spec.budget
         field = f"tuning.searches.{label}.space"
-        points = tried(search, number, where=path, field=field)
+        points = draw_settings(search, number, where=path, field=field)
         trials = tuple(_trial(point, (label, search), words, path) for point in points)
         suite_budget = _suite_budget(suite.run.suite, spec)
         tuning = Tuning(label, search, spec, number, suite_budget, tuple(changes), trials)

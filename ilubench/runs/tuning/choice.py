@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from ilubench.errors import DataError
 
-__all__ = ["Tried", "choose", "closest", "eligible", "forgotten", "least_kept"]
+__all__ = [
+    "Tried",
+    "choose_setting",
+    "closest_setting",
+    "is_eligible",
+    "least_kept",
+    "share_forgotten",
+]
 
 _ROUNDING = 1e-9
 
@@ -24,7 +31,7 @@ class Tried:
     kept: float | None
 
 
-def forgotten(forget: Mapping[str, float], chance: Mapping[str, float]) -> float:
+def share_forgotten(forget: Mapping[str, float], chance: Mapping[str, float]) -> float:
     """Return how much is forgotten, over all forget metrics: 1 = none of it is known.
 
     Each metric counts from 0 (all known) to its chance level, relative to that level, so that none
@@ -76,12 +83,12 @@ def least_kept(
     return min(shares)
 
 
-def eligible(trial: Tried, needed: float) -> bool:
+def is_eligible(trial: Tried, needed: float) -> bool:
     """Whether a setting did not fail and keeps the share ``needed`` of the utility."""
     return trial.forgotten is not None and (trial.kept or 0.0) >= needed - _ROUNDING
 
 
-def choose(trials: Sequence[Tried], needed: float) -> int | None:
+def choose_setting(trials: Sequence[Tried], needed: float) -> int | None:
     """Return the place of the setting that forgets most among those that keep the utility.
 
     Of equals the one that keeps more utility, then the one tried first.
@@ -96,12 +103,12 @@ def choose(trials: Sequence[Tried], needed: float) -> int | None:
     ranked = [
         (round(trial.forgotten or 0.0, 9), round(trial.kept or 0.0, 9), -place)
         for place, trial in enumerate(trials)
-        if eligible(trial, needed)
+        if is_eligible(trial, needed)
     ]
     return -max(ranked)[2] if ranked else None
 
 
-def closest(trials: Sequence[Tried]) -> int | None:
+def closest_setting(trials: Sequence[Tried]) -> int | None:
     """Return the place of the setting that keeps most utility; None if all failed."""
     ranked = [(t.kept, -place) for place, t in enumerate(trials) if t.kept is not None]
     return -max(ranked)[1] if ranked else None

@@ -11,16 +11,23 @@ from ilubench.errors import DivergedError, JobError
 from ilubench.experiments.experiment import Experiment, suite_method
 from ilubench.records.keys import digest, library_versions
 from ilubench.records.results import REFERENCE, FailureRecord
-from ilubench.records.scores import MethodSamples, chances, method_runs, method_samples
+from ilubench.records.scores import MethodSamples, chance_levels, method_runs, method_samples
 from ilubench.records.store import write_atomic
-from ilubench.runs.collect import gather
+from ilubench.runs.collect import gather_samples
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.pipeline import Reporter, execute_plan
 from ilubench.runs.plan import Plan, check_inputs, check_method, method_jobs, target_job
 from ilubench.runs.stages.workbench import make_bench
 from ilubench.runs.tuning.asked import Trial, Tuning, method_words
-from ilubench.runs.tuning.choice import Tried, choose, closest, eligible, forgotten, least_kept
+from ilubench.runs.tuning.choice import (
+    Tried,
+    choose_setting,
+    closest_setting,
+    is_eligible,
+    least_kept,
+    share_forgotten,
+)
 from ilubench.runs.tuning.records import OriginalFigures, TrialRecord, TuningRecord
 from ilubench.runs.tuning.suite_settings import suite_digest, suite_settings
 from ilubench.statistics.intervals import Samples
@@ -109,7 +116,7 @@ def tune(tuning: Tuning, reporter: Reporter) -> TuningResult:
 
 def _judge(original: OriginalFigures) -> None:
     """Find out before any setting is tried whether settings can be judged."""
-    forgotten(original.forget, original.forget_chance)
+    share_forgotten(original.forget, original.forget_chance)
     least_kept(original.utility, original.utility, original.utility_chance)
 
 
@@ -149,9 +156,9 @@ def _original(planned: TuningPlan, failures: Mapping[str, FailureRecord]) -> Ori
         reason = f": {first.message}" if first else ""
         raise JobError(f"the original model could not be made or scored{reason}")
     experiment = plan.bench.experiment
-    samples = gather(replace(plan, jobs=planned.original))
+    samples = gather_samples(replace(plan, jobs=planned.original))
     found = _figures(experiment, method_samples(samples, "reference", seeded=False))
-    levels = {m.label: chances(experiment.suite, m) for m in experiment.suite.primary_forget}
+    levels = {m.label: chance_levels(experiment.suite, m) for m in experiment.suite.primary_forget}
     utility = next(iter(levels.values())).utility
     return OriginalFigures(
         forget=found.forget,
@@ -210,13 +217,13 @@ def _trial(
         state: Literal["diverged", "failed"] = "diverged" if diverged else "failed"
         return record.model_copy(update={"state": state})
     experiment = trial.experiment
-    samples = gather(replace(plan, jobs=jobs))
+    samples = gather_samples(replace(plan, jobs=jobs))
     seeded = experiment.method.seeded
     found = _figures(experiment, method_samples(samples, "method", seeded=seeded))
     figures = {
         "forget": found.forget,
         "utility": found.utility,
-        "forgotten": forgotten(found.forget, original.forget_chance),
+        "forgotten": share_forgotten(found.forget, original.forget_chance),
         "utility_kept": least_kept(found.utility, original.utility, original.utility_chance),
     }
     return record.model_copy(update=figures)
@@ -239,10 +246,10 @@ def _record(
         for place, trial in enumerate(tuning.trials)
     ]
     looked_at = [Tried(trial.forgotten, trial.utility_kept) for trial in trials]
-    best, near = choose(looked_at, needed), closest(looked_at)
+    best, near = choose_setting(looked_at, needed), closest_setting(looked_at)
     marked = tuple(
         trial.model_copy(
-            update={"eligible": eligible(looked_at[place], needed), "chosen": place == best}
+            update={"eligible": is_eligible(looked_at[place], needed), "chosen": place == best}
         )
         for place, trial in enumerate(trials)
     )

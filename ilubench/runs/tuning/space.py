@@ -12,7 +12,7 @@ from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
 from ilubench.specs import Candidates, Plain, RangeSpec, SearchSpec
 
-__all__ = ["Setting", "tried"]
+__all__ = ["Setting", "draw_settings"]
 
 Setting: TypeAlias = Mapping[str, Plain | tuple[Plain, ...]]
 """Path of a field -> its value."""
@@ -21,7 +21,9 @@ _DRAWS = 1000
 """Points drawn for each setting asked for, before a space counts as too small."""
 
 
-def tried(search: SearchSpec, budget: int, *, where: str = "", field: str = "") -> list[Setting]:
+def draw_settings(
+    search: SearchSpec, budget: int, *, where: str = "", field: str = ""
+) -> list[Setting]:
     """Return the ``budget`` distinct settings of a search that are tried.
 
     Lists whose grid has exactly ``budget`` points give the grid, the last field fastest. Any other

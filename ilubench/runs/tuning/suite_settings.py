@@ -5,10 +5,10 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from ilubench.interfaces.discovery import PluginField, reference
+from ilubench.interfaces.discovery import PluginField, name_plugin
 from ilubench.records.keys import digest
 from ilubench.specs import Spec, SuiteSpec
-from ilubench.specs.yaml_files import merge
+from ilubench.specs.yaml_files import merge_mappings
 
 __all__ = ["suite_digest", "suite_settings"]
 
@@ -47,7 +47,7 @@ def suite_settings(method: Spec, settings: Mapping[str, object]) -> dict[str, Js
     """
     found: dict[str, JsonValue] = {}
     for path in sorted(settings, key=lambda path: path.count(".")):
-        found = merge(found, _nested(method, path.split(".")))
+        found = merge_mappings(found, _nested(method, path.split(".")))
     return found
 
 
@@ -58,7 +58,7 @@ def _nested(holder: Spec, path: list[str]) -> dict[str, JsonValue]:
     if len(path) == 1:
         cleared = getattr(type(holder), "instead_of", {}).get(name, ())
         if group is not None:
-            named = reference(group, getattr(holder, name)).use
+            named = name_plugin(group, getattr(holder, name)).use
             return {name: named}
         dumped = holder.model_dump(mode="json", include={name})
         return {**dict.fromkeys(cleared), name: dumped[name]}
@@ -69,4 +69,4 @@ def _nested(holder: Spec, path: list[str]) -> dict[str, JsonValue]:
     below = _nested(inner, path[1:])
     if group is None:
         return {name: below}
-    return {name: {"use": reference(group, inner).use, "settings": below}}
+    return {name: {"use": name_plugin(group, inner).use, "settings": below}}

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ilubench.runs.tuning.choice import forgotten
+from ilubench.runs.tuning.choice import share_forgotten
 from ilubench.runs.tuning.records import TrialRecord, TuningRecord
 
 __all__ = ["tuning_report"]
@@ -41,7 +41,7 @@ def _trials(record: TuningRecord) -> Table:
     original = record.original
     nothing, all_of_it = [""] * len(paths), _number(1.0)
     before = map(_number, original.forget.values())
-    knows = forgotten(original.forget, original.forget_chance)
+    knows = share_forgotten(original.forget, original.forget_chance)
     table.add_row("original", *nothing, *before, _number(knows), all_of_it, "")
     blind = map(_number, original.forget_chance.values())
     table.add_row("chance", *nothing, *blind, all_of_it, _number(0.0), "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ilubench.data.rows import render
+from ilubench.data.rows import render_template
 from ilubench.errors import DataError
 from ilubench.interfaces import (
     Asked,
@@ -67,8 +67,8 @@ class AnswerNLL(Scorer):
 
     def _text(self, row: Row) -> tuple[str, str]:
         source = DataSource(path=self.data, labels=self.labels)
-        prompt = render(self.prompt, row, source, self.data)
-        return prompt, render(self.completion, row, source, self.data)
+        prompt = render_template(self.prompt, row, source, self.data)
+        return prompt, render_template(self.completion, row, source, self.data)
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the items.
