@@ -224,7 +224,7 @@ def test_importing_plugins_imports_no_torch() -> None:
 
     code = (
         "import sys, ilubench.interfaces.discovery as p; "
-        "p.entries('methods'); print('torch' in sys.modules)"
+        "p.list_entries('methods'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
