@@ -52,7 +52,8 @@ def incomplete(run: RunRecord) -> str:
         return "attacks: nothing was attacked; run it with the suite's attacks"
     failed = [one for one in run.failures if one.kind != DivergedError.__name__]
     if failed:
-        what = f"{len(failed)} jobs failed, first {shorten(failed[0].label)} ({shorten(failed[0].kind)})"
+        first = f"{shorten(failed[0].label)} ({shorten(failed[0].kind)})"
+        what = f"{len(failed)} jobs failed, first {first}"
         return f"failures: {what}; the same command again does what is missing"
     diverged = bool(run.failures)
     ended = ("cached", "done", "failed", "skipped") if diverged else ("cached", "done")
