@@ -32,7 +32,6 @@ __all__ = [
     "Attack",
     "Experiment",
     "environment_role",
-    "metric_name",
     "resolve_experiment",
     "restore_experiment",
     "suite_method",
@@ -105,11 +104,6 @@ def environment_role(suite: SuiteSpec, name: str) -> str:
         problem = f"suite {suite.name} has no environment {name!r}"
         raise SpecError(problem, field="method.environments", remedy=did_you_mean(name, known))
     return known[name]
-
-
-def metric_name(scorer: str, metric: str) -> str:
-    """Return how a scorer's metric is named in records."""
-    return f"{scorer}/{metric}"
 
 
 def _take(

@@ -52,7 +52,7 @@ and no jackknife is consistent (as for a median).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,7 +78,6 @@ __all__ = [
     "no_figure",
     "paired_difference",
     "pick_items",
-    "score_table",
     "shared_seeds",
     "stack_tables",
     "table_mean",
@@ -296,20 +295,6 @@ def shared_seeds(tables: Iterable[Samples], once: Iterable[Samples] = ()) -> tup
         lists = " | ".join(", ".join(map(str, seeds)) for seeds in sorted(conditions))
         raise DataError(f"no seed is shared by all the scores of a figure: {lists}")
     return tuple(sorted(shared))
-
-
-def score_table(scores: Mapping[int, Mapping[str, float]], what: str) -> Samples:
-    """Return the table of scores that are given by seed and item.
-
-    Raises:
-        DataError: seeds that were scored on other items; names ``what``.
-    """
-    seeds, items = tuple(sorted(scores)), tuple(sorted(scores[min(scores)]))
-    for seed in seeds:
-        if scores[seed].keys() != set(items):
-            raise DataError(f"{what}: seeds {seeds[0]} and {seed} were scored on other items")
-    values = [[scores[seed][item] for item in items] for seed in seeds]
-    return Samples(np.array(values, dtype=np.float64), seeds, items)
 
 
 def pick_items(table: Samples, seeds: Sequence[int], items: Sequence[str]) -> Array:

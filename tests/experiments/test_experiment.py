@@ -12,7 +12,6 @@ from runs import command
 from ilubench.errors import IlubenchError, PluginError, SpecError
 from ilubench.experiments.experiment import (
     Experiment,
-    metric_name,
     resolve_experiment,
     restore_experiment,
     suite_method,
@@ -98,7 +97,6 @@ def test_everything_is_resolved(suite: Path) -> None:
     assert found.tables.roles == ("f", "r", "gsm8k.train", "agnews.train")
     assert found.attacks[0].role("train", found.suite) == "gsm8k.train"
     assert found.attacks[0].role("f", found.suite) == "f"
-    assert metric_name("nll", "x") == "nll/x"
 
 
 # ------------------------------------------------------------------------------- methods
