@@ -1,53 +1,10 @@
 """Figures with intervals over crossed seeds and items: pure functions of arrays.
 
-The same items meet every seed, so a score array ``x[seed, item]`` has two crossed random factors,
-and neither "seeds only" nor "items only" nor a nested resampling states the uncertainty of its
-mean.
-
-**Mean.** With ``x[s, i] = m + a_s + b_i + e_si`` (independent, variances A, B, E; S seeds, I
-items) the grand mean has variance ``A/S + B/I + E/(S I)``. The mean squares of the two-way table
-without replication have the expectations (Searle, Casella & McCulloch 1992, *Variance
-Components*, ch. 4)::
-
-    E[MS_seed] = I A + E        E[MS_item] = S B + E        E[MS_residual] = E
-
-so that ``E[MS_seed + MS_item - MS_residual] / (S I) = (I A + S B + E) / (S I)`` is exactly the
-wanted variance. The estimate is floored at ``max(MS_seed, MS_item) / (S I)``, which means that a
-variance component whose estimate is negative is set to 0 (both negative: the larger mean square
-is kept).
-
-**Degrees of freedom** of the sum L (Satterthwaite 1946, *Biometrics Bulletin* 2:110)::
-
-    df = L^2 / (MS_seed^2/(S-1) + MS_item^2/(I-1) + MS_residual^2/((S-1)(I-1)))
-
-A floored variance is a single mean square and has that mean square's own degrees of freedom. The
-approximation is poor for differences of mean squares in tiny tables; df is kept >= min(S, I) - 1,
-which is also what a tie gets.
-
-**Nonlinear figures** (ratios, interpolated times, minima with a filter) are functions of several
-means over the same seeds and items. Three jackknives, one for each mean square:
-
-- *delete one seed*: ``p_s = S t - (S-1) t_(-s)``; ``MS_seed = I/(S-1) sum (p_s - mean p)^2``;
-- *delete one item*: ``p_i`` likewise; ``MS_item = S/(I-1) sum (p_i - mean p)^2``;
-- *delete one cell*: ``p_si = S I t - (S I - 1) t_(-si)``; ``MS_residual`` is the interaction mean
-  square of that table.
-
-For a mean, ``p_s``, ``p_i`` and ``p_si`` are the row means, the column means and the cells: the
-formula above results exactly. For a smooth function they are its first-order (delta method)
-versions. What a deletion is for: a minimum, a threshold or a kink reacts only to a step that is
-comparable with the standard error. One cell moves a mean by about 1/(S I), which selects another
-checkpoint next to never; a whole seed moves it by about its standard error / sqrt(S), and it is
-the only deletion with a meaning for what is measured on other items (the utility filter). The
-residual, which is subtracted, is taken from the small step: second differences (one seed *and*
-one item left out) multiply every change of selection by S I, and gave intervals two to four times
-as wide in simulation. Without a filter by seeds, deleting only cells covered about as well (binary
-scores, 5 x 80 and 10 x 200, minimum of two tied checkpoints .95 / .96 against .95 / .95 here, of
-five tied ones .91 / .91 against .89 / .90, half-life .88 / .93 against .90 / .93).
-
-The device, with readers and cases for seeds and items, is that of Dorfman, Berbaum & Metz 1992
-(*Invest. Radiol.* 27:723). The interval is centred on the figure itself, not on the bias-corrected
-mean of the pseudo-values. Where several checkpoints tie, a minimum is biased downwards by selection
-and no jackknife is consistent (as for a median).
+The same items meet every seed, so a score array ``x[seed, item]`` has two crossed random factors.
+The variance of its mean is estimated by ``(MS_seed + MS_item - MS_residual) / (S I)`` (Searle,
+Casella & McCulloch 1992, *Variance Components*, ch. 4), with Satterthwaite's degrees of freedom
+(1946, *Biometrics Bulletin* 2:110); figures that are no means have one jackknife for each mean
+square (Dorfman, Berbaum & Metz 1992, *Invest. Radiol.* 27:723). `docs/derivations.md` has the rest.
 """
 
 from __future__ import annotations

@@ -1,40 +1,9 @@
 """Which methods are more robust than which: paired differences of RA, Holm, ranks. Pure.
 
-Seeds never derive from the method, so two methods meet the same items, the same attack data and
-the same orders under the same seed. Their RA is therefore compared by differences ``d[s, i]`` of
-what each (seed, item) contributes to it; the mean of ``d`` has the crossed interval of
-:mod:`ilubench.statistics.intervals`, and ``t = mean / se`` with the same Satterthwaite degrees of
-freedom its two-sided p-value.
-
-**Ranks.** All pairs of the ranked rows are one family, adjusted by Holm (1979, *Scand. J. Statist.*
-6:65), which holds under any dependence of the pairs; a row's rank is 1 + the number of rows that
-are significantly better. Rows that cannot be ranked (collapsed, diverged, incomplete, trained on an
-attack) are listed, and are no part of the family.
-
-**Pairing.** A pair needs two shared seeds. Rows with a single seed are set aside first, then the
-row with the most unpairable partners, and so on until every pair that is left can be compared;
-rows that tie for the most go together, so that the order of the rows does not matter.
-
-**How well it holds.** Four equal methods were told apart somewhere in 4.3-4.6 % of simulated tables
-with 10 seeds, in 5.8-6.1 % with 5, in 7-10 % with 3 and in 11 % with 2 (scores of 0 and 1, and
-scores clipped to 0-1): the degrees of freedom are estimated, and with few seeds the tails that Holm
-asks for are a little too light. Ranks from fewer than five seeds deserve that caution.
-
-**What could have been found.** For a pair with standard error ``se`` on ``df`` degrees of freedom,
-in a family of ``m`` pairs, the detectable difference is the ``delta`` with::
-
-    P(T > t[1 - alpha / (2 m), df]) = power,    T ~ noncentral t(df, delta / se)
-
-that is, the true difference that Holm's strictest step (``alpha / m``, the worst case) finds with
-that probability. It assumes that a repetition has as many seeds and items and the same variances,
-that the mean is about normal, and it takes the estimated ``se`` for the true one (a single table's
-size is an estimate, good to a factor of about 1.6 at 5 seeds and 1.3 at 10; the chance of a
-significant result in the wrong direction is left out). For a table it is a range: above its upper
-end any pair would have been told apart, below its lower end none.
-
-**Methods that share no seed** (planned comparisons of two) are compared by their per-seed means
-(Welch 1947, *Biometrika* 34:28). The items are then held fixed: the result holds for this set of
-items, says nothing about others, and is no part of a ranking.
+Seeds never derive from the method, so two methods meet the same items and the same orders under the
+same seed: their RA is compared by the crossed interval of the differences ``d[s, i]``. Pairs are
+adjusted by Holm (1979, *Scand. J. Statist.* 6:65); methods that share no seed are compared by their
+per-seed means (Welch 1947, *Biometrika* 34:28). `docs/derivations.md` has the rest.
 """
 
 from collections.abc import Mapping, Sequence

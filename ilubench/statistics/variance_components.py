@@ -1,27 +1,8 @@
 """Variance components of a complete crossed table with named factors. Pure.
 
-**Model.** A score is a grand mean plus a random effect of every factor and of every combination of
-factors, independent, over a complete table with one score a cell. The combination of all factors
-is the residual: with one score a cell it cannot be told from noise. With mean squares ``MS_V`` and
-``n_f`` levels of factor f (Searle, Casella & McCulloch 1992, *Variance Components*, ch. 4)::
-
-    E[MS_U] = sum over V containing U of (product of n_f, f not in V) var_V
-    var_U   = sum over V containing U of (-1)^(|V| - |U|) MS_V / (product of n_f, f not in U)
-
-The second line, the ANOVA estimator, inverts the first. It is unbiased and can be negative; a
-negative estimate is reported as 0, with a note.
-
-**Intervals** (95 %) are the modified large-sample ones of Ting, Burdick, Graybill, Jeyaratnam & Lu
-1990 (*J. Statist. Comput. Simul.* 35:135), from the chi-square distribution of the mean squares:
-exact for the residual, and close to nominal for differences of mean squares with few degrees of
-freedom. A jackknife over five seeds is not: the variance of five values has a skewed distribution
-that a symmetric interval from five pseudo-values misses. The price is the assumption of normal
-effects. A seed's mean over many items is near enough; the item and residual lines of 0/1 scores are
-approximate (their effects have thinner tails, which makes the intervals too wide).
-
-**Shares.** ``cell_share`` is the part of the variance of a single score. ``mean_share`` is the part
-of the variance of the grand mean, in which a component counts divided by the number of its cells:
-it says which of more seeds or more items would narrow the figure's interval.
+The ANOVA estimator (Searle, Casella & McCulloch 1992, *Variance Components*, ch. 4) with the
+modified large-sample intervals of Ting, Burdick, Graybill, Jeyaratnam & Lu 1990 (*J. Statist.
+Comput. Simul.* 35:135). `docs/derivations.md` has both.
 """
 
 import math
