@@ -120,9 +120,7 @@ def run_report(result: "RunResult") -> RenderableType:
     """Return the tables of a run, one group a primary metric, and what to do next."""
     suite = result.plan.bench.suite
     record = result.record
-    labels = {
-        _heading(a.spec.fa) for a in result.plan.bench.experiment.attacks if a.spec.fa is not None
-    }
+    labels = {_heading(a.spec.fa) for a in result.plan.experiment.attacks if a.spec.fa is not None}
     fa_label = labels.pop() if len(labels) == 1 else "FA"
     parts: list[RenderableType] = []
     if not result.rows and record.scores:

@@ -71,7 +71,7 @@ def run_record(
     plan: Plan, rows: Mapping[str, RobustnessRow], outcomes: Sequence[Outcome]
 ) -> RunRecord:
     """Return a run's record."""
-    experiment = plan.bench.experiment
+    experiment = plan.experiment
     scores = tuple(
         ModelScore(who=job.who, seed=job.seed, **summary.model_dump())
         for job, _, summary in _summaries(plan)
@@ -254,7 +254,7 @@ def run_config(experiment: Experiment) -> dict[str, JsonValue]:
 
 def write_inputs(plan: Plan) -> None:
     """Write `config.yaml`, `env.json` and `plan.json`."""
-    config = run_config(plan.bench.experiment)
+    config = run_config(plan.experiment)
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     write_atomic(plan.folder / "config.yaml", text.encode())
     write_json(plan.folder / "env.json", _environment(plan))

@@ -51,6 +51,11 @@ class Plan:
     title: str = ""
     overlap: tuple[OverlapRecord, ...] = ()
 
+    @property
+    def experiment(self) -> Experiment:
+        """What the run was asked for."""
+        return self.bench.experiment
+
     def is_done(self, job: Job) -> bool:
         """Whether the job's artifact is there (a given target model needs no job)."""
         return self.bench.is_done(job)

@@ -57,7 +57,7 @@ class _Estimate:
 
 def _headline(plan: Plan) -> str:
     todo = [job for job in plan.jobs if not plan.is_done(job)]
-    experiment = plan.bench.experiment
+    experiment = plan.experiment
     settings = experiment.method.model_dump(mode="json", exclude={"train"})
     shown = ", ".join(f"{key}={_short(value)}" for key, value in settings.items())
     seeds = ",".join(str(seed) for seed in experiment.seeds)

@@ -155,7 +155,7 @@ def _original(planned: TuningPlan, failures: Mapping[str, FailureRecord]) -> Ori
         first = next(iter(failures.values()), None)
         reason = f": {first.message}" if first else ""
         raise JobError(f"the original model could not be made or scored{reason}")
-    experiment = plan.bench.experiment
+    experiment = plan.experiment
     samples = gather_samples(replace(plan, jobs=planned.original))
     found = _figures(experiment, method_samples(samples, "reference", seeded=False))
     levels = {m.label: chance_levels(experiment.suite, m) for m in experiment.suite.primary_forget}
@@ -253,7 +253,7 @@ def _record(
         )
         for place, trial in enumerate(trials)
     )
-    experiment = plan.bench.experiment
+    experiment = plan.experiment
     settings = {} if best is None else {**tuning.search.fixed, **tuning.trials[best].settings}
     method = tuning.trials[best or 0].experiment.method
     words = [f"suite={experiment.run.suite}", f"method={tuning.use}"]
