@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
@@ -23,6 +23,7 @@ from ilubench.specs import (
     PluginRef,
     RunSpec,
     Settings,
+    Spec,
     SuiteSpec,
 )
 from ilubench.specs.overrides import Override, PluginLookup, apply_overrides
@@ -301,25 +302,27 @@ def restore_experiment(config: Mapping[str, JsonValue], source: Path) -> Experim
         SpecError: a part is missing or wrong.
         PluginError: a plugin is missing or broken.
     """
-    missing = [
-        key for key in ("run", "use", "method", "seeds", "attacks", "suite") if key not in config
-    ]
-    if missing:
-        remedy = "plan the run again: the same `ilubench run` command writes it"
-        raise SpecError(f"lacks {', '.join(missing)}", where=str(source), remedy=remedy)
-    run = validate_spec(RunSpec, config["run"], source=f"{source}: run")
-    suite = validate_spec(SuiteSpec, config["suite"], source=f"{source}: suite")
-    ref = validate_spec(
-        PluginRef, {"use": config["use"], "settings": config["method"]}, source=source
-    )
-    settings = cast("Mapping[str, Settings]", config["attacks"])
-    for name in settings:
+    told = validate_spec(_RunConfig, config, source=source)
+    suite = told.suite
+    for name in told.attacks:
         if name not in suite.attacks:
             remedy = did_you_mean(name, suite.attacks)
             raise SpecError(f"the suite has no attack {name!r}", where=str(source), remedy=remedy)
-    attacks = tuple(_restored(name, suite.attacks[name], own) for name, own in settings.items())
+    attacks = (_restored(name, suite.attacks[name], own) for name, own in told.attacks.items())
+    ref = PluginRef(use=told.use, settings=told.method)
     method = create_plugin("methods", ref, source=f"{source}: method")
-    seeds = tuple(cast("Sequence[int]", config["seeds"]))
+    scorers, tables = _scorers(suite, source), suite_tables(suite)
     return Experiment(
-        run, suite, ref.use, method, attacks, _scorers(suite, source), seeds, suite_tables(suite)
+        told.run, suite, told.use, method, tuple(attacks), scorers, told.seeds, tables
     )
+
+
+class _RunConfig(Spec):
+    """A run's `config.yaml`."""
+
+    run: RunSpec
+    use: str
+    method: Settings
+    seeds: tuple[int, ...] = Field(min_length=1)
+    attacks: dict[str, Settings]
+    suite: SuiteSpec

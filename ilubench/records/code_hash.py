@@ -3,9 +3,13 @@
 import ast
 import hashlib
 import importlib.util
+import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+from ilubench import errors
+from ilubench.errors import PluginError
 
 __all__ = ["COUNTED", "code_closure", "source_file"]
 
@@ -27,10 +31,22 @@ COUNTED = (
 _NOT_COUNTED = (
     "ilubench.data.hub",  # rows and weights count by their hashes
     "ilubench.interfaces.discovery",
-    "ilubench.runs.stages.cost",
     "ilubench.runs.stages.keys",
     "ilubench.runs.stages.target_key",
 )
+
+
+_ERRORS = {name for name in vars(errors) if name.endswith("Error")} | {
+    "AssertionError",
+    "NotImplementedError",
+    "RuntimeError",
+    "TypeError",
+    "ValueError",
+}
+"""What an error of these says is for people. Any other may carry a value to where it is caught."""
+
+_WORDING = {"did_you_mean", "join", "len", "list", "repr", "round", "sorted", "str", "type"}
+"""Calls that make words and change nothing else."""
 
 
 def code_closure(roots: Iterable[str | Path]) -> dict[str, str]:
@@ -38,8 +54,11 @@ def code_closure(roots: Iterable[str | Path]) -> dict[str, str]:
 
     Args:
         roots: module names, or files of plugins given by path. Imports are followed within what
-            counts of `ilubench` and within each root's own top-level package; other libraries
-            count by their version.
+            counts of `ilubench`, within each root's own top-level package, and to any module that
+            is not installed (a helper beside a plugin's file). Installed libraries are not read.
+
+    Raises:
+        PluginError: a root has no source, so that its code could not be a part of a key.
     """
     queue: list[str | Path] = list(roots)
     own = {name.split(".")[0] for name in queue if isinstance(name, str)} - {"ilubench"}
@@ -49,17 +68,22 @@ def code_closure(roots: Iterable[str | Path]) -> dict[str, str]:
         root = queue.pop()
         label = root.name if isinstance(root, Path) else root
         path = root if isinstance(root, Path) else source_file(root)
+        if path is None and root in start:
+            raise PluginError(f"{label} has no Python source, so no result of it could be keyed")
         if label in found or path is None:
             continue
         inside = path.name == "__init__.py"
         package = label if inside else label.rpartition(".")[0]
         stat = path.stat()
         code, names = _read(path, package, (stat.st_mtime_ns, stat.st_size))
-        counts = root in start or label.split(".")[0] in own or _counts(label)
+        counts = label.split(".")[0] != "ilubench" or root in start or _counts(label)
         # a package that does not count may hand on names of modules that do
         if counts or inside:
             found[label] = code if counts else ""
-            queue.extend(name for name in names if name.split(".")[0] in {"ilubench", *own})
+            followed = {"ilubench", *own}
+            queue.extend(n for n in names if n.split(".")[0] in followed or _is_loose(n))
+            if label.split(".")[0] in own and "." in label:
+                queue.append(label.rpartition(".")[0])  # importing it runs its package first
     return {label: code for label, code in sorted(found.items()) if code}
 
 
@@ -70,13 +94,30 @@ def source_file(module: str) -> Path | None:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+    if spec is None:
         return None
     if not rest:
-        return Path(spec.origin)
-    below = Path(spec.origin).parent.joinpath(*rest)
-    places = (below / "__init__.py", below.with_name(f"{below.name}.py"))
-    return next((place for place in places if place.is_file()), None)
+        origin = spec.origin or ""
+        return Path(origin) if origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():  # several, or one without `__init__.py`
+        below = Path(folder).joinpath(*rest)
+        for place in (below / "__init__.py", below.with_name(f"{below.name}.py")):
+            if place.is_file():
+                return place
+    return None
+
+
+@cache
+def _installed_below() -> tuple[Path, ...]:
+    return tuple({Path(path).resolve() for path in sysconfig.get_paths().values()})
+
+
+def _is_loose(module: str) -> bool:
+    """Whether a module lies neither with Python nor with the installed packages."""
+    path = source_file(module)
+    if path is None or {"site-packages", "dist-packages"} & set(path.parts):
+        return False
+    return not any(path.resolve().is_relative_to(place) for place in _installed_below())
 
 
 def _counts(module: str) -> bool:
@@ -90,8 +131,9 @@ def _counts(module: str) -> bool:
 def _read(path: Path, package: str, stamp: tuple[int, int]) -> tuple[str, tuple[str, ...]]:
     """Return (hash of the code, imported names); ``stamp`` makes an edited file a new entry."""
     del stamp
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    _NumbersOnly().visit(tree)  # in place
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    _NumbersOnly(docstrings="__doc__" in source).visit(tree)  # in place
     code = ast.dump(tree, include_attributes=False)
     names = tuple(sorted(set(_imports(tree, package))))
     return hashlib.sha256(code.encode()).hexdigest()[:16], names
@@ -114,17 +156,23 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 class _NumbersOnly(ast.NodeTransformer):
     """Drops what changes no number: docstrings, what errors say, imports for types."""
 
-    def visit(self, node: ast.AST) -> ast.AST | None:
+    def __init__(self, *, docstrings: bool) -> None:
+        """Keep docstrings where the code may read them."""
+        self._docstrings = docstrings
+
+    def visit(self, node: ast.AST) -> ast.AST | list[ast.stmt] | None:
         """Drop a docstring, then what else the node's kind allows."""
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if not self._docstrings and isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             _drop_messages(node)
         if isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING":
-            return None
-        if isinstance(node, ast.Call):
+            return [self.generic_visit(one) for one in node.orelse]  # type: ignore[misc]
+        if isinstance(node, ast.Call) and _name(node.func) == "Field":
             node.keywords = [word for word in node.keywords if word.arg != "description"]
         return self.generic_visit(node)
 
@@ -143,28 +191,34 @@ def _reads(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def _drop_messages(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    """Drop the arguments of errors, and the names that nothing but these arguments reads."""
+    """Drop what errors are told, and words that nothing else reads."""
     worded: set[str] = set()
+    shared: set[str] = set()
     for node in ast.walk(function):
-        if isinstance(node, ast.Call) and _name(node.func).endswith("Error"):
+        if isinstance(node, ast.Global | ast.Nonlocal):
+            shared |= set(node.names)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _ERRORS:
             worded |= _reads([*node.args, *node.keywords])
             node.args, node.keywords = [], []
     while True:
-        idle = worded - _reads([function])
-        dropped = [
-            node.value
-            for node in ast.walk(function)
-            if isinstance(node, ast.Assign) and {_name(one) for one in node.targets} <= idle
-        ]
-        if not dropped:
+        drop = _DropWords(worded - shared - _reads([function]))
+        drop.visit(function)
+        if not drop.dropped:
             return
-        _DropAssigned(idle).visit(function)
-        worded |= _reads(dropped)
+        worded |= _reads(drop.dropped)
 
 
-class _DropAssigned(ast.NodeTransformer):
+class _DropWords(ast.NodeTransformer):
+    """Drops assignments of words to these names; a value that calls anything else stays."""
+
     def __init__(self, names: set[str]) -> None:
         self._names = names
+        self.dropped: list[ast.AST] = []
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
-        return None if {_name(one) for one in node.targets} <= self._names else node
+        calls = {_name(one.func) for one in ast.walk(node.value) if isinstance(one, ast.Call)}
+        named = all(isinstance(one, ast.Name) and one.id in self._names for one in node.targets)
+        if not named or calls - _WORDING:
+            return node
+        self.dropped.append(node.value)
+        return None

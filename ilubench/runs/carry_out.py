@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 from pydantic import ValidationError
 
-from ilubench.errors import StoreError, UsageError, did_you_mean
+from ilubench.errors import UsageError
 from ilubench.experiments.experiment import restore_experiment
 from ilubench.interfaces import Progress
 from ilubench.records.store import Artifact, write_atomic
@@ -54,15 +54,16 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
         progress: display.
 
     Raises:
-        UsageError: no such run or job, or what the job needs is not done.
-        StoreError: code, data or libraries are no longer those that the run was planned with.
+        UsageError: no such run or job; what the job needs is not done; or code, data, settings or
+            libraries are no longer those that the run was planned with.
     """
     folder = folder.resolve()
     planned = _read_plan(folder)
     fitting = [job for name, job in planned.jobs.items() if key and name.startswith(key)]
     if len(fitting) != 1:
         problem = f"{folder} has {len(fitting) or 'no'} jobs whose keys begin with {key!r}"
-        raise UsageError(f"{problem}; {did_you_mean(key, planned.jobs)}")
+        known = "; ".join(f"{name[:10]} {job.label}" for name, job in planned.jobs.items())
+        raise UsageError(f"{problem}; there are: {known}")
     (job,) = fitting
     with _inside(planned.folder):
         config = folder / "config.yaml"
@@ -71,9 +72,12 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
         if bench.is_done(job):
             return Outcome(job, "cached", 0.0)
         for need in job.needs:
-            if not bench.is_done(planned.jobs[need]):
+            before = planned.jobs.get(need)
+            if before is None:
+                raise UsageError(f"{folder / 'plan.json'}: lacks job {need}, which {key} needs")
+            if not bench.is_done(before):
                 remedy = f"first: ilubench job {folder} {need}"
-                raise UsageError(f"{job.label} needs {planned.jobs[need].label!r}; {remedy}")
+                raise UsageError(f"{job.label} needs {before.label!r}; {remedy}")
         try:
             seconds = carry_out(bench, job, progress).meta()["seconds"]
         except UsageError:
@@ -101,9 +105,12 @@ def _read_plan(folder: Path) -> _Planned:
         raw = json.loads(path.read_text(encoding="utf-8"))
         jobs = [Job.model_validate(one) for one in raw["jobs"]]
         return _Planned(Path(raw["folder"]), {job.key: job for job in jobs})
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"{path} is no plan of this ilubench ({first}); {remedy}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UsageError(f"{path}: jobs: {problem}; {remedy}") from error
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path} is no plan of this ilubench ({error}); {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -112,8 +119,8 @@ def _inside(folder: Path) -> Iterator[None]:
     before = Path.cwd()
     try:
         os.chdir(folder)
-    except OSError as error:
-        problem = f"the run was planned in {folder}, which is not there ({error.strerror})"
+    except (OSError, ValueError) as error:
+        problem = f"the run was planned in {str(folder)!r}, which is not there ({error})"
         raise UsageError(f"{problem}; every node must see that folder") from error
     try:
         yield
@@ -123,14 +130,17 @@ def _inside(folder: Path) -> Iterator[None]:
 
 def _check_key(bench: Workbench, job: Job) -> None:
     """Refuse a plan that is out of date: its results would be filed under another's key."""
+    key = ""
     if job.stage == "target":
         key = bench.target
-    elif job.method is not None:
+    elif job.stage == "unlearn" and job.method is not None:
         key = unlearn_key(bench, bench.method(job.method), job.seed)
-    elif job.attack:
-        key = attack_key(bench, bench.attack(job.attack), job.weights, job.seed)
-    else:
+    elif job.stage == "score":
         key = score_key(bench, job.weights)
+    elif job.attack in {attack.name for attack in bench.experiment.attacks}:
+        key = attack_key(bench, bench.attack(job.attack), job.weights, job.seed)
     if key != job.key:
-        problem = f"{job.label}: code, data, device or libraries are not those of the plan"
-        raise StoreError(f"{problem}; plan the run again, with the same words")
+        problem = (
+            f"{job.label}: code, data, settings, device or libraries are not those of the plan"
+        )
+        raise UsageError(f"{problem}; plan the run again, with the same words")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from places import PACKAGE
 
+from ilubench.errors import PluginError
 from ilubench.records.code_hash import code_closure, source_file
 
 
@@ -112,7 +113,8 @@ def test_a_file_may_be_a_root(tmp_path: Path) -> None:
 def test_modules_without_source_are_left_out() -> None:
     assert source_file("math") is None
     assert source_file("no_such_package.module") is None
-    assert code_closure(["no_such_package"]) == {}
+    with pytest.raises(PluginError, match="no_such_package has no Python source"):
+        code_closure(["no_such_package"])
 
 
 @pytest.mark.parametrize(
@@ -132,8 +134,55 @@ def test_what_an_error_says_does_not_count(
 
     package("root.py", module('raise DataError("more")'))
     before = code_closure(["closurepkg.root"])
-    package("root.py", module(code).replace("f(x):", "f(x):"))
+    package("root.py", module(code))
     assert (code_closure(["closurepkg.root"]) == before) is same
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("n = clip(x, 1.0)\n    raise ValueError(n)", "n = clip(x, 9.0)\n    raise ValueError(n)"),
+        ("self.x = 1\n    raise ValueError(x)", "self.x = 2\n    raise ValueError(x)"),
+        ("return MeanSquaredError(1)", "return MeanSquaredError(2)"),
+        ("raise Stop(x)", "raise Stop(2 * x)"),
+        (
+            "global y\n    y = 1\n    raise ValueError(y)",
+            "global y\n    y = 2\n    raise ValueError(y)",
+        ),
+        ("return x.format(description=1)", "return x.format(description=2)"),
+        ('"""One."""\n    return f.__doc__', '"""Two."""\n    return f.__doc__'),
+    ],
+)
+def test_what_looks_like_words_and_is_none_counts(
+    package: Callable[..., None], before: str, after: str
+) -> None:
+    package("root.py", f"def f(x):\n    {before}\n")
+    first = code_closure(["closurepkg.root"])
+    package("root.py", f"def f(x):\n    {after}\n")
+    assert code_closure(["closurepkg.root"]) != first
+
+
+def test_what_runs_when_types_are_not_checked_counts(package: Callable[..., None]) -> None:
+    code = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    X = 1\nelse:\n    X = 2\n"
+    package("root.py", code)
+    first = code_closure(["closurepkg.root"])
+    package("root.py", code.replace("X = 1", "X = 3"))
+    assert code_closure(["closurepkg.root"]) == first
+    package("root.py", code.replace("X = 2", "X = 3"))
+    assert code_closure(["closurepkg.root"]) != first
+
+
+def test_a_package_of_a_folder_alone_and_a_loose_helper_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "barepkg").mkdir()
+    (tmp_path / "barepkg" / "method.py").write_text("import loosehelper, numpy\n")
+    (tmp_path / "loosehelper.py").write_text("X = 1\n")
+    found = code_closure(["barepkg.method"])
+    assert set(found) == {"barepkg.method", "loosehelper"}  # numpy is installed
+    (tmp_path / "loosehelper.py").write_text("X = 23\n")
+    assert code_closure(["barepkg.method"]) != found
 
 
 STAGES = ("target", "unlearn", "score", "attack")
@@ -158,6 +207,7 @@ def test_which_packages_count() -> None:
     assert {name for name in found if name.split(".")[1] in ("records", "runs", "specs")} == {
         "ilubench.records.estimators",
         *(f"ilubench.runs.stages.{stage}" for stage in STAGES),
+        "ilubench.runs.stages.cost",  # what a method costs is a figure, too
         "ilubench.runs.stages.prompting",
         "ilubench.runs.stages.workbench",
         "ilubench.specs.memory",

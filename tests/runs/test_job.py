@@ -10,7 +10,7 @@ import yaml
 from places import FIXTURES
 from runs import SUITE, command, made, process, target_folder
 
-from ilubench.errors import StoreError, UsageError
+from ilubench.errors import SpecError, UsageError
 from ilubench.runs.carry_out import carry_out_planned
 from ilubench.runs.jobs import Job
 
@@ -102,12 +102,24 @@ def test_what_cannot_be_carried_out(planned: Path) -> None:
     config = yaml.safe_load((planned / "config.yaml").read_text())
     config["attacks"]["gsm8k"]["train"]["lr"] *= 2
     (planned / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(StoreError, match="are not those of the plan"):
+    with pytest.raises(UsageError, match="are not those of the plan"):
         carry_out_planned(planned, key, progress)
     plan = json.loads((planned / "plan.json").read_text())
     (planned / "plan.json").write_text(json.dumps({**plan, "folder": "/no/where"}))
     with pytest.raises(UsageError, match="every node must see that folder"):
         carry_out_planned(planned, key, progress)
+    damaged: list[tuple[str, Any]] = [("needs", ["abc"]), ("attack", "nope"), ("stage", "score")]
+    for field, value in damaged:
+        jobs = [{**job, field: value} if job["key"] == key else job for job in plan["jobs"]]
+        (planned / "plan.json").write_text(json.dumps({**plan, "jobs": jobs}))
+        with pytest.raises(UsageError):
+            carry_out_planned(planned, key, progress)
+    config["attacks"]["gsm8k"]["train"]["lr"] /= 2
+    for field in ("seeds", "attacks"):
+        (planned / "config.yaml").write_text(yaml.safe_dump({**config, field: None}))
+        (planned / "plan.json").write_text(json.dumps(plan))
+        with pytest.raises(SpecError, match=field):
+            carry_out_planned(planned, key, progress)
     (planned / "plan.json").write_text("[]")
     with pytest.raises(UsageError, match=r"plan\.json is no plan"):
         carry_out_planned(planned, key, progress)

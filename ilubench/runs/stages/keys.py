@@ -15,26 +15,38 @@ from ilubench.specs import Spec
 
 __all__ = ["attack_key", "score_key", "unlearn_key"]
 
-_SCORING = (*TRAINING_LIBRARIES, "lm-eval", "rouge-score", "datasets")
+_SCORING = (*TRAINING_LIBRARIES, "lm-eval", "rouge-score", "datasets", "scipy")
 
 
 def _modules(plugin: Spec) -> set[str]:
     """Return the modules of a plugin and of the plugins in its fields."""
     found = {cls.__module__ for cls in type(plugin).__mro__ if issubclass(cls, Spec)}
-    for name in type(plugin).model_fields:
-        value = getattr(plugin, name)
+    return found.union(*(_modules(inner) for _, inner in _inner_specs(plugin)))
+
+
+def _inner_specs(plugin: Spec) -> Iterator[tuple[str, Spec]]:
+    """Yield the specs in a plugin's fields, also those in tuples and mappings, by their places."""
+
+    def within(place: str, value: object) -> Iterator[tuple[str, Spec]]:
         if isinstance(value, Spec):
-            found |= _modules(value)
-    return found
+            yield place, value
+        elif isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield from within(f"{place}.{key}", inner)
+        elif isinstance(value, tuple | list):
+            for number, inner in enumerate(value):
+                yield from within(f"{place}.{number}", inner)
+
+    for name in type(plugin).model_fields:
+        yield from within(name, getattr(plugin, name))
 
 
 def _identities(method: Method, name: str = "") -> Iterator[tuple[str, JsonValue]]:
     """Yield what a method, and each method in its fields, adds to the key."""
     yield name, dict(method.identity())
-    for field in type(method).model_fields:
-        value = getattr(method, field)
-        if isinstance(value, Method):
-            yield from _identities(value, f"{name}.{field}")
+    for place, inner in _inner_specs(method):
+        if isinstance(inner, Method):
+            yield from _identities(inner, f"{name}.{place}")
 
 
 def plugin_identity(plugin: Spec) -> dict[str, JsonValue]:
