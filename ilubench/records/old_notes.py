@@ -8,7 +8,7 @@ from ilubench.statistics.notes import NoteKind
 
 __all__ = ["with_kinds"]
 
-NUMBER = r"(?P<number>[0-9.e+]+)"
+NUMBER = r"(?P<number>\d+(?:\.\d*)?(?:e[-+]?\d+)?)"
 OLD = {
     "zero variance: .*": NoteKind.ZERO_VARIANCE,
     "undefined": NoteKind.UNDEFINED,

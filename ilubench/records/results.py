@@ -61,7 +61,10 @@ class Record(BaseModel):
         """
         known = newest_version(cls)
         found = values.get("schema_version", known) if isinstance(values, dict) else known
-        if not isinstance(found, int) or found > known:
+        if type(found) is not int:
+            problem = f"{cls.__name__}: schema_version: {found!r} is no whole number"
+            raise StoreError(f"{problem}; the newest is {known}")
+        if found > known:
             problem = f"{cls.__name__} has schema version {found!r}; this ilubench reads up to"
             raise StoreError(f"{problem} {known}: upgrade ilubench")
         return values

@@ -11,7 +11,7 @@ from ilubench.experiments.training_text import check_form, find_overlaps
 from ilubench.interfaces import Method, PromptAttack
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.keys import digest
-from ilubench.records.results import OverlapRecord, Who
+from ilubench.records.results import REFERENCE, RETRAIN, OverlapRecord, Who
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.keys import attack_key, score_key, unlearn_key
@@ -21,8 +21,6 @@ from ilubench.specs import PluginRef, SuiteSpec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-from ilubench.records.results import REFERENCE, RETRAIN
 
 __all__ = [
     "Plan",

@@ -14,6 +14,7 @@ from ilubench.errors import DataError, DivergedError, did_you_mean
 from ilubench.interfaces import BoundPromptAttack, Checkpoint, Progress, SampleScore
 from ilubench.records.estimators import estimate
 from ilubench.records.results import ScoreRecord, ScoreSummary
+from ilubench.records.scores import SAMPLES, read_score
 from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.workbench import Measure, Workbench
@@ -21,8 +22,6 @@ from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
     from ilubench.interfaces import Engine
-
-from ilubench.records.scores import SAMPLES, read_score
 
 __all__ = [
     "run_score",
