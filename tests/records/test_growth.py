@@ -100,6 +100,14 @@ def test_a_record_has_all_figures_of_its_own_version(tmp_path: Path) -> None:
         assert read_run(folder).rows
 
 
+@pytest.mark.parametrize("version", ["2", None, 1.5, True])
+def test_a_version_is_a_whole_number(tmp_path: Path, version: object) -> None:
+    folder = write_run(tmp_path / "run", Told())
+    edit_record(folder, schema_version=version)
+    with pytest.raises(DataError, match=r"schema_version: .* is no whole number"):
+        read_run(folder)
+
+
 def test_a_newer_record_is_refused_by_name(tmp_path: Path) -> None:
     """Not for the field that this version does not know."""
     folder = write_run(tmp_path / "run", Told())
