@@ -48,15 +48,14 @@ def plan(
     from ilubench.forecast.outlook import look_ahead
     from ilubench.forecast.plan_view import cost_table, jobs_table, sources_table
 
-    experiment = experiment_of(words, config)
+    found = look_ahead(experiment_of(words, config), card=card, timed=probe)
     if write:
         from ilubench.runs.folder import write_inputs
         from ilubench.runs.plan import make_plan
 
-        planned = make_plan(experiment)
+        planned = found.plan or make_plan(found.experiment)  # the latter says what is missing
         write_inputs(planned)
         typer.echo(f"wrote {planned.folder}", err=True)
-    found = look_ahead(experiment, card=card, timed=probe)
     if as_json:
         typer.echo(json.dumps(outlook_json(found)))
         return COMPLETE

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib.util
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -80,8 +81,10 @@ def code_closure(roots: Iterable[str | Path]) -> dict[str, str]:
         # a package that does not count may hand on names of modules that do
         if counts or inside:
             found[label] = code if counts else ""
-            followed = {"ilubench", *own}
-            queue.extend(n for n in names if n.split(".")[0] in followed or _is_loose(n))
+            tops = {name.split(".")[0] for name in names}
+            followed = {top for top in tops if top in own or top == "ilubench"}
+            followed |= {top for top in tops - followed if _is_loose(top, tuple(sys.path))}
+            queue.extend(name for name in names if name.split(".")[0] in followed)
             if label.split(".")[0] in own and "." in label:
                 queue.append(label.rpartition(".")[0])  # importing it runs its package first
     return {label: code for label, code in sorted(found.items()) if code}
@@ -112,12 +115,26 @@ def _installed_below() -> tuple[Path, ...]:
     return tuple({Path(path).resolve() for path in sysconfig.get_paths().values()})
 
 
-def _is_loose(module: str) -> bool:
-    """Whether a module lies neither with Python nor with the installed packages."""
-    path = source_file(module)
-    if path is None or {"site-packages", "dist-packages"} & set(path.parts):
+@cache
+def _is_loose(top: str, search: tuple[str, ...]) -> bool:
+    """Whether a top-level module lies neither with Python nor with the installed packages.
+
+    ``search`` is `sys.path`: another one is asked anew.
+    """
+    del search
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
         return False
-    return not any(path.resolve().is_relative_to(place) for place in _installed_below())
+    if spec is None:
+        return False
+    origin = spec.origin or ""
+    found = [origin] if origin.endswith(".py") else list(spec.submodule_search_locations or ())
+    return bool(found) and not any(
+        {"site-packages", "dist-packages"} & set(path.parts)
+        or any(path.is_relative_to(place) for place in _installed_below())
+        for path in (Path(one).resolve() for one in found)
+    )
 
 
 def _counts(module: str) -> bool:

@@ -17,7 +17,7 @@ from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.executors.base import Outcome, failure_of
 from ilubench.runs.jobs import Job, Stage
 from ilubench.runs.stages.attack import run_attack
-from ilubench.runs.stages.keys import attack_key, score_key, unlearn_key
+from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.score import run_score
 from ilubench.runs.stages.target import make_target
 from ilubench.runs.stages.unlearn import run_unlearn
@@ -136,9 +136,10 @@ def _check_key(bench: Workbench, job: Job) -> None:
     elif job.stage == "unlearn" and job.method is not None:
         key = unlearn_key(bench, bench.method(job.method), job.seed)
     elif job.stage == "score":
-        key = score_key(bench, job.weights)
+        key = score_key(scoring_identity(bench), job.weights)
     elif job.attack in {attack.name for attack in bench.experiment.attacks}:
-        key = attack_key(bench, bench.attack(job.attack), job.weights, job.seed)
+        shared = scoring_identity(bench)
+        key = attack_key(bench, shared, bench.attack(job.attack), job.weights, job.seed)
     if key != job.key:
         problem = (
             f"{job.label}: code, data, settings, device or libraries are not those of the plan"

@@ -14,7 +14,7 @@ from ilubench.records.keys import digest
 from ilubench.records.results import REFERENCE, RETRAIN, OverlapRecord, Who
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.keys import attack_key, score_key, unlearn_key
+from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.specs import PluginRef, SuiteSpec
@@ -93,10 +93,13 @@ class _Keys:
 
 
 def _hashed(bench: Workbench) -> _Keys:
+    shared = scoring_identity(bench)
     return _Keys(
         lambda method, seed: unlearn_key(bench, bench.method(method), seed),
-        lambda weights: score_key(bench, weights),
-        lambda attack, weights, seed: attack_key(bench, bench.attack(attack), weights, seed),
+        lambda weights: score_key(shared, weights),
+        lambda attack, weights, seed: attack_key(
+            bench, shared, bench.attack(attack), weights, seed
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from ilubench.runs.stages.target_key import TRAINING_LIBRARIES, fingerprint_role
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import Spec
 
-__all__ = ["attack_key", "score_key", "unlearn_key"]
+__all__ = ["attack_key", "score_key", "scoring_identity", "unlearn_key"]
 
 _SCORING = (*TRAINING_LIBRARIES, "lm-eval", "rouge-score", "datasets", "scipy")
 
@@ -131,19 +131,25 @@ def _scoring(bench: Workbench) -> dict[str, JsonValue]:
     }
 
 
-def score_key(bench: Workbench, unlearn: str) -> str:
-    """Return the key of the unlearned model's scores."""
+def scoring_identity(bench: Workbench) -> dict[str, JsonValue]:
+    """Return what the keys of all scores and attacks of a run share; it is the costly part."""
+    return {"scorers": _suite_scorers(bench), "scoring": _scoring(bench)}
+
+
+def score_key(shared: Mapping[str, JsonValue], unlearn: str) -> str:
+    """Return the key of the unlearned model's scores; ``shared`` is :func:`scoring_identity`."""
     return digest(
         {
             "stage": "score",
             "weights": unlearn,
-            "scorers": _suite_scorers(bench),
-            "scoring": _scoring(bench),
+            **shared,
         }
     )
 
 
-def attack_key(bench: Workbench, attack: Attack, unlearn: str, seed: int) -> str:
+def attack_key(
+    bench: Workbench, shared: Mapping[str, JsonValue], attack: Attack, unlearn: str, seed: int
+) -> str:
     """Return the key of one attack on one unlearned model."""
     roles = {role: attack.role(role, bench.suite) for role in attack.plugin.roles()}
     return digest(
@@ -156,8 +162,7 @@ def attack_key(bench: Workbench, attack: Attack, unlearn: str, seed: int) -> str
             "max_length": bench.suite.max_length,
             "memory": None if isinstance(attack.plugin, PromptAttack) else _memory(bench),
             "fa": _scorer(bench, attack.fa, attack) if attack.fa else None,
-            "scorers": _suite_scorers(bench),
-            "scoring": _scoring(bench),
+            **shared,
             "seed": seed_for(seed, "attack", attack.name),
             "keep": "attacked" in bench.experiment.run.keep,
             "code": dict(code_closure(["ilubench.runs.stages.attack"])),
