@@ -64,7 +64,7 @@ BELOW: Mapping[NoteKind, str] = {
         "some ranks rest on {numbers[0]:g} seeds: with fewer than five, equal methods are told "
         "apart by chance in 6-11 % of tables, not in 5 %"
     ),
-    NoteKind.UNREAD: "without a rank: {of} ({listed})",
+    NoteKind.UNREAD: "without a rank: {of} ({listed}); figures are as recorded, not checked",
     NoteKind.CORE_UNKNOWN: (
         "without a rank: {of} (not all of the suite's core_unseen attacks were run, or it names "
         "none)"

@@ -173,10 +173,9 @@ def _notes(rows: Sequence[TableRow], ranks: Ranks | None) -> Iterator[Note]:
 def _why_unranked(row: TableRow) -> Note | None:
     """What a row's own note leaves open: why there are no samples, or no RA_core."""
     kind, run = row.note and row.note.kind, row.run
-    if kind == NoteKind.NO_SAMPLES:
-        return Note(NoteKind.UNREAD, (run.unread,))
     if kind != NoteKind.NO_CORE:
-        return None
+        # said of every row, since a collapsed one's or a reference's figures are unchecked, too
+        return None if run.samples is not None else Note(NoteKind.UNREAD, (run.unread,))
     if run.suite is None:
         return Note(NoteKind.CORE_UNKNOWN)
     missing = tuple(name for name in run.suite.core_unseen if name not in run.record.attacks)

@@ -182,6 +182,18 @@ def test_a_bare_record_is_listed_and_says_why(runs: dict[str, Path], tmp_path: P
     assert "Nothing could be ranked." in run_table(bare)
 
 
+def test_a_collapsed_record_without_samples_says_so_too(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    record = json.loads((runs["top"] / "results.json").read_text())
+    for row in record["rows"].values():
+        row["status"] = "collapsed"
+    (tmp_path / "only.json").write_text(json.dumps(record))
+    shown = run_table(tmp_path / "only.json", runs["low"])
+    assert rows_of(shown)["ilu"]["rank"] == "- (collapsed)"
+    assert "ilu (no samples.parquet beside it); figures are as recorded, not checked" in shown
+
+
 def test_the_record_s_path_is_as_good_as_its_folder(runs: dict[str, Path]) -> None:
     folders = run_table(runs["top"], runs["low"])
     files = run_table(*(runs[name] / "results.json" for name in ("top", "low")))
