@@ -11,6 +11,7 @@ from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import Estimator, FineTuningAccuracySpec, MetricSpec
 from ilubench.specs.run import RunSpec
+from ilubench.specs.score import ScoreSpec
 from ilubench.specs.suite import SuiteSpec
 from ilubench.specs.target import (
     FromSuite,
@@ -44,6 +45,7 @@ __all__ = [
     "RangeSpec",
     "RecipeSpec",
     "RunSpec",
+    "ScoreSpec",
     "SearchSpec",
     "Settings",
     "Spec",
