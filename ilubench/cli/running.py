@@ -133,11 +133,16 @@ def attack(
 
 def model_source(text: str) -> "ModelSource":
     """Read MODEL: a folder if there is one, else a hub id with an optional @revision."""
-    from ilubench.errors import ModelError
+    from ilubench.errors import ModelError, UsageError
     from ilubench.specs import ModelSource
 
     if Path(text).is_dir():
         return ModelSource(path=text)
+    if "=" in text:
+        problem = f"MODEL comes before the words, and {text!r} is one of them"
+        raise UsageError(f"{problem}; write ilubench score MODEL {text}")
+    if Path(text).is_file():
+        raise ModelError(f"{text!r} is a file; give the folder of a checkpoint")
     hub, _, revision = text.partition("@")
     if text.startswith((".", "/", "~")) or hub.count("/") != 1:
         raise ModelError(f"no model folder {text!r}; give a folder or a hub id like org/name")

@@ -1,9 +1,5 @@
 """The command that scores a checkpoint as it is: with a suite's scorers, or tasks of lm-eval."""
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import typer
 
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
@@ -27,7 +23,9 @@ def score(
     """
     import json
 
-    with _imports():
+    from ilubench.runs.loading import collection_paused
+
+    with collection_paused():
         from ilubench.reports.score_report import score_json, score_report
         from ilubench.runs.pipeline import run
         from ilubench.runs.progress import make_reporter
@@ -41,14 +39,3 @@ def score(
     else:
         console(stderr=False).print(score_report(result, model))
     return FAILED_JOBS if result.record.failures else COMPLETE
-
-
-@contextmanager
-def _imports() -> Iterator[None]:
-    """Keep the garbage collector from walking modules again and again while they are loaded."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

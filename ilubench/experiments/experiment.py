@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
@@ -350,3 +350,10 @@ class _RunConfig(Spec):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     attacks: dict[str, Settings] = Field(default_factory=dict)
     suite: SuiteSpec
+
+    @model_validator(mode="after")
+    def _all_or_nothing(self) -> Self:
+        more = self.model_fields_set & {"method", "seeds", "attacks"}
+        if self.use is None and more:
+            raise ValueError(f"use: is missing, and there is {', '.join(sorted(more))}")
+        return self

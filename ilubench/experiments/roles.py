@@ -38,7 +38,9 @@ def read_roles(experiment: Experiment) -> None:
         except DataError as error:
             failed[role] = error
     if len(failed) > 1:
-        kind = AccessError if all(isinstance(e, AccessError) for e in failed.values()) else DataError
+        kind = (
+            AccessError if all(isinstance(e, AccessError) for e in failed.values()) else DataError
+        )
         told = ". ".join(_described(experiment, failed))
         words = " ".join(dict.fromkeys(f"data.{p}=FILE" for p in _places(experiment, failed)))
         problem = f"{len(failed)} data roles cannot be read. {told}"

@@ -1,15 +1,13 @@
-"""Which roles and models a run reads, and which columns of them."""
+"""Which roles and models a run reads."""
 
-import re
 from collections.abc import Iterator
-from string import Formatter
 
 from ilubench.data.hub.models import TOKENIZER
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.roles import needed_roles
 from ilubench.specs import DataSource, ModelSource, TargetSpec
 
-__all__ = ["needed_columns", "needed_models", "needed_places"]
+__all__ = ["needed_models", "needed_places"]
 
 
 def needed_places(experiment: Experiment) -> dict[str, DataSource]:
@@ -46,15 +44,3 @@ def needed_models(experiment: Experiment) -> Iterator[tuple[str, ModelSource | T
         value = getattr(experiment.method, name)
         if isinstance(value, ModelSource):
             yield (f"method.{name}", value)
-
-
-def needed_columns(source: DataSource) -> list[str]:
-    """Return the columns that a role's templates name."""
-    names = dict.fromkeys(source.labels)
-    for template in (source.prompt, source.completion):
-        try:
-            found = [name for _, name, _, _ in Formatter().parse(template) if name]
-        except ValueError:  # `render` says what is wrong with it
-            continue
-        names |= dict.fromkeys(re.split(r"[.\[]", name)[0] for name in found)
-    return list(names)

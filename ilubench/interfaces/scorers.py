@@ -110,6 +110,10 @@ class Scorer(Spec, ABC):
         """Return those of the roles whose rows are its items (not few-shot examples)."""
         return self.roles()
 
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return role -> the columns of it that are read; none where the scorer cannot say."""
+        return {}
+
     def asks(self, rows: Sequence[Row]) -> Sequence[Asked] | None:  # noqa: ARG002
         """Return what it would ask of rows like its items, in order; None where it cannot say.
 

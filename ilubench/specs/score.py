@@ -19,7 +19,9 @@ class ScoreSpec(Spec):
     suite: str = "mini"
     scorers: tuple[str, ...] = Field(default=(), description="some of the suite's; without: all")
     task: tuple[str, ...] = Field(default=(), description="files ending in .yaml, or lm-eval's own")
-    data: tuple[str, ...] = Field(default=(), description="files of rows: one for all tasks, or one each")
+    data: tuple[str, ...] = Field(
+        default=(), description="files of rows: one for all tasks, or one each"
+    )
     fewshot: tuple[str, ...] = Field(default=(), description="files of examples, like data")
     num_fewshot: int | None = Field(default=None, ge=0, description="examples; without: the task's")
     limit: int | None = Field(default=None, ge=1, description="items at most, of each task")

@@ -72,6 +72,10 @@ class VerbMem(Scorer):
         """Return the role of the rows."""
         return (self.data,)
 
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns of prompt and true continuation."""
+        return {self.data: ("prompt", "gt")}
+
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Tokenise prompts and cut references.
 
@@ -139,6 +143,11 @@ class KnowMem(Scorer):
     def item_roles(self) -> tuple[str, ...]:
         """Return the role of the questions."""
         return (self.data,)
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns of question and answer."""
+        pair = ("question", "answer")
+        return {self.data: (*pair, self.group_by) if self.group_by else pair, self.icl: pair}
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the prompts.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ilubench.data.rows import render_template
+from ilubench.data.template import template_columns
 from ilubench.errors import DataError
 from ilubench.interfaces import (
     Asked,
@@ -55,6 +56,10 @@ class AnswerNLL(Scorer):
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
         return (self.data,)
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns that the templates name."""
+        return {self.data: template_columns(self.prompt, self.completion, labels=self.labels)}
 
     def asks(self, rows: Sequence[Row]) -> Sequence[Asked]:
         """Return prompt and answer of each row.

@@ -64,6 +64,10 @@ class PrivLeak(Scorer):
         """Return the roles of forget and holdout texts."""
         return (self.forget, self.holdout)
 
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the column of the text."""
+        return {self.forget: ("text",), self.holdout: ("text",)}
+
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Tokenise the texts.
 
