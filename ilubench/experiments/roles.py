@@ -1,8 +1,8 @@
 """The data roles that a run reads: which, and all that are missing in one error."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
-from ilubench.errors import AccessError, DataError
+from ilubench.errors import AccessError, DataError, NotCachedError
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import trained_roles
 
@@ -38,13 +38,12 @@ def read_roles(experiment: Experiment) -> None:
         except DataError as error:
             failed[role] = error
     if len(failed) > 1:
-        kind = (
-            AccessError if all(isinstance(e, AccessError) for e in failed.values()) else DataError
-        )
-        told = ". ".join(_described(experiment, failed))
-        words = " ".join(dict.fromkeys(f"data.{p}=FILE" for p in _places(experiment, failed)))
-        problem = f"{len(failed)} data roles cannot be read. {told}"
-        raise kind(f"{problem}. Local files in their place: {words}")
+        of_hubs = sum(isinstance(error, AccessError) for error in failed.values())
+        kind = AccessError if of_hubs == len(failed) else DataError
+        away = any(isinstance(error, NotCachedError) for error in failed.values())
+        online = ", or go online once" if away else ""
+        problem = f"{len(failed)} data roles cannot be read; give files of your own{online}"
+        raise kind(". ".join([problem, *_described(experiment, failed)]))
     for error in failed.values():
         raise error
 
@@ -52,24 +51,19 @@ def read_roles(experiment: Experiment) -> None:
 # --- inside ---
 
 
-def _described(experiment: Experiment, failed: dict[str, DataError]) -> Iterator[str]:
-    """Yield each reason once, with the roles that it is the same for."""
-    alike: dict[object, list[str]] = {}
+def _described(experiment: Experiment, failed: Mapping[str, DataError]) -> Iterator[str]:
+    """Yield each reason once, with the words that give the files."""
+    alike: dict[str, list[str]] = {}
     for role, error in failed.items():
-        source = experiment.tables.source(role)
-        maker = (source.generated or "").split(".")[0]
-        same = (type(error), source.hub, source.revision) if source.hub else maker or role
-        alike.setdefault(same, []).append(role)
-    for first, *others in alike.values():
-        also = f" (and so are {', '.join(f'data.{role}' for role in others)})" if others else ""
-        yield f"{failed[first]}{also}"
+        told = error.reason if isinstance(error, AccessError) else ""
+        alike.setdefault(told or str(error), []).append(role)
+    for reason, roles in alike.items():
+        places = dict.fromkeys(place for role in roles for place in _places(experiment, role))
+        yield f"{reason}: {' '.join(f'data.{place}=FILE' for place in places)}"
 
 
-def _places(experiment: Experiment, roles: Sequence[str] | dict[str, DataError]) -> Iterator[str]:
-    """Yield what `data.<place>=FILE` sets for roles: a generated one has the generator's inputs."""
-    generators = experiment.suite.all_generators()
-    for role in roles:
-        source = experiment.tables.source(role)
-        maker = (source.generated or "").split(".")[0]
-        inputs = generators[maker].inputs if maker else {}
-        yield from (f"{maker}.{key}" for key in inputs) if inputs else (role,)
+def _places(experiment: Experiment, role: str) -> list[str]:
+    """Return what `data.<place>=FILE` sets for a role, which may be made from others."""
+    maker = (experiment.tables.source(role).generated or "").split(".")[0]
+    inputs = experiment.suite.all_generators()[maker].inputs if maker else {}
+    return [f"{maker}.{name}" for name in inputs] or [role]

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hub_server import ask_only, go_offline, served
 from runs import SUITE, Outcome, command
 
 from ilubench.experiments.experiment import restore_experiment
@@ -154,6 +155,33 @@ def test_a_task_of_lm_eval_reads_the_data_set_that_it_names(here: Path) -> None:
     for words in ("data=arc.jsonl", "data.arc_easy=arc.jsonl"):
         found = _scored("task=arc_easy", words, "--json").json["scores"]
         assert [(one["metric"], one["n"]) for one in found] == [("acc", 3), ("acc_norm", 3)]
+
+
+def test_a_task_s_data_set_on_a_hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(count: int) -> bytes:
+        choices = {"text": ["3", "12"], "label": ["A", "B"]}
+        own = [
+            {"id": f"h{n}", "question": "how many?", "choices": choices, "answerKey": "AB"[n % 2]}
+            for n in range(count)
+        ]
+        return "".join(json.dumps(row) + "\n" for row in own).encode()
+
+    files = [{"split": split, "path": f"{split}.jsonl"} for split in ("test", "train")]
+    card = yaml.safe_dump({"configs": [{"config_name": "ARC-Easy", "data_files": files}]})
+    parts = {
+        "test.jsonl": rows(4),
+        "train.jsonl": rows(7),
+        "README.md": b"---\n%b---\n" % card.encode(),
+    }
+    words = ("task=arc_easy", "num_fewshot=2")
+    with served() as hub:
+        hub.add("dataset", "allenai/ai2_arc", parts)
+        ask_only(hub, str(here / "cache"), monkeypatch)
+        told = _scored(*words, "--json").json
+    assert {one["n"] for one in told["scores"]} == {4}
+    assert set(told["data"]) == {"arc_easy", "arc_easy_fewshot"}
+    go_offline(monkeypatch)
+    assert _scored(*words, "--json").json["scores"] == told["scores"]
 
 
 # --------------------------------------------------------------------------- a part of a suite
