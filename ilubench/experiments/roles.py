@@ -44,8 +44,8 @@ def read_roles(experiment: Experiment) -> None:
         online = ", or go online once" if away else ""
         problem = f"{len(failed)} data roles cannot be read; give files of your own{online}"
         raise kind(". ".join([problem, *_described(experiment, failed)]))
-    for error in failed.values():
-        raise error
+    for only in failed.values():
+        raise only
 
 
 # --- inside ---

@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ilubench.experiments.experiment import Experiment
+from ilubench.records.results import ModelScore
 from ilubench.specs import MetricSpec, SuiteSpec
 
 if TYPE_CHECKING:
@@ -22,10 +24,13 @@ def metric_of(suite: SuiteSpec, scorer: str, metric: str) -> MetricSpec | None:
     return next((one for one in stated if (one.scorer, one.metric) == (scorer, metric)), None)
 
 
-def metric_meaning(suite: SuiteSpec, spec: MetricSpec | None) -> str:
-    """Return what a high or low value of a metric means."""
+def metric_meaning(experiment: Experiment, score: ModelScore) -> str:
+    """Return what a high or low value of a metric means; empty where nobody says."""
+    suite = experiment.suite
+    spec = metric_of(suite, score.scorer, score.metric)
     if spec is None:
-        return ""
+        known = experiment.scorers[score.scorer].directions().get(score.metric)
+        return f"{known} = knows more" if known else ""
     of = "what is to be forgotten" if spec in suite.primary_forget else "what is to be kept"
     return f"{spec.direction} = knows more of {of}"
 
@@ -46,7 +51,7 @@ def score_report(result: "RunResult", model: str) -> RenderableType:
             f"{score.value:.4f}{spread}",
             str(score.n),
             "" if spec is None else f"{spec.chance:g}",
-            metric_meaning(suite, spec),
+            metric_meaning(result.plan.experiment, score),
         )
     shown: list[RenderableType] = [table] if record.scores else []
     lines = [
@@ -63,11 +68,10 @@ def score_report(result: "RunResult", model: str) -> RenderableType:
 def score_json(result: "RunResult") -> dict[str, JsonValue]:
     """Return the record, with what its table says besides."""
     suite, record = result.plan.bench.suite, result.record.model_dump(mode="json")
-    for score in record["scores"]:
-        spec = metric_of(suite, score["scorer"], score["metric"])
-        told = None if spec is None else spec.model_dump(mode="json")
-        score["means"] = metric_meaning(suite, spec) or None
-        score |= {name: told and told[name] for name in ("label", "chance", "direction")}
+    for score, own in zip(record["scores"], result.record.scores, strict=True):
+        spec = metric_of(suite, own.scorer, own.metric)
+        score["means"] = metric_meaning(result.plan.experiment, own)
+        score |= {name: spec and getattr(spec, name) for name in ("label", "chance", "direction")}
     record["device"], record["batch"] = result.plan.bench.device, suite.score_batch
     record["folder"] = str(result.plan.folder)
     return record

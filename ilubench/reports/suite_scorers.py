@@ -19,12 +19,22 @@ from ilubench.specs.overrides import Override
 __all__ = ["SuiteScorers", "scorers_table", "suite_scorers"]
 
 
+_STATED = ("label", "chance", "direction")
+
+
 @dataclass(frozen=True)
 class SuiteScorers:
     """A suite, and its scorers by name."""
 
     suite: SuiteSpec
     scorers: dict[str, Scorer]
+
+    def stated(self, scorer: str, metric: str) -> tuple[str | None, float | None, str | None]:
+        """Return label and chance, where the suite states them, and the direction of a metric."""
+        spec = metric_of(self.suite, scorer, metric)
+        if spec is None:
+            return None, None, self.scorers[scorer].directions().get(metric)
+        return spec.label, spec.chance, spec.direction
 
     def as_json(self) -> list[JsonValue]:
         """Return a mapping a scorer: what it reads, from where, and its metrics."""
@@ -38,14 +48,8 @@ class SuiteScorers:
                 "columns": {role: list(own) for role, own in scorer.columns().items()},
                 "words": _words(scorer),
                 "metrics": [
-                    {
-                        "metric": metric,
-                        "label": spec and spec.label,
-                        "chance": spec and spec.chance,
-                        "direction": spec and spec.direction,
-                    }
+                    {"metric": metric, **dict(zip(_STATED, self.stated(name, metric), strict=True))}
                     for metric in scorer.metrics()
-                    for spec in (metric_of(self.suite, name, metric),)
                 ],
             }
             for name, scorer in self.scorers.items()
@@ -68,21 +72,21 @@ def suite_scorers(words: Sequence[Override]) -> SuiteScorers:
 def scorers_table(found: SuiteScorers) -> Group:
     """Return a suite's scorers as a table, and how to score a model with one of them."""
     table = Table(title=f"Scorers of suite {found.suite.name}", title_justify="left")
-    for name in ("scorer", "kind", "reads", "columns", "metric", "chance", "better"):
+    for name in ("scorer", "kind", "reads", "columns", "metric", "chance", "knows more"):
         table.add_column(name, justify="right" if name == "chance" else "left")
     for name, scorer in found.scorers.items():
         columns = scorer.columns()
         reads = "\n".join(f"{r} ({_place(found.suite.data.get(r))})" for r in scorer.roles())
         own = "\n".join(", ".join(columns.get(role, ())) or "?" for role in scorer.roles())
-        specs = {metric: metric_of(found.suite, name, metric) for metric in scorer.metrics()}
+        stated = [(metric, *found.stated(name, metric)) for metric in scorer.metrics()]
         table.add_row(
             name,
             found.suite.scorers[name].use,
             reads,
             own,
-            "\n".join(f"{m} ({spec.label})" if spec else m for m, spec in specs.items()),
-            "\n".join(f"{spec.chance:g}" if spec else "" for spec in specs.values()),
-            "\n".join(spec.direction if spec else "" for spec in specs.values()),
+            "\n".join(f"{metric} ({label})" if label else metric for metric, label, *_ in stated),
+            "\n".join("" if chance is None else f"{chance:g}" for *_, chance, _ in stated),
+            "\n".join(direction or "" for *_, direction in stated),
         )
     name, scorer = next(iter(found.scorers.items()))
     hint = f"ilubench score MODEL suite={found.suite.name} scorers={name}"

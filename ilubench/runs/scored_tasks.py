@@ -127,5 +127,11 @@ def _own_rows(member: Member, splits: Sequence[str], task: str) -> JsonValue:
             problem = f"{task} does not name one file for its split {split!r}"
             raise SpecError(problem, field="task", remedy="add data=FILE")
         return {"path": file}
-    named = {"subset": config.get("dataset_name"), "revision": kwargs.get("revision")}
-    return {"hub": path, "split": split} | {k: v for k, v in named.items() if v is not None}
+    source: dict[str, JsonValue] = {"hub": path, "split": split}
+    for name, value in (
+        ("subset", config.get("dataset_name")),
+        ("revision", kwargs.get("revision")),
+    ):
+        if value is not None:
+            source[name] = value
+    return source

@@ -9,7 +9,7 @@ from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
 from ilubench.specs.base import PluginRef, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
-from ilubench.specs.metrics import Estimator, FineTuningAccuracySpec, MetricSpec
+from ilubench.specs.metrics import Direction, Estimator, FineTuningAccuracySpec, MetricSpec
 from ilubench.specs.run import RunSpec
 from ilubench.specs.score import ScoreSpec
 from ilubench.specs.suite import SuiteSpec
@@ -29,6 +29,7 @@ __all__ = [
     "Candidates",
     "DataAbout",
     "DataSource",
+    "Direction",
     "Estimator",
     "FineTuningAccuracySpec",
     "FromSuite",

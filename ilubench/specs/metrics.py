@@ -1,12 +1,15 @@
 """What is measured, and how samples become a number."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from ilubench.specs.base import PluginRef, Spec
 
-__all__ = ["Estimator", "FineTuningAccuracySpec", "MetricSpec"]
+__all__ = ["Direction", "Estimator", "FineTuningAccuracySpec", "MetricSpec"]
+
+
+Direction: TypeAlias = Literal["higher", "lower"]
 
 
 class Estimator(Spec):
@@ -36,7 +39,7 @@ class MetricSpec(Spec):
     label: str
     scorer: str
     metric: str
-    direction: Literal["higher", "lower"] = "higher"
+    direction: Direction = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that knows nothing")
 
 
@@ -51,6 +54,6 @@ class FineTuningAccuracySpec(Spec):
     label: str = "FA"
     scorer: PluginRef
     metric: str
-    direction: Literal["higher", "lower"] = "higher"
+    direction: Direction = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that cannot do the task")
     form: Literal["same", "zero_shot", "other"] = "same"

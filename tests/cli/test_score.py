@@ -79,6 +79,7 @@ def test_a_task_on_rows_of_one_s_own(here: Path) -> None:
     (score,) = told["scores"]
     assert (score["scorer"], score["metric"], score["n"]) == ("apples", "acc", 6)
     assert told["run"].startswith("apples-score-")
+    assert score["means"] == "higher = knows more"
     folder = Path(told["folder"])
     items = pq.read_table(folder / "samples.parquet")["item"].to_pylist()
     assert items == [row["id"] for row in ROWS]

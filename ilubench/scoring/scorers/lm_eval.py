@@ -27,7 +27,7 @@ from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts, task_columns, task_facts
 from ilubench.scoring.scorers.task_rows import Roles, chosen_members, own_data
-from ilubench.specs import Estimator
+from ilubench.specs import Direction, Estimator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,6 +70,10 @@ class LmEval(Scorer):
     def item_roles(self) -> tuple[str, ...]:
         """Return the role of the items."""
         return (self.data,)
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return what the task's file says of its metrics."""
+        return task_facts(self.task).directions
 
     def columns(self) -> Mapping[str, tuple[str, ...]]:
         """Return the columns that the task's templates name; none where code makes the text."""

@@ -21,7 +21,7 @@ from ilubench.interfaces import (
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten
 from ilubench.scoring.scorers.rows import groups_of, item_ids, name_items, take_rows, text_of
-from ilubench.specs import Estimator
+from ilubench.specs import Direction, Estimator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,6 +67,10 @@ class VerbMem(Scorer):
     def metrics(self) -> Mapping[str, Estimator]:
         """Return `verbmem`, a mean over items."""
         return {"verbmem": Estimator()}
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more is recited."""
+        return {"verbmem": "higher"}
 
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
@@ -135,6 +139,10 @@ class KnowMem(Scorer):
     def metrics(self) -> Mapping[str, Estimator]:
         """Return `knowmem`, a mean over items."""
         return {"knowmem": Estimator()}
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more is answered rightly."""
+        return {"knowmem": "higher"}
 
     def roles(self) -> tuple[str, ...]:
         """Return the roles of questions and example pairs."""

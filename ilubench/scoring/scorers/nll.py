@@ -24,7 +24,7 @@ from ilubench.interfaces import (
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows
-from ilubench.specs import DataSource, Estimator
+from ilubench.specs import DataSource, Direction, Estimator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +56,10 @@ class AnswerNLL(Scorer):
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
         return (self.data,)
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `lower`: less surprised."""
+        return {"nll": "lower"}
 
     def columns(self) -> Mapping[str, tuple[str, ...]]:
         """Return the columns that the templates name."""

@@ -20,7 +20,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows, text_of
-from ilubench.specs import Estimator
+from ilubench.specs import Direction, Estimator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,6 +63,10 @@ class PrivLeak(Scorer):
     def roles(self) -> tuple[str, ...]:
         """Return the roles of forget and holdout texts."""
         return (self.forget, self.holdout)
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `lower`: what was trained on is told from what was not."""
+        return {"auc": "lower", "privleak": "lower"}
 
     def columns(self) -> Mapping[str, tuple[str, ...]]:
         """Return the column of the text."""

@@ -12,7 +12,7 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.specs import Estimator
+from ilubench.specs import Direction, Estimator
 from ilubench.specs.yaml_files import task_file, task_names
 
 __all__ = ["Member", "Reference", "TaskFacts", "task_columns", "task_facts"]
@@ -90,6 +90,7 @@ class TaskFacts:
             they include, and the Python files beside them that a `!function` names.
         names: (lm-eval's metric, its filter) -> the name of the scorer's metric.
         estimators: the scorer's metric -> how its samples become one number.
+        directions: the scorer's metric -> which values are better.
     """
 
     name: str
@@ -98,6 +99,7 @@ class TaskFacts:
     files: tuple[Path, ...]
     names: Mapping[tuple[str, str], str]
     estimators: Mapping[str, Estimator]
+    directions: Mapping[str, Direction]
 
 
 class _Loader(yaml.SafeLoader):
@@ -301,6 +303,19 @@ def _estimators(config: Config, names: Mapping[tuple[str, str], str]) -> dict[st
     }
 
 
+def _directions(config: Config, names: Mapping[tuple[str, str], str]) -> dict[str, Direction]:
+    listed = config.get("metric_list")
+    said = {"brier_score": False} | {
+        str(entry.get("metric")): entry["higher_is_better"]
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("higher_is_better"), bool)
+    }
+    return {
+        public: "higher" if said.get(metric, True) else "lower"
+        for (metric, _), public in names.items()
+    }
+
+
 def _filters(entry: Config, names: Mapping[tuple[str, str], str]) -> list[JsonValue]:
     given = entry.get("filter_list")
     if given is None:
@@ -339,6 +354,7 @@ def task_facts(name: str) -> TaskFacts:
         files=tuple(dict.fromkeys(files + more)),
         names=names,
         estimators=_estimators(config, names),
+        directions=_directions(members[0].config, names),
     )
 
 
