@@ -82,6 +82,8 @@ def _next(result: "RunResult", model: str) -> str:
         return "Next: the same command tries again what failed"
     suite = result.plan.bench.suite
     if suite.primary_forget:
-        asked = shlex.join(["ilubench", "attack", model, f"suite={suite.name}"])
+        asked = shlex.join(
+            ["ilubench", "attack", model, f"suite={result.plan.experiment.run.suite}"]
+        )
         return f"Next: `{asked}` shows whether what was forgotten comes back"
     return "Next: the same words with the original model in its place show what was lost"

@@ -65,7 +65,8 @@ def resolve_scoring(overrides: Sequence[Override], model: ModelSource) -> Experi
             remedy = f"add task=FILE, or name the role: {roles}"
             raise SpecError("whose rows are these?", field="data", remedy=remedy)
         suite = scored_part(suite, asked.scorers, path)
-    run = RunSpec(suite=suite.name, engine=asked.engine, device=asked.device, out=asked.out)
+    name = suite.name if asked.task else asked.suite
+    run = RunSpec(suite=name, engine=asked.engine, device=asked.device, out=asked.out)
     return Experiment(
         run,
         suite,

@@ -1,5 +1,6 @@
 """lm-eval task files, read without lm-eval: where a task is defined and what it measures."""
 
+import difflib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -181,8 +182,10 @@ def _locate(name: str, beside: Path | None = None) -> Path:
     found = _defining(name, sorted(beside.glob("*.yaml"))) if beside else None
     found = found or _builtin(name)
     if found is None:
-        known = [*task_names("evals"), *(path.stem for path in _builtin_files())]
-        remedy = did_you_mean(name, known) + " (a file's name ends in .yaml)"
+        own, file = task_names("evals"), f"{name}.yaml"
+        near = difflib.get_close_matches(name, [*own, *(path.stem for path in _builtin_files())], 1)
+        remedy = did_you_mean(name, [file] if Path(file).is_file() else near or own)
+        remedy += " (or a task of lm-eval, or a file that ends in .yaml)"
         raise SpecError(f"unknown evaluation task {name!r}", field="task", remedy=remedy)
     return found
 
