@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from ilubench.errors import DataError, UsageError
 from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import FinishedRun, check_alike, read_run
+from ilubench.records.labels import F_U, RA, RECOVERY
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text
@@ -311,7 +312,7 @@ def sweeps_text(tables: Sequence[SweepTable]) -> str:
 def _parts(one: SweepTable) -> Iterator[str]:
     over = cell(f"{{{', '.join(one.attacks)}}}")
     yield f"**{cell(one.metric)}**: higher = better forgotten; over {over}. 95 % intervals."
-    yield table(("sweep", "run", "f_u", "recovery", "RA"), [_point_cells(p) for p in one.points])
+    yield table(("sweep", "run", F_U, RECOVERY, RA), [_point_cells(p) for p in one.points])
     yield (
         f"At matched f_u: runs at most {MATCHED:g} apart, else both sweeps interpolated in the "
         "middle of the f_u that they share. Recovery: 0 = stayed forgotten; final: the forget "
@@ -324,7 +325,8 @@ def _parts(one: SweepTable) -> Iterator[str]:
         yield f"At f_u = {one.at[0].forgotten:g}:"
         rows = [(cell(part.sweep), part.quantity, _at_text(part)) for part in one.at]
         yield table(("sweep", "figure", "value"), rows)
-    plain = f"Plain comparison, whatever the f_u. {table_text(one.plain)}."
+    shows = table_text(len(one.plain.pairs), one.plain.detectable, RA)
+    plain = f"Plain comparison, whatever the {F_U}. {shows}"
     yield "\n".join([plain, *map(_pair_line, one.between)])
     if one.welch:
         head_line = "Per-seed means, items fixed (Welch); p-values not adjusted."

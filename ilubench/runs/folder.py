@@ -23,11 +23,12 @@ from ilubench.experiments.training_text import overlap_warnings
 from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import model_origin, tokenizer_sha256, weight_files
 from ilubench.records.keys import digest, file_sha256, library_versions
-from ilubench.records.likeness import setting_differences
+from ilubench.records.likeness import setting_differences, suite_conditions
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
 from ilubench.records.results import JobRecord, ModelScore, RunRecord, ScoreRecord, ScoreSummary
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
+from ilubench.runs.collect import declared_ranges
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
@@ -35,6 +36,17 @@ from ilubench.specs import PluginRef
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
+
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "lm-eval",
+    "vllm",
+    "datasets",
+    "numpy",
+    "scipy",
+)
 
 # --------------------------------------------------------------------------- the record
 
@@ -102,6 +114,9 @@ def run_record(
         protocol={a.name: _protocol(experiment, a) for a in experiment.attacks},
         data=_row_hashes(plan),
         target=_target_hash(plan),
+        ranges=declared_ranges(experiment),
+        conditions=suite_conditions(experiment.suite),
+        libraries={n: v for n, v in library_versions(_LIBRARIES).items() if v != "absent"},
         overlap=plan.overlap,
         notes=notes,
     )
@@ -224,12 +239,11 @@ def _hub_origins(plan: Plan) -> dict[str, JsonValue]:
 def _environment(plan: Plan) -> dict[str, JsonValue]:
     import torch
 
-    libraries = ("torch", "transformers", "tokenizers", "lm-eval", "datasets", "numpy", "scipy")
     bench = plan.bench
     return {
         "ilubench": __version__,
         "git": _git(),
-        "libraries": dict(library_versions(libraries)),
+        "libraries": dict(library_versions(_LIBRARIES)),
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -9,7 +9,13 @@ from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
 from ilubench.specs.base import PluginRef, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
-from ilubench.specs.metrics import Estimator, FineTuningAccuracySpec, MetricSpec
+from ilubench.specs.metrics import (
+    KNOWN_RANGES,
+    Estimator,
+    FineTuningAccuracySpec,
+    MetricSpec,
+    Range,
+)
 from ilubench.specs.run import RunSpec
 from ilubench.specs.suite import SuiteSpec
 from ilubench.specs.target import (
@@ -24,6 +30,7 @@ from ilubench.specs.training import TrainSpec
 from ilubench.specs.tuning import Candidates, Plain, RangeSpec, SearchSpec, TuningSpec
 
 __all__ = [
+    "KNOWN_RANGES",
     "AttackSpec",
     "Candidates",
     "DataAbout",
@@ -41,6 +48,7 @@ __all__ = [
     "Plain",
     "PluginRef",
     "ProtocolSpec",
+    "Range",
     "RangeSpec",
     "RecipeSpec",
     "RunSpec",

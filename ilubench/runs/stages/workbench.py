@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator, PluginRef
+from ilubench.specs import Estimator, PluginRef, Range
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ def pick_device(asked: str) -> str:
 
 @dataclass(frozen=True)
 class Measure:
-    """A scorer that is ready, and how each of its metrics becomes a number."""
+    """A scorer that is ready, how each of its metrics becomes a number, what an item can score."""
 
     bound: BoundScorer
     metrics: Mapping[str, Estimator]
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
 class Workbench:
@@ -275,7 +276,7 @@ class Workbench:
                 publish_text=lambda asked: self.tables.source(role(asked)).publish_text,
             )
             bound = scorer.build(self.tokenizer, context)
-            self._bound[name] = Measure(bound, scorer.metrics())
+            self._bound[name] = Measure(bound, scorer.metrics(), scorer.ranges)
         return self._bound[name]
 
     def attack_scorers(self, attack: Attack) -> dict[str, Measure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ from ilubench.interfaces import (
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten
 from ilubench.scoring.scorers.rows import groups_of, item_ids, name_items, take_rows, text_of
-from ilubench.specs import Estimator
+from ilubench.specs import KNOWN_RANGES, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,6 +59,8 @@ class VerbMem(Scorer):
         max_tokens: tokens generated, and of the reference.
         limit: items at most.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["verbmem"]
 
     data: str
     max_tokens: int = Field(default=128, ge=1)
@@ -121,6 +123,8 @@ class KnowMem(Scorer):
         limit: questions at most.
         group_by: column that names the subset of the questions that each belongs to.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["knowmem"]
 
     data: str
     icl: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ from ilubench.interfaces import (
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows
-from ilubench.specs import DataSource, Estimator
+from ilubench.specs import KNOWN_RANGES, DataSource, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,6 +41,8 @@ class AnswerNLL(Scorer):
         labels: column -> names that stand for its integers 0, 1, ...
         limit: items at most.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["answer_nll"]
 
     data: str
     prompt: str

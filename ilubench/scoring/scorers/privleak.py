@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows, text_of
-from ilubench.specs import Estimator
+from ilubench.specs import KNOWN_RANGES, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +48,8 @@ class PrivLeak(Scorer):
         k: share of the tokens that count.
         limit: texts of each role at most.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["privleak"]
 
     forget: str
     holdout: str
