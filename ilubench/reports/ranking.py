@@ -29,7 +29,14 @@ from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text, table_note_texts
 from ilubench.statistics.notes import Note, NoteKind
-from ilubench.statistics.ranks import Entrant, Ranks, compare_methods, pair_text, table_text
+from ilubench.statistics.ranks import (
+    Entrant,
+    Ranks,
+    compare_methods,
+    few_seeds,
+    pair_text,
+    table_text,
+)
 from ilubench.statistics.row import RA_SHARES, RobustnessRow, quartile_steps
 
 __all__ = [
@@ -47,8 +54,6 @@ ALL_ATTACKS = 6
 
 NEAR = 0.05
 """How far a checkpoint may lie from its quartile, as a share of the attack's steps."""
-
-ENOUGH_SEEDS = 5
 
 LIBRARIES = ("torch", "transformers", "lm-eval", "vllm")
 """Another major or minor version of one of them is said below a table."""
@@ -167,8 +172,7 @@ def _notes(rows: Sequence[TableRow], ranks: Ranks | None) -> Iterator[Note]:
         if tied:
             yield Note(NoteKind.NOT_TOLD_APART, tied, about=(row.name,))
     seeds = min((p.difference.n_seeds for p in ranks.pairs), default=0) if ranks else 0
-    if 0 < seeds < ENOUGH_SEEDS:
-        yield Note(NoteKind.FEW_SEEDS, numbers=(seeds,))
+    yield from few_seeds(seeds)
     references = tuple(row.name for row in rows if _is_reference(row))
     if references:
         yield Note(NoteKind.REFERENCE, about=references)

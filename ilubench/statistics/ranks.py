@@ -39,6 +39,7 @@ __all__ = [
     "compare_methods",
     "compare_unpaired",
     "detectable_difference",
+    "few_seeds",
     "pair_text",
     "table_text",
 ]
@@ -46,6 +47,7 @@ __all__ = [
 ALPHA = 0.05
 POWER = 0.8
 SHARED_SEEDS = 2
+ENOUGH_SEEDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,6 +207,11 @@ def detectable_difference(
 
 
 # --- for printing ---
+
+
+def few_seeds(seeds: int) -> list[Note]:
+    """What must stand beside ranks that rest on so many seeds."""
+    return [Note(NoteKind.FEW_SEEDS, numbers=(seeds,))] if 0 < seeds < ENOUGH_SEEDS else []
 
 
 def pair_text(pair: Pair, digits: int = 3, *, adjusted: bool = True) -> str:

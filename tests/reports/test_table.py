@@ -68,7 +68,7 @@ def test_ranks_of_known_means(runs: dict[str, Path]) -> None:
     assert max(map(len, rows.values())) <= COLUMNS
     assert "not told apart: npo from graddiff" in shown
     assert "retrain and none are references: listed, never ranked" in shown
-    assert "Smallest difference of RA that this table could have shown" in shown
+    assert "Smallest difference of RA_core that this table could have shown" in shown
     assert "over 3 pairs" in shown
 
 
@@ -159,7 +159,7 @@ def test_without_core_attacks_nothing_is_ranked(tmp_path: Path) -> None:
     assert [row["rank"] for row in rows_of(shown).values()] == ["- (no RA_core)"] * 2
     assert "without a rank: " in shown
     assert "of the suite's core_unseen attacks, core not run" in shown
-    assert "Nothing could be ranked." in shown
+    assert "Nothing could be ranked: no two rows" in shown
     none = [
         write_run(tmp_path / f"{u} none", Told(u, noise=n, suite={"core_unseen": []}))
         for u, n in told.items()
@@ -179,7 +179,7 @@ def test_a_bare_record_is_listed_and_says_why(runs: dict[str, Path], tmp_path: P
     assert rows["ilu"]["worst case"].startswith("0.600 [")
     assert rows["npo"]["rank"] == "1="
     assert "without a rank: ilu (no samples.parquet beside it)" in shown
-    assert "Nothing could be ranked." in run_table(bare)
+    assert "Nothing could be ranked: no two rows" in run_table(bare)
 
 
 def test_a_collapsed_record_without_samples_says_so_too(
@@ -346,7 +346,7 @@ def test_runs_of_other_experiments(tmp_path: Path, change: Any, what: str) -> No
 
 def test_words_of_a_suite_may_differ(tmp_path: Path) -> None:
     def change(suite: dict[str, Any]) -> None:
-        suite.update(title="x", description="y", seeds=[7], score_batch=3)
+        suite.update(title="x", description="y", seeds=[7])
         suite["methods"] = {"npo": {"beta": 1}}
         suite["data"]["text"].update(license="x", publish_text=True)
         suite["attacks"]["seen"]["title"] = "x"

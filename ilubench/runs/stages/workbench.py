@@ -1,6 +1,7 @@
 """What the jobs of one run share: data, tokenizer, engine, scorers bound once, weights."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -209,15 +210,15 @@ class Workbench:
             self._methods[name] = create_plugin("methods", ref)
         return self._methods[name]
 
-    def check_items(self, measures: Mapping[str, Measure]) -> None:
-        """Raise unless every item of the scorers fits the target model.
+    def check_items(self, measures: Mapping[str, Measure]) -> dict[tuple[str, str], int]:
+        """Return (scorer, metric) -> its number of items, all of which fit the target model.
 
         Raises:
             ItemError: one does not; it is named.
         """
         engine = self.check_engine()
-        for measure in measures.values():
-            measure.bound.score(engine)
+        found = {name: measure.bound.score(engine) for name, measure in measures.items()}
+        return dict(Counter((name, one.metric) for name, scored in found.items() for one in scored))
 
     def check_engine(self) -> CheckEngine:
         """Return an engine that refuses what the target model could not take, and answers nothing.
