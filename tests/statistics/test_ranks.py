@@ -202,9 +202,7 @@ def test_a_difference_without_variance_has_no_rank() -> None:
 def test_two_items_without_variance_have_no_p() -> None:
     """Means a ten-thousandth apart, over two items and three seeds that all score alike."""
     tables = [Samples(np.full((3, 2), 5 + d), (0, 1, 2), ("i", "j")) for d in (0.0, 1e-4)]
-    rows = [
-        Entrant(f"m{k}", course_runs([table, table]).courses) for k, table in enumerate(tables)
-    ]
+    rows = [Entrant(f"m{k}", course_runs([table, table]).courses) for k, table in enumerate(tables)]
     assert set(ranks(compare_methods(rows)).values()) == {None}
     welch = compare_unpaired(*rows)
     assert (welch.p, welch.significant, welch.difference.note) == (None, False, ZERO_VARIANCE)
@@ -453,7 +451,11 @@ def test_the_pair_that_was_fixed_in_advance(metric: int, *, differ: bool) -> Non
     rows = [measured(MINI / name, metric) for name in ("npo", "rmu", "none")]
     found = compare_methods(rows)
     welch = compare_unpaired(*rows[:2])
-    print(table_text(len(found.pairs), found.detectable), *map(pair_text, (*found.pairs, welch)), sep="\n")
+    print(
+        table_text(len(found.pairs), found.detectable),
+        *map(pair_text, (*found.pairs, welch)),
+        sep="\n",
+    )
     pair, *with_none = found.pairs
     assert (pair.a, pair.b) == ("npo", "rmu")
     assert all(other.significant for other in with_none)
