@@ -112,10 +112,14 @@ class FinishedRun:
         known = suite_conditions(self.suite) if self.configured and self.suite is not None else {}
         return {**known, **self.record.conditions}
 
+    @cached_property
+    def metric_ranges(self) -> Ranges:
+        """What an item can score in each metric."""
+        return Ranges() if self.suite is None else Ranges.of_suite(self.suite, self.record.ranges)
+
     def ranges(self, label: str) -> RowRanges:
         """Return what the scores of a primary metric's row lie between."""
-        suite, metric = self._metric(label)
-        return Ranges.of_suite(suite, self.record.ranges).of_row(suite, metric)
+        return self.metric_ranges.of_row(*self._metric(label))
 
     def _bounded(self, label: str, row: RobustnessRow) -> RobustnessRow:
         """A row that is as the record's version has it, as it is shown."""
@@ -174,7 +178,7 @@ class FinishedRun:
         attacks, seeds = self.record.attacks, self.record.seeds
         found = Compared(self._mine, self._reference, self._never)
         old = self.record.schema_version < BOUNDED
-        ranges = None if old else Ranges.of_suite(suite, self.record.ranges)
+        ranges = None if old else self.metric_ranges
         with self._reading(label):
             row = robustness_row(suite, metric, attacks, seeds, found, ranges)
         if row.status == "incomplete" and stored.status == "diverged":

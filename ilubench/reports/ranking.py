@@ -150,7 +150,7 @@ def _complete(run: FinishedRun, label: str) -> bool:
 def _entrant(name: str, run: FinishedRun, label: str) -> Entrant:
     core = run.rows[label].ra_core_attacks
     courses = tuple(course for course in run.scores(label).courses if course.attack in core)
-    return Entrant(name, courses, run.bar(label))
+    return Entrant(name, courses, run.bar(label), run.ranges(label).forget)
 
 
 def _place(row: TableRow) -> tuple[bool, bool, int, float]:

@@ -22,6 +22,7 @@ from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.bounds import cut_difference
 from ilubench.statistics.intervals import Figure, no_figure, paired_difference
 from ilubench.statistics.matched_forgetting import (
     MATCHED,
@@ -267,7 +268,10 @@ def _point(sweep: str, name: str, run: FinishedRun, label: str, attacks: tuple[s
 def _run(name: str, run: FinishedRun, label: str, attacks: tuple[str, ...]) -> _Run:
     scores = run.scores(label)
     courses = tuple(course for course in scores.courses if course.attack in attacks)
-    return _Run(Strength(name, replace(scores, courses=courses)), Entrant(name, courses))
+    return _Run(
+        Strength(name, replace(scores, courses=courses)),
+        Entrant(name, courses, bounds=run.ranges(label).forget),
+    )
 
 
 def _matched(
@@ -285,7 +289,8 @@ def _matched(
                 plain = None
                 if pair.how == "runs" and pair.f_u is not None:
                     one, other = (ra_samples(courses[name]) for name in (pair.a, pair.b))
-                    plain = paired_difference(one, other, "RA")
+                    plain = paired_difference(one, other, RA)
+                    plain = cut_difference(plain, usable[a][0].entrant.bounds)
                 yield MatchedRow((a, b), quantity, pair, plain)
 
 

@@ -15,6 +15,7 @@ from scipy import special
 
 from ilubench.errors import DataError
 from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.bounds import UNBOUNDED, Range, cut_difference, keep_within
 from ilubench.statistics.intervals import (
     ROUNDING,
     ZERO_VARIANCE,
@@ -58,11 +59,13 @@ class Entrant:
         name: unique in the table.
         courses: the attacks over which RA is taken.
         barred: why it is listed but not ranked; None where it may be.
+        bounds: what the scores lie between.
     """
 
     name: str
     courses: tuple[Course, ...]
     barred: Note | None = None
+    bounds: Range = UNBOUNDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ def compare_methods(
         Pair(
             a,
             b,
-            test.difference,
+            cut_difference(test.difference, entrants[0].bounds),
             test.p,
             p_holm,
             p_holm <= alpha,
@@ -158,7 +161,7 @@ def compare_methods(
         )
         for (a, b), test, p_holm in zip(combinations(ranked, 2), found, adjusted, strict=True)
     )
-    rows = tuple(_row(name, table, pairs, notes[name]) for name, table in tables.items())
+    rows = tuple(_row(one, tables[one.name], pairs, notes[one.name]) for one in entrants)
     sizes = [pair.detectable for pair in pairs if pair.detectable is not None]
     attacks = tuple(course.attack for course in entrants[0].courses)
     return Ranks(rows, pairs, attacks, (min(sizes), max(sizes)) if sizes else None)
@@ -179,7 +182,8 @@ def compare_unpaired(a: Entrant, b: Entrant, *, alpha: float = ALPHA, power: flo
             )
     test = _welch(*tables)
     found, limit = test.p is not None and test.p <= alpha, test.detectable(alpha, power)
-    return Pair(a.name, b.name, test.difference, test.p, test.p, found, limit)
+    difference = cut_difference(test.difference, a.bounds)
+    return Pair(a.name, b.name, difference, test.p, test.p, found, limit)
 
 
 def adjust_holm(p: Sequence[float]) -> list[float]:
@@ -363,13 +367,15 @@ def _set_aside(
         notes |= {a: Note(kind, others) for a, others in apart.items() if len(others) == most}
 
 
-def _row(name: str, table: Samples, pairs: Sequence[Pair], note: Note | None) -> RankedRow:
+def _row(one: Entrant, table: Samples, pairs: Sequence[Pair], note: Note | None) -> RankedRow:
+    name = one.name
     own = [pair for pair in pairs if name in (pair.a, pair.b)]
     better = sum(
         pair.significant and ((pair.difference.value or 0) > 0) == (pair.b == name) for pair in own
     )
     ties = tuple(pair.b if pair.a == name else pair.a for pair in own if not pair.significant)
-    return RankedRow(name, table_mean(table), 1 + better if note is None else None, ties, note)
+    ra = keep_within(table_mean(table), one.bounds)
+    return RankedRow(name, ra, 1 + better if note is None else None, ties, note)
 
 
 def _alike(entrants: Sequence[Entrant]) -> None:

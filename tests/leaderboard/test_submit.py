@@ -53,6 +53,59 @@ def test_a_run_becomes_an_entry(tmp_path: Path) -> None:
     assert checked(path) == ""
 
 
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (TINY["npo"], ["some ranks rest on 3 seeds"]),
+        (replace(TINY["npo"], seeds=(0,)), ["without a rank in FQ: 1 seed: a rank needs two"]),
+        (replace(TINY["npo"], utility=0.4), ["without a rank in FQ: collapsed"]),
+        (
+            replace(TINY["npo"], suite={"core_unseen": []}),
+            ["without a rank in FQ: no RA_core"],
+        ),
+        (Told("npo"), []),
+        (TINY["none"], []),
+    ],
+    ids=["few seeds", "one seed", "collapsed", "no core", "ranked", "reference"],
+)
+def test_it_says_where_the_run_will_stand(told: Told, says: list[str], tmp_path: Path) -> None:
+    run = full_run(tmp_path / "run", told)
+    done = sent(run, tmp_path)
+    assert done.code == 0, done.err
+    for part in says:
+        assert part in done.err
+    assert ("a rank" in done.err) == any("a rank" in part for part in says)
+    assert ("ranks rest" in done.err) == any("ranks rest" in part for part in says)
+    assert "suite known does not come with ilubench: it has a table of its own" in done.err
+
+
+def test_it_says_what_does_not_go_with_the_entries_there(tmp_path: Path) -> None:
+    folder = tiny_board(tmp_path)
+    for label, told, changes, says in (
+        ("engine", TINY["npo"], {"engine": "vllm"}, "differ in engine (hf and vllm)"),
+        ("data", TINY["npo"], {"target": "1"}, ""),
+        ("seeds", replace(TINY["npo"], seeds=(7, 8)), {}, "fewer than two seeds shared with npo-1"),
+        ("batch", replace(TINY["npo"], suite={"score_batch": 9}), {}, "score batch (32 and 9)"),
+    ):
+        run = full_run(tmp_path / "own" / label, told)
+        edit_record(run, **changes)
+        done = sent(run, tmp_path, "--label", label)
+        assert done.code == 0, done.err
+        assert says in done.err
+        assert ("no rank" in done.err or "without a rank" in done.err) == bool(says)
+        (folder / f"{label}-1.json").unlink()
+
+
+def test_a_new_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = full_run(tmp_path / "run", TINY["npo"])
+    monkeypatch.chdir(tmp_path)
+    done = command("leaderboard", "submit", str(run), "--by", "A. Tester")
+    assert (tmp_path / "leaderboards").is_dir()
+    assert "there was no folder leaderboards: it was made" in done.err
+    done = command("leaderboard", "submit", str(run), "--by", "A. Tester", "--replace")
+    assert "there was no folder" not in done.err
+
+
 def test_samples_in_the_suite_are_not_copied(tmp_path: Path) -> None:
     run = full_run(tmp_path / "boards" / "known" / "measured" / "npo", TINY["npo"])
     done = sent(run, tmp_path / "boards")
