@@ -324,7 +324,7 @@ def _parts(one: SweepTable) -> Iterator[str]:
         "metric at the end. These intervals are not adjusted for the number of pairs, and which "
         "runs make a pair was chosen by their measured f_u."
     )
-    head = ("figure", "a", "b", "f_u", "a - b at matched f_u", "RA, a - b (plain)")
+    head = ("figure", "a", "b", F_U, f"a - b at matched {F_U}", f"{RA}, a - b (plain)")
     yield table(head, [_matched_cells(row) for row in one.matched])
     if one.at:
         yield f"At f_u = {one.at[0].forgotten:g}:"
