@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from ilubench.specs import MetricSpec
+
 __all__ = [
     "AREA",
     "FA_DIFFERENCE",
@@ -16,6 +18,7 @@ __all__ = [
     "RECOVERY",
     "UTILITY_KEPT",
     "WORST_CASE",
+    "turned_from",
 ]
 
 F_0 = "f_0"
@@ -46,3 +49,9 @@ PAGE: Mapping[str, str] = {
     "never": NEVER_KNEW,
 }
 """What the page's script calls a figure -> its name."""
+
+
+def turned_from(spec: MetricSpec) -> str:
+    """Return what a forget metric is of a scorer's own metric: `1 - forget_mc.acc`."""
+    raw = f"{spec.scorer}.{spec.metric}"
+    return f"1 - {raw}" if spec.direction == "higher" else raw

@@ -23,6 +23,7 @@ from ilubench.records.labels import (
     RECOVERY,
     UTILITY_KEPT,
     WORST_CASE,
+    turned_from,
 )
 from ilubench.records.likeness import conditions_text
 from ilubench.records.markdown import cell, table
@@ -44,6 +45,7 @@ __all__ = [
     "Ranking",
     "TableRow",
     "lowest_fa",
+    "metric_title",
     "rank_runs",
     "ranking_json",
     "ranking_text",
@@ -77,15 +79,22 @@ class RankedTable:
 
     Attributes:
         metric: its label.
+        turned: what it is of a scorer's own metric; empty where no suite tells.
         rows: by rank, then by RA_core; references last.
         ranks: what they rest on; None where no run can be compared.
         notes: what a reader must know beside the table.
     """
 
     metric: str
+    turned: str
     rows: tuple[TableRow, ...]
     ranks: Ranks | None
     notes: tuple[Note, ...]
+
+    @property
+    def title(self) -> str:
+        """Its label, and what it is."""
+        return metric_title(self.metric, self.turned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +146,10 @@ def _table(label: str, named: Mapping[str, FinishedRun]) -> RankedTable:
         rows.append(TableRow(name, run, figures, rank, note, ties))
     rows.sort(key=_place)
     lacking = [Note(NoteKind.NO_ROW, (label,), about=(name,)) for name in named if name not in mine]
-    return RankedTable(label, tuple(rows), ranks, (*_notes(rows, ranks), *lacking))
+    suites = [run.suite for run in mine.values() if run.suite is not None]
+    specs = [spec for suite in suites for spec in suite.primary_forget if spec.label == label]
+    turned = turned_from(specs[0]) if specs else ""
+    return RankedTable(label, turned, tuple(rows), ranks, (*_notes(rows, ranks), *lacking))
 
 
 def _complete(run: FinishedRun, label: str) -> bool:
@@ -259,11 +271,16 @@ def ranking_text(ranking: Ranking, *, pairs: bool = False) -> str:
         f"{''.join(f', {cell(part)}' for part in how)}. 95 % intervals."
     ]
     for one in ranking.tables:
-        parts.append(f"**{cell(one.metric)}**: higher = better forgotten")
+        parts.append(f"{one.title}: higher = better forgotten")
         parts.append(table(_head(one), [_cells(one, row) for row in one.rows]))
         parts.append("\n".join(_below(one, pairs=pairs)))
     fa = _fa_table(ranking.tables[0].rows)
     return "\n\n".join([*parts, *fa]) + "\n"
+
+
+def metric_title(metric: str, turned: str) -> str:
+    """Return a primary metric's name above its table, as Markdown."""
+    return f"**{cell(metric)}**" + (f" ({cell(turned)})" if turned else "")
 
 
 def _head(one: RankedTable) -> list[str]:
@@ -369,6 +386,7 @@ def _plain_table(one: RankedTable) -> dict[str, JsonValue]:
     ranks = dataclasses.asdict(one.ranks) if one.ranks else {}
     return {
         "metric": one.metric,
+        "turned": one.turned,
         "rows": [_plain_row(row) for row in one.rows],
         "pairs": ranks.get("pairs", []),
         "detectable": ranks.get("detectable"),

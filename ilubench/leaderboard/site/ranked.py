@@ -39,6 +39,7 @@ class MetricRanks:
 
     Attributes:
         metric: its label.
+        turned: what it is of a scorer's own metric.
         places: by rank, then by RA_core; references last.
         pairs: how many pairs of rows the ranks rest on.
         least_seeds: that a pair shares; 0 without pairs.
@@ -48,6 +49,7 @@ class MetricRanks:
     """
 
     metric: str
+    turned: str
     places: tuple[Place, ...]
     pairs: int
     least_seeds: int
@@ -159,7 +161,7 @@ def _metric(one: RankedTable, ids: dict[str, str]) -> MetricRanks:
     pairs = () if one.ranks is None else one.ranks.pairs
     least = min((pair.difference.n_seeds for pair in pairs), default=0)
     limits = None if one.ranks is None else one.ranks.detectable
-    return MetricRanks(one.metric, places, len(pairs), least, limits, one.notes)
+    return MetricRanks(one.metric, one.turned, places, len(pairs), least, limits, one.notes)
 
 
 def _curves(run: FinishedRun) -> Curves:

@@ -21,7 +21,7 @@ from ilubench.records.labels import (
 )
 from ilubench.records.markdown import cell, table
 from ilubench.records.wording import note_text, table_note_texts
-from ilubench.reports.ranking import lowest_fa
+from ilubench.reports.ranking import lowest_fa, metric_title
 from ilubench.statistics.ranks import table_text
 from ilubench.statistics.row import RobustnessRow
 
@@ -80,7 +80,7 @@ def _group(board: Board, group: EntryGroup) -> Iterator[str]:
     version = f"Suite {cell(group.suite)} version {group.suite_version}"
     yield f"{version}, {cell(group.how)}. {HOW}"
     for ranks in group.ranks:
-        yield f"**{cell(ranks.metric)}**: 1 = forgotten, 0 = known"
+        yield f"{metric_title(ranks.metric, ranks.turned)}: 1 = forgotten, 0 = known"
         shown = [
             _cells(board, group, ranks, place)
             for place in sorted(ranks.places, key=lambda one: _order(group, ranks, one))

@@ -143,6 +143,7 @@ def _metric(one: MetricRanks, group: EntryGroup) -> dict[str, JsonValue]:
     chances = [rows[one.metric].forget_chance for rows in group.rows.values() if one.metric in rows]
     return {
         "label": one.metric,
+        "turned": one.turned,
         "chance": thousandths(chances[0]),
         "shows": table_text(one.pairs, one.detectable, RA_CORE),
         "seeds": one.least_seeds,

@@ -80,6 +80,7 @@ function about(board) {
 
 function below(metric) {
   return [
+    metric.turned && h("p", null, `${metric.label} is ${metric.turned}.`),
     h("p", null, metric.shows),
     metric.notes.length ? h("ul", null, metric.notes.map((note) => h("li", null, note))) : null,
   ];
