@@ -83,9 +83,9 @@ def run_problems(run: RunRecord, suite: SuiteSpec) -> Iterator[str]:
         yield f"engine: no {shorten(run.engine)}; {did_you_mean(run.engine, ENGINES)}"
     yield from _number_problems(run)
     for name, value in suite_conditions(suite).items():
-        told = run.conditions.get(name, value)
-        if told != value:
-            yield f"conditions.{name}: is {shorten(str(told))}, and {value} by config.suite"
+        found = run.conditions.get(name, value)
+        if found != value:
+            yield f"conditions.{name}: is {shorten(str(found))}, and {value} by config.suite"
     if not run.protocol:  # records of the first version have none
         return
     if list(run.protocol) != list(run.attacks):
