@@ -95,7 +95,13 @@ class DataError(IlubenchError):
 
 
 class AccessError(DataError):
-    """A hub refused the data or model, or cannot be reached."""
+    """A hub refused the data or model, or cannot be reached.
+
+    Attributes:
+        reason: repository and problem, without who asked and the remedy; empty where nobody said.
+    """
+
+    reason = ""
 
 
 class GatedError(AccessError):

@@ -113,11 +113,11 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
     return table
 
 
-def _score_table(scores: tuple[ModelScore, ...], reference: str) -> Table:
+def _score_table(scores: tuple[ModelScore, ...]) -> Table:
     table = Table(title="Scores (raw scale, +- standard error over items)", title_justify="left")
     for name in ("scorer", "metric", "model", "seed", "value", "items"):
         table.add_column(name)
-    names = {"reference": reference, "retrain": "retrained", "method": "unlearned"}
+    names = {"reference": "original", "retrain": "retrained", "method": "unlearned"}
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
         who = names[score.who]
@@ -134,9 +134,7 @@ def run_report(result: "RunResult") -> RenderableType:
     fa_label = labels.pop() if len(labels) == 1 else "FA"
     parts: list[RenderableType] = []
     if not result.rows and record.scores:
-        # `ilubench score MODEL` measures a model that may be anything but the original
-        reference = "original" if record.attacks else "the model"
-        parts.append(_score_table(record.scores, reference))
+        parts.append(_score_table(record.scores))
     for label, row in result.rows.items():
         parts.append(_course_table(label, row, suite, fa_label))
         if row.attacks:

@@ -32,7 +32,7 @@ from ilubench.runs.collect import declared_ranges
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
-from ilubench.specs import PluginRef
+from ilubench.specs import PluginRef, SuiteSpec
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
@@ -96,11 +96,13 @@ def run_record(
         run=plan.run_id,
         suite=experiment.suite.name,
         suite_version=experiment.suite.version,
-        method={
+        method={}
+        if experiment.scores_only
+        else {
             "use": experiment.method_name,
             "settings": _plain(experiment.method.model_dump(mode="json")),
         },
-        method_version=type(experiment.method).version,
+        method_version=0 if experiment.scores_only else type(experiment.method).version,
         seeds=experiment.seeds,
         attacks=tuple(attack.name for attack in experiment.attacks),
         engine=plan.bench.engine_choice.name,
@@ -255,7 +257,10 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
 
 
 def run_config(experiment: Experiment) -> dict[str, JsonValue]:
-    """Return what `config.yaml` holds: all that was resolved; `experiments.restore` reads it."""
+    """Return what `config.yaml` holds: all that was resolved; `restore_experiment` reads it."""
+    if experiment.scores_only:
+        asked = experiment.run.model_dump(mode="json", include={"suite", "engine", "device", "out"})
+        return {"run": asked, "suite": _scored(experiment.suite)}
     return {
         "run": experiment.run.model_dump(mode="json"),
         "use": experiment.method_name,
@@ -264,6 +269,13 @@ def run_config(experiment: Experiment) -> dict[str, JsonValue]:
         "attacks": {a.name: a.plugin.model_dump(mode="json") for a in experiment.attacks},
         "suite": experiment.suite.model_dump(mode="json"),
     }
+
+
+def _scored(suite: SuiteSpec) -> JsonValue:
+    """A suite's fields that scoring reads; the others are empty, or do not matter to it."""
+    unread = {"methods", "attacks", "core_unseen", "environments", "forget", "retain", "retrain"}
+    unread |= {"tuning", "tuning_seeds", "seeds", "gates", "max_length"}
+    return suite.model_dump(mode="json", exclude=unread)
 
 
 def write_inputs(plan: Plan) -> None:

@@ -11,12 +11,14 @@ from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import (
     KNOWN_RANGES,
+    Direction,
     Estimator,
     FineTuningAccuracySpec,
     MetricSpec,
     Range,
 )
 from ilubench.specs.run import RunSpec
+from ilubench.specs.score import ScoreSpec
 from ilubench.specs.suite import SuiteSpec
 from ilubench.specs.target import (
     FromSuite,
@@ -35,6 +37,7 @@ __all__ = [
     "Candidates",
     "DataAbout",
     "DataSource",
+    "Direction",
     "Estimator",
     "FineTuningAccuracySpec",
     "FromSuite",
@@ -52,6 +55,7 @@ __all__ = [
     "RangeSpec",
     "RecipeSpec",
     "RunSpec",
+    "ScoreSpec",
     "SearchSpec",
     "Settings",
     "Spec",

@@ -7,7 +7,14 @@ from pydantic import Field, model_validator
 
 from ilubench.specs.base import PluginRef, Spec
 
-__all__ = ["KNOWN_RANGES", "Estimator", "FineTuningAccuracySpec", "MetricSpec", "Range"]
+__all__ = [
+    "KNOWN_RANGES",
+    "Direction",
+    "Estimator",
+    "FineTuningAccuracySpec",
+    "MetricSpec",
+    "Range",
+]
 
 Range: TypeAlias = tuple[float | None, float | None]
 """The lowest and the highest score that an item can get; None where there is no bound."""
@@ -27,6 +34,8 @@ KNOWN_RANGES: Mapping[str, Mapping[str, Range]] = {
     "privleak": {"auc": (None, 0.0), "privleak": (None, 0.0)},  # log-probabilities
 }
 """Scorer that comes with ilubench -> metric -> its range."""
+
+Direction: TypeAlias = Literal["higher", "lower"]
 
 
 class Estimator(Spec):
@@ -56,7 +65,7 @@ class MetricSpec(Spec):
     label: str
     scorer: str
     metric: str
-    direction: Literal["higher", "lower"] = "higher"
+    direction: Direction = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that knows nothing")
 
 
@@ -71,6 +80,6 @@ class FineTuningAccuracySpec(Spec):
     label: str = "FA"
     scorer: PluginRef
     metric: str
-    direction: Literal["higher", "lower"] = "higher"
+    direction: Direction = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that cannot do the task")
     form: Literal["same", "zero_shot", "other"] = "same"

@@ -255,6 +255,8 @@ def _check_run(path: Path, record: RunRecord, suite: SuiteSpec) -> None:
     ):
         if one != other:
             raise DataError(f"{path}: config.suite.{field}: is {one!r}, and the run's is {other!r}")
+    if suite.lacking:
+        raise DataError(f"{path}: config.suite.{suite.lacking[0]}: is empty")
     for field, values in (("seeds", record.seeds), ("attacks", record.attacks)):
         if not values or len(set(values)) != len(values):
             raise DataError(f"{path}: run.{field}: needs at least one, and each once")

@@ -21,7 +21,7 @@ from ilubench.interfaces import (
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten
 from ilubench.scoring.scorers.rows import groups_of, item_ids, name_items, take_rows, text_of
-from ilubench.specs import KNOWN_RANGES, Estimator, Range
+from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,9 +70,17 @@ class VerbMem(Scorer):
         """Return `verbmem`, a mean over items."""
         return {"verbmem": Estimator()}
 
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more is recited."""
+        return {"verbmem": "higher"}
+
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
         return (self.data,)
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns of prompt and true continuation."""
+        return {self.data: ("prompt", "gt")}
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Tokenise prompts and cut references.
@@ -136,6 +144,10 @@ class KnowMem(Scorer):
         """Return `knowmem`, a mean over items."""
         return {"knowmem": Estimator()}
 
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more is answered rightly."""
+        return {"knowmem": "higher"}
+
     def roles(self) -> tuple[str, ...]:
         """Return the roles of questions and example pairs."""
         return (self.data, self.icl)
@@ -143,6 +155,11 @@ class KnowMem(Scorer):
     def item_roles(self) -> tuple[str, ...]:
         """Return the role of the questions."""
         return (self.data,)
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns of question and answer."""
+        pair = ("question", "answer")
+        return {self.data: (*pair, self.group_by) if self.group_by else pair, self.icl: pair}
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the prompts.

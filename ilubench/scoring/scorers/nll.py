@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from ilubench.data.rows import render_template
+from ilubench.data.template import template_columns
 from ilubench.errors import DataError
 from ilubench.interfaces import (
     Asked,
@@ -23,7 +24,7 @@ from ilubench.interfaces import (
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows
-from ilubench.specs import KNOWN_RANGES, DataSource, Estimator, Range
+from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +58,14 @@ class AnswerNLL(Scorer):
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
         return (self.data,)
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `lower`: less surprised."""
+        return {"nll": "lower"}
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns that the templates name."""
+        return {self.data: template_columns(self.prompt, self.completion, labels=self.labels)}
 
     def asks(self, rows: Sequence[Row]) -> Sequence[Asked]:
         """Return prompt and answer of each row.

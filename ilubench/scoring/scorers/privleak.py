@@ -20,7 +20,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows, text_of
-from ilubench.specs import KNOWN_RANGES, Estimator, Range
+from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +65,14 @@ class PrivLeak(Scorer):
     def roles(self) -> tuple[str, ...]:
         """Return the roles of forget and holdout texts."""
         return (self.forget, self.holdout)
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `lower`: what was trained on is told from what was not."""
+        return {"auc": "lower", "privleak": "lower"}
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the column of the text."""
+        return {self.forget: ("text",), self.holdout: ("text",)}
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Tokenise the texts.
