@@ -104,7 +104,7 @@ class HFEngine:
         """
         if isinstance(weights, str | Path):
             self._model = lambda: None
-            model = _read(Path(weights), self._dtype, self._device)
+            model = load_model(Path(weights), self._device, getattr(torch, self._dtype))
             self._model = lambda: model
         else:
             model = weights
@@ -311,11 +311,6 @@ class HFEngine:
             Generation(tuple(ids), cut_at_stop(decode_text(self.tokenizer, ids), sampling.stop))
             for ids in written
         ]
-
-
-def _read(folder: Path, dtype: str, device: str) -> PreTrainedModel:
-    with torch.random.fork_rng([]):
-        return load_model(folder, device, getattr(torch, dtype))
 
 
 def _vocabulary(model: PreTrainedModel) -> int:

@@ -12,10 +12,10 @@ import torch
 
 from ilubench.errors import DataError, DivergedError, IlubenchError, ItemError, JobError, ModelError
 from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, TokenLogprobs
-from ilubench.models.checkpoints import load_config, tensor_shapes
+from ilubench.models.folder import check_folder
 from ilubench.models.forward import architecture_name
 from ilubench.scoring.engines.batching import check_prompts
-from ilubench.scoring.engines.handover import Shapes, Spool, check_tensors, same_model, write_live
+from ilubench.scoring.engines.handover import Spool, same_model, write_live
 from ilubench.scoring.engines.text import (
     cut_at_stop,
     decode_text,
@@ -74,7 +74,6 @@ class VllmEngine:
         self._dtype, self._device = dtype, device
         self._llm: Any = None
         self._config: PretrainedConfig | Any = None
-        self._shapes: Shapes = {}
         self._weights: Path | None = None
         self._spool: Spool | None = None
         self._scratch = Spool(0)  # of the tokenizer
@@ -86,8 +85,8 @@ class VllmEngine:
         """Replace the weights: a live model of the same architecture, or a checkpoint's folder.
 
         Raises:
-            ModelError: no safetensors; tensors or shapes are not those of the model in the engine;
-                a live model has another dtype; vLLM cannot run the model.
+            ModelError: no safetensors; tensors or shapes are not those of its configuration; a live
+                model has another dtype; vLLM cannot run the model.
             DivergedError: the weights give logits that are not numbers.
             JobError: vLLM failed twice.
         """
@@ -104,12 +103,11 @@ class VllmEngine:
 
     def _take(self, folder: Path, spool: Spool | None) -> None:
         """Put a checkpoint's weights into vLLM; ``spool`` is its folder if that is ours."""
-        config, shapes = load_config(folder), tensor_shapes(folder)
+        # vLLM itself says nothing of a missing tensor: the one before would stay
+        config = check_folder(folder)
         fits = self._llm is not None and same_model(config, self._config)
-        if fits:
-            check_tensors(self._shapes, shapes, folder)
         before, self._spool = self._spool, spool
-        self._weights, self._config, self._shapes = folder, config, shapes
+        self._weights, self._config = folder, config
         takes = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.max_length = self._given_length or int(takes or self.tokenizer.model_max_length)
         try:
