@@ -10,6 +10,7 @@ import torch
 
 from ilubench.data.rows import Tables, render_template
 from ilubench.data.seeds import seed_for
+from ilubench.data.vocabulary import unknown_token
 from ilubench.errors import DataError
 from ilubench.interfaces import Batch, Dataset, Example, Ids, Row
 from ilubench.specs import DataSource
@@ -25,7 +26,6 @@ __all__ = [
     "encode_pair",
     "to_device",
     "tokenize_roles",
-    "unknown_token",
 ]
 
 _MASKS_CHECKED = 32
@@ -144,23 +144,6 @@ def _learned(parts: Sequence[tuple[list[int], list[bool]]], end: int | None) -> 
         return 0
     ids, mask = parts[-1]
     return sum(sum(mask) for _, mask in parts) - (ids[-1:] == [end] and mask[-1])
-
-
-def unknown_token(ids: Ids, rows: int, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Say which token of a text has no row in a model's embedding; empty when all have one.
-
-    Args:
-        ids: of the text.
-        rows: of the embedding.
-        tokenizer: that made the ids.
-    """
-    number = max(ids, default=0)
-    if number < rows:
-        return ""
-    return (
-        f"it has the token {tokenizer.convert_ids_to_tokens(number)!r} (id {number}), and the model "
-        f"has {rows} embedding rows; resize its embeddings, or give the model's own tokenizer"
-    )
 
 
 def check_mask(

@@ -8,8 +8,8 @@ from pydantic import JsonValue
 
 from ilubench.data.hub.models import (
     NO_TOKENIZER,
-    TEXTS,
     OTHER_TOKENIZER,
+    TEXTS,
     TOKENIZER,
     has_tokenizer,
     hub_repository,

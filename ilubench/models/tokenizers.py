@@ -71,7 +71,9 @@ def _fault(folder: Path) -> str:
         kind = model.get("type") if isinstance(model, dict) else None
         if kind is not None and kind not in ("BPE", "Unigram", "WordLevel", "WordPiece"):
             return f"tokenizer.json has a model of type {kind!r}, which `tokenizers` does not know"
-        return f"tokenizer.json is not one that `tokenizers` reads; copy it again, or {OTHER_TOKENIZER}"
+        return (
+            f"tokenizer.json is none that `tokenizers` reads; copy it again, or {OTHER_TOKENIZER}"
+        )
     if (folder / "tokenizer.model").is_file():
         remedy = f"copy a tokenizer.json there, or {OTHER_TOKENIZER}"
         if importlib.util.find_spec("sentencepiece") is None:

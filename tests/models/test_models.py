@@ -21,8 +21,6 @@ from ilubench.models.checkpoints import (
     save_changes,
     save_model,
 )
-from ilubench.models.configuration import load_config
-from ilubench.models.folder import weight_files
 from ilubench.models.forward import answer_logits, body_inputs, initialise_model
 from ilubench.models.tokenizers import load_tokenizer
 from ilubench.specs import ModelSource

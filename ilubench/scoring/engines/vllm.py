@@ -14,7 +14,7 @@ from ilubench.errors import DataError, DivergedError, IlubenchError, ItemError, 
 from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.models.folder import check_folder
 from ilubench.models.forward import architecture_name
-from ilubench.scoring.engines.batching import check_prompts
+from ilubench.scoring.engines.batching import check_options, check_prompts
 from ilubench.scoring.engines.handover import Spool, same_model, write_live
 from ilubench.scoring.engines.text import (
     cut_at_stop,
@@ -213,9 +213,7 @@ class VllmEngine:
             DivergedError: a log-probability is not a number.
         """
         self._check(prompts)
-        vocabulary = self._vocabulary()
-        if not options or max(options) >= vocabulary or min(options) < 0:
-            raise DataError(f"the options {list(options)} are not ids of the vocabulary")
+        check_options(options, self._vocabulary(), self.tokenizer)
         if len(set(options)) > MAX_OPTIONS:
             raise DataError(f"{len(set(options))} options at once; vLLM takes {MAX_OPTIONS}")
         asked = {"max_tokens": 1, "logprob_token_ids": sorted(set(options))}
@@ -306,7 +304,11 @@ class VllmEngine:
         if self._weights is None:
             raise ModelError("no weights are loaded; call load()")
         check_prompts(
-            prompts, extra=extra, max_length=self.max_length, vocabulary=self._vocabulary()
+            prompts,
+            self.tokenizer,
+            extra=extra,
+            max_length=self.max_length,
+            vocabulary=self._vocabulary(),
         )
 
     def _requests(
