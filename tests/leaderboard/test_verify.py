@@ -371,7 +371,7 @@ def test_weights_that_fit_no_target_fail_and_leave_the_entry(tmp_path: Path) -> 
     before = path.read_bytes()
     done = again(path, "--weights", str(folder), "--seeds", FRESH)
     assert done.code == 3
-    assert "0.safetensors is no safetensors file" in done.err
+    assert "0.safetensors does not fit the suite's target" in done.err
     assert path.read_bytes() == before
 
 
