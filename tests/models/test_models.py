@@ -127,6 +127,25 @@ def test_old_checkpoints_with_computed_buffers(base: Path, tmp_path: Path) -> No
     assert save_changes(load_model(base, "cpu"), base, tmp_path / "out") == ()
 
 
+def test_a_tie_that_came_apart_is_refused(tmp_path: Path) -> None:
+    tiny_llama(VOCABULARY, tied=True).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "cpu")
+    head = cast("torch.nn.Linear", model.get_output_embeddings())
+    head.weight = torch.nn.Parameter(head.weight.detach() + 1)
+    with pytest.raises(ModelError, match=r"are one in .*, and differ in the model .*; tie them$"):
+        save_changes(model, tmp_path, tmp_path / "out")
+
+
+def test_a_changed_sign_of_zero_is_a_change(base: Path, tmp_path: Path) -> None:
+    model = load_model(base, "cpu")
+    with torch.no_grad():
+        model.get_parameter("model.norm.weight").zero_()
+    model.save_pretrained(base)
+    with torch.no_grad():
+        model.get_parameter("model.norm.weight").neg_()
+    assert save_changes(model, base, tmp_path / "out") == ("model.norm.weight",)
+
+
 def test_a_model_of_another_shape_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not in the model that came out"):
         save_changes(tiny_llama(VOCABULARY + 1), base, tmp_path / "out")

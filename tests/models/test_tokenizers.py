@@ -36,7 +36,7 @@ def _raw() -> Tokenizer:
     return raw
 
 
-NUMBERS = {name: _raw().token_to_id(name) for name in NAMES}
+NUMBERS: dict[str, int] = _raw().get_vocab()
 PAIRS = [(name, NUMBERS[name]) for name in NAMES]
 SEP, CLS = PAIRS[4], PAIRS[3]
 

@@ -11,7 +11,7 @@ from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.keys import file_sha256
 from ilubench.records.store import Artifact, Store
 
-__all__ = ["export_weights", "place_weights"]
+__all__ = ["export_weights", "place_weights", "write_whole"]
 
 MODEL = "model.safetensors"
 BESIDE = (".json", ".jsonl", ".txt", ".model", ".jinja")
@@ -61,7 +61,7 @@ def export_weights(run: FinishedRun, folder: Path) -> tuple[Weights, ...]:
         for beside in sorted(base.iterdir()):
             if _belongs(beside):
                 shutil.copyfile(beside, place / beside.name)
-        _write(base, artifact.folder, run.suite.dtype if run.suite else "float32", path)
+        write_whole(base, artifact.folder, run.suite.dtype if run.suite else "float32", path)
         facts = path.stat()
         found.append(Weights(seed=seed, sha256=file_sha256(path), bytes=facts.st_size))
     return tuple(found)
@@ -108,10 +108,14 @@ def _base(run: FinishedRun, store: Store) -> Path:
     return find_folder(model)
 
 
-def _write(base: Path, changes: Path, dtype: str, path: Path) -> None:
-    """One checkpoint: the base with the tensors that were unlearned, as transformers writes it.
+def write_whole(base: Path, changes: Path, dtype: str, path: Path) -> None:
+    """Write the base with the tensors that were changed, in one file, as transformers does.
 
-    In the precision that all of it was scored in.
+    Args:
+        base: folder of the checkpoint.
+        changes: folder that `save_changes` wrote.
+        dtype: that all of it was scored in.
+        path: of the file.
     """
     import torch
 

@@ -17,7 +17,7 @@ from ilubench.records.keys import file_sha256
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["GivenOnce", "GivenWeights"]
+__all__ = ["GivenOnce", "GivenWeights", "weights_like"]
 
 
 class GivenWeights(Method):
