@@ -21,7 +21,8 @@ from ilubench.errors import IlubenchError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.interfaces.discovery import create_plugin
-from ilubench.models.checkpoints import model_origin, tokenizer_sha256, weight_files
+from ilubench.models.checkpoints import model_origin, tokenizer_sha256
+from ilubench.models.folder import weight_files
 from ilubench.records.keys import digest, file_sha256, library_versions
 from ilubench.records.likeness import setting_differences, suite_conditions
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes

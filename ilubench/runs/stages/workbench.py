@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,14 +26,13 @@ from ilubench.interfaces import (
 from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import (
     apply_changes,
-    check_vocabulary,
     find_folder,
     find_tokenizer,
-    load_config,
     load_model,
-    load_tokenizer,
 )
+from ilubench.models.configuration import load_config
 from ilubench.models.forward import recipe_config
+from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
 from ilubench.records.store import FolderState, Store
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
@@ -251,9 +250,9 @@ class Workbench:
         """Return the roles' rows as training examples."""
         name = tuple(roles)
         if name not in self._examples:
-            length = self.suite.max_length
+            config: Any = load_config(self.target_folder).get_text_config()
             self._examples[name] = training_data.tokenize_roles(
-                self.tables, name, self.tokenizer, length
+                self.tables, name, self.tokenizer, self.suite.max_length, int(config.vocab_size)
             )
         return self._examples[name]
 

@@ -107,14 +107,10 @@ def split_answer(
     """Encode prompt and completion together and divide the ids where the prompt's own end.
 
     A token that merges the end of the prompt with the start of the completion belongs to the
-    completion, so that no part of the answer is given away. An end-of-sequence token that the
-    tokenizer appends by itself is left out.
+    completion, so that no part of the answer is given away.
     """
     alone = list(tokenizer.encode(prompt, verbose=False))
     whole = list(tokenizer.encode(prompt + completion, verbose=False))
-    end = tokenizer.eos_token_id
-    if alone and whole and alone[-1] == whole[-1] == end:
-        alone, whole = alone[:-1], whole[:-1]
     cut = 0
     while cut < min(len(alone), len(whole)) and alone[cut] == whole[cut]:
         cut += 1
