@@ -9,7 +9,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ilubench.data.rows import Tables, read_file, render_template
+from ilubench.data.files import read_file
+from ilubench.data.rows import Tables, render_template
 from ilubench.errors import DataError, SpecError
 from ilubench.interfaces import Generator, Row
 from ilubench.specs import DataSource, GeneratorSpec

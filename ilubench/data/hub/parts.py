@@ -3,7 +3,7 @@
 `datasets` knows: by the patterns in the data set's card, else by the files' names. It is asked with
 an empty folder tree of the same names, so that nothing of the rows is needed for the answer, no
 network, and no code of the data set can run. Then the files are read by
-:func:`ilubench.data.rows.read_file`, like local ones.
+:func:`ilubench.data.files.read_file`, like local ones.
 
 Why not `datasets.load_dataset(hub, ...)`: it wraps what the hub says (gated, missing and private
 become one `DatasetNotFoundError`), resolves the revision itself without telling the commit, keeps
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ilubench.data.files import ENDINGS, is_readable
 from ilubench.data.hub.refusals import OFFLINE, Repository
 from ilubench.data.hub.repository import Listing, fetch
 from ilubench.errors import NotCachedError, UnknownPartError, did_you_mean
@@ -23,7 +24,6 @@ from ilubench.errors import NotCachedError, UnknownPartError, did_you_mean
 __all__ = ["part_files"]
 
 CARD = "README.md"
-ENDINGS = (".parquet", ".jsonl", ".json", ".csv")
 
 
 def part_files(
@@ -64,17 +64,17 @@ def _part_files(
         same = [path for path in found.files if path == name or path.endswith(f"/{name}")]
         if same:
             return (min(same, key=lambda path: (len(path), path)),)
-    if not any(name.endswith(ENDINGS) for name in found.files):
-        raise _unknown(repository, "it has no file of rows", f"of {', '.join(ENDINGS)}: convert it")
+    if not any(map(is_readable, found.files)):
+        raise _unknown(repository, "it has no file of rows", f"of {ENDINGS}: convert it")
     splits = dict(_splits(repository, found, subset))
     if split not in splits:
         remedy = did_you_mean(split, splits)
         raise _unknown(repository, f"{_of(subset)} has no split {split!r}", remedy)
     files = splits[split]
-    strange = [name for name in files if not name.endswith(ENDINGS)]
+    strange = [name for name in files if not is_readable(name)]
     if strange:
         problem = f"split {split!r} is in {strange[0]!r}, which cannot be read"
-        raise _unknown(repository, problem, f"convert it to one of {', '.join(ENDINGS)}")
+        raise _unknown(repository, problem, f"convert it to one of {ENDINGS}")
     return files
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from ilubench.data.values import describe_value, text_in
 from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
@@ -23,23 +24,19 @@ def take_rows(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
 
 
 def text_of(row: Row, column: str, role: str) -> str:
-    """Return a column that must hold text.
+    """Return a column that must hold text, or a number, which counts as its text.
 
     Raises:
         DataError: it does not.
     """
-    value = row.get(column)
-    if not isinstance(value, str) or not value:
-        problem = "is missing" if column not in row else f"is {describe_value(value)}, not text"
-        raise DataError(f"data.{role}: column {column!r} {problem}; {did_you_mean(column, row)}")
-    return value
-
-
-def describe_value(value: object) -> str:
-    """Return how a message names a row's value: numbers, but no words, which may be gated."""
-    if value is None or isinstance(value, bool | int | float):
-        return repr(value)
-    return f"a {type(value).__name__}" if value else "empty"
+    text = text_in(row.get(column))
+    if text:
+        return text
+    where = f"data.{role}: item {row['id']!r}" if "id" in row else f"data.{role}"
+    if column not in row:
+        raise DataError(f"{where}: column {column!r} is missing; {did_you_mean(column, row)}")
+    problem = f"column {column!r} is {describe_value(row[column])}, not text"
+    raise DataError(f"{where}: {problem}; give text, or leave the row out")
 
 
 def item_ids(rows: Sequence[Mapping[str, object]], where: str) -> list[str]:
