@@ -30,7 +30,7 @@ _PACKED = (".gz", ".bz2", ".zst")
 ENDINGS = f"{', '.join((*_LINES, *_TABLES))} (each also with {', '.join(_PACKED)}) or .parquet"
 
 _NAME = re.compile(rf"(.*?)({'|'.join((*_LINES, *_TABLES))})({'|'.join(_PACKED)})?|.*(\.parquet)")
-_DECODER = json.JSONDecoder(parse_constant=Unusable)
+_DECODER = json.JSONDecoder(parse_constant=Unusable, parse_float=lambda text: _finite(float(text)))
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ESCAPED = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 _HOLDERS = ("data", "rows", "examples", "train")
@@ -60,7 +60,7 @@ def read_file(path: Path, role: str) -> list[Row]:
         if found[4]:
             return _parquet(path)
         text = _text(path, packed=bool(found[3]))
-        return _table(text, _TABLES[found[2]]) if found[2] in _TABLES else _json(text)
+        return _table(text, _TABLES[found[2]]) if found[2] in _TABLES else _json(text, path.name)
     except OSError as error:
         problem = error.strerror or f"it is no {path.suffix} file, or cut short; copy it again"
         raise DataError(f"data.{role}: {path} cannot be read: {problem}") from error
@@ -93,7 +93,7 @@ def _text(path: Path, *, packed: bool) -> str:
     return text
 
 
-def _json(text: str) -> list[Row]:
+def _json(text: str, name: str) -> list[Row]:
     """Rows one after the other, whatever stands between them, or a list of them."""
     found: list[JsonValue] = []
     place = _end(text, 0)
@@ -118,7 +118,9 @@ def _json(text: str) -> list[Row]:
         number, row = next((n, row) for n, row in enumerate(found, 1) if not isinstance(row, dict))
         problem = f"row {number} is {describe_value(row)}"
         raise ValueError(f"{problem}; each must hold one object {{column: value}}")
-    return [_whole(row, n) for n, row in enumerate(rows, 1)] if _ESCAPED.search(text) else rows
+    if _ESCAPED.search(text):
+        return [_whole(row, f"row {number} of {name}") for number, row in enumerate(rows, 1)]
+    return rows
 
 
 def _end(text: str, place: int) -> int:
@@ -127,7 +129,7 @@ def _end(text: str, place: int) -> int:
     return found.end() if found else place
 
 
-def _whole(row: Row, number: int) -> Row:
+def _whole(row: Row, where: str) -> Row:
     """A row, with each value replaced that has half a surrogate pair, which no encoding has."""
     found: dict[str, JsonValue] = {}
     for column, value in row.items():
@@ -136,7 +138,7 @@ def _whole(row: Row, number: int) -> Row:
             found[column] = value
         except UnicodeEncodeError as error:
             half = f"\\u{ord(error.object[error.start]):04x}"
-            found[column] = Unusable(f"text with half a surrogate pair ({half}) in row {number}")
+            found[column] = Unusable(f"broken text (half a surrogate pair, {half}, in {where})")
     return found
 
 

@@ -1,7 +1,5 @@
 """Rows of evaluation items: never none, each with a stable name."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -40,27 +38,20 @@ def text_of(row: Row, column: str, role: str) -> str:
 
 
 def item_ids(rows: Sequence[Mapping[str, object]], where: str) -> list[str]:
-    """Return a stable name for each row: its `id`, or a hash of what it holds.
-
-    Rows that are equal and have no `id` are numbered.
+    """Return a name for each row: its `id`, else its number.
 
     Raises:
-        DataError: two rows have the same `id`.
+        DataError: two rows have the same name.
     """
-    names: list[str] = []
     seen: dict[str, int] = {}
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         given = row.get("id")
-        if given is None:
-            text = json.dumps(dict(row), sort_keys=True, ensure_ascii=False, default=str)
-            name = hashlib.sha256(text.encode()).hexdigest()[:16]
-        else:
-            name = str(given)
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1 and given is not None:
-            raise DataError(f"{where}: the id {name!r} occurs twice")
-        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return names
+        name = str(number if given is None else given)
+        if name in seen:
+            both = f"rows {seen[name]} and {number}"
+            raise DataError(f"{where}: the id {name!r} occurs twice ({both}); ids must differ")
+        seen[name] = number
+    return list(seen)
 
 
 def groups_of(rows: Sequence[Row], column: str | None, role: str) -> dict[str, str]:

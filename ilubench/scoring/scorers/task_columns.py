@@ -1,6 +1,6 @@
 """Which columns a task reads, and as what: text that is printed, a number, a list of options."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,12 +29,14 @@ class Reading:
         number: it is compared with numbers, or counts options.
         list: it holds options, one an element.
         optional: the template asks first whether there is any.
+        code: Python code may read it, as `datasets` would give it.
     """
 
     shown: bool = False
     number: bool = False
     list: bool = False
     optional: bool = False
+    code: bool = False
 
 
 def read_columns(member: Member, rows: Sequence[Row], role: str) -> Mapping[str, Reading]:
@@ -49,18 +51,19 @@ def read_columns(member: Member, rows: Sequence[Row], role: str) -> Mapping[str,
         DataError: the rows have no column that a template reads.
     """
     if _has_code(member.config):
-        return {column: Reading(optional=True) for column in rows[0]}
+        return {column: Reading(code=True) for column in rows[0]}
+    known = dict.fromkeys(column for row in rows for column in row)
     found: dict[str, Reading] = {"id": Reading()}
     for field, template in _templates(member.config):
-        _note(field, template, rows[0], found)
+        _note(field, template, known, found)
     if member.config.get("output_type") == "multiple_choice":
         target = found.get(str(member.config.get("doc_to_target")), Reading())
         target.number = True
     for column, reading in found.items():
-        if column not in rows[0] and column != "id" and not reading.optional:
+        if column not in known and column != "id" and not reading.optional:
             problem = f"there is no column {column!r}, which {member.name} reads"
-            raise DataError(f"data.{role}: {problem}; {did_you_mean(column, rows[0])}")
-    return {column: reading for column, reading in found.items() if column in rows[0]}
+            raise DataError(f"data.{role}: {problem}; {did_you_mean(column, known)}")
+    return {column: reading for column, reading in found.items() if column in known}
 
 
 def _has_code(config: Mapping[str, JsonValue]) -> bool:
@@ -85,12 +88,12 @@ def _templates(config: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:
         yield from _templates(below)
 
 
-def _note(field: str, template: str, row: Row, found: dict[str, Reading]) -> None:
+def _note(field: str, template: str, known: Container[str], found: dict[str, Reading]) -> None:
     """Add how a template reads its columns; one that is a column's name is that column."""
     import jinja2
     from jinja2 import nodes
 
-    if template in row or (field == "doc_to_target" and template.isidentifier()):
+    if template in known or (field == "doc_to_target" and template.isidentifier()):
         reading = found.setdefault(template, Reading())
         reading.list |= field == "doc_to_choice"
         reading.shown |= field == "doc_to_text"
@@ -163,20 +166,20 @@ def column_values(
 
     Args:
         column: its name.
-        rows: that have it.
+        rows: of the task.
         reading: what the task does with it.
         where: beginning of errors.
 
     Raises:
         DataError: names the first row whose value does not fit.
     """
-    values = [row[column] for row in rows]
+    values = [row.get(column) for row in rows]
     for place, value in enumerate(values):
         if problem := _problem(value, reading):
             raise DataError(f"{where}: {_item(rows, place)}: column {column!r} {problem}")
     if reading.list:
         return [None if value is None else _alike(list_in(value) or ()) for value in values]
-    computes = reading.number or (reading.optional and not reading.shown)
+    computes = reading.number or reading.code
     numbers = [number_in(value) for value in values]
     if computes and None not in numbers and any(isinstance(value, Cell) for value in values):
         return list(numbers)
@@ -201,7 +204,11 @@ def _problem(value: JsonValue, reading: Reading) -> str:
     if isinstance(value, Unusable):
         return f"is {describe_value(value)}, which no task can read; leave it out"
     if value is None:
-        return "" if reading.optional else "is null, not text; give text, or leave the row out"
+        return (
+            ""
+            if reading.optional or reading.code
+            else "is null, not text; give text, or leave the row out"
+        )
     if not reading.list:
         listed = reading.shown and isinstance(value, list | dict)
         return f"is {describe_value(value)}, not text" if listed else ""

@@ -114,7 +114,7 @@ def _table(member: Member, rows: Sequence[Row], role: str) -> "pa.Table":
     where = f"data.{role}"
     columns = read_columns(member, rows, role)
     for row in rows:
-        lacking = sorted(set(columns) - set(row))
+        lacking = [name for name, use in columns.items() if name not in row and not use.optional]
         if lacking:  # a data set would hold a None there
             shown = row.get("id", dict(row))
             raise DataError(f"{where}: item {shown!r} has no column {lacking[0]!r}; add it")
