@@ -18,7 +18,7 @@ class Cell(str):
     __slots__ = ()
 
 
-class Unusable(dict[str, str]):
+class Unusable(dict[str, JsonValue]):
     """In the place of a value that is no text and no number: NaN, a date, half a character.
 
     It harms nobody who does not read it, and is told from all else by its content.
@@ -32,7 +32,7 @@ class Unusable(dict[str, str]):
 def describe_value(value: object) -> str:
     """Return how a message names a row's value: numbers, but no words, which may be gated."""
     if isinstance(value, Unusable):
-        return value["unusable"]
+        return str(value["unusable"])
     if value is None:
         return "null"
     if isinstance(value, bool | int | float):

@@ -186,6 +186,7 @@ def test_what_is_no_text_goes_into_no_template(value: Any, shown: str) -> None:
 
 
 def test_an_element_of_a_list_is_never_a_letter_of_a_text() -> None:
+    options: Any
     for options in (["a", "b"], '["a", "b"]', Cell("['a', 'b']"), Cell("['a' 'b']")):
         assert render_template("{o[1]}", {"o": options}, source(), "role") == "b"
     for options in ("ab", Cell("[a, b]"), ""):

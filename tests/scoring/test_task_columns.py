@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from ilubench.data.values import Cell, Unusable
 from ilubench.errors import DataError
@@ -15,7 +16,7 @@ from ilubench.scoring.scorers.task_files import Member, Reference
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-OPTIONS = ["Mars", "Jupiter", "Venus", "Earth"]
+OPTIONS: list[JsonValue] = ["Mars", "Jupiter", "Venus", "Earth"]
 QUESTION: Row = {"id": "1", "question": "What is largest?", "choices": OPTIONS, "answer": 1}
 
 
@@ -23,7 +24,7 @@ def reads(row: Row, **config: Any) -> dict[str, Reading]:
     return dict(read_columns(Member("task", Path(), {}, config), [row], "rows"))
 
 
-def asks(task: str, rows: Sequence[Row]) -> list[Asked]:
+def asks(task: str, rows: Sequence[Any]) -> list[Asked]:
     return list(LmEval(task=task, data="rows").asks(rows) or ())
 
 
@@ -165,7 +166,13 @@ def test_numbers_in_a_csv_are_labels_and_text() -> None:
 
 
 def test_code_gets_a_table_or_the_column_that_makes_none() -> None:
-    row = {"id": "1", "premise": "It rains.", "hypothesis": "It is wet", "label": 0, "idx": 1}
+    row: dict[str, Any] = {
+        "id": "1",
+        "premise": "It rains.",
+        "hypothesis": "It is wet",
+        "label": 0,
+        "idx": 1,
+    }
     (asked,) = asks("mnli", [row])
     csv = {name: Cell(value) for name, value in row.items()}
     assert asks("mnli", [{**csv, "id": "1"}]) == [asked]

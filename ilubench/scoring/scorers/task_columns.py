@@ -67,10 +67,10 @@ def read_columns(member: Member, rows: Sequence[Row], role: str) -> Mapping[str,
 
 
 def _has_code(config: Mapping[str, JsonValue]) -> bool:
-    def named(value: object) -> bool:
-        below = value.values() if isinstance(value, dict) else value
-        listed = isinstance(value, dict | list)
-        return isinstance(value, Reference) or (listed and any(map(named, below)))  # type: ignore[arg-type]
+    def named(value: JsonValue) -> bool:
+        if isinstance(value, dict | list):
+            return any(map(named, value.values() if isinstance(value, dict) else value))
+        return isinstance(value, Reference)
 
     asks = {key: value for key, value in config.items() if key != "metric_list"}
     return "class" in config or "use_prompt" in config or named(asks)
@@ -79,8 +79,8 @@ def _has_code(config: Mapping[str, JsonValue]) -> bool:
 def _templates(config: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:
     for field in _TEMPLATES:
         value = config.get(field)
-        parts = value.values() if isinstance(value, dict) else value
-        for part in parts if isinstance(parts, list | type({}.values())) else [parts]:
+        parts = list(value.values()) if isinstance(value, dict) else value
+        for part in parts if isinstance(parts, list) else [parts]:
             if isinstance(part, str):
                 yield field, part
     below = config.get("fewshot_config")
@@ -188,8 +188,8 @@ def column_values(
 
 def _alike(values: Sequence[JsonValue]) -> list[JsonValue]:
     """The values; where they are text and numbers ("3a" among 1 and 2), all of them as text."""
-    kinds = {type(value) for value in values if value is not None and not isinstance(value, str)}
-    kinds |= {str for value in values if isinstance(value, str)}
+    kinds = {str if isinstance(value, str) else type(value) for value in values}
+    kinds.discard(type(None))
     if len(kinds) < 2 or not kinds <= {str, int, float}:
         return list(values)
     return [text_in(value) for value in values]
