@@ -273,7 +273,7 @@ class Tables:
             raise DataError(f"{problem}; {did_you_mean(table, tables)}")
         return _named(tables[table])
 
-    def _read_hub(self, source: DataSource, role: str) -> Sequence[Row]:
+    def _read_hub(self, source: DataSource, role: str) -> list[Row]:
         repository = hub_repository(source, role)
         name = (repository.name, repository.revision)
         if name not in self._listings:  # all roles of a data set are of one commit

@@ -11,7 +11,6 @@ every row a second time on disk, and answers a half-filled cache in ways that di
 version.
 """
 
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -105,23 +104,17 @@ def _splits(
             card if card.startswith(b"---") else b"---\nlicense: other\n---\n"
         )
         try:
-            builder = datasets.load_dataset_builder(
-                str(tree), subset, cache_dir=str(Path(place, "cache"))
-            )
+            names = datasets.get_dataset_config_names(str(tree))
+            chosen = subset or datasets.get_dataset_default_config_name(str(tree))
+            if chosen not in names:
+                problem = f"it has no subset {subset!r}"
+                if subset is None:
+                    problem = "it has several subsets, and none is named"
+                raise _unknown(repository, problem, did_you_mean(subset or "", names))
+            cache = str(Path(place, "cache"))
+            builder = datasets.load_dataset_builder(str(tree), chosen, cache_dir=cache)
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-            raise _subset_problem(repository, subset, str(error).replace(str(tree), ".")) from error
+            problem = f"{_of(subset)} has no files that make up splits, or its card is wrong"
+            raise _unknown(repository, problem, f"name one: {repository.field}.files=NAME") from error
         for split, files in (builder.config.data_files or {}).items():
             yield str(split), tuple(Path(str(file)).relative_to(tree).as_posix() for file in files)
-
-
-def _subset_problem(repository: Repository, subset: str | None, told: str) -> Exception:
-    """The error for a subset that `datasets` cannot find; it lists the names there are."""
-    names = re.findall(r"'([^']+)'", told.partition("vailable")[2].split("\n", 1)[0])
-    if subset is None and names:
-        problem, remedy = "it has several subsets, and none is named", f"{did_you_mean('', names)}"
-    elif names:
-        problem, remedy = f"it has no subset {subset!r}", did_you_mean(subset or "", names)
-    else:
-        first = told.split("\n", 1)[0][:200]
-        problem, remedy = f"{_of(subset)} cannot be read ({first})", "check subset and revision"
-    return _unknown(repository, problem, remedy)
