@@ -115,6 +115,7 @@ def _splits(
             builder = datasets.load_dataset_builder(str(tree), chosen, cache_dir=cache)
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             problem = f"{_of(subset)} has no files that make up splits, or its card is wrong"
-            raise _unknown(repository, problem, f"name one: {repository.field}.files=NAME") from error
+            remedy = f"name one: {repository.field}.files=NAME"
+            raise _unknown(repository, problem, remedy) from error
         for split, files in (builder.config.data_files or {}).items():
             yield str(split), tuple(Path(str(file)).relative_to(tree).as_posix() for file in files)
