@@ -156,6 +156,9 @@ def _cells(reader: "csv._reader") -> Iterator[Row]:  # type: ignore[name-defined
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
             raise ValueError(f"line 1: the column {twice[0]!r} occurs twice")
+        if len(header) == 1 and set(header[0]) & {*",;|\t"} - {reader.dialect.delimiter}:
+            problem = f"line 1: it has one column, {header[0][:40]!r}"
+            raise ValueError(f"{problem}; divide columns by commas, in a .tsv file by tabs")
         for values in reader:
             if values and len(values) != len(header):
                 problem = f"{len(values)} columns, and the header has {len(header)}"

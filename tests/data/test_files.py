@@ -120,6 +120,8 @@ def test_a_mark_of_the_encoding_is_no_text(
         ("a.csv", b"a,b\n1\n", "line 2: 1 columns, and the header has 2"),
         ("a.csv", b'a,b\n"1\n\n",2\n1,2,3\n', "line 5: 3 columns, and the header has 2"),
         ("a.csv", b"a,b,a\n1,2,3\n", "line 1: the column 'a' occurs twice"),
+        ("a.csv", b"a;b\n1;2\n", "line 1: it has one column, 'a;b'; divide columns by commas"),
+        ("a.tsv", b"a,b\n1,2\n", "line 1: it has one column, 'a,b'; .* in a .tsv file by tabs"),
         ("a.csv", b'a,b\n"1" x,2\n', "line 2: a quoted value does not end as it should"),
         ("a.csv", b'a,b\n"1,2\n', "a quoted value does not end as it should"),
         ("a.parquet", b"no parquet", "it is no Parquet file, or cut short"),

@@ -43,8 +43,8 @@ def test_the_columns_of_templates() -> None:
     )
     assert found == {
         "q": Reading(shown=True),
-        "o1": Reading(),
-        "o2": Reading(),
+        "o1": Reading(shown=True),
+        "o2": Reading(shown=True),
         "label": Reading(number=True),
     }
 
@@ -54,11 +54,14 @@ def test_the_columns_of_templates() -> None:
     [
         ("{{c}}", Reading(shown=True)),
         ("{{c|trim}}", Reading()),
+        ("{{c.strip()}}", Reading(shown=True)),
+        ("{{c.text}} {{c.title}} {{c.index(n)}}", Reading()),
+        ("{{['x', 'y'][c - 1]}}", Reading(number=True)),
         ("{{c[:9]}}", Reading()),
         ("{{c[0]}}", Reading()),
         ("{{c[0]}} {{c[1]}}", Reading(list=True)),
         ("{{c[n]}}", Reading(list=True)),
-        ("{{['x', 'y'][c]}}", Reading()),
+        ("{{['x', 'y'][c]}}", Reading(number=True)),
         ("{{n[c]}}", Reading(number=True)),
         ("{% for one in c %}{{one}}{% endfor %}", Reading(list=True)),
         ("{{c|join(', ')}}", Reading(list=True)),
@@ -102,6 +105,8 @@ def test_a_column_is_of_one_kind() -> None:
     assert values(["a", 1, 2.5]) == ["a", "1", "2.5"]
     assert values([1, 2.5]) == ["1", "2.5"]  # as the file has them, not 1.0
     assert values([1, 2.5], number=True) == [1, 2.5]
+    assert values([1, 2.5, True], shown=True) == ["1", "2.5", True]
+    assert values([1, 2], shown=True, number=True) == [1, 2]
     assert values([1, None], optional=True) == [1, None]
     assert values([1, None, 2.5], code=True) == [1, None, 2.5]
     cells = [Cell("1"), Cell("0")]
@@ -163,6 +168,14 @@ def test_numbers_in_a_csv_are_labels_and_text() -> None:
     first, second = asks("agnews", rows)
     assert (first.prompt, first.answers) == ("2012\nTopic:", (" World",))
     assert (second.prompt, second.answers) == ("Stocks fell\nTopic:", (" Business",))
+
+
+def test_numbers_count_as_text() -> None:
+    (asked,) = asks("wmdp_bio", [{**QUESTION, "question": 7, "choices": [1, "b", 2.5, "d"]}])
+    assert asked.prompt.endswith("7\nA. 1\nB. b\nC. 2.5\nD. d\nAnswer:")
+    options = {"distractor1": 1, "distractor2": 2, "distractor3": 3, "correct_answer": 4}
+    (asked,) = asks("sciq", [{"id": "1", "support": "", "question": "?", **options}])
+    assert asked.answers == (" 4",)
 
 
 def test_code_gets_a_table_or_the_column_that_makes_none() -> None:

@@ -19,13 +19,16 @@ __all__ = ["Reading", "as_table", "column_values", "read_columns"]
 
 _TEMPLATES = ("description", "doc_to_choice", "doc_to_target", "doc_to_text", "gen_prefix")
 
+_OF_TEXT = frozenset(dir(str)) - frozenset(dir(list)) - frozenset(dir(dict))
+"""Methods that text alone has."""
+
 
 @dataclass
 class Reading:
     """How a task reads a column.
 
     Attributes:
-        shown: its text is printed in a prompt.
+        shown: it is printed in a prompt, handled as text, or one of the options.
         number: it is compared with numbers, or counts options.
         list: it holds options, one an element.
         optional: the template asks first whether there is any.
@@ -124,6 +127,11 @@ class _Uses:
 
     def see(self, node: "nodes.Node", field: str) -> None:
         """Note what one node does."""
+        self._printed(node, field)
+        self._computed(node)
+        self._listed(node)
+
+    def _printed(self, node: "nodes.Node", field: str) -> None:
         from jinja2 import nodes
 
         match node:
@@ -131,6 +139,16 @@ class _Uses:
                 for part in node.nodes:
                     self._of(part).shown |= isinstance(part, nodes.Name) and field == "doc_to_text"
                     self._of(part).list |= isinstance(part, nodes.Name) and field == "doc_to_choice"
+            case nodes.List() if field == "doc_to_choice":
+                for part in node.items:
+                    self._of(part).shown |= isinstance(part, nodes.Name)
+            case nodes.Call(node=nodes.Getattr(node=nodes.Name() as name, attr=attr)):
+                self._of(name).shown |= attr in _OF_TEXT
+
+    def _computed(self, node: "nodes.Node") -> None:
+        from jinja2 import nodes
+
+        match node:
             case nodes.If(test=test) | nodes.CondExpr(test=test):
                 for name in (test, *test.find_all(nodes.Name)):
                     self._of(name).optional |= isinstance(name, nodes.Name)
@@ -138,17 +156,27 @@ class _Uses:
                 self._of(inner).number |= isinstance(inner, nodes.Name)  # "0" is true, 0 is not
             case nodes.Test() | nodes.Filter(name="default" | "d"):
                 self._of(node.node).optional = True
-            case nodes.Compare(expr=left, ops=[nodes.Operand(expr=right)]):
+            case (
+                nodes.Compare(expr=left, ops=[nodes.Operand(expr=right)])
+                | nodes.BinExpr(left=left, right=right)
+            ):
                 for one, other in ((left, right), (right, left)):
                     if isinstance(other, nodes.Const) and isinstance(other.value, int):
                         self._of(one).number = True
+            case nodes.Getitem(arg=nodes.Name() as place):
+                self._of(place).number = True
+
+    def _listed(self, node: "nodes.Node") -> None:
+        from jinja2 import nodes
+
+        match node:
             case (
                 nodes.For(iter=nodes.Name() as name)
                 | nodes.Filter(node=nodes.Name() as name, name="join")
             ):
                 self._of(name).list = True
-            case nodes.Getitem(node=nodes.Name() as held, arg=nodes.Name() as place):
-                self._of(held).list = self._of(place).number = True
+            case nodes.Getitem(node=nodes.Name() as held, arg=nodes.Name()):
+                self._of(held).list = True
             case nodes.Getitem(node=nodes.Name() as held, arg=nodes.Const(value=int() as place)):
                 # a first letter may be meant; several single letters are not
                 places = self._places.setdefault(held.name, set())
@@ -183,6 +211,8 @@ def column_values(
     numbers = [number_in(value) for value in values]
     if computes and None not in numbers and any(isinstance(value, Cell) for value in values):
         return list(numbers)
+    if reading.shown and not computes:
+        return [value if isinstance(value, bool) else text_in(value) for value in values]
     return values if computes else _alike(values)
 
 
