@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any, cast
 from ilubench.errors import DataError, ItemError, SpecError, UsageError
 from ilubench.interfaces import BoundPromptAttack, Engine, SampleScore, SamplingSpec
 from ilubench.scoring.scorers.answers import loglikelihoods
-from ilubench.scoring.scorers.logged import naming_requests, prompt_of, sample_scores
+from ilubench.scoring.scorers.logged import (
+    check_choices,
+    item_name,
+    naming_requests,
+    prompt_of,
+    sample_scores,
+)
 from ilubench.scoring.scorers.task_files import Member, TaskFacts
 from ilubench.scoring.scorers.task_rows import OwnData
 
@@ -44,8 +50,25 @@ def load_members(
             problem = f"{facts.name} lays the code {member.code_laid_over[0]} over {member.name}"
             raise SpecError(problem, field="task", remedy="name its tasks one by one")
     listed = [{"task": m.name, **m.changes, **changes, **data[m.name][1]} for m in members]
-    # members of a made-up group, since only there lm-eval lays changes over a registered task
-    return _load(facts, {"group": "ilubench", "task": listed})
+    with _first_options_checked({name: tuple(rows) for name, (rows, _) in data.items()}):
+        # members of a made-up group, since only there lm-eval lays changes over a registered task
+        return _load(facts, {"group": "ilubench", "task": listed})
+
+
+@contextmanager
+def _first_options_checked(numbers: Mapping[str, Sequence[int]]) -> Iterator[None]:
+    """Look at the first item's options before lm-eval does, which takes them for texts."""
+    from lm_eval.api.task import ConfigurableTask  # type: ignore[import-untyped, unused-ignore]
+
+    read = ConfigurableTask.doc_to_choice
+
+    def doc_to_choice(task: Any, doc: Any, *others: Any) -> Any:  # noqa: ANN401
+        options, name = read(task, doc, *others), str(task.config.task)
+        check_choices(item_name(name, 0, doc, numbers.get(name, ())), task, doc, options)
+        return options
+
+    with _set(ConfigurableTask, "doc_to_choice", value=doc_to_choice):
+        yield
 
 
 def _load(facts: TaskFacts, asked: object) -> dict[str, Any]:
@@ -61,7 +84,14 @@ def _load(facts: TaskFacts, asked: object) -> dict[str, Any]:
         raise DataError(f"{facts.name}: the rows do not form one table: {error}") from error
     except jinja2.TemplateError as error:
         raise DataError(f"{facts.name}: its template does not fit the rows: {error}") from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        SyntaxError,
+        TypeError,
+        AttributeError,
+    ) as error:
         problem = f"{type(error).__name__}: {error}"  # lm-eval tries the first row
         raise DataError(f"{facts.name} does not fit the rows ({problem})") from error
 
