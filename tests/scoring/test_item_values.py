@@ -1,4 +1,4 @@
-"""Values that a task's templates would print or read wrongly: refused, the item and column named."""
+"""Values that a task's templates would print or read wrongly: refused, item and column named."""
 
 from pathlib import Path
 from typing import Any

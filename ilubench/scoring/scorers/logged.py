@@ -140,8 +140,8 @@ def check_choices(where: str, task: Any, doc: Mapping[str, Any], options: object
 
 def _check_targets(where: str, task: Any, right: Sequence[object]) -> None:  # noqa: ANN401
     """Raise where a right answer has nothing that the metric compares."""
-    exact = task._metric_fn_list.get("exact_match")  # noqa: SLF001
-    ignoring = task._metric_fn_kwargs.get("exact_match", {})  # noqa: SLF001
+    exact = task._metric_fn_list.get("exact_match")
+    ignoring = task._metric_fn_kwargs.get("exact_match", {})
     for answer in right:
         if answer is None or isinstance(answer, dict):
             raise DataError(f"{where}: the answer is {describe_value(answer)}, not text")

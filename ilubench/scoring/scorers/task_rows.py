@@ -79,13 +79,19 @@ def own_data(
     for member in members:
         rows = context.rows(roles.data)
         splits = {"test": [rows[place] for place in items[member.name]]}
+        have = 0
         if roles.fewshot is not None and member in showing:
-            examples = context.rows(roles.fewshot)
-            splits["fewshot"] = [examples[place] for place in shown[member.name]]
-        _check_examples(member, roles, len(splits.get("fewshot", ())))
+            examples = [context.rows(roles.fewshot)[place] for place in shown[member.name]]
+            have = len(examples)
+            if roles.fewshot == roles.data:
+                have -= 1  # an item is no example of itself: lm-eval sees to it within one split
+            else:
+                splits["fewshot"] = examples
+        _check_examples(member, roles, have)
         for name, role in (("test", roles.data), ("fewshot", roles.fewshot)):
             _check_columns(splits.get(name, ()), str(role))
-        own[member.name] = items[member.name], _in_place(splits)
+        where = "test" if roles.fewshot == roles.data and member in showing else "fewshot"
+        own[member.name] = items[member.name], _in_place(splits, where)
     return own
 
 
@@ -99,7 +105,8 @@ def _check_examples(member: Member, roles: Roles, have: int) -> None:
         )
     if roles.fewshot is not None and have < shots:
         raise DataError(
-            f"data.{roles.fewshot}: {member.name} shows {shots} examples and there are {have}; "
+            f"data.{roles.fewshot}: {member.name} shows {shots} examples and there are {have}"
+            f"{' besides the item asked' if roles.fewshot == roles.data else ''}; "
             "give more, or set num_fewshot"
         )
 
@@ -113,7 +120,7 @@ def _check_columns(rows: Sequence[Row], role: str) -> None:
             raise DataError(f"data.{role}: item {shown!r} has no column {lacking[0]!r}; add it")
 
 
-def _in_place(splits: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+def _in_place(splits: Mapping[str, Sequence[Row]], examples: str) -> dict[str, Any]:
     return {
         "custom_dataset": _data_set(splits),
         "dataset_path": None,
@@ -122,7 +129,7 @@ def _in_place(splits: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         "training_split": None,
         "validation_split": None,
         "test_split": "test",
-        "fewshot_split": "fewshot" if "fewshot" in splits else None,
+        "fewshot_split": examples if examples in splits else None,
     }
 
 

@@ -7,7 +7,7 @@ copy of the item that notices this, whether its templates are Jinja's or Python 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 from ilubench.errors import DataError
 from ilubench.scoring.scorers.rows import describe_value
@@ -33,7 +33,7 @@ class _Text(str):
     __slots__ = ("read",)
     read: set[int]
 
-    def __getitem__(self, key: Any) -> str:
+    def __getitem__(self, key: SupportsIndex | slice) -> str:
         if isinstance(key, int):
             self.read.add(key)
         return super().__getitem__(key)
@@ -48,7 +48,7 @@ class _List(list[Any]):
 
     read: set[int]
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401
         if isinstance(key, int):
             self.read.add(key)
         return super().__getitem__(key)
@@ -130,7 +130,7 @@ def check_values(where: str, task: Any, doc: Mapping[str, Any], options: int) ->
         asked = task.doc_to_text(copy)
         if task.config.doc_to_choice is not None:
             task.doc_to_choice(copy)
-    except Exception:  # noqa: BLE001, S110 - a task's own code may not take the copy's values
+    except Exception:  # noqa: BLE001 - a task's own code may not take the copy's values
         pass
     for place, letters in read.letters.items():
         # code may well look at the first letter of a word, a template does not
