@@ -30,6 +30,7 @@ from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
+from ilubench.runs.original import original_notes
 from ilubench.runs.plan import Plan
 from ilubench.specs import PluginRef
 from ilubench.statistics.row import RobustnessRow
@@ -79,7 +80,8 @@ def run_record(
     )
     shared = overlap_warnings(experiment, plan.overlap)
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
-    notes = (*row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
+    original = original_notes(plan.bench, plan.jobs)
+    notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
     return RunRecord(
         run=plan.run_id,
         suite=experiment.suite.name,

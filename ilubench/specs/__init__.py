@@ -9,7 +9,13 @@ from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
 from ilubench.specs.base import PluginRef, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
-from ilubench.specs.metrics import Estimator, FineTuningAccuracySpec, MetricSpec
+from ilubench.specs.metrics import (
+    Estimator,
+    FineTuningAccuracySpec,
+    MetricSpec,
+    StatedScore,
+    turned,
+)
 from ilubench.specs.run import RunSpec
 from ilubench.specs.suite import SuiteSpec
 from ilubench.specs.target import (
@@ -47,9 +53,11 @@ __all__ = [
     "SearchSpec",
     "Settings",
     "Spec",
+    "StatedScore",
     "SuiteSpec",
     "TargetSpec",
     "TokenizerSpec",
     "TrainSpec",
     "TuningSpec",
+    "turned",
 ]

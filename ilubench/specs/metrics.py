@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from ilubench.specs.base import PluginRef, Spec
 
-__all__ = ["Estimator", "FineTuningAccuracySpec", "MetricSpec"]
+__all__ = ["Estimator", "FineTuningAccuracySpec", "MetricSpec", "StatedScore", "turned"]
 
 
 class Estimator(Spec):
@@ -27,6 +27,13 @@ class Estimator(Spec):
         return {"kind": value} if isinstance(value, str) else value
 
 
+class StatedScore(Spec):
+    """What was published of the original model, on the metric's own scale."""
+
+    value: float
+    within: float = Field(gt=0, description="how far a score may be from it")
+
+
 class MetricSpec(Spec):
     """One published number: a scorer's metric, what it is called, its chance level.
 
@@ -38,6 +45,11 @@ class MetricSpec(Spec):
     metric: str
     direction: Literal["higher", "lower"] = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that knows nothing")
+    stated: StatedScore | None = Field(
+        default=None,
+        exclude_if=lambda stated: stated is None,  # a suite that states none is what it was
+        description="what was published of the suite's target; a score outside stops a run",
+    )
 
 
 class FineTuningAccuracySpec(Spec):
@@ -54,3 +66,8 @@ class FineTuningAccuracySpec(Spec):
     direction: Literal["higher", "lower"] = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that cannot do the task")
     form: Literal["same", "zero_shot", "other"] = "same"
+
+
+def turned(value: float, spec: MetricSpec | FineTuningAccuracySpec) -> float:
+    """Return a raw score so that higher means better."""
+    return value if spec.direction == "higher" else -value
