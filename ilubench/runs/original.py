@@ -58,22 +58,22 @@ def check_original(bench: Workbench, jobs: Sequence[Job]) -> None:
     if _is_own_target(experiment):
         found += _missed(experiment, scores)
     if found:
-        model = bench.target_folder
         raise ModelError(
-            f"suite {experiment.suite.name}: {'; '.join(found)}. Nothing was unlearned or attacked. "
-            f"Look at the model ({model}), its tokenizer and the data; {_GO_ON}"
+            f"suite {experiment.suite.name}: {'; '.join(found)}. Nothing was unlearned or "
+            f"attacked; look at the model ({bench.target_folder}), its tokenizer and the data. "
+            f"{_GO_ON}"
         )
 
 
 def original_notes(bench: Workbench, jobs: Sequence[Job]) -> Iterator[str]:
-    """Yield what a reader must know of a run that went on, or that has a target of its own."""
+    """Yield what a reader must know of a run that went on, or that has its own target or data."""
     experiment = bench.experiment
     scores = _scores(bench, jobs)
     if experiment.run.allow_weak_target:
         yield from (f"{text} (allow_weak_target)" for text in _weak(experiment, scores))
     own = _is_own_target(experiment)
-    for text in _missed(experiment, scores):
-        yield f"{text} ({'allow_weak_target' if own else 'target, data or scorers are others here'})"
+    why = "allow_weak_target" if own else "target, data or scorers are not the suite's"
+    yield from (f"{text} ({why})" for text in _missed(experiment, scores))
 
 
 def _is_own_target(experiment: Experiment) -> bool:

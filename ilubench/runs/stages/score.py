@@ -142,6 +142,7 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         if done is not None:
             return done
         checkpoint = Checkpoint(bench.unlearned_model(job.weights), 0)
-        scores = folder / "scores"
-        score_checkpoint(checkpoint, bench.engine, bench.suite_scorers(), scores, progress)
+        scores, scorers = folder / "scores", bench.suite_scorers()
+        with bench.in_scoring_dtype(checkpoint.model):
+            score_checkpoint(checkpoint, bench.engine, scorers, scores, progress)
         return bench.store.finish("score", job.key, {"stage": "score"})

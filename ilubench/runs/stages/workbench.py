@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from ilubench.models.checkpoints import (
     load_tokenizer,
 )
 from ilubench.models.forward import recipe_config
+from ilubench.models.precision import weights_in
 from ilubench.records.store import FolderState, Store
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
@@ -175,10 +177,14 @@ class Workbench:
                 self.engine_choice.name,
                 self.tokenizer,
                 batch_size=self.suite.score_batch,
-                dtype=self.suite.dtype,
+                dtype=self.suite.scored_in,
                 device=self.device,
             )
         return self._engine
+
+    def in_scoring_dtype(self, model: "PreTrainedModel") -> AbstractContextManager[None]:
+        """Hold a live model's weights in the dtype that the suite scores in."""
+        return weights_in(model, self.suite.scored_in)
 
     def close(self) -> None:
         """Stop the engine."""
@@ -272,11 +278,16 @@ class Workbench:
 
             context = ScoreContext(
                 rows=lambda asked: self.tables.rows(role(asked)),
-                publish_text=lambda asked: self.tables.source(role(asked)).publish_text,
+                publish_text=lambda asked: self.keeps_text(role(asked)),
             )
             bound = scorer.build(self.tokenizer, context)
             self._bound[name] = Measure(bound, scorer.metrics())
         return self._bound[name]
+
+    def keeps_text(self, role: str) -> bool:
+        """Whether what models write about a role's rows is kept; never where these are gated."""
+        asked = self.experiment.run.texts and not self.tables.gated(role)
+        return asked or self.tables.source(role).publish_text
 
     def attack_scorers(self, attack: Attack) -> dict[str, Measure]:
         """Return the attack's own scorer, the fine-tuning accuracy, bound; none if it has none."""
