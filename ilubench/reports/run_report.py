@@ -7,9 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ilubench.records.chance import at_chance
 from ilubench.records.figure_text import figure_text
 from ilubench.records.results import ModelScore
-from ilubench.runs.original import at_chance
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 

@@ -11,28 +11,19 @@ from typing import TypeAlias
 from ilubench.errors import ModelError, SpecError
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.suites import read_suite
+from ilubench.records.chance import at_chance
 from ilubench.records.results import ScoreSummary
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.workbench import Workbench
-from ilubench.specs import MetricSpec, turned
-from ilubench.statistics.intervals import mean_half_width
+from ilubench.specs import MetricSpec
 
-__all__ = ["at_chance", "check_original", "original_notes"]
+__all__ = ["check_original", "original_notes"]
 
 _GO_ON = "allow_weak_target=true goes on in spite of it"
 
 Scores: TypeAlias = dict[tuple[str, str], ScoreSummary]
 """(scorer, metric) -> the original model's."""
-
-
-def at_chance(score: ScoreSummary, spec: MetricSpec) -> bool:
-    """Whether a score is no better than chance beyond its 95 % interval over items.
-
-    A single item has no interval, and shows nothing.
-    """
-    above = turned(score.value, spec) - turned(spec.chance, spec)
-    return score.se is None or above <= mean_half_width(score.se, score.n)
 
 
 def check_original(bench: Workbench, jobs: Sequence[Job]) -> None:

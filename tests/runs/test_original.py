@@ -9,8 +9,8 @@ import pytest
 import yaml
 from runs import TINY, Outcome, command, made, target_folder
 
+from ilubench.records.chance import at_chance
 from ilubench.records.results import ScoreSummary
-from ilubench.runs.original import at_chance
 from ilubench.specs import Estimator, MetricSpec
 
 

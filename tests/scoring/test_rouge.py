@@ -17,7 +17,7 @@ TOKENIZER = make_tokenizer()
 
 def value(scorer: Any, row: Row, written: str) -> float:
     pairs: list[Row] = [{"question": "one", "answer": "two"}]
-    roles = {"d": [{"id": "r", **row}], "i": pairs}
+    roles: dict[str, list[Row]] = {"d": [{"id": "r", **row}], "i": pairs}
     context = ScoreContext(roles.__getitem__, lambda _: False)
     engine = FakeEngine(TOKENIZER, answer=lambda _: written)
     (score,) = scorer.build(TOKENIZER, context).score(engine)
