@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ilubench.records.chance import at_chance
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import (
     AREA,
@@ -113,16 +114,21 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
     return table
 
 
-def _score_table(scores: tuple[ModelScore, ...]) -> Table:
-    table = Table(title="Scores (raw scale, +- standard error over items)", title_justify="left")
-    for name in ("scorer", "metric", "model", "seed", "value", "items"):
+def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpec) -> Table:
+    title = f"Scores in {suite.scored_in} (raw scale, +- standard error over items)"
+    table = Table(title=title, title_justify="left")
+    for name in ("scorer", "metric", "model", "seed", "value", "chance", "items"):
         table.add_column(name)
-    names = {"reference": "original", "retrain": "retrained", "method": "unlearned"}
+    names = {"reference": reference, "retrain": "retrained", "method": "unlearned"}
+    specs = {(spec.scorer, spec.metric): spec for spec in suite.primary_forget + suite.utility}
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
-        who = names[score.who]
         value = f"{score.value:.4f}{spread}"
-        table.add_row(score.scorer, score.metric, who, str(score.seed), value, str(score.n))
+        spec, chance = specs.get((score.scorer, score.metric)), ""
+        if spec is not None:
+            chance = f"{spec.chance:g}{': no better' if at_chance(score, spec) else ''}"
+        who, seed, items = names[score.who], str(score.seed), str(score.n)
+        table.add_row(score.scorer, score.metric, who, seed, value, chance, items)
     return table
 
 
@@ -133,8 +139,12 @@ def run_report(result: "RunResult") -> RenderableType:
     labels = {_heading(a.spec.fa) for a in result.plan.experiment.attacks if a.spec.fa is not None}
     fa_label = labels.pop() if len(labels) == 1 else "FA"
     parts: list[RenderableType] = []
+    if result.rows:
+        parts.append(Text(f"engine {record.engine}, weights in {record.dtype}"))
     if not result.rows and record.scores:
-        parts.append(_score_table(record.scores))
+        # `ilubench score MODEL` measures a model that may be anything but the original
+        reference = "original" if record.attacks else "the model"
+        parts.append(_score_table(record.scores, reference, suite))
     for label, row in result.rows.items():
         parts.append(_course_table(label, row, suite, fa_label))
         if row.attacks:
@@ -147,6 +157,8 @@ def run_report(result: "RunResult") -> RenderableType:
 def _closing(result: "RunResult") -> str:
     record, folder = result.record, result.plan.folder
     lines = [f"Results: {folder / 'results.json'} (all figures), {folder / 'metrics.parquet'}"]
+    if result.plan.experiment.run.texts:
+        lines.append(f"Texts: {folder / 'texts.parquet'} (none of gated data)")
     if record.failures:
         failed = "1 job" if len(record.failures) == 1 else f"{len(record.failures)} jobs"
         lines.append(f"{failed} failed; the same command tries again:")

@@ -16,6 +16,8 @@ from ilubench.specs.metrics import (
     FineTuningAccuracySpec,
     MetricSpec,
     Range,
+    StatedScore,
+    turned,
 )
 from ilubench.specs.run import RunSpec
 from ilubench.specs.score import ScoreSpec
@@ -59,9 +61,11 @@ __all__ = [
     "SearchSpec",
     "Settings",
     "Spec",
+    "StatedScore",
     "SuiteSpec",
     "TargetSpec",
     "TokenizerSpec",
     "TrainSpec",
     "TuningSpec",
+    "turned",
 ]
