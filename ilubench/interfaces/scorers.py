@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from ilubench.interfaces.attacks import BoundPromptAttack
 from ilubench.interfaces.engines import Engine
 from ilubench.interfaces.training import Row
-from ilubench.specs import Direction, Estimator, Spec
+from ilubench.specs import Direction, Estimator, Range, Spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,9 +94,16 @@ class BoundScorer(Protocol):
 
 
 class Scorer(Spec, ABC):
-    """Turns a model into per-sample scores."""
+    """Turns a model into per-sample scores.
+
+    Attributes:
+        ranges: metric -> the lowest and the highest score that an item can get, None for no bound;
+            `acc` stands for `acc_...`, too. A score beyond is an error, and the intervals of means
+            stay within. A metric that is not named may have any score.
+    """
 
     version: ClassVar[int] = 1
+    ranges: ClassVar[Mapping[str, Range]] = {}
 
     @abstractmethod
     def metrics(self) -> Mapping[str, Estimator]:

@@ -9,7 +9,16 @@ from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
 from ilubench.specs.base import PluginRef, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
-from ilubench.specs.metrics import Direction, Estimator, FineTuningAccuracySpec, MetricSpec
+from ilubench.specs.metrics import (
+    KNOWN_RANGES,
+    Direction,
+    Estimator,
+    FineTuningAccuracySpec,
+    MetricSpec,
+    Range,
+    StatedScore,
+    turned,
+)
 from ilubench.specs.run import RunSpec
 from ilubench.specs.score import ScoreSpec
 from ilubench.specs.suite import SuiteSpec
@@ -25,6 +34,7 @@ from ilubench.specs.training import TrainSpec
 from ilubench.specs.tuning import Candidates, Plain, RangeSpec, SearchSpec, TuningSpec
 
 __all__ = [
+    "KNOWN_RANGES",
     "AttackSpec",
     "Candidates",
     "DataAbout",
@@ -43,6 +53,7 @@ __all__ = [
     "Plain",
     "PluginRef",
     "ProtocolSpec",
+    "Range",
     "RangeSpec",
     "RecipeSpec",
     "RunSpec",
@@ -50,9 +61,11 @@ __all__ = [
     "SearchSpec",
     "Settings",
     "Spec",
+    "StatedScore",
     "SuiteSpec",
     "TargetSpec",
     "TokenizerSpec",
     "TrainSpec",
     "TuningSpec",
+    "turned",
 ]

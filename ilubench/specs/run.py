@@ -23,5 +23,12 @@ class RunSpec(Spec):
     never_knew: bool = Field(
         default=True, description="attack the suite's `retrain` weights too, where it has any"
     )
+    allow_weak_target: bool = Field(
+        default=False,
+        description="go on where the original model scores as if it had forgotten already",
+    )
+    texts: bool = Field(
+        default=False, description="keep what models write, beside the samples; never of gated data"
+    )
     memory: MemorySpec = Field(default=MemorySpec(), description="what training keeps in memory")
     out: str = Field(default="runs", description="folder of results and cache")

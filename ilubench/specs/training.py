@@ -1,5 +1,6 @@
 """How weights are trained."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
@@ -14,6 +15,8 @@ class TrainSpec(Spec):
     """How weights are trained: target, method and attack alike.
 
     One step sees ``batch_size`` sequences, however few fit in memory at once (``micro_batch``).
+    Batches are always full: where the last batch of an epoch is not, the next epoch's first
+    sequences fill it, so that no sequence is left out and all weigh alike.
     """
 
     instead_of: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -24,7 +27,11 @@ class TrainSpec(Spec):
 
     lr: float = Field(gt=0)
     steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="passes over the data, rounded up to full batches: no item is left out",
+    )
     batch_size: int = Field(default=4, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -47,4 +54,9 @@ class TrainSpec(Spec):
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * examples / self.batch_size))
+        return self.steps_of(self.epochs, examples)
+
+    def steps_of(self, epochs: float, examples: int) -> int:
+        """Return the steps after which ``epochs`` passes over ``examples`` items are complete."""
+        # what is a whole number of batches must not become one more by rounding
+        return max(1, math.ceil(epochs * examples / self.batch_size - 1e-9))

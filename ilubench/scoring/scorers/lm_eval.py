@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts, task_columns, task_facts
 from ilubench.scoring.scorers.task_rows import Roles, chosen_members, own_data
-from ilubench.specs import Direction, Estimator
+from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +49,8 @@ class LmEval(Scorer):
         subjects: `dataset_name` of the group's tasks to ask; by default all, and each needs rows.
         group_by: for one task: column that names the subset of the items that each belongs to.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["lm_eval"]
 
     task: str
     data: str
