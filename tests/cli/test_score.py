@@ -48,8 +48,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> P
     shutil.copytree(checkpoint, "model")
     Path("apples.yaml").write_text(yaml.safe_dump(TASK))
     _lines("rows.jsonl", ROWS)
-    for name in ("qa.jsonl", "icl.jsonl"):
-        _lines(name, [{"question": "how many?", "answer": "three apples"}])
+    for name, asked in (("qa.jsonl", "how many?"), ("icl.jsonl", "what is left?")):
+        _lines(name, [{"question": asked, "answer": "three apples"}])
     return tmp_path
 
 
@@ -86,6 +86,8 @@ def test_a_task_on_rows_of_one_s_own(here: Path) -> None:
     shown = _scored("task=apples.yaml", "data=rows.jsonl").out
     for text in ("apples", "acc", f"{score['value']:.4f}", "float32", "engine hf", str(folder)):
         assert text in shown
+    assert 0 <= score["low"] < score["value"] < score["high"] <= 1
+    assert f"[{score['low']:.4f}, {score['high']:.4f}]" in shown
     assert "Next:" in shown
 
 
@@ -110,7 +112,7 @@ def test_limits_and_examples_of_a_task(here: Path) -> None:
     words = ("task=apples.yaml", "data=rows.jsonl", "limit=4", "--json")
     (score,) = _scored(*words).json["scores"]
     assert score["n"] == 4
-    _lines("shown.jsonl", [{**ROWS[0], "id": "s"}])
+    _lines("shown.jsonl", [{**ROWS[0], "id": "s", "question": "how many are left?"}])
     _scored(*words, "num_fewshot=1", "fewshot=shown.jsonl")
     refused = command("score", "model", *words, "num_fewshot=1")
     _refused(refused, 2, "fewshot", "add fewshot=FILE, or num_fewshot=0")
@@ -162,7 +164,12 @@ def test_a_task_s_data_set_on_a_hub(here: Path, monkeypatch: pytest.MonkeyPatch)
     def rows(count: int) -> bytes:
         choices = {"text": ["3", "12"], "label": ["A", "B"]}
         own = [
-            {"id": f"h{n}", "question": "how many?", "choices": choices, "answerKey": "AB"[n % 2]}
+            {
+                "id": f"h{n}",
+                "question": f"{count} - {n}?",
+                "choices": choices,
+                "answerKey": "AB"[n % 2],
+            }
             for n in range(count)
         ]
         return "".join(json.dumps(row) + "\n" for row in own).encode()
