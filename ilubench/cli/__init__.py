@@ -1,10 +1,14 @@
 """The command line: the only place that prints or exits."""
 
+import signal
 import sys
+from typing import Annotated
 
 import typer
 
+from ilubench import __version__
 from ilubench.cli.board import leaderboard
+from ilubench.cli.commands import Program, WordsCommand
 from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import doctor, ls
@@ -15,28 +19,46 @@ from ilubench.cli.running import attack, job, plan, run, score, tune
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    add_completion=False,
+    cls=Program,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Does what a language model was made to forget stay forgotten after fine-tuning?",
 )
 
-for command in (run, plan, job, tune, score, attack, ls):
-    app.command()(command)
-for report in (table, plot, matched, variance, stability, subsets, gates):
-    app.command()(report)
-app.command("make-target")(make_target)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer hands it on so
+    if wanted:
+        typer.echo(f"ilubench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[  # noqa: ARG001 - its callback has seen it
+        bool,
+        typer.Option("--version", help="the installed version", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Does what a language model was made to forget stay forgotten after fine-tuning?"""
+
+
+for command in (run, plan, tune, score, attack):
+    app.command(cls=WordsCommand)(command)
+for plain in (job, ls, table, plot, matched, variance, stability, subsets, gates):
+    app.command()(plain)
+app.command("make-target", cls=WordsCommand)(make_target)
 app.command()(doctor)
 
 app.add_typer(leaderboard, name="leaderboard")
 app.add_typer(data, name="data")
 
-new = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own.")
+new = typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own.")
 app.add_typer(new, name="new")
 new.command("method")(new_method)
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end is a Ctrl-C
     sys.exit(guarded(lambda: app(standalone_mode=False)))

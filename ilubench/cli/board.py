@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from ilubench.cli.commands import Program
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.words import Json, console
 
 __all__ = ["leaderboard"]
 
 leaderboard = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="The public leaderboards: submit a result, check what lies there.",

@@ -63,7 +63,8 @@ def doctor(as_json: Json = False) -> int:
 
 def _rows_of(what: str) -> list[tuple[str, str]]:
     from ilubench.errors import UsageError, did_you_mean
-    from ilubench.interfaces.discovery import GROUPS, describe_dispute, describe_target, list_claims
+    from ilubench.interfaces.discovery import GROUPS, describe_dispute, list_claims
+    from ilubench.interfaces.sources import describe_target
     from ilubench.specs.yaml_files import load_yaml, task_file, task_names
 
     if what in ("suites", "attacks"):

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ilubench.experiments.experiment import Experiment
+    from ilubench.specs.overrides import Override
 
-__all__ = ["Config", "Json", "Model", "Words", "console", "experiment_of"]
+__all__ = ["Config", "Json", "Model", "Words", "console", "experiment_of", "overrides_of"]
 
 Words = Annotated[
     list[str] | None,
@@ -24,6 +25,10 @@ Config = Annotated[
 ]
 
 
+MANY_SEEDS = 100
+"""A number from here on is meant as a seed, not as how many."""
+
+
 def console(*, stderr: bool = True) -> "Console":
     """Return where a command prints; 160 columns in a pipe."""
     from rich.console import Console
@@ -34,12 +39,21 @@ def console(*, stderr: bool = True) -> "Console":
     return Console(stderr=stderr, width=width, soft_wrap=False, markup=False, emoji=False)
 
 
-def experiment_of(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
-    """Return what a command's words and its file ask for; `given` goes to `resolve`."""
-    from ilubench.experiments.experiment import resolve_experiment
+def overrides_of(words: list[str] | None, config: Path | None) -> "tuple[Override, ...]":
+    """Return a command's words, laid over those of its file."""
     from ilubench.specs.overrides import from_file, parse_words
 
     overrides = parse_words(words or ())
-    if config is not None:
-        overrides = from_file(config, overrides)
-    return resolve_experiment(overrides, **given)  # type: ignore[arg-type]
+    overrides = overrides if config is None else from_file(config, overrides)
+    for word in overrides:
+        if word.key == "seeds" and word.text.isdecimal() and 1 < int(word.text) < MANY_SEEDS:
+            several = f"{word.text} seeds are seeds=0..{int(word.text) - 1}"
+            typer.echo(f"note: seeds={word.text} is one seed; {several}", err=True)
+    return overrides
+
+
+def experiment_of(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
+    """Return what a command's words and its file ask for; `given` goes to `resolve`."""
+    from ilubench.experiments.experiment import resolve_experiment
+
+    return resolve_experiment(overrides_of(words, config), **given)  # type: ignore[arg-type]

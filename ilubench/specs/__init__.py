@@ -6,7 +6,7 @@ scorers, generators) are named by reference (`PluginRef`) and resolved above thi
 
 from ilubench.specs.about import DataAbout, ModelAbout
 from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
-from ilubench.specs.base import PluginRef, Settings, Spec
+from ilubench.specs.base import PluginRef, Seed, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import Estimator, FineTuningAccuracySpec, MetricSpec
@@ -45,6 +45,7 @@ __all__ = [
     "RecipeSpec",
     "RunSpec",
     "SearchSpec",
+    "Seed",
     "Settings",
     "Spec",
     "SuiteSpec",

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-__all__ = ["Name", "PluginRef", "Settings", "Sha256", "Spec"]
+__all__ = ["Name", "PluginRef", "Seed", "Settings", "Sha256", "Spec"]
 
 Settings: TypeAlias = Mapping[str, JsonValue]
 
@@ -20,6 +20,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """A name that may become part of a path: lower case, digits, ``-`` and ``_``."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Spec(BaseModel):

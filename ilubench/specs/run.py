@@ -1,10 +1,10 @@
 """A run."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from ilubench.specs.base import PluginRef, Spec
+from ilubench.specs.base import PluginRef, Seed, Spec
 from ilubench.specs.memory import MemorySpec
 
 __all__ = ["RunSpec"]
@@ -16,9 +16,9 @@ class RunSpec(Spec):
     suite: str = "mini"
     method: PluginRef = PluginRef(use="ilu")
     attacks: tuple[str, ...] | None = Field(default=None, description="all of the suite's")
-    seeds: tuple[int, ...] | None = Field(default=None, description="the suite's")
+    seeds: tuple[Seed, ...] | None = Field(default=None, description="the suite's")
     engine: Literal["auto", "hf", "vllm"] = "auto"
-    device: str = "auto"
+    device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
     keep: tuple[Literal["attacked"], ...] = ()
     never_knew: bool = Field(
         default=True, description="attack the suite's `retrain` weights too, where it has any"

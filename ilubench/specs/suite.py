@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from ilubench.specs.attack import AttackSpec, GateSpec
-from ilubench.specs.base import Name, PluginRef, Spec
+from ilubench.specs.base import Name, PluginRef, Seed, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.metrics import MetricSpec
 from ilubench.specs.target import TargetSpec
@@ -44,8 +44,8 @@ class SuiteSpec(Spec):
     max_length: int = Field(default=512, ge=8, description="tokens a training sequence")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the weights")
     score_batch: int = Field(default=32, ge=1, description="sequences scored at once")
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    tuning_seeds: tuple[int, ...] = Field(default=(1000, 1001), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    tuning_seeds: tuple[Seed, ...] = Field(default=(1000, 1001), min_length=1)
     tuning: TuningSpec | None = None
     gates: GateSpec | None = Field(default=None, description="what `ilubench gates` checks")
 

@@ -24,7 +24,7 @@ class TrainSpec(Spec):
 
     lr: float = Field(gt=0)
     steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, le=1e6)
     batch_size: int = Field(default=4, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     schedule: Literal["constant", "linear", "cosine"] = "constant"

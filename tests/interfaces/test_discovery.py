@@ -14,12 +14,12 @@ from ilubench.interfaces.discovery import (
     GROUPS,
     PluginField,
     create_plugin,
-    describe_target,
     find_plugin,
     list_entries,
     name_plugin,
 )
 from ilubench.methods.npo import NPO
+from ilubench.interfaces.sources import describe_target
 from ilubench.specs import PluginRef, Spec
 
 GOOD = '''\
