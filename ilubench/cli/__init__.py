@@ -1,5 +1,6 @@
 """The command line: the only place that prints or exits."""
 
+import os
 import signal
 import sys
 from typing import Annotated
@@ -9,12 +10,14 @@ import typer
 from ilubench import __version__
 from ilubench.cli.board import leaderboard
 from ilubench.cli.commands import Program, WordsCommand
+from ilubench.cli.completion import complete_value_in_bash
 from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
-from ilubench.cli.listing import doctor, ls
+from ilubench.cli.listing import describe, doctor, ls
 from ilubench.cli.making import make_target, new_method
 from ilubench.cli.reports import gates, matched, plot, stability, subsets, table, variance
 from ilubench.cli.running import attack, job, plan, run, score, tune
+from ilubench.cli.showing import show
 
 __all__ = ["app", "main"]
 
@@ -26,8 +29,7 @@ app = typer.Typer(
 )
 
 
-
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer hands it on so
+def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"ilubench {__version__}")
         raise typer.Exit
@@ -35,9 +37,11 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer hands it on so
 
 @app.callback()
 def options(
-    version: Annotated[  # noqa: ARG001 - its callback has seen it
+    version: Annotated[
         bool,
-        typer.Option("--version", help="the installed version", callback=_show_version, is_eager=True),
+        typer.Option(
+            "--version", help="the installed version", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Does what a language model was made to forget stay forgotten after fine-tuning?"""
@@ -45,7 +49,7 @@ def options(
 
 for command in (run, plan, tune, score, attack):
     app.command(cls=WordsCommand)(command)
-for plain in (job, ls, table, plot, matched, variance, stability, subsets, gates):
+for plain in (job, ls, describe, show, table, plot, matched, variance, stability, subsets, gates):
     app.command()(plain)
 app.command("make-target", cls=WordsCommand)(make_target)
 app.command()(doctor)
@@ -53,12 +57,18 @@ app.command()(doctor)
 app.add_typer(leaderboard, name="leaderboard")
 app.add_typer(data, name="data")
 
-new = typer.Typer(cls=Program, no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own.")
+new = typer.Typer(
+    cls=Program, no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own."
+)
 app.add_typer(new, name="new")
 new.command("method")(new_method)
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    values = complete_value_in_bash(os.environ)
+    if values is not None:
+        typer.echo("\n".join(values))
+        return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end is a Ctrl-C
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    sys.exit(guarded(lambda: app(prog_name="ilubench", standalone_mode=False)))

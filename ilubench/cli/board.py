@@ -113,6 +113,11 @@ def check(
     else:
         for problem in found:
             typer.echo(problem.line)
+        where = " ".join(map(str, paths or [BOARDS]))
+        files = len({problem.file for problem in found})
+        holds = f"{where}: every record holds, and every figure follows from its samples"
+        fails = f"{where}: {len(found)} problems in {files} files; next: mend them, or submit again"
+        typer.echo(fails if found else holds, err=True)
     return DATA if found else COMPLETE
 
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import typer
 from typer.core import TyperCommand, TyperGroup
 
 __all__ = ["Program", "WordsCommand"]
@@ -13,13 +12,13 @@ __all__ = ["Program", "WordsCommand"]
 class Program(TyperGroup):
     """A group of commands: `help` is one, and a command that is none gets a hint."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         """Read `help NAME` as `NAME --help`, and `~/` as the home folder."""
         if args[:1] == ["help"]:
             args = [*args[1:], "--help"]
         return super().parse_args(ctx, [_at_home(arg) for arg in args])
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # noqa: ANN401
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
         """Return the command that is called.
 
         Raises:
@@ -45,7 +44,7 @@ def _at_home(arg: str) -> str:
 class WordsCommand(TyperCommand):
     """A command that takes `key=value` words: its help names the keys."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         """Read the arguments.
 
         Raises:
@@ -69,13 +68,14 @@ class WordsCommand(TyperCommand):
         text = value if isinstance(value, str) else "".join(v for v in value if v[:1] != "-")
         raise UsageError(f"no option --{name}; write {key}={text or '<value>'}, without dashes")
 
-    def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:  # noqa: ANN401
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """List the keys, as the specs have them."""
         from ilubench.experiments.keys import GROUPS_OF_KEYS
         from ilubench.specs import RunSpec
+        from ilubench.specs.meaning import field_meanings
 
         del ctx
-        keys = [(name, field.description or "") for name, field in RunSpec.model_fields.items()]
+        keys = [(field.name, field.meaning) for field in field_meanings(RunSpec, nested=False)]
         with formatter.section("Keys"):
             formatter.write_dl([*keys, *GROUPS_OF_KEYS.items()])
         formatter.write_paragraph()

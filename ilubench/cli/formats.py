@@ -49,6 +49,9 @@ _FIGURE = re.compile(r"(-?\d+\.\d+) \[(-?\d+\.\d+), (-?\d+\.\d+)\](?: \((.*)\))?
 HEAD_WIDTH = 9
 """Of a heading's line at least, where a table must be narrow."""
 
+TEXT_WIDTH = 30
+"""Of a column of sentences at least."""
+
 _FIGURE_PARTS = ("", " low", " high", " note")
 
 _TEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
@@ -146,11 +149,14 @@ def _terminal(rows: Sequence[Sequence[str]], out: "Console") -> "Table":
         textwrap.fill(name, max(HEAD_WIDTH, width))
         for name, width in zip(head, widths or map(len, head), strict=True)
     ]
-    for names, cells in ((head, body), (narrow, broken)):
-        table = Table(*(Column(Text(name), no_wrap=True) for name in names))
+    for names, cells, wraps in ((head, body, 0), (narrow, broken, 0), (narrow, body, 1)):
+        fixed = len(head) - wraps  # a last column of long text may go over several lines
+        table = Table(*(Column(Text(n), no_wrap=k < fixed) for k, n in enumerate(names)))
+        probe = Table(*(Column(Text(n), no_wrap=True) for n in names))
         for row in cells:
             table.add_row(*map(Text, row))
-        if Measurement.get(out, out.options.update(max_width=10**6), table).maximum <= out.width:
+            probe.add_row(*map(Text, (*row[:fixed], *(cell[:TEXT_WIDTH] for cell in row[fixed:]))))
+        if Measurement.get(out, out.options.update(max_width=10**6), probe).maximum <= out.width:
             return table
     table = Table(show_header=False)
     for row in body:
@@ -176,7 +182,10 @@ def _divided(column: Sequence[str]) -> Iterator[list[str]]:
         yield [head, *map(_harmless, cells)]
         return
     notes = ["" if cell == "-" else cell for cell in cells]
-    parts = [one.groups("") if one else ("", "", "", note) for one, note in zip(found, notes, strict=True)]
+    parts = [
+        one.groups("") if one else ("", "", "", note)
+        for one, note in zip(found, notes, strict=True)
+    ]
     for place, name in enumerate(_FIGURE_PARTS):
         values = [part[place] for part in parts]
         if any(values):

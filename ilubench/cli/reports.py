@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.formats import FormatOption, show
+from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.run_folders import within
 from ilubench.cli.words import Json
 

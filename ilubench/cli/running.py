@@ -1,5 +1,6 @@
 """Commands that carry out jobs: run, plan, tune, score, attack."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,7 +128,10 @@ def score(
     from ilubench.specs import PluginRef
 
     experiment = experiment_of(
-        [*(words or ()), "attacks="], config, target=model_source(model), method=PluginRef(use="none")
+        [*(words or ()), "attacks="],
+        config,
+        target=model_source(model),
+        method=PluginRef(use="none"),
     )
     return _run(experiment, as_json=as_json)
 
@@ -169,20 +173,24 @@ def _no_model(folder: Path) -> str:
     """Return what a folder is that looks like a model's and is none; empty where it may be one."""
     import json
 
-    if any((folder / name).is_file() for name in ("results.json", "plan.json")):
+    from ilubench.cli.run_folders import find_runs, is_run
+
+    if is_run(folder):
         return (
             f"this is the folder of a run, no model; `ilubench show {folder}` shows it, and "
             f"`ilubench leaderboard submit {folder} --by YOU --weights-to FOLDER` writes its "
             "unlearned models, each into a folder that can be given here"
         )
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        base = config.get("base_model_name_or_path", "its base model")
+        base = "its base model"
+        with contextlib.suppress(ValueError, AttributeError):  # what it is shows all the same
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            base = config.get("base_model_name_or_path") or base
         return (
             f"this is an adapter (LoRA) of {base}, no model; merge the two with peft "
             "(`merge_and_unload`, then `save_pretrained`) and give that folder"
         )
-    if (folder / "store").is_dir() or any(folder.glob("*/results.json")):
+    if not (folder / "config.json").is_file() and any(find_runs(folder)):
         return f"this is a folder of runs, no model; `ilubench ls runs {folder}` lists them"
     return ""
 
@@ -197,5 +205,6 @@ def _run(experiment: "Experiment", *, as_json: bool) -> int:
     if as_json:
         typer.echo(result.record.model_dump_json(indent=1))
     else:
-        console(stderr=False).print(run_report(result))
+        suite, folder = result.plan.bench.suite, result.plan.folder
+        console(stderr=False).print(run_report(result.record, result.rows, suite, folder))
     return FAILED_JOBS if result.record.failures else COMPLETE

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Union, cast, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -12,8 +12,9 @@ from ilubench.interfaces.sources import list_settings
 from ilubench.specs import DataSource, RunSpec, SuiteSpec
 from ilubench.specs.overrides import Override
 from ilubench.specs.suite_files import load_suite
+from ilubench.specs.yaml_files import task_names
 
-__all__ = ["GROUPS_OF_KEYS", "list_keys", "unknown_key"]
+__all__ = ["GROUPS_OF_KEYS", "list_keys", "list_values", "unknown_key"]
 
 GROUPS_OF_KEYS = {
     "method.<setting>": "a setting of the method",
@@ -124,3 +125,34 @@ def _fields(model: type[BaseModel], depth: int) -> Iterator[str]:
 
 
 _DATA_FIELDS = tuple(f".{name}" for name in DataSource.model_fields)
+
+
+def list_values(key: str, words: Mapping[str, str]) -> list[str]:
+    """Return the values that a key can have, where they are names; none where they are not.
+
+    Args:
+        key: dotted.
+        words: the other words, which say which suite's names count.
+    """
+    suite = _suite(words.get("suite", str(RunSpec.model_fields["suite"].default)))
+    if key == "suite":
+        return list(task_names("suites"))
+    if key == "method":
+        variants = [name for name, own in (suite.get("methods") or {}).items() if "use" in own]
+        return [*list_entries("methods"), *variants]
+    if key == "method.base":
+        return list(list_entries("methods"))
+    if key == "attacks":
+        return [*(suite.get("attacks") or {})]
+    if key == "method.environments":
+        return [*(suite.get("environments") or {})]
+    field = RunSpec.model_fields.get(key)
+    return [] if field is None else _choices(field.annotation)
+
+
+def _choices(annotation: object) -> list[str]:
+    if annotation is bool:
+        return ["true", "false"]
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    return [choice for part in get_args(annotation) for choice in _choices(part)]

@@ -32,7 +32,9 @@ class _Class(NamedTuple):
 def _parsed(module: str) -> ast.Module:
     top, *parts = module.split(".")
     spec = importlib.util.find_spec(top)  # of a module within a package it would import the package
-    places = [Path(folder).joinpath(*parts) for folder in (spec and spec.submodule_search_locations) or ()]
+    places = [
+        Path(folder).joinpath(*parts) for folder in (spec and spec.submodule_search_locations) or ()
+    ]
     files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
     if spec is not None and spec.origin and not parts:
         files.append(Path(spec.origin))
@@ -49,7 +51,7 @@ def _find(module: str, name: str) -> _Class | None:
             return _Class(module, node)
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
-                own = node.module.split(".")[0] in ("ilubench", module.split(".")[0])
+                own = node.module.split(".")[0] in ("ilubench", module.split(".", maxsplit=1)[0])
                 if own and (alias.asname or alias.name) == name:
                     return _find(node.module, alias.name)
     return None

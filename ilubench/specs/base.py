@@ -32,7 +32,12 @@ class Spec(BaseModel):
 
 
 class PluginRef(Spec):
-    """A plugin by name (``npo``) or by file (``./my.py:MyMethod``), with its settings."""
+    """A plugin by name (``npo``) or by file (``./my.py:MyMethod``), with its settings.
+
+    Attributes:
+        use: its name, or FILE.py:Class.
+        settings: its fields.
+    """
 
     use: str
     settings: Settings = Field(default_factory=dict)

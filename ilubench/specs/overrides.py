@@ -29,6 +29,7 @@ __all__ = [
     "parse_words",
 ]
 
+
 @dataclass(frozen=True)
 class Override:
     """One `a.b.c=text` from the command line."""

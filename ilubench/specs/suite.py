@@ -16,7 +16,28 @@ __all__ = ["SuiteSpec"]
 
 
 class SuiteSpec(Spec):
-    """What is forgotten, on which model, scored how, attacked by what."""
+    """What is forgotten, on which model, scored how, attacked by what.
+
+    Attributes:
+        name: as `suite=NAME` and in records.
+        version: raised when data, metrics or attacks change.
+        title: one line on it.
+        description: more on it.
+        citation: of the paper that it follows.
+        target: the model that knows what is to be forgotten.
+        generators: makers of tables, by name.
+        data: roles of rows, by name: where they come from.
+        forget: roles of the text to forget.
+        retain: roles of the text to keep.
+        scorers: what is asked of a model, by name.
+        primary_forget: metrics of forgetting; each makes a table.
+        utility: metrics of what must be kept.
+        attacks: by name.
+        core_unseen: attacks over which ranks are taken; no method may train on their data.
+        seeds: of a run that names none.
+        tuning_seeds: of `ilubench tune`; never reported.
+        tuning: how settings are chosen.
+    """
 
     name: Name
     version: int = Field(ge=1)

@@ -14,6 +14,21 @@ class TrainSpec(Spec):
     """How weights are trained: target, method and attack alike.
 
     One step sees ``batch_size`` sequences, however few fit in memory at once (``micro_batch``).
+
+    Attributes:
+        lr: learning rate, the highest of the schedule.
+        steps: optimizer steps; or give `epochs`.
+        epochs: passes over the data: epochs * rows / batch_size steps, rounded; or give `steps`.
+        batch_size: sequences a step.
+        micro_batch: sequences that go through the model at once; none: the whole batch.
+        schedule: of the learning rate, after the warm-up.
+        warmup_steps: first steps, in which the learning rate rises from 0.
+        weight_decay: of AdamW.
+        betas: of AdamW.
+        eps: of AdamW.
+        clip: largest norm of a step's gradient; none: not clipped.
+        precision: of the forward and backward pass.
+        save_every_s: seconds between the saved states from which a killed job goes on.
     """
 
     instead_of: ClassVar[Mapping[str, tuple[str, ...]]] = {

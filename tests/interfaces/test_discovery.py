@@ -18,8 +18,8 @@ from ilubench.interfaces.discovery import (
     list_entries,
     name_plugin,
 )
-from ilubench.methods.npo import NPO
 from ilubench.interfaces.sources import describe_target
+from ilubench.methods.npo import NPO
 from ilubench.specs import PluginRef, Spec
 
 GOOD = '''\
