@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping
 
 import typer
 
-__all__ = ["complete_ls", "complete_names", "complete_value_in_bash", "complete_words"]
+__all__ = ["KINDS", "complete_ls", "complete_names", "complete_value_in_bash", "complete_words"]
+
+KINDS = ("suites", "attacks", "methods", "scorers", "generators", "runs")
+"""What `ls` lists."""
 
 
 def complete_words(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
@@ -71,8 +74,6 @@ def _next_level(keys: Iterable[str], typed: str) -> list[str]:
 def complete_ls(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
     """Return what can be listed."""
     del ctx, args
-    from ilubench.cli.listing import KINDS
-
     return _begin(incomplete, KINDS)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ilubench.cli.completion import complete_ls, complete_names
+from ilubench.cli.completion import KINDS, complete_ls, complete_names
 from ilubench.cli.formats import FormatOption, show
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.words import Json, as_words, console
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ilubench.experiments.describe import Description
 
 __all__ = ["describe", "doctor", "ls"]
-
-KINDS = ("suites", "attacks", "methods", "scorers", "generators", "runs")
 
 
 def ls(

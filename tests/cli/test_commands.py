@@ -290,7 +290,7 @@ PLAIN: list[tuple[str, int, tuple[str, ...]]] = [
     ("run suite=minni", 2, ("'minni'", "did you mean 'mini'?")),
     (f"run {SUITE} attacks=gsm8", 2, ("did you mean 'gsm8k'?",)),
     (f"run {SUITE} method.wieght=1", 2, ("method.wieght", "did you mean 'weight'?")),
-    (f"run {SUITE} sedes=1", 2, ("sedes", "did you mean 'seeds'?")),
+    (f"run {SUITE} sedes=1", 2, ("sedes", "did you mean seeds=1?")),
     (
         f"run {SUITE} attack.gsm8k.train.stepz=4",
         2,
