@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 from runs import SUITE, command, environment
 
 from ilubench.cli.completion import complete_value_in_bash
@@ -27,14 +28,16 @@ from ilubench.specs import (
 from ilubench.specs.meaning import field_meanings, summary_of
 
 MEASURED = Path(__file__).parents[2] / "leaderboards" / "mini" / "measured"
-SPECS = [
+SPECS: list[type[BaseModel]] = [
     *(AttackSpec, DataSource, GeneratorSpec, MemorySpec, ModelSource, PluginRef, RecipeSpec),
     *(RunSpec, SuiteSpec, TargetSpec, TrainSpec),
 ]
 
 
 def test_every_field_that_a_user_sets_has_a_meaning() -> None:
-    plugins = [find_plugin(group, name) for group in GROUPS for name in list_entries(group)]
+    plugins: list[type[BaseModel]] = [
+        find_plugin(group, name) for group in GROUPS for name in list_entries(group)
+    ]
     lacking = [
         f"{model.__name__}.{field.name}"
         for model in (*plugins, *SPECS)
