@@ -114,10 +114,14 @@ def check(
         for problem in found:
             typer.echo(problem.line)
         where = " ".join(map(str, paths or [BOARDS]))
-        files = len({problem.file for problem in found})
-        holds = f"{where}: every record holds, and every figure follows from its samples"
-        fails = f"{where}: {len(found)} problems in {files} files; next: mend them, or submit again"
-        typer.echo(fails if found else holds, err=True)
+        verdict = "every record holds, and every figure follows from its samples"
+        if found:
+            count, files = len(found), len({problem.file for problem in found})
+            what = "1 problem" if count == 1 else f"{count} problems"
+            places = "1 file" if files == 1 else f"{files} files"
+            them = "it" if count == 1 else "them"
+            verdict = f"{what} in {places}; next: mend {them}, or submit again"
+        typer.echo(f"{where}: {verdict}", err=True)
     return DATA if found else COMPLETE
 
 
