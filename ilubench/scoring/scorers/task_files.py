@@ -16,7 +16,7 @@ from ilubench.errors import SpecError, did_you_mean
 from ilubench.specs import Direction, Estimator
 from ilubench.specs.yaml_files import task_file, task_names
 
-__all__ = ["Member", "Reference", "TaskFacts", "task_columns", "task_facts"]
+__all__ = ["Member", "Reference", "TaskFacts", "task_facts"]
 
 Config: TypeAlias = dict[str, JsonValue]
 
@@ -359,32 +359,3 @@ def task_facts(name: str) -> TaskFacts:
         estimators=_estimators(config, names),
         directions=_directions(members[0].config, names),
     )
-
-
-def task_columns(facts: TaskFacts) -> tuple[str, ...]:
-    """Return the columns that the templates of a task name; none where Python code makes its text.
-
-    A template of one word is a column's name to lm-eval.
-    """
-    from jinja2 import Environment, TemplateError, meta
-
-    names: dict[str, None] = {}
-    for member in facts.members:
-        config = member.config | member.changes
-        for field in ("doc_to_text", "doc_to_target", "doc_to_choice"):
-            listed = config.get(field)
-            for text in listed if isinstance(listed, list) else [listed]:
-                if isinstance(text, Reference) or config.get("process_docs"):
-                    return ()
-                if not isinstance(text, str):
-                    continue
-                if text.isidentifier() and not isinstance(listed, list):
-                    names[text] = None
-                    continue
-                try:
-                    names |= dict.fromkeys(
-                        meta.find_undeclared_variables(Environment().parse(text))
-                    )
-                except TemplateError:  # the task itself says what is wrong with it
-                    continue
-    return tuple(sorted(names))
