@@ -1,14 +1,25 @@
 """The command that scores a checkpoint as it is: with a suite's scorers, or tasks of lm-eval."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from ilubench.cli.completion import complete_score_words
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
 from ilubench.cli.running import model_source
-from ilubench.cli.words import Config, Json, Model, Words, console, overrides_of
+from ilubench.cli.words import Config, Json, Model, console, overrides_of
 
 __all__ = ["score"]
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="e.g. suite=mini scorers=forget_mc, or task=FILE data=FILE",
+        autocompletion=complete_score_words,
+    ),
+]
 
 
 def score(

@@ -3,7 +3,8 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from hub_server import ask_only, go_offline, served
 from runs import SUITE, Outcome, command
 
+from ilubench.cli.completion import complete_score_words
 from ilubench.experiments.experiment import restore_experiment
 from ilubench.records.finished import read_run
 from ilubench.runs.plan import make_plan
@@ -252,6 +254,11 @@ def test_commands_on_runs_take_a_score_run(here: Path) -> None:
     _refused(command("table", folder), 3, "no robustness row; attack the model first")
     _refused(command("gates", folder), 2, "only scored")
     assert command("subsets", folder).code in (0, 3)
+    shown, listed = command("show", folder), command("ls", "runs", "runs")
+    assert (shown.code, listed.code) == (0, 0), shown.err + listed.err
+    assert "scored   by forget_nll, retain_mc" in shown.out
+    assert "method" not in shown.out
+    assert Path(folder).name in listed.out
     _refused(command("leaderboard", "submit", folder, "--by", "A"), 3)
 
 
@@ -305,6 +312,24 @@ def test_mistakes_say_the_words_that_would_work(
     before = sorted(here.rglob("*"))
     _refused(command("score", *words.split()), code, *texts)
     assert sorted(here.rglob("*")) == before
+
+
+def test_help_names_its_own_keys() -> None:
+    shown = command("score", "--help").out
+    for key in ("scorers", "task", "data", "num_fewshot", "data.<role>"):
+        assert f"  {key} " in shown
+    assert "attack.<" not in shown
+    assert "\n  method" not in shown
+    assert "method=" not in shown
+    _refused(command("score", "model", "--task", "a.yaml"), 2, "write task=a.yaml")
+
+
+def test_completion_offers_its_own_keys() -> None:
+    context = cast("Any", SimpleNamespace(params={"words": []}))
+    assert complete_score_words(context, [], "sc") == ["scorers="]
+    offered = complete_score_words(context, [], "")
+    assert {"task=", "data=", "data.", "suite="} <= set(offered)
+    assert not [word for word in offered if word.startswith(("method", "attack", "seeds"))]
 
 
 def test_ls_says_what_a_suite_s_scorers_read() -> None:
