@@ -6,7 +6,7 @@ scorers, generators) are named by reference (`PluginRef`) and resolved above thi
 
 from ilubench.specs.about import DataAbout, ModelAbout
 from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
-from ilubench.specs.base import PluginRef, Settings, Spec
+from ilubench.specs.base import PluginRef, Seed, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import (
@@ -16,6 +16,8 @@ from ilubench.specs.metrics import (
     FineTuningAccuracySpec,
     MetricSpec,
     Range,
+    StatedScore,
+    turned,
 )
 from ilubench.specs.run import RunSpec
 from ilubench.specs.score import ScoreSpec
@@ -57,11 +59,14 @@ __all__ = [
     "RunSpec",
     "ScoreSpec",
     "SearchSpec",
+    "Seed",
     "Settings",
     "Spec",
+    "StatedScore",
     "SuiteSpec",
     "TargetSpec",
     "TokenizerSpec",
     "TrainSpec",
     "TuningSpec",
+    "turned",
 ]
