@@ -129,7 +129,7 @@ class FinishedRun:
     def bar(self, label: str) -> Note | None:
         """Return why the run is listed but has no rank in a metric; None where it may have one."""
         row = self.rows[label]
-        if self.record.method["use"] in REFERENCES:
+        if self.record.method_name in REFERENCES:
             return Note(NoteKind.REFERENCE)
         if row.status != "ok":
             return Note(NoteKind(row.status))
@@ -216,7 +216,7 @@ class FinishedRun:
 
     @cached_property
     def _mine(self) -> MethodSamples:
-        if self.record.method["use"] == REFERENCE:
+        if self.record.method_name in ("", REFERENCE):
             return self._reference
         return self._samples_of("method")
 
@@ -346,6 +346,8 @@ def _suite(folder: Path, record: RunRecord, given: JsonValue) -> SuiteSpec:
         measured = f"{record.suite} version {record.suite_version}"
         problem = f"measured on {measured}, and what is at hand is {suite.name} {suite.version}"
         raise DataError(f"{problem}: the samples cannot be read")
+    if record.rows and suite.lacking:
+        raise DataError(f"the suite in its configuration has no {', '.join(suite.lacking)}")
     unknown = sorted(set(record.attacks) - set(suite.attacks))
     if unknown:
         raise DataError(f"suite {suite.name} has no attack {', '.join(unknown)}")

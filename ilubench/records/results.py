@@ -174,6 +174,8 @@ class OverlapRecord(BaseModel):
 class RunRecord(Record):
     """A finished run: the row, where it came from, what failed.
 
+    ``method`` is empty where a model was only scored.
+
     ``protocol`` has, for each attack, all that two runs must have alike to stand in one table:
     plugin, settings, the rows that it trains on, the FA task. ``data`` has, for each role that was
     read, the hash of its rows; ``target`` is that of the model that knows. ``ranges`` has, for each
@@ -207,6 +209,11 @@ class RunRecord(Record):
     libraries: dict[str, str] = Field(default_factory=dict)
     overlap: tuple[OverlapRecord, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def method_name(self) -> str:
+        """The method's name; empty where a model was only scored."""
+        return str(self.method.get("use", ""))
 
 
 def rows_of(record: RunRecord) -> dict[str, RobustnessRow]:

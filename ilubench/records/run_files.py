@@ -220,6 +220,8 @@ def _check_columns(file: Path, found: pa.Schema) -> None:
 def _record_problems(record: RunRecord, rows: dict[str, RobustnessRow]) -> Iterator[str]:
     """What would break a reader, first things first."""
     use, settings = record.method.get("use"), record.method.get("settings")
+    if not record.method and not rows and not record.attacks:
+        use, settings = "a model that was only scored", {}
     if not isinstance(use, str) or not use:
         yield f"method.use: a method's name, not {use!r}"
     if not isinstance(settings, dict):

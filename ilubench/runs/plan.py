@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Attack, Experiment, environment_role, suite_method
+from ilubench.experiments.roles import read_roles
 from ilubench.experiments.training_text import check_form, find_overlaps
 from ilubench.interfaces import Method, PromptAttack, WeightAttack
 from ilubench.interfaces.discovery import find_plugin
@@ -124,6 +125,9 @@ def _method_jobs(
 ) -> list[Job]:
     jobs = []
     weights = ""
+    # nothing is unlearned or attacked before it is known that there is something to forget
+    known = keys.score(keys.weights(suite_method(experiment.suite, REFERENCE), 0))
+    makes = (target,) if who == "reference" else (target, known)
     for seed in experiment.seeds:
         if seeded or not weights:
             weights = keys.weights(method, seed)
@@ -135,7 +139,7 @@ def _method_jobs(
                 stage="unlearn",
                 key=weights,
                 label=f"unlearn {shown}",
-                needs=(target,),
+                needs=makes,
                 method=method,
                 **shared,
             ),
@@ -153,7 +157,7 @@ def _method_jobs(
                 stage="attack",
                 key=keys.attack(attack.name, weights, seed),
                 label=f"attack {method.use} with {attack.name}, {tail}",
-                needs=(weights,),
+                needs=(weights, known),
                 weights=weights,
                 attack=attack.name,
                 **shared,
@@ -169,7 +173,12 @@ def target_job(suite: SuiteSpec, key: str) -> Job:
 
 
 def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...]:
-    """Return a run's jobs, the target's first, then seed by seed; each key once."""
+    """Return a run's jobs: the target's, the original's score, then seed by seed; each key once."""
+    first = [target_job(experiment.suite, target)]
+    if experiment.scores_only:
+        known = {"who": "reference", "needs": (target,), "weights": target}
+        score = Job(stage="score", key=keys.score(target), label="score the model", **known)
+        return first[0], score
     by_seed = []
     for who, method in _compared(experiment).items():
         seeded = (
@@ -179,8 +188,8 @@ def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...
         )
         by_seed += _method_jobs(experiment, target, method, who, keys, seeded=seeded)
     by_seed.sort(key=lambda job: experiment.seeds.index(job.seed))
-    jobs = [target_job(experiment.suite, target), *by_seed]
-    return tuple({job.key: job for job in jobs}.values())
+    first += [job for job in by_seed if job.scores_original]
+    return tuple({job.key: job for job in (*first, *by_seed)}.values())
 
 
 def outline_jobs(experiment: Experiment) -> tuple[Job, ...]:
@@ -221,8 +230,10 @@ def make_plan(experiment: Experiment) -> Plan:
     out = Path(experiment.run.out)
     bench = make_bench(experiment)
     check_method(bench, experiment.method)
+    read_roles(experiment)
     ordered = _ordered(experiment, bench.target, _hashed(bench))
-    name = experiment.method_name.rpartition(":")[2].lower()
+    method = experiment.method_name.rpartition(":")[2].lower()
+    name = "score" if experiment.scores_only else method
     run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
     plan = Plan(run_id, out / run_id, bench, ordered)
     for name in {job.attack: None for job in ordered if job.attack and not plan.is_done(job)}:

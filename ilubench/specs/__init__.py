@@ -6,17 +6,21 @@ scorers, generators) are named by reference (`PluginRef`) and resolved above thi
 
 from ilubench.specs.about import DataAbout, ModelAbout
 from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
-from ilubench.specs.base import PluginRef, Settings, Spec
+from ilubench.specs.base import PluginRef, Seed, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import (
     KNOWN_RANGES,
+    Direction,
     Estimator,
     FineTuningAccuracySpec,
     MetricSpec,
     Range,
+    StatedScore,
+    turned,
 )
 from ilubench.specs.run import RunSpec
+from ilubench.specs.score import ScoreSpec
 from ilubench.specs.suite import SuiteSpec
 from ilubench.specs.target import (
     FromSuite,
@@ -35,6 +39,7 @@ __all__ = [
     "Candidates",
     "DataAbout",
     "DataSource",
+    "Direction",
     "Estimator",
     "FineTuningAccuracySpec",
     "FromSuite",
@@ -52,12 +57,16 @@ __all__ = [
     "RangeSpec",
     "RecipeSpec",
     "RunSpec",
+    "ScoreSpec",
     "SearchSpec",
+    "Seed",
     "Settings",
     "Spec",
+    "StatedScore",
     "SuiteSpec",
     "TargetSpec",
     "TokenizerSpec",
     "TrainSpec",
     "TuningSpec",
+    "turned",
 ]

@@ -16,7 +16,7 @@ from ilubench.errors import DataError, UsageError
 from ilubench.leaderboard.records.files import read_entry, read_entry_run
 from ilubench.leaderboard.site.build import build_site
 from ilubench.leaderboard.submit.entry import About, submit_run
-from ilubench.leaderboard.submit.weights import export_weights, place_weights
+from ilubench.leaderboard.submit.weights import export_weights, place_weights, write_whole
 from ilubench.records.finished import read_run
 from ilubench.records.keys import file_sha256
 from leaderboards import TINY, full_run, tiny_board
@@ -318,6 +318,20 @@ def test_unlearned_weights_are_exported(carried_out: Path, tmp_path: Path) -> No
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert not all(torch.equal(ours[name], one) for name, one in before.state_dict().items())
     assert export_weights(read_run(carried_out), tmp_path / "again") == weights
+
+
+def test_a_whole_checkpoint_under_other_names_than_the_models(tmp_path: Path) -> None:
+    from architectures import make_model
+    from doubles import differing, weights
+
+    from ilubench.models.checkpoints import load_model, save_changes
+
+    make_model("gpt_neox").save_pretrained(tmp_path)
+    other = make_model("gpt_neox", seed=1)
+    save_changes(other, tmp_path, tmp_path / "changes")
+    written = tmp_path / "model.safetensors"
+    write_whole(tmp_path, tmp_path / "changes", "float32", written)
+    assert not differing(weights(other), weights(load_model(tmp_path, "cpu")))
 
 
 def unlearned(store: Path, seed: int) -> Path:

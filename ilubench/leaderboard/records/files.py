@@ -251,10 +251,12 @@ def _check_run(path: Path, record: RunRecord, suite: SuiteSpec) -> None:
     for field, one, other in (
         ("name", suite.name, record.suite),
         ("version", suite.version, record.suite_version),
-        ("dtype", suite.dtype, record.dtype),
+        ("dtype", suite.dtypes, record.dtype),
     ):
         if one != other:
             raise DataError(f"{path}: config.suite.{field}: is {one!r}, and the run's is {other!r}")
+    if suite.lacking:
+        raise DataError(f"{path}: config.suite.{suite.lacking[0]}: is empty")
     for field, values in (("seeds", record.seeds), ("attacks", record.attacks)):
         if not values or len(set(values)) != len(values):
             raise DataError(f"{path}: run.{field}: needs at least one, and each once")

@@ -146,7 +146,9 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         done = bench.store.get("score", job.key)
         if done is not None:
             return done
-        checkpoint = Checkpoint(bench.unlearned_model(job.weights), 0)
-        scores = folder / "scores"
-        score_checkpoint(checkpoint, bench.engine, bench.suite_scorers(), scores, progress)
+        given = job.weights == bench.target  # nothing is unlearned where a model is only scored
+        model = bench.target_model() if given else bench.unlearned_model(job.weights)
+        scores, scorers = folder / "scores", bench.suite_scorers()
+        with bench.in_scoring_dtype(model):
+            score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)
         return bench.store.finish("score", job.key, {"stage": "score"})

@@ -3,10 +3,11 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,14 +27,14 @@ from ilubench.interfaces import (
 from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import (
     apply_changes,
-    check_vocabulary,
     find_folder,
     find_tokenizer,
-    load_config,
     load_model,
-    load_tokenizer,
 )
+from ilubench.models.configuration import load_config
 from ilubench.models.forward import recipe_config
+from ilubench.models.precision import weights_in
+from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
 from ilubench.records.store import FolderState, Store
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
@@ -177,10 +178,14 @@ class Workbench:
                 self.engine_choice.name,
                 self.tokenizer,
                 batch_size=self.suite.score_batch,
-                dtype=self.suite.dtype,
+                dtype=self.suite.scored_in,
                 device=self.device,
             )
         return self._engine
+
+    def in_scoring_dtype(self, model: "PreTrainedModel") -> AbstractContextManager[None]:
+        """Hold a live model's weights in the dtype that the suite scores in."""
+        return weights_in(model, self.suite.scored_in)
 
     def close(self) -> None:
         """Stop the engine."""
@@ -251,9 +256,9 @@ class Workbench:
         """Return the roles' rows as training examples."""
         name = tuple(roles)
         if name not in self._examples:
-            length = self.suite.max_length
+            config: Any = load_config(self.target_folder).get_text_config()
             self._examples[name] = training_data.tokenize_roles(
-                self.tables, name, self.tokenizer, length
+                self.tables, name, self.tokenizer, self.suite.max_length, int(config.vocab_size)
             )
         return self._examples[name]
 
@@ -274,11 +279,16 @@ class Workbench:
 
             context = ScoreContext(
                 rows=lambda asked: self.tables.rows(role(asked)),
-                publish_text=lambda asked: self.tables.source(role(asked)).publish_text,
+                publish_text=lambda asked: self.keeps_text(role(asked)),
             )
             bound = scorer.build(self.tokenizer, context)
             self._bound[name] = Measure(bound, scorer.metrics(), scorer.ranges)
         return self._bound[name]
+
+    def keeps_text(self, role: str) -> bool:
+        """Whether what models write about a role's rows is kept; never where these are gated."""
+        asked = self.experiment.run.texts and not self.tables.gated(role)
+        return asked or self.tables.source(role).publish_text
 
     def attack_scorers(self, attack: Attack) -> dict[str, Measure]:
         """Return the attack's own scorer, the fine-tuning accuracy, bound; none if it has none."""
