@@ -25,7 +25,8 @@ def ls(
         list[str] | None,
         typer.Argument(
             metavar="[suite=NAME|FOLDER]",
-            help="for methods: that suite's variants, too; for runs: where, default runs",
+            help="for methods: that suite's variants, too; for scorers: that suite's, and what "
+            "they read; for runs: where, default runs",
         ),
     ] = None,
     form: FormatOption = None,
@@ -36,6 +37,8 @@ def ls(
 
     if what == "runs":
         return _list_runs(words or (), form, as_json=as_json)
+    if what == "scorers" and words:
+        return _ls_suite_scorers(words, as_json=as_json)
     rows = _rows_of(what) + _rows_of_suite(what, words or ())
     if form is not None or as_json:
         from ilubench.records.markdown import cell, table
@@ -142,6 +145,20 @@ def doctor(as_json: Json = False) -> int:
     return COMPLETE if found.fine else FAILED_CHECKS
 
 
+def _ls_suite_scorers(words: Sequence[str], *, as_json: bool) -> int:
+    import json
+
+    from ilubench.reports.suite_scorers import scorers_table, suite_scorers
+    from ilubench.specs.overrides import parse_words
+
+    found = suite_scorers(parse_words(words))
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=1))
+    else:
+        console(stderr=False).print(scorers_table(found))
+    return COMPLETE
+
+
 def _rows_of(what: str) -> list[tuple[str, str]]:
     from ilubench.errors import UsageError, did_you_mean
     from ilubench.interfaces.discovery import GROUPS, describe_dispute, list_claims
@@ -176,8 +193,8 @@ def _rows_of_suite(what: str, words: Sequence[str]) -> list[tuple[str, str]]:
     if not given:
         return []
     if what != "methods" or [word.path for word in given] != [("suite",)]:
-        remedy = "write ilubench ls methods suite=mini"
-        raise UsageError(f"ls takes a suite, and only with methods; {remedy}")
+        remedy = "write ilubench ls methods suite=mini, or ilubench ls scorers suite=mini"
+        raise UsageError(f"ls takes a suite, and only with methods or scorers; {remedy}")
     name = given[0].text
     own = "the suite's settings"
     return [

@@ -118,10 +118,14 @@ def subsets(run: Run, form: FormatOption = None, as_json: Json = False) -> int:
     """Show a run's scores by subset of the items (given and held-out facts)."""
     import dataclasses
 
-    from ilubench.records.run_files import read_run_samples
+    from ilubench.errors import DataError
+    from ilubench.records.finished import read_run
     from ilubench.reports.subsets import subsets_of, subsets_text
 
-    found = subsets_of(read_run_samples(run / SAMPLES))
+    read = read_run(run)
+    if read.samples is None:
+        raise DataError(f"{read.path}: {read.unread}")
+    found = subsets_of(read.samples, read.metric_ranges)
     show(subsets_text(found), [dataclasses.asdict(one) for one in found], form, as_json=as_json)
     return COMPLETE
 

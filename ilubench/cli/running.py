@@ -1,4 +1,4 @@
-"""Commands that carry out jobs: run, plan, tune, score, attack."""
+"""Commands that carry out jobs: run, plan, tune, attack."""
 
 import contextlib
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ilubench.experiments.experiment import Experiment
     from ilubench.specs import ModelSource
 
-__all__ = ["attack", "job", "plan", "run", "score", "tune"]
+__all__ = ["attack", "job", "model_source", "plan", "run", "tune"]
 
 Probe = Annotated[
     bool, typer.Option("--probe", help="time real steps and a scored batch of each kind here")
@@ -118,24 +118,6 @@ def tune(words: Words = None, config: Config = None, as_json: Json = False) -> i
     return COMPLETE if all(record.complete for record in records) else FAILED_JOBS
 
 
-def score(
-    model: Model,
-    words: Words = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> int:
-    """Score a checkpoint with a suite's scorers, without unlearning or attacking it."""
-    from ilubench.specs import PluginRef
-
-    experiment = experiment_of(
-        [*(words or ()), "attacks="],
-        config,
-        target=model_source(model),
-        method=PluginRef(use="none"),
-    )
-    return _run(experiment, as_json=as_json)
-
-
 def attack(
     model: Model,
     words: Words = None,
@@ -152,7 +134,7 @@ def attack(
 
 def model_source(text: str) -> "ModelSource":
     """Read MODEL: a folder if there is one, else a hub id with an optional @revision."""
-    from ilubench.errors import ModelError
+    from ilubench.errors import ModelError, UsageError
     from ilubench.specs import ModelSource
 
     path = Path(text).expanduser()
@@ -161,8 +143,11 @@ def model_source(text: str) -> "ModelSource":
         if problem:
             raise ModelError(f"{text}: {problem}")
         return ModelSource(path=str(path))
+    if "=" in text:
+        problem = f"MODEL comes before the words, and {text!r} is one of them"
+        raise UsageError(f"{problem}; write ilubench score MODEL {text}")
     if path.is_file():
-        raise ModelError(f"{text} is a file; give the folder of a model: {path.parent}")
+        raise ModelError(f"{text!r} is a file; give the folder of a checkpoint: {path.parent}")
     hub, _, revision = text.partition("@")
     if text.startswith((".", "/", "~")) or hub.count("/") != 1:
         raise ModelError(f"no model folder {text!r}; give a folder or a hub id like org/name")

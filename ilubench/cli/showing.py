@@ -64,7 +64,10 @@ def _asked(run: "FinishedRun") -> Iterator[str]:
     words = as_words(settings) if isinstance(settings, Mapping) else ""
     yield f"run      {record.run}"
     yield f"suite    {record.suite} version {record.suite_version}"
-    yield f"method   {record.method['use']} version {record.method_version} ({words})"
+    use = record.method.get("use")
+    yield (
+        f"method   {use} version {record.method_version} ({words})" if use else "method   none used"
+    )
     yield f"attacks  {', '.join(record.attacks) or 'none'}"
     yield f"seeds    {', '.join(map(str, record.seeds))}; engine {record.engine}, {record.dtype}"
     failed = len(record.failures)

@@ -15,6 +15,7 @@ from ilubench.runs.executors.base import Outcome
 from ilubench.runs.executors.serial import SerialExecutor
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.jobs import Job
+from ilubench.runs.loading import collection_paused
 from ilubench.runs.plan import Plan, check_inputs, make_plan
 from ilubench.statistics.row import RobustnessRow
 
@@ -77,9 +78,10 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
     Raises:
         DataError: data are missing, or no seed could be scored.
     """
-    plan = make_plan(experiment)
-    if plan.is_done(plan.jobs[0]):
-        check_inputs(plan)
+    with collection_paused():
+        plan = make_plan(experiment)
+        if plan.is_done(plan.jobs[0]):
+            check_inputs(plan)
     reporter.planned(plan)
     fresh = not plan.folder.exists()
     write_inputs(plan)

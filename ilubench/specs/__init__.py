@@ -9,8 +9,16 @@ from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
 from ilubench.specs.base import PluginRef, Seed, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
-from ilubench.specs.metrics import Estimator, FineTuningAccuracySpec, MetricSpec
+from ilubench.specs.metrics import (
+    KNOWN_RANGES,
+    Direction,
+    Estimator,
+    FineTuningAccuracySpec,
+    MetricSpec,
+    Range,
+)
 from ilubench.specs.run import RunSpec
+from ilubench.specs.score import ScoreSpec
 from ilubench.specs.suite import SuiteSpec
 from ilubench.specs.target import (
     FromSuite,
@@ -24,10 +32,12 @@ from ilubench.specs.training import TrainSpec
 from ilubench.specs.tuning import Candidates, Plain, RangeSpec, SearchSpec, TuningSpec
 
 __all__ = [
+    "KNOWN_RANGES",
     "AttackSpec",
     "Candidates",
     "DataAbout",
     "DataSource",
+    "Direction",
     "Estimator",
     "FineTuningAccuracySpec",
     "FromSuite",
@@ -41,9 +51,11 @@ __all__ = [
     "Plain",
     "PluginRef",
     "ProtocolSpec",
+    "Range",
     "RangeSpec",
     "RecipeSpec",
     "RunSpec",
+    "ScoreSpec",
     "SearchSpec",
     "Seed",
     "Settings",

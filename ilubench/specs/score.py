@@ -1,0 +1,36 @@
+"""What `ilubench score` is asked for."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from ilubench.specs.base import Spec
+
+__all__ = ["ScoreSpec"]
+
+
+class ScoreSpec(Spec):
+    """The words of `ilubench score MODEL`, before names are resolved: a suite's scorers, or tasks.
+
+    Of a suite: ``scorers``. Of tasks in lm-eval's format, which need no suite: the rest up to
+    ``split_by``.
+
+    Attributes:
+        suite: name of a shipped suite, or a YAML file.
+        engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
+        device: auto, cpu, cuda or cuda:1.
+    """
+
+    suite: str = "mini"
+    scorers: tuple[str, ...] = Field(default=(), description="some of the suite's; without: all")
+    task: tuple[str, ...] = Field(default=(), description="files ending in .yaml, or lm-eval's own")
+    data: tuple[str, ...] = Field(
+        default=(), description="files of rows: one for all tasks, or one each"
+    )
+    fewshot: tuple[str, ...] = Field(default=(), description="files of examples, like data")
+    num_fewshot: int | None = Field(default=None, ge=0, description="examples; without: the task's")
+    limit: int | None = Field(default=None, ge=1, description="items at most, of each task")
+    split_by: str = Field(default="subject", description="column that divides rows among a group")
+    engine: Literal["auto", "hf", "vllm"] = "auto"
+    device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
+    out: str = Field(default="runs", description="folder of results and cache")
