@@ -40,7 +40,7 @@ class FineTune(WeightAttack):
         stops = {0, total} | {round(share * total) for share in self.fractions}
         if self.each_epoch:
             epochs = int(total * self.train.batch_size / examples + 1e-9)
-            stops |= {round((e + 1) * examples / self.train.batch_size) for e in range(epochs)}
+            stops |= {self.train.steps_of(epoch + 1, examples) for epoch in range(epochs)}
         return tuple(sorted(stop for stop in stops if stop <= total))
 
     def check_examples(self, counts: Mapping[str, int]) -> None:

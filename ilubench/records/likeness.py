@@ -136,7 +136,11 @@ def _leaves(name: str, value: object) -> Leaves:
 
 
 def _measured(suite: SuiteSpec, attacks: Collection[str]) -> Leaves:
-    values: dict[str, JsonValue] = suite.model_dump(mode="json")
+    stated = {"__all__": {"stated"}}  # what is published changes no figure
+    values: dict[str, JsonValue] = suite.model_dump(
+        mode="json", exclude={"primary_forget": stated, "utility": stated}
+    )
+    values["dtype"] = suite.dtypes
     for field in MEASURED:
         yield from _told(field, values[field])
     for name in sorted(set(attacks) & suite.attacks.keys()):

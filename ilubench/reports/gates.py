@@ -21,7 +21,14 @@ from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import setting_differences
 from ilubench.records.markdown import cell, table
 from ilubench.records.results import REFERENCE
-from ilubench.specs import FineTuningAccuracySpec, GateSpec, MetricSpec, PluginRef, SuiteSpec
+from ilubench.specs import (
+    FineTuningAccuracySpec,
+    GateSpec,
+    MetricSpec,
+    PluginRef,
+    SuiteSpec,
+    turned,
+)
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["Gate", "TrainingText", "check_gates", "gates_of", "gates_text", "gates_verdict"]
@@ -248,14 +255,14 @@ def _better(figures: AttackFigures, place: int, spec: FineTuningAccuracySpec) ->
     fa = figures.steps[place].fa
     if fa is None or fa.value is None:
         raise DataError(f"attack {figures.attack}: its FA was not measured")
-    return fa.value - (spec.chance if spec.direction == "higher" else -spec.chance)
+    return fa.value - turned(spec.chance, spec)
 
 
 def _kept(figures: AttackFigures, metrics: Sequence[MetricSpec]) -> float:
     """The lowest share of the utility above chance that any metric had at any checkpoint."""
     kept = []
     for place, spec in enumerate(metrics):
-        chance = spec.chance if spec.direction == "higher" else -spec.chance
+        chance = turned(spec.chance, spec)
         values = [step.utility[place].value for step in figures.steps]
         above = [value - chance for value in values if value is not None]
         if len(above) < len(values) or above[0] <= 0:

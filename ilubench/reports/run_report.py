@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ilubench.records.chance import at_chance
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import (
     AREA,
@@ -110,16 +111,23 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
     return table
 
 
-def _score_table(scores: tuple[ModelScore, ...]) -> Table:
-    table = Table(title="Scores (raw scale, +- standard error over items)", title_justify="left")
-    for name in ("scorer", "metric", "model", "seed", "value", "items"):
+def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpec | None) -> Table:
+    scored_in = f" in {suite.scored_in}" if suite else ""
+    title = f"Scores{scored_in} (raw scale, +- standard error over items)"
+    table = Table(title=title, title_justify="left")
+    for name in ("scorer", "metric", "model", "seed", "value", "chance", "items"):
         table.add_column(name)
-    names = {"reference": "original", "retrain": "retrained", "method": "unlearned"}
+    names = {"reference": reference, "retrain": "retrained", "method": "unlearned"}
+    metrics = suite.primary_forget + suite.utility if suite else ()
+    specs = {(spec.scorer, spec.metric): spec for spec in metrics}
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
-        who = names[score.who]
         value = f"{score.value:.4f}{spread}"
-        table.add_row(score.scorer, score.metric, who, str(score.seed), value, str(score.n))
+        spec, chance = specs.get((score.scorer, score.metric)), ""
+        if spec is not None:
+            chance = f"{spec.chance:g}{': no better' if at_chance(score, spec) else ''}"
+        who, seed, items = names[score.who], str(score.seed), str(score.n)
+        table.add_row(score.scorer, score.metric, who, seed, value, chance, items)
     return table
 
 
@@ -135,8 +143,12 @@ def run_report(
         folder: the run's.
     """
     parts: list[RenderableType] = []
+    if rows:
+        parts.append(Text(f"engine {record.engine}, weights in {record.dtype}"))
     if record.scores and not (rows and suite):
-        parts.append(_score_table(record.scores))
+        # `ilubench score MODEL` measures a model that may be anything but the original
+        reference = "original" if record.attacks else "the model"
+        parts.append(_score_table(record.scores, reference, suite))
     for label, row in rows.items():
         if suite is None:
             break
@@ -156,6 +168,8 @@ def _fa_label(suite: SuiteSpec, attacks: Sequence[str]) -> str:
 
 def _closing(record: RunRecord, folder: Path, *, attacked: bool) -> str:
     lines = [f"Results: {folder / 'results.json'} (all figures), {folder / 'metrics.parquet'}"]
+    if (folder / "texts.parquet").is_file():
+        lines.append(f"Texts: {folder / 'texts.parquet'} (none of gated data)")
     if record.failures:
         failed = "1 job" if len(record.failures) == 1 else f"{len(record.failures)} jobs"
         lines.append(f"{failed} failed; the same command tries again:")

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ilubench.experiments.experiment import Experiment
+from ilubench.records.chance import at_chance
 from ilubench.records.results import ModelScore
 from ilubench.specs import MetricSpec, SuiteSpec
 
@@ -50,12 +51,14 @@ def score_report(result: "RunResult", model: str) -> RenderableType:
             score.metric,
             f"{score.value:.4f}{spread}",
             str(score.n),
-            "" if spec is None else f"{spec.chance:g}",
+            ""
+            if spec is None
+            else f"{spec.chance:g}{': no better' if at_chance(score, spec) else ''}",
             metric_meaning(result.plan.experiment, score),
         )
     shown: list[RenderableType] = [table] if record.scores else []
     lines = [
-        f"Scored in {record.dtype} by engine {record.engine} on {bench.device}, batches of "
+        f"Scored in {suite.scored_in} by engine {record.engine} on {bench.device}, batches of "
         f"{suite.score_batch}",
         *(f"Note: {note}" for note in record.notes),
         *(f"failed: {failure.label}: {failure.message}" for failure in record.failures),

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ilubench.errors import DataError
 from ilubench.experiments.experiment import Experiment
@@ -23,7 +25,7 @@ from ilubench.specs import Range
 from ilubench.statistics.bounds import UNBOUNDED
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["declared_ranges", "gather_samples", "robustness_rows"]
+__all__ = ["declared_ranges", "gather_samples", "gather_texts", "robustness_rows"]
 
 
 _ONCE = "once"
@@ -47,6 +49,23 @@ def gather_samples(plan: Plan) -> pa.Table:
             ]
             levels = pa.array([level] * len(samples), pa.string())
             tables.append(pa.table([*shared, *samples.columns, levels], schema=SCHEMA))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def gather_texts(plan: Plan) -> pa.Table:
+    """Return what the run's models wrote, where it is kept: an item and checkpoint a line."""
+    kept = ["scorer", "item", "metric", "value", "text"]
+    tables = []
+    for job in plan.jobs:
+        artifact = plan.artifact(job)
+        for path in scored_checkpoints(artifact.folder / "scores") if artifact else ():
+            step, _ = _point(path)
+            found = pq.read_table(path.with_suffix(".parquet"), columns=kept)
+            found = found.filter(pc.not_equal(found["text"], ""))
+            where = (job.who, job.attack, job.seed, step)
+            for place, (column, value) in enumerate(zip(WHERE, where, strict=True)):
+                found = found.add_column(place, column, pa.array([value] * len(found), column.type))
+            tables.append(found)
     return pa.concat_tables(tables).combine_chunks()
 
 

@@ -29,9 +29,10 @@ from ilubench.records.reader_notes import option_notes, protocol_notes, row_note
 from ilubench.records.results import JobRecord, ModelScore, RunRecord, ScoreRecord, ScoreSummary
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
-from ilubench.runs.collect import declared_ranges
+from ilubench.runs.collect import declared_ranges, gather_texts
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
+from ilubench.runs.original import original_notes
 from ilubench.runs.plan import Plan
 from ilubench.specs import PluginRef, SuiteSpec
 from ilubench.statistics.row import RobustnessRow
@@ -92,7 +93,8 @@ def run_record(
     )
     shared = overlap_warnings(experiment, plan.overlap)
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
-    notes = (*row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
+    original = original_notes(plan.bench, plan.jobs)
+    notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
     return RunRecord(
         run=plan.run_id,
         suite=experiment.suite.name,
@@ -107,7 +109,7 @@ def run_record(
         seeds=experiment.seeds,
         attacks=tuple(attack.name for attack in experiment.attacks),
         engine=plan.bench.engine_choice.name,
-        dtype=experiment.suite.dtype,
+        dtype=experiment.suite.dtypes,
         seen=experiment.seen,
         scores=scores,
         rows={label: _plain(dataclasses.asdict(row)) for label, row in rows.items()},
@@ -323,7 +325,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
-    """Write `cells/`, `samples.parquet`, `metrics.parquet`, and `results.json` last."""
+    """Write `cells/`, the tables of samples, metrics and texts, and `results.json` last."""
     for job in plan.jobs:
         artifact = plan.artifact(job)
         if artifact is None:
@@ -347,4 +349,6 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
     if rows:
         write_atomic(plan.folder / "metrics.parquet", _parquet(pa.Table.from_pylist(rows)))
         write_atomic(plan.folder / "samples.parquet", _parquet(samples))
+    if rows and plan.experiment.run.texts:
+        write_atomic(plan.folder / "texts.parquet", _parquet(gather_texts(plan)))
     write_atomic(plan.folder / "results.json", (record.model_dump_json(indent=1) + "\n").encode())

@@ -125,6 +125,9 @@ def _method_jobs(
 ) -> list[Job]:
     jobs = []
     weights = ""
+    # nothing is unlearned or attacked before it is known that there is something to forget
+    known = keys.score(keys.weights(suite_method(experiment.suite, REFERENCE), 0))
+    makes = (target,) if who == "reference" else (target, known)
     for seed in experiment.seeds:
         if seeded or not weights:
             weights = keys.weights(method, seed)
@@ -136,7 +139,7 @@ def _method_jobs(
                 stage="unlearn",
                 key=weights,
                 label=f"unlearn {shown}",
-                needs=(target,),
+                needs=makes,
                 method=method,
                 **shared,
             ),
@@ -154,7 +157,7 @@ def _method_jobs(
                 stage="attack",
                 key=keys.attack(attack.name, weights, seed),
                 label=f"attack {method.use} with {attack.name}, {tail}",
-                needs=(weights,),
+                needs=(weights, known),
                 weights=weights,
                 attack=attack.name,
                 **shared,
@@ -170,11 +173,12 @@ def target_job(suite: SuiteSpec, key: str) -> Job:
 
 
 def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...]:
-    """Return a run's jobs, the target's first, then seed by seed; each key once."""
-    first = target_job(experiment.suite, target)
+    """Return a run's jobs: the target's, the original's score, then seed by seed; each key once."""
+    first = [target_job(experiment.suite, target)]
     if experiment.scores_only:
         known = {"who": "reference", "needs": (target,), "weights": target}
-        return first, Job(stage="score", key=keys.score(target), label="score the model", **known)
+        score = Job(stage="score", key=keys.score(target), label="score the model", **known)
+        return first[0], score
     by_seed = []
     for who, method in _compared(experiment).items():
         seeded = (
@@ -184,7 +188,8 @@ def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...
         )
         by_seed += _method_jobs(experiment, target, method, who, keys, seeded=seeded)
     by_seed.sort(key=lambda job: experiment.seeds.index(job.seed))
-    return tuple({job.key: job for job in (first, *by_seed)}.values())
+    first += [job for job in by_seed if job.scores_original]
+    return tuple({job.key: job for job in (*first, *by_seed)}.values())
 
 
 def outline_jobs(experiment: Experiment) -> tuple[Job, ...]:

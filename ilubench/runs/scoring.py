@@ -65,7 +65,8 @@ def resolve_scoring(overrides: Sequence[Override], model: ModelSource) -> Experi
             remedy = f"add task=FILE, or name the role: {roles}"
             raise SpecError("whose rows are these?", field="data", remedy=remedy)
         suite = scored_part(suite, asked.scorers, path)
-    run = RunSpec(suite=suite.name, engine=asked.engine, device=asked.device, out=asked.out)
+    shared = {name: getattr(asked, name) for name in ("engine", "device", "texts", "out")}
+    run = RunSpec(suite=suite.name, **shared)
     return Experiment(
         run,
         suite,
@@ -115,6 +116,7 @@ def scored_part(suite: SuiteSpec, names: Sequence[str], source: Path) -> SuiteSp
         primary_forget=tuple(m for m in suite.primary_forget if m.scorer in kept),
         utility=tuple(m for m in suite.utility if m.scorer in kept),
         dtype=suite.dtype,
+        score_dtype=suite.score_dtype,
         score_batch=suite.score_batch,
     )
 

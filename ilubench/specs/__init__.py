@@ -16,6 +16,8 @@ from ilubench.specs.metrics import (
     FineTuningAccuracySpec,
     MetricSpec,
     Range,
+    StatedScore,
+    turned,
 )
 from ilubench.specs.run import RunSpec
 from ilubench.specs.score import ScoreSpec
@@ -60,9 +62,11 @@ __all__ = [
     "Seed",
     "Settings",
     "Spec",
+    "StatedScore",
     "SuiteSpec",
     "TargetSpec",
     "TokenizerSpec",
     "TrainSpec",
     "TuningSpec",
+    "turned",
 ]

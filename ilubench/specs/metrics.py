@@ -14,6 +14,8 @@ __all__ = [
     "FineTuningAccuracySpec",
     "MetricSpec",
     "Range",
+    "StatedScore",
+    "turned",
 ]
 
 Range: TypeAlias = tuple[float | None, float | None]
@@ -56,6 +58,13 @@ class Estimator(Spec):
         return {"kind": value} if isinstance(value, str) else value
 
 
+class StatedScore(Spec):
+    """What was published of the original model, on the metric's own scale."""
+
+    value: float
+    within: float = Field(gt=0, description="how far a score may be from it")
+
+
 class MetricSpec(Spec):
     """One published number: a scorer's metric, what it is called, its chance level.
 
@@ -67,6 +76,11 @@ class MetricSpec(Spec):
     metric: str
     direction: Direction = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that knows nothing")
+    stated: StatedScore | None = Field(
+        default=None,
+        exclude_if=lambda stated: stated is None,  # a suite that states none is what it was
+        description="what was published of the suite's target; a score outside stops a run",
+    )
 
 
 class FineTuningAccuracySpec(Spec):
@@ -83,3 +97,8 @@ class FineTuningAccuracySpec(Spec):
     direction: Direction = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that cannot do the task")
     form: Literal["same", "zero_shot", "other"] = "same"
+
+
+def turned(value: float, spec: MetricSpec | FineTuningAccuracySpec) -> float:
+    """Return a raw score so that higher means better."""
+    return value if spec.direction == "higher" else -value

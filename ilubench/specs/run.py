@@ -22,6 +22,8 @@ class RunSpec(Spec):
         device: auto, cpu, cuda or cuda:1.
         keep: `attacked` keeps the attacked models' weights, too.
         never_knew: attack the suite's `retrain` weights too, where it has any.
+        allow_weak_target: go on where the original model scores as if it had forgotten already.
+        texts: keep what models write, beside the samples; never of gated data.
         memory: what training keeps in memory.
         out: folder of results and cache.
     """
@@ -34,5 +36,7 @@ class RunSpec(Spec):
     device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
     keep: tuple[Literal["attacked"], ...] = ()
     never_knew: bool = True
+    allow_weak_target: bool = False
+    texts: bool = False
     memory: MemorySpec = MemorySpec()
     out: str = "runs"

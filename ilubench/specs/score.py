@@ -33,4 +33,8 @@ class ScoreSpec(Spec):
     split_by: str = Field(default="subject", description="column that divides rows among a group")
     engine: Literal["auto", "hf", "vllm"] = "auto"
     device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
+    texts: bool = Field(
+        default=False,
+        description="keep what the model writes, beside the samples; never of gated data",
+    )
     out: str = Field(default="runs", description="folder of results and cache")

@@ -67,6 +67,11 @@ class SuiteSpec(Spec):
     )
     max_length: int = Field(default=512, ge=8, description="tokens a training sequence")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the weights")
+    score_dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None,
+        exclude_if=lambda dtype: dtype is None,  # a suite that says nothing is what it was
+        description="of the weights while they are scored; by default `dtype`",
+    )
     score_batch: int = Field(default=32, ge=1, description="sequences scored at once")
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     tuning_seeds: tuple[Seed, ...] = Field(default=(1000, 1001), min_length=1)
@@ -78,6 +83,20 @@ class SuiteSpec(Spec):
         """The fields that are empty, and without which nothing can be unlearned on the suite."""
         needed = ("forget", "retain", "primary_forget", "utility")
         return tuple(name for name in needed if not getattr(self, name))
+
+    @property
+    def scored_in(self) -> Literal["float32", "bfloat16"]:
+        """The dtype of the weights while they are scored."""
+        return self.score_dtype or self.dtype
+
+    @property
+    def dtypes(self) -> str:
+        """The dtype of the weights, and of scoring where it is another: what a record says."""
+        return (
+            self.dtype
+            if self.scored_in == self.dtype
+            else f"{self.dtype}, scored in {self.scored_in}"
+        )
 
     def all_generators(self) -> dict[str, GeneratorSpec]:
         """Return the suite's generators and those of its attacks."""

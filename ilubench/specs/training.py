@@ -1,5 +1,6 @@
 """How weights are trained."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
@@ -14,11 +15,14 @@ class TrainSpec(Spec):
     """How weights are trained: target, method and attack alike.
 
     One step sees ``batch_size`` sequences, however few fit in memory at once (``micro_batch``).
+    Batches are always full: where the last batch of an epoch is not, the next epoch's first
+    sequences fill it, so that no sequence is left out and all weigh alike.
 
     Attributes:
         lr: learning rate, the highest of the schedule.
         steps: optimizer steps; or give `epochs`.
-        epochs: passes over the data: epochs * rows / batch_size steps, rounded; or give `steps`.
+        epochs: passes over the data, rounded up to full batches: no item is left out; or give
+            `steps`.
         batch_size: sequences a step.
         micro_batch: sequences that go through the model at once; none: the whole batch.
         schedule: of the learning rate, after the warm-up.
@@ -62,4 +66,9 @@ class TrainSpec(Spec):
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * examples / self.batch_size))
+        return self.steps_of(self.epochs, examples)
+
+    def steps_of(self, epochs: float, examples: int) -> int:
+        """Return the steps after which ``epochs`` passes over ``examples`` items are complete."""
+        # what is a whole number of batches must not become one more by rounding
+        return max(1, math.ceil(epochs * examples / self.batch_size - 1e-9))

@@ -76,6 +76,10 @@ def test_training_has_exactly_one_length(given: dict[str, int]) -> None:
     [
         ({"steps": 7}, 1000, 7),
         ({"epochs": 2, "batch_size": 4}, 10, 5),
+        ({"epochs": 1, "batch_size": 4}, 10, 3),  # the last step's batch ends in the next epoch
+        ({"epochs": 2, "batch_size": 16}, 1024, 128),
+        ({"epochs": 0.1, "batch_size": 3}, 90, 3),  # 3.0000000000000004 batches are 3
+        ({"epochs": 3, "batch_size": 8}, 3, 2),
         ({"epochs": 0.5, "batch_size": 4}, 16, 2),
         ({"epochs": 0.01, "batch_size": 4}, 4, 1),
     ],

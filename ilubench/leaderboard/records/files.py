@@ -251,7 +251,7 @@ def _check_run(path: Path, record: RunRecord, suite: SuiteSpec) -> None:
     for field, one, other in (
         ("name", suite.name, record.suite),
         ("version", suite.version, record.suite_version),
-        ("dtype", suite.dtype, record.dtype),
+        ("dtype", suite.dtypes, record.dtype),
     ):
         if one != other:
             raise DataError(f"{path}: config.suite.{field}: is {one!r}, and the run's is {other!r}")

@@ -148,7 +148,7 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
             return done
         given = job.weights == bench.target  # nothing is unlearned where a model is only scored
         model = bench.target_model() if given else bench.unlearned_model(job.weights)
-        checkpoint = Checkpoint(model, 0)
-        scores = folder / "scores"
-        score_checkpoint(checkpoint, bench.engine, bench.suite_scorers(), scores, progress)
+        scores, scorers = folder / "scores", bench.suite_scorers()
+        with bench.in_scoring_dtype(model):
+            score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)
         return bench.store.finish("score", job.key, {"stage": "score"})

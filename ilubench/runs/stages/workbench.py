@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ from ilubench.models.checkpoints import (
 )
 from ilubench.models.configuration import load_config
 from ilubench.models.forward import recipe_config
+from ilubench.models.precision import weights_in
 from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
 from ilubench.records.store import FolderState, Store
 from ilubench.runs.jobs import Job
@@ -176,10 +178,14 @@ class Workbench:
                 self.engine_choice.name,
                 self.tokenizer,
                 batch_size=self.suite.score_batch,
-                dtype=self.suite.dtype,
+                dtype=self.suite.scored_in,
                 device=self.device,
             )
         return self._engine
+
+    def in_scoring_dtype(self, model: "PreTrainedModel") -> AbstractContextManager[None]:
+        """Hold a live model's weights in the dtype that the suite scores in."""
+        return weights_in(model, self.suite.scored_in)
 
     def close(self) -> None:
         """Stop the engine."""
@@ -273,11 +279,16 @@ class Workbench:
 
             context = ScoreContext(
                 rows=lambda asked: self.tables.rows(role(asked)),
-                publish_text=lambda asked: self.tables.source(role(asked)).publish_text,
+                publish_text=lambda asked: self.keeps_text(role(asked)),
             )
             bound = scorer.build(self.tokenizer, context)
             self._bound[name] = Measure(bound, scorer.metrics(), scorer.ranges)
         return self._bound[name]
+
+    def keeps_text(self, role: str) -> bool:
+        """Whether what models write about a role's rows is kept; never where these are gated."""
+        asked = self.experiment.run.texts and not self.tables.gated(role)
+        return asked or self.tables.source(role).publish_text
 
     def attack_scorers(self, attack: Attack) -> dict[str, Measure]:
         """Return the attack's own scorer, the fine-tuning accuracy, bound; none if it has none."""

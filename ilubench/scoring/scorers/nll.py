@@ -71,7 +71,7 @@ class AnswerNLL(Scorer):
         """Return prompt and answer of each row.
 
         Raises:
-            DataError: a row lacks a column.
+            DataError: a row lacks a column, or its answer is blank.
         """
         texts = (self._text(row) for row in rows)
         return [Asked(prompt, (answer,)) for prompt, answer in texts]
@@ -79,7 +79,10 @@ class AnswerNLL(Scorer):
     def _text(self, row: Row) -> tuple[str, str]:
         source = DataSource(path=self.data, labels=self.labels)
         prompt = render_template(self.prompt, row, source, self.data)
-        return prompt, render_template(self.completion, row, source, self.data)
+        answer = render_template(self.completion, row, source, self.data)
+        if not answer.strip():
+            raise DataError(f"data.{self.data}: item {row.get('id')!r}: the answer is blank")
+        return prompt, answer
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the items.

@@ -78,13 +78,26 @@ class PrivLeak(Scorer):
         """Tokenise the texts.
 
         Raises:
-            DataError: no rows, a row without `text`, or a text with so few tokens that none counts.
+            DataError: no rows, a row without `text`, a text with so few tokens that none counts, or
+                one that is in both roles.
         """
+        self._check_apart(context)
         texts = [
             self._texts(tokenizer, context, role, label)
             for role, label in ((self.forget, "0"), (self.holdout, "1"))
         ]
         return _Bound(texts, self.k)
+
+    def _check_apart(self, context: ScoreContext) -> None:
+        """Raise where a text is in both roles: nothing can tell it from itself."""
+        known = {text_of(row, "text", self.forget): row for row in context.rows(self.forget)}
+        for row in context.rows(self.holdout):
+            twin = known.get(text_of(row, "text", self.holdout))
+            if twin is not None:
+                raise DataError(
+                    f"data.{self.holdout}: item {row.get('id')!r} is the text of item "
+                    f"{twin.get('id')!r} of data.{self.forget}; holdout texts were never trained on"
+                )
 
     def _texts(
         self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext, role: str, label: str
