@@ -25,8 +25,8 @@ def ls(
         list[str] | None,
         typer.Argument(
             metavar="[suite=NAME|FOLDER]",
-            help="for methods: that suite's variants, too; for scorers: that suite's, and what "
-            "they read; for runs: where, default runs",
+            help="for methods: that suite's variants, too; "
+            "for scorers: that suite's, and what they read; for runs: where, default runs",
         ),
     ] = None,
     form: FormatOption = None,
@@ -35,10 +35,10 @@ def ls(
     """List what is installed, or the runs below a folder."""
     from rich.table import Table
 
-    if what == "runs":
-        return _list_runs(words or (), form, as_json=as_json)
     if what == "scorers" and words:
         return _ls_suite_scorers(words, as_json=as_json)
+    if what == "runs":
+        return _list_runs(words or (), form, as_json=as_json)
     rows = _rows_of(what) + _rows_of_suite(what, words or ())
     if form is not None or as_json:
         from ilubench.records.markdown import cell, table

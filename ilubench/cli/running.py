@@ -147,7 +147,7 @@ def model_source(text: str) -> "ModelSource":
         problem = f"MODEL comes before the words, and {text!r} is one of them"
         raise UsageError(f"{problem}; write ilubench score MODEL {text}")
     if path.is_file():
-        raise ModelError(f"{text!r} is a file; give the folder of a checkpoint: {path.parent}")
+        raise ModelError(f"{text} is a file; give the folder of a model: {path.parent}")
     hub, _, revision = text.partition("@")
     if text.startswith((".", "/", "~")) or hub.count("/") != 1:
         raise ModelError(f"no model folder {text!r}; give a folder or a hub id like org/name")

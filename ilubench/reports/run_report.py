@@ -112,8 +112,8 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
 
 
 def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpec | None) -> Table:
-    scored_in = f" in {suite.scored_in}" if suite else ""
-    title = f"Scores{scored_in} (raw scale, +- standard error over items)"
+    shown = f" in {suite.scored_in}" if suite else ""
+    title = f"Scores{shown} (raw scale, +- standard error over items)"
     table = Table(title=title, title_justify="left")
     for name in ("scorer", "metric", "model", "seed", "value", "chance", "items"):
         table.add_column(name)

@@ -21,8 +21,7 @@ class TrainSpec(Spec):
     Attributes:
         lr: learning rate, the highest of the schedule.
         steps: optimizer steps; or give `epochs`.
-        epochs: passes over the data, rounded up to full batches: no item is left out; or give
-            `steps`.
+        epochs: passes over the data, rounded up to full batches; or give `steps`.
         batch_size: sequences a step.
         micro_batch: sequences that go through the model at once; none: the whole batch.
         schedule: of the learning rate, after the warm-up.
