@@ -15,6 +15,8 @@ from ilubench.runs.executors.base import Outcome
 from ilubench.runs.executors.serial import SerialExecutor
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.jobs import Job
+from ilubench.runs.loading import collection_paused
+from ilubench.runs.original import check_original
 from ilubench.runs.plan import Plan, check_inputs, make_plan
 from ilubench.statistics.row import RobustnessRow
 
@@ -54,6 +56,9 @@ def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> I
         plan: the jobs.
         check: finds what cannot be read or scored; called once the target model is made.
         reporter: told of each job's begin and end.
+
+    Raises:
+        ModelError: the original model seems to have forgotten already.
     """
 
     def work(job: Job) -> None:
@@ -65,8 +70,11 @@ def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> I
             reporter.finished(outcome)
             write_trace(plan.folder, outcome)
             yield outcome
-            if outcome.job.stage == "target" and outcome.state == "done":
+            job = outcome.job
+            if job.stage == "target" and outcome.state == "done":
                 check()
+            if job.scores_original and job.stage == "score":
+                check_original(plan.bench, plan.jobs)
     finally:
         plan.bench.close()
 
@@ -76,10 +84,12 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
 
     Raises:
         DataError: data are missing, or no seed could be scored.
+        ModelError: the original model seems to have forgotten already.
     """
-    plan = make_plan(experiment)
-    if plan.is_done(plan.jobs[0]):
-        check_inputs(plan)
+    with collection_paused():
+        plan = make_plan(experiment)
+        if plan.is_done(plan.jobs[0]):
+            check_inputs(plan)
     reporter.planned(plan)
     fresh = not plan.folder.exists()
     write_inputs(plan)
@@ -89,8 +99,9 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
             outcomes.append(outcome)
             write_status(plan, outcomes)
     except (UsageError, DataError):
-        if fresh and not any(outcome.state == "done" for outcome in outcomes):
-            shutil.rmtree(plan.folder, ignore_errors=True)  # nothing was measured
+        done = (outcome.job for outcome in outcomes if outcome.state == "done")
+        if fresh and all(job.scores_original for job in done):
+            shutil.rmtree(plan.folder, ignore_errors=True)  # nothing of the run was measured
         raise
     samples = gather_samples(plan)
     try:

@@ -42,11 +42,12 @@ class SerialExecutor:
                 raise
             except Exception as error:
                 if isinstance(error, DataError) and not computed:
-                    raise  # nothing was computed yet: the inputs are wrong
+                    raise  # nothing else was computed yet: the inputs are wrong
                 broken.add(job.key)
                 seconds = time.monotonic() - started
                 failure, trace = failure_of(job, error), traceback.format_exc()
                 yield Outcome(job, "failed", seconds, failure, trace)
             else:
-                computed = True
+                # the original's weights and score come first and say nothing of the others' inputs
+                computed = computed or not job.scores_original
                 yield Outcome(job, "done", time.monotonic() - started)

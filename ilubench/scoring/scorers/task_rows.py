@@ -84,13 +84,17 @@ def own_data(
         rows = context.rows(roles.data)
         asked = [rows[place] for place in items[member.name]]
         splits = {"test": _table(member, asked, roles.data)}
-        examples: list[Row] = []
+        have, where = 0, "fewshot"
         if roles.fewshot is not None and member in showing:
             examples = [context.rows(roles.fewshot)[place] for place in shown[member.name]]
-        _check_examples(member, roles, len(examples))
-        if examples:
-            splits["fewshot"] = _table(member, examples, str(roles.fewshot))
-        own[member.name] = items[member.name], _in_place(splits)
+            have = len(examples)
+            if roles.fewshot == roles.data:
+                have -= 1  # an item is no example of itself: lm-eval sees to it within one split
+                where = "test"
+            elif examples:
+                splits["fewshot"] = _table(member, examples, roles.fewshot)
+        _check_examples(member, roles, have)
+        own[member.name] = items[member.name], _in_place(splits, where)
     return own
 
 
@@ -104,7 +108,8 @@ def _check_examples(member: Member, roles: Roles, have: int) -> None:
         )
     if roles.fewshot is not None and have < shots:
         raise DataError(
-            f"data.{roles.fewshot}: {member.name} shows {shots} examples and there are {have}; "
+            f"data.{roles.fewshot}: {member.name} shows {shots} examples and there are {have}"
+            f"{' besides the item asked' if roles.fewshot == roles.data else ''}; "
             "give more, or set num_fewshot"
         )
 
@@ -122,7 +127,7 @@ def _table(member: Member, rows: Sequence[Row], role: str) -> "pa.Table":
     return as_table(values, rows, where)
 
 
-def _in_place(splits: Mapping[str, "pa.Table"]) -> dict[str, Any]:
+def _in_place(splits: Mapping[str, "pa.Table"], examples: str) -> dict[str, Any]:
     def custom_dataset(**_: object) -> Mapping[str, Any]:
         """What lm-eval calls for a data set: the rows in memory, nothing cached on disk."""
         import datasets  # type: ignore[import-untyped, unused-ignore]
@@ -138,7 +143,7 @@ def _in_place(splits: Mapping[str, "pa.Table"]) -> dict[str, Any]:
         "training_split": None,
         "validation_split": None,
         "test_split": "test",
-        "fewshot_split": "fewshot" if "fewshot" in splits else None,
+        "fewshot_split": examples if examples in splits else None,
     }
 
 
