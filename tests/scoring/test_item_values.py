@@ -1,6 +1,5 @@
 """Values that a task's templates would print or read wrongly: refused, item and column named."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +45,23 @@ def build(task: str, rows: list[Row], folder: Path, **settings: Any) -> Any:
     ("task", "rows", "message"),
     [
         # text where the task has a list
-        ("wmdp_bio", [{**FOUR, "choices": "Mars, Io"}], "row 1: column 'choices' is text, and a l"),
+        (
+            "wmdp_bio",
+            [{**FOUR, "choices": "Mars, Venus"}],
+            "row 1: column 'choices' is text",
+        ),
         ("looped", [{**TWO, "choices": "ab"}], "column 'choices' is text"),
         ("column", [{**TWO, "choices": "ab"}], "column 'choices' is text, and a list"),
-        ("coded", [{**TWO, "choices": "ab"}], "column 'choices' is text"),
+        (
+            "coded",
+            [{**TWO, "choices": "ab"}],
+            "column 'choices' is text, and the task reads single",
+        ),
         # what is no text in the list
         (
             "wmdp_bio",
             [FOUR, {**FOUR, "choices": ["a", None, "c", "d"]}],
-            "row 2: column 'choices' holds null, and",
+            "row 2: column 'choices' holds null",
         ),
         ("wmdp_bio", [{**FOUR, "choices": [1, 2, 3, 4]}], "option 1 of column 'choices' is 1, not"),
         ("wmdp_bio", [{**FOUR, "choices": list("abcde")}], "has 5 options, and .* asks about 4"),
@@ -83,7 +90,7 @@ def build(task: str, rows: list[Row], folder: Path, **settings: Any) -> Any:
 def test_values_that_are_refused(task: str, rows: list[Row], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message) as caught:
         build(task, rows, tmp_path)
-    assert re.match(rf"({task}|data\.rows): row \d", str(caught.value))
+    assert str(caught.value).startswith((f"{task}: row ", "data.rows: row "))
     assert "\n" not in str(caught.value)
 
 
@@ -93,8 +100,7 @@ def test_values_that_are_refused(task: str, rows: list[Row], message: str, tmp_p
         ("wmdp_bio", FOUR),
         ("wmdp_bio", {**FOUR, "choices": ["a", "b", "b", "None"]}),  # the letter still tells
         ("wmdp_bio", {**FOUR, "question": 12, "unread": None} | {"question": "None of these?"}),
-        ("mini_mc", {**FOUR, "choices": str(FOUR["choices"])}),  # the text of a list is one
-        ("wmdp_bio", {**FOUR, "choices": str(FOUR["choices"])}),
+        ("mini_mc", {**FOUR, "choices": str(FOUR["choices"])}),  # the template reads the list
         ("mini_mc", {**FOUR, "choices": ["a", "a", "c", "d"]}),  # two wrong ones
         (
             "arc",
@@ -114,5 +120,5 @@ def test_examples_that_are_shown_are_looked_at(tmp_path: Path) -> None:
     roles: dict[str, list[Row]] = {"rows": [FOUR], "shots": [{**FOUR, "choices": "abcd"}]}
     context = ScoreContext(rows=roles.__getitem__, publish_text=lambda _: False)
     scorer = LmEval(task="wmdp_bio", data="rows", fewshot="shots", num_fewshot=1)
-    with pytest.raises(DataError, match=r"data\.shots: row 1: column 'choices' is text"):
+    with pytest.raises(DataError, match="shots: row 1: column 'choices' is text"):
         scorer.build(TOKENIZER, context)
