@@ -17,6 +17,7 @@
     │   │   ├── UnreachableError        no connection, no answer in time, or a fault of the hub's
     │   │   └── DamagedError            a download or a cached file is cut short or spoiled
     │   ├── ItemError             3  one evaluation item cannot be scored: names it
+    │   ├── OptionError           3  an option to choose from is no token of the model
     │   └── ModelError            3  a checkpoint cannot be loaded, or does not fit the suite
     ├── JobError                  4  a job failed; the others go on
     │   └── DivergedError         4  a loss or gradient is not finite
@@ -40,6 +41,7 @@ __all__ = [
     "JobError",
     "ModelError",
     "NotCachedError",
+    "OptionError",
     "PluginError",
     "RateLimitError",
     "SpecError",
@@ -95,7 +97,13 @@ class DataError(IlubenchError):
 
 
 class AccessError(DataError):
-    """A hub refused the data or model, or cannot be reached."""
+    """A hub refused the data or model, or cannot be reached.
+
+    Attributes:
+        reason: repository and problem, without who asked and the remedy; empty where nobody said.
+    """
+
+    reason = ""
 
 
 class GatedError(AccessError):
@@ -146,6 +154,20 @@ class ItemError(DataError):
         """Compose ``<name>: <problem>``."""
         self.position, self.problem = position, problem
         super().__init__(f"{name or f'item {position}'}: {problem}")
+
+
+class OptionError(DataError):
+    """A token that a model was to choose and does not know.
+
+    Attributes:
+        option: its id.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, option: int, problem: str) -> None:
+        """Compose ``an answer: <problem>``."""
+        self.option, self.problem = option, problem
+        super().__init__(f"an answer: {problem}")
 
 
 class ModelError(DataError):

@@ -10,7 +10,8 @@ from ilubench.cli.guard import guarded
 from ilubench.cli.listing import doctor, ls
 from ilubench.cli.making import make_target, new_method
 from ilubench.cli.reports import gates, matched, plot, stability, subsets, table, variance
-from ilubench.cli.running import attack, job, plan, run, score, tune
+from ilubench.cli.running import attack, job, plan, run, tune
+from ilubench.cli.scoring import score
 
 __all__ = ["app", "main"]
 

@@ -18,7 +18,11 @@ def ls(
     what: Annotated[str, typer.Argument(metavar="suites|attacks|methods|scorers|generators")],
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[suite=NAME]", help="for methods: that suite's variants, too"),
+        typer.Argument(
+            metavar="[suite=NAME]",
+            help="for methods: that suite's variants, too; "
+            "for scorers: that suite's, and what they read",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -27,6 +31,8 @@ def ls(
 
     from rich.table import Table
 
+    if what == "scorers" and words:
+        return _ls_suite_scorers(words, as_json=as_json)
     rows = _rows_of(what) + _rows_of_suite(what, words or ())
     if as_json:
         typer.echo(json.dumps([{"name": name, "title": title} for name, title in rows]))
@@ -59,6 +65,20 @@ def doctor(as_json: Json = False) -> int:
         bad = sum(not finding.fine for finding in found.findings)
         out.print(f"{bad} of {len(found.findings)} not fine" if bad else "all is fine")
     return COMPLETE if found.fine else FAILED_CHECKS
+
+
+def _ls_suite_scorers(words: Sequence[str], *, as_json: bool) -> int:
+    import json
+
+    from ilubench.reports.suite_scorers import scorers_table, suite_scorers
+    from ilubench.specs.overrides import parse_words
+
+    found = suite_scorers(parse_words(words))
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=1))
+    else:
+        console(stderr=False).print(scorers_table(found))
+    return COMPLETE
 
 
 def _rows_of(what: str) -> list[tuple[str, str]]:
@@ -95,8 +115,8 @@ def _rows_of_suite(what: str, words: Sequence[str]) -> list[tuple[str, str]]:
     if not given:
         return []
     if what != "methods" or [word.path for word in given] != [("suite",)]:
-        remedy = "write ilubench ls methods suite=mini"
-        raise UsageError(f"ls takes a suite, and only with methods; {remedy}")
+        remedy = "write ilubench ls methods suite=mini, or ilubench ls scorers suite=mini"
+        raise UsageError(f"ls takes a suite, and only with methods or scorers; {remedy}")
     name = given[0].text
     return [
         (label, f"{ref.use} with {_shown(ref.settings)}; a variant of suite {name}")

@@ -115,10 +115,14 @@ def stability(
 
 def subsets(run: Run) -> int:
     """Show a run's scores by subset of the items (given and held-out facts), as Markdown."""
-    from ilubench.records.run_files import read_run_samples
+    from ilubench.errors import DataError
+    from ilubench.records.finished import read_run
     from ilubench.reports.subsets import subsets_of, subsets_text
 
-    typer.echo(subsets_text(subsets_of(read_run_samples(run / SAMPLES))))
+    found = read_run(run)
+    if found.samples is None:
+        raise DataError(f"{found.path}: {found.unread}")
+    typer.echo(subsets_text(subsets_of(found.samples, found.metric_ranges)))
     return COMPLETE
 
 

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ilubench.experiments.experiment import Experiment
+    from ilubench.specs.overrides import Override
 
-__all__ = ["Config", "Json", "Model", "Words", "console", "experiment_of"]
+__all__ = ["Config", "Json", "Model", "Words", "console", "experiment_of", "overrides_of"]
 
 Words = Annotated[
     list[str] | None,
@@ -34,12 +35,16 @@ def console(*, stderr: bool = True) -> "Console":
     return Console(stderr=stderr, width=width, soft_wrap=False, markup=False, emoji=False)
 
 
-def experiment_of(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
-    """Return what a command's words and its file ask for; `given` goes to `resolve`."""
-    from ilubench.experiments.experiment import resolve_experiment
+def overrides_of(words: list[str] | None, config: Path | None) -> "tuple[Override, ...]":
+    """Return a command's words, laid over those of its file."""
     from ilubench.specs.overrides import from_file, parse_words
 
     overrides = parse_words(words or ())
-    if config is not None:
-        overrides = from_file(config, overrides)
-    return resolve_experiment(overrides, **given)  # type: ignore[arg-type]
+    return overrides if config is None else from_file(config, overrides)
+
+
+def experiment_of(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
+    """Return what a command's words and its file ask for; `given` goes to `resolve`."""
+    from ilubench.experiments.experiment import resolve_experiment
+
+    return resolve_experiment(overrides_of(words, config), **given)  # type: ignore[arg-type]

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
@@ -13,6 +13,7 @@ from ilubench.experiments.method_settings import check_suite_models, method_sett
 from ilubench.experiments.suites import NO_PLUGINS, read_suite
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
 from ilubench.interfaces.discovery import create_plugin, find_plugin
+from ilubench.records.results import REFERENCE
 from ilubench.specs import (
     AttackSpec,
     Estimator,
@@ -32,6 +33,7 @@ from ilubench.specs.yaml_files import merge_mappings, validate_spec
 __all__ = [
     "Attack",
     "Experiment",
+    "create_scorers",
     "environment_role",
     "resolve_experiment",
     "restore_experiment",
@@ -61,7 +63,10 @@ class Attack:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that one run needs, resolved."""
+    """Everything that one run needs, resolved.
+
+    ``scores_only``: the model is scored as it is. Its method is `none` then, which no record names.
+    """
 
     run: RunSpec
     suite: SuiteSpec
@@ -71,6 +76,7 @@ class Experiment:
     scorers: Mapping[str, Scorer]
     seeds: tuple[int, ...]
     tables: Tables
+    scores_only: bool = False
 
     @property
     def metrics(self) -> tuple[MetricSpec, ...]:
@@ -175,7 +181,13 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
         raise SpecError(problem, where=where, remedy=remedy)
 
 
-def _scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
+def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
+    """Return a suite's scorers, by name; ``source`` is named in errors.
+
+    Raises:
+        SpecError: a setting is wrong, or a scorer lacks a metric of the suite.
+        PluginError: one is missing or broken.
+    """
     scorers = {
         name: cast("Scorer", create_plugin("scorers", ref, source=f"{source}: scorers.{name}"))
         for name, ref in suite.scorers.items()
@@ -264,9 +276,13 @@ def resolve_experiment(
     asked = apply_overrides(RunSpec, {}, plain, NO_PLUGINS)
     run = validate_spec(RunSpec, {**asked, **names}, source="command line")
     suite, path = read_suite(run.suite, suite_changes, data, target)
+    if suite.lacking:
+        problem = f"it has no {', '.join(suite.lacking)}, so that models can only be scored with it"
+        remedy = f"ilubench score MODEL suite={run.suite}"
+        raise SpecError(problem, where=str(path), remedy=remedy)
     ref = method or stands_for(suite, run.method)
     chosen = _method(suite, ref, method_changes, path)
-    scorers = _scorers(suite, path)
+    scorers = create_scorers(suite, path)
     attacks = _attacks(suite, run.attacks, attack_changes)
     seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
     if not seeds:
@@ -309,20 +325,35 @@ def restore_experiment(config: Mapping[str, JsonValue], source: Path) -> Experim
             remedy = did_you_mean(name, suite.attacks)
             raise SpecError(f"the suite has no attack {name!r}", where=str(source), remedy=remedy)
     attacks = (_restored(name, suite.attacks[name], own) for name, own in told.attacks.items())
-    ref = PluginRef(use=told.use, settings=told.method)
+    ref = PluginRef(use=told.use or REFERENCE, settings=told.method)
     method = create_plugin("methods", ref, source=f"{source}: method")
-    scorers, tables = _scorers(suite, source), suite_tables(suite)
+    scorers, tables = create_scorers(suite, source), suite_tables(suite)
     return Experiment(
-        told.run, suite, told.use, method, tuple(attacks), scorers, told.seeds, tables
+        told.run,
+        suite,
+        ref.use,
+        method,
+        tuple(attacks),
+        scorers,
+        told.seeds,
+        tables,
+        scores_only=told.use is None,
     )
 
 
 class _RunConfig(Spec):
-    """A run's `config.yaml`."""
+    """A run's `config.yaml`; one that only scored names no method and no attack."""
 
     run: RunSpec
-    use: str
-    method: Settings
-    seeds: tuple[int, ...] = Field(min_length=1)
-    attacks: dict[str, Settings]
+    use: str | None = None
+    method: Settings = Field(default_factory=dict)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    attacks: dict[str, Settings] = Field(default_factory=dict)
     suite: SuiteSpec
+
+    @model_validator(mode="after")
+    def _all_or_nothing(self) -> Self:
+        more = self.model_fields_set & {"method", "seeds", "attacks"}
+        if self.use is None and more:
+            raise ValueError(f"use: is missing, and there is {', '.join(sorted(more))}")
+        return self

@@ -82,8 +82,8 @@ def gates_of(run: FinishedRun) -> list[Gate]:
         DataError: no samples, no attack, or the record or the data do not tell what an attack
             trained on.
     """
-    if run.record.method["use"] != REFERENCE:
-        used = run.record.method["use"]
+    if run.record.method_name != REFERENCE:
+        used = run.record.method_name or "a model that was only scored"
         raise UsageError(f"{run.path} is a run of {used}; gates are seen on method={REFERENCE}")
     if run.suite is None:
         raise DataError(f"{run.path}: {run.unread}")

@@ -9,6 +9,16 @@ from rich.text import Text
 
 from ilubench.records.chance import at_chance
 from ilubench.records.figure_text import figure_text
+from ilubench.records.labels import (
+    AREA,
+    FA_DIFFERENCE,
+    HALF_LIFE,
+    NEVER_KNEW,
+    RA,
+    RA_CORE,
+    RECOVERY,
+    WORST_CASE,
+)
 from ilubench.records.results import ModelScore
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.row import AttackFigures, RobustnessRow
@@ -57,11 +67,11 @@ def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: st
 
 
 def _figures(row: RobustnessRow) -> Iterator[tuple[str, str]]:
-    yield f"RA over {{{', '.join(row.ra_attacks)}}}", figure_text(row.ra)
+    yield f"{RA} over {{{', '.join(row.ra_attacks)}}}", figure_text(row.ra)
     if row.ra_core is not None:
-        yield f"RA_core over {{{', '.join(row.ra_core_attacks)}}}", figure_text(row.ra_core)
-    yield "worst case", figure_text(row.worst_case) + _worst_at(row)
-    yield "recovery, mean of attacks", figure_text(row.recovery)
+        yield f"{RA_CORE} over {{{', '.join(row.ra_core_attacks)}}}", figure_text(row.ra_core)
+    yield WORST_CASE, figure_text(row.worst_case) + _worst_at(row)
+    yield f"{RECOVERY}, mean of attacks", figure_text(row.recovery)
 
 
 def _worst_at(row: RobustnessRow) -> str:
@@ -86,11 +96,11 @@ def _summary_table(label: str, row: RobustnessRow) -> Table:
 def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[str, ...]) -> Table:
     title = f"{label}: by attack (recovery 0 = stayed forgotten, 1 = known as before)"
     table = Table(title=title, title_justify="left")
-    for name in ("attack", "RA", "recovery", "half-life (steps)", "area", "FA difference"):
+    for name in ("attack", RA, RECOVERY, f"{HALF_LIFE} (steps)", AREA, FA_DIFFERENCE):
         table.add_column(name)
     compared = any(attack.never_knew for attack in attacks)
     if compared:
-        table.add_column("vs never knew")
+        table.add_column(NEVER_KNEW)
     for attack in attacks:
         table.add_row(
             attack.attack + (" (seen)" if attack.attack in seen else ""),

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from ilubench.errors import DataError
 from ilubench.experiments.experiment import Experiment
+from ilubench.records.ranges import Ranges, fa_scorer, range_of
 from ilubench.records.results import REFERENCE
 from ilubench.records.scores import (
     SCHEMA,
@@ -20,9 +21,11 @@ from ilubench.records.scores import (
     scored_checkpoints,
 )
 from ilubench.runs.plan import Plan
+from ilubench.specs import Range
+from ilubench.statistics.bounds import UNBOUNDED
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["gather_samples", "gather_texts", "robustness_rows"]
+__all__ = ["declared_ranges", "gather_samples", "gather_texts", "robustness_rows"]
 
 
 _ONCE = "once"
@@ -76,6 +79,18 @@ def _point(path: Path) -> tuple[int, str]:
     return record.place, record.level or _ONCE
 
 
+def declared_ranges(experiment: Experiment) -> dict[str, Range]:
+    """Return `scorer.metric` -> what an item can score, of the metrics that have a bound."""
+    scorers = dict(experiment.scorers)
+    scorers |= {fa_scorer(a.name): a.fa for a in experiment.attacks if a.fa is not None}
+    found = {
+        f"{name}.{metric}": range_of(scorer.ranges, metric)
+        for name, scorer in scorers.items()
+        for metric in scorer.metrics()
+    }
+    return {metric: bounds for metric, bounds in found.items() if bounds != UNBOUNDED}
+
+
 def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, RobustnessRow]:
     """Return primary metric -> the method's row; empty when nothing was attacked or scored.
 
@@ -92,7 +107,8 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
         return {}
     suite, attacks = experiment.suite, [attack.name for attack in experiment.attacks]
     found = Compared(mine, original, method_samples(samples, "retrain", seeded=False))
+    ranges = Ranges.of_suite(suite, declared_ranges(experiment))
     return {
-        metric.label: robustness_row(suite, metric, attacks, experiment.seeds, found)
+        metric.label: robustness_row(suite, metric, attacks, experiment.seeds, found, ranges)
         for metric in suite.primary_forget
     }

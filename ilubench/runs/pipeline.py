@@ -15,6 +15,7 @@ from ilubench.runs.executors.base import Outcome
 from ilubench.runs.executors.serial import SerialExecutor
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.jobs import Job
+from ilubench.runs.loading import collection_paused
 from ilubench.runs.original import check_original
 from ilubench.runs.plan import Plan, check_inputs, make_plan
 from ilubench.statistics.row import RobustnessRow
@@ -85,9 +86,10 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
         DataError: data are missing, or no seed could be scored.
         ModelError: the original model seems to have forgotten already.
     """
-    plan = make_plan(experiment)
-    if plan.is_done(plan.jobs[0]):
-        check_inputs(plan)
+    with collection_paused():
+        plan = make_plan(experiment)
+        if plan.is_done(plan.jobs[0]):
+            check_inputs(plan)
     reporter.planned(plan)
     fresh = not plan.folder.exists()
     write_inputs(plan)

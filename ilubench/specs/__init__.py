@@ -10,13 +10,17 @@ from ilubench.specs.base import PluginRef, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import (
+    KNOWN_RANGES,
+    Direction,
     Estimator,
     FineTuningAccuracySpec,
     MetricSpec,
+    Range,
     StatedScore,
     turned,
 )
 from ilubench.specs.run import RunSpec
+from ilubench.specs.score import ScoreSpec
 from ilubench.specs.suite import SuiteSpec
 from ilubench.specs.target import (
     FromSuite,
@@ -30,10 +34,12 @@ from ilubench.specs.training import TrainSpec
 from ilubench.specs.tuning import Candidates, Plain, RangeSpec, SearchSpec, TuningSpec
 
 __all__ = [
+    "KNOWN_RANGES",
     "AttackSpec",
     "Candidates",
     "DataAbout",
     "DataSource",
+    "Direction",
     "Estimator",
     "FineTuningAccuracySpec",
     "FromSuite",
@@ -47,9 +53,11 @@ __all__ = [
     "Plain",
     "PluginRef",
     "ProtocolSpec",
+    "Range",
     "RangeSpec",
     "RecipeSpec",
     "RunSpec",
+    "ScoreSpec",
     "SearchSpec",
     "Settings",
     "Spec",

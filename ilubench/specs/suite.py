@@ -16,7 +16,11 @@ __all__ = ["SuiteSpec"]
 
 
 class SuiteSpec(Spec):
-    """What is forgotten, on which model, scored how, attacked by what."""
+    """What is forgotten, on which model, scored how, attacked by what.
+
+    A checkpoint can be scored with target, data and scorers alone; `lacking` says what unlearning
+    needs besides.
+    """
 
     name: Name
     version: int = Field(ge=1)
@@ -29,13 +33,13 @@ class SuiteSpec(Spec):
     )
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     data: dict[Name, DataSource]
-    forget: tuple[str, ...] = Field(min_length=1)
-    retain: tuple[str, ...] = Field(min_length=1)
+    forget: tuple[str, ...] = ()
+    retain: tuple[str, ...] = ()
     environments: dict[Name, str] = Field(default_factory=dict, description="name -> role")
     scorers: dict[Name, PluginRef] = Field(min_length=1)
-    primary_forget: tuple[MetricSpec, ...] = Field(min_length=1)
-    utility: tuple[MetricSpec, ...] = Field(min_length=1)
-    attacks: dict[Name, AttackSpec]
+    primary_forget: tuple[MetricSpec, ...] = ()
+    utility: tuple[MetricSpec, ...] = ()
+    attacks: dict[Name, AttackSpec] = Field(default_factory=dict)
     core_unseen: tuple[str, ...] = ()
     methods: dict[str, dict[str, JsonValue]] = Field(
         default_factory=dict,
@@ -53,6 +57,12 @@ class SuiteSpec(Spec):
     tuning_seeds: tuple[int, ...] = Field(default=(1000, 1001), min_length=1)
     tuning: TuningSpec | None = None
     gates: GateSpec | None = Field(default=None, description="what `ilubench gates` checks")
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The fields that are empty, and without which nothing can be unlearned on the suite."""
+        needed = ("forget", "retain", "primary_forget", "utility")
+        return tuple(name for name in needed if not getattr(self, name))
 
     @property
     def scored_in(self) -> Literal["float32", "bfloat16"]:

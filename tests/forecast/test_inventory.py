@@ -14,7 +14,7 @@ from runs import Outcome, command
 
 from ilubench.errors import ModelError, SpecError
 from ilubench.experiments.experiment import resolve_experiment
-from ilubench.models.checkpoints import check_vocabulary, load_tokenizer
+from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
 from ilubench.runs.stages.workbench import make_bench
 from ilubench.specs import DataSource, SuiteSpec
 from ilubench.specs.overrides import parse_words

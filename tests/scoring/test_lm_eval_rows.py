@@ -18,6 +18,7 @@ from ilubench.interfaces import (
     ScoreContext,
     TokenLogprobs,
 )
+from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.scorers.answers import loglikelihoods
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.task_files import task_facts
@@ -264,6 +265,16 @@ def test_a_position_among_single_tokens_is_mapped_back() -> None:
     with pytest.raises(ItemError, match="adds no token") as caught:
         loglikelihoods(engine, [*pairs, ([1], [])], flags=False)
     assert caught.value.position == 6
+
+
+@pytest.mark.parametrize("flags", [True, False])
+def test_an_answer_that_is_no_token_of_the_model_names_its_item(
+    tokenizer: "PreTrainedTokenizerBase", *, flags: bool
+) -> None:
+    engine = CheckEngine(tokenizer, tiny_llama(70).config)
+    with pytest.raises(ItemError, match=r"it has the token '.+' \(id 71\), .* 70 emb") as caught:
+        loglikelihoods(engine, [([1], [5]), ([1], [6]), ([2], [71])], flags=flags)
+    assert caught.value.position == 2
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,6 @@ def test_the_whole_suite_is_valid() -> None:
         ({"environments": {"gsm8k": "gsm8k_train"}}, "data role 'gsm8k_train' is not declared"),
         ({"name": "Not A Name"}, "pattern"),
         ({"attacks": {"UP/..": {}}}, "pattern"),
-        ({"forget": []}, "at least 1 item"),
         ({"version": 0}, "greater than or equal to 1"),
         ({"score_dtype": "bfloat16"}, "bfloat16 does not hold float32 weights"),
     ],
@@ -132,6 +131,12 @@ def test_the_whole_suite_is_valid() -> None:
 def test_references_in_a_suite(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SuiteSpec.model_validate(suite(**changes))
+
+
+def test_what_unlearning_needs_besides_scoring() -> None:
+    assert SuiteSpec.model_validate(suite()).lacking == ()
+    less = SuiteSpec.model_validate(suite(forget=[], utility=[]))
+    assert less.lacking == ("forget", "utility")
 
 
 def test_a_recipe_reads_declared_roles() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -150,6 +151,19 @@ def _set(module: object, name: str, *, value: object) -> Iterator[None]:
 
 
 @contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Let a module that is not imported yet look as if it were not installed."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Keep lm-eval off the network and off stderr, and the random state as it was."""
     import numpy as np
@@ -162,7 +176,11 @@ def quiet() -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng([]))
         import datasets.config  # type: ignore[import-untyped, unused-ignore]
         import huggingface_hub.constants
-        import lm_eval.api.task  # type: ignore[import-untyped, unused-ignore]
+
+        # it imports requests, which would load the tables of chardet (a second) to guess how pages
+        # are encoded that nobody fetches
+        with _hidden("chardet"):
+            import lm_eval.api.task  # type: ignore[import-untyped, unused-ignore]
 
         stack.enter_context(_set(datasets.config, "HF_HUB_OFFLINE", value=True))
         stack.enter_context(_set(huggingface_hub.constants, "HF_HUB_OFFLINE", value=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ from ilubench.interfaces import (
 from ilubench.scoring.scorers.rewriting import ask_rewritten
 from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_scorer
 from ilubench.scoring.scorers.rows import groups_of, item_ids, name_items, take_rows, text_of
-from ilubench.specs import Estimator
+from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +65,8 @@ class VerbMem(Scorer):
             and letters of any script.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["verbmem"]
+
     data: str
     max_tokens: int = Field(default=128, ge=1)
     limit: int | None = Field(default=None, ge=1)
@@ -74,9 +76,17 @@ class VerbMem(Scorer):
         """Return `verbmem`, a mean over items."""
         return {"verbmem": Estimator()}
 
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more is recited."""
+        return {"verbmem": "higher"}
+
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
         return (self.data,)
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns of prompt and true continuation."""
+        return {self.data: ("prompt", "gt")}
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Tokenise prompts and cut references.
@@ -134,6 +144,8 @@ class KnowMem(Scorer):
             and letters of any script.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["knowmem"]
+
     data: str
     icl: str
     max_tokens: int = Field(default=32, ge=1)
@@ -145,6 +157,10 @@ class KnowMem(Scorer):
         """Return `knowmem`, a mean over items."""
         return {"knowmem": Estimator()}
 
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more is answered rightly."""
+        return {"knowmem": "higher"}
+
     def roles(self) -> tuple[str, ...]:
         """Return the roles of questions and example pairs."""
         return (self.data, self.icl)
@@ -152,6 +168,11 @@ class KnowMem(Scorer):
     def item_roles(self) -> tuple[str, ...]:
         """Return the role of the questions."""
         return (self.data,)
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns of question and answer."""
+        pair = ("question", "answer")
+        return {self.data: (*pair, self.group_by) if self.group_by else pair, self.icl: pair}
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the prompts.

@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows, text_of
-from ilubench.specs import Estimator
+from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +49,8 @@ class PrivLeak(Scorer):
         limit: texts of each role at most.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["privleak"]
+
     forget: str
     holdout: str
     retrain_auc: float = Field(gt=0, le=1)
@@ -63,6 +65,14 @@ class PrivLeak(Scorer):
     def roles(self) -> tuple[str, ...]:
         """Return the roles of forget and holdout texts."""
         return (self.forget, self.holdout)
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `lower`: what was trained on is told from what was not."""
+        return {"auc": "lower", "privleak": "lower"}
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the column of the text."""
+        return {self.forget: ("text",), self.holdout: ("text",)}
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Tokenise the texts.

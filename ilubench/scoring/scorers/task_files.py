@@ -12,10 +12,10 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.specs import Estimator
+from ilubench.specs import Direction, Estimator
 from ilubench.specs.yaml_files import task_file, task_names
 
-__all__ = ["Member", "Reference", "TaskFacts", "task_facts"]
+__all__ = ["Member", "Reference", "TaskFacts", "task_columns", "task_facts"]
 
 Config: TypeAlias = dict[str, JsonValue]
 
@@ -90,6 +90,7 @@ class TaskFacts:
             they include, and the Python files beside them that a `!function` names.
         names: (lm-eval's metric, its filter) -> the name of the scorer's metric.
         estimators: the scorer's metric -> how its samples become one number.
+        directions: the scorer's metric -> which values are better.
     """
 
     name: str
@@ -98,6 +99,7 @@ class TaskFacts:
     files: tuple[Path, ...]
     names: Mapping[tuple[str, str], str]
     estimators: Mapping[str, Estimator]
+    directions: Mapping[str, Direction]
 
 
 class _Loader(yaml.SafeLoader):
@@ -179,7 +181,8 @@ def _locate(name: str, beside: Path | None = None) -> Path:
     found = _defining(name, sorted(beside.glob("*.yaml"))) if beside else None
     found = found or _builtin(name)
     if found is None:
-        remedy = did_you_mean(name, task_names("evals")) + " (or a task of lm-eval)"
+        known = [*task_names("evals"), *(path.stem for path in _builtin_files())]
+        remedy = did_you_mean(name, known) + " (a file's name ends in .yaml)"
         raise SpecError(f"unknown evaluation task {name!r}", field="task", remedy=remedy)
     return found
 
@@ -300,6 +303,19 @@ def _estimators(config: Config, names: Mapping[tuple[str, str], str]) -> dict[st
     }
 
 
+def _directions(config: Config, names: Mapping[tuple[str, str], str]) -> dict[str, Direction]:
+    listed = config.get("metric_list")
+    said = {"brier_score": False} | {
+        str(entry.get("metric")): entry["higher_is_better"]
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("higher_is_better"), bool)
+    }
+    return {
+        public: "higher" if said.get(metric, True) else "lower"
+        for (metric, _), public in names.items()
+    }
+
+
 def _filters(entry: Config, names: Mapping[tuple[str, str], str]) -> list[JsonValue]:
     given = entry.get("filter_list")
     if given is None:
@@ -338,4 +354,34 @@ def task_facts(name: str) -> TaskFacts:
         files=tuple(dict.fromkeys(files + more)),
         names=names,
         estimators=_estimators(config, names),
+        directions=_directions(members[0].config, names),
     )
+
+
+def task_columns(facts: TaskFacts) -> tuple[str, ...]:
+    """Return the columns that the templates of a task name; none where Python code makes its text.
+
+    A template of one word is a column's name to lm-eval.
+    """
+    from jinja2 import Environment, TemplateError, meta
+
+    names: dict[str, None] = {}
+    for member in facts.members:
+        config = member.config | member.changes
+        for field in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+            listed = config.get(field)
+            for text in listed if isinstance(listed, list) else [listed]:
+                if isinstance(text, Reference) or config.get("process_docs"):
+                    return ()
+                if not isinstance(text, str):
+                    continue
+                if text.isidentifier() and not isinstance(listed, list):
+                    names[text] = None
+                    continue
+                try:
+                    names |= dict.fromkeys(
+                        meta.find_undeclared_variables(Environment().parse(text))
+                    )
+                except TemplateError:  # the task itself says what is wrong with it
+                    continue
+    return tuple(sorted(names))

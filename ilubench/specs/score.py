@@ -1,0 +1,35 @@
+"""What `ilubench score` is asked for."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ilubench.specs.base import Spec
+
+__all__ = ["ScoreSpec"]
+
+
+class ScoreSpec(Spec):
+    """The words of `ilubench score MODEL`, before names are resolved: a suite's scorers, or tasks.
+
+    Of a suite: ``scorers``. Of tasks in lm-eval's format, which need no suite: the rest up to
+    ``split_by``.
+    """
+
+    suite: str = "mini"
+    scorers: tuple[str, ...] = Field(default=(), description="some of the suite's; without: all")
+    task: tuple[str, ...] = Field(default=(), description="files ending in .yaml, or lm-eval's own")
+    data: tuple[str, ...] = Field(
+        default=(), description="files of rows: one for all tasks, or one each"
+    )
+    fewshot: tuple[str, ...] = Field(default=(), description="files of examples, like data")
+    num_fewshot: int | None = Field(default=None, ge=0, description="examples; without: the task's")
+    limit: int | None = Field(default=None, ge=1, description="items at most, of each task")
+    split_by: str = Field(default="subject", description="column that divides rows among a group")
+    engine: Literal["auto", "hf", "vllm"] = "auto"
+    device: str = "auto"
+    texts: bool = Field(
+        default=False,
+        description="keep what the model writes, beside the samples; never of gated data",
+    )
+    out: str = Field(default="runs", description="folder of results and cache")
