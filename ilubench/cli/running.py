@@ -1,5 +1,6 @@
 """Commands that carry out jobs: run, plan, tune, attack."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -136,17 +137,47 @@ def model_source(text: str) -> "ModelSource":
     from ilubench.errors import ModelError, UsageError
     from ilubench.specs import ModelSource
 
-    if Path(text).is_dir():
-        return ModelSource(path=text)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        problem = _no_model(path)
+        if problem:
+            raise ModelError(f"{text}: {problem}")
+        return ModelSource(path=str(path))
     if "=" in text:
         problem = f"MODEL comes before the words, and {text!r} is one of them"
         raise UsageError(f"{problem}; write ilubench score MODEL {text}")
-    if Path(text).is_file():
-        raise ModelError(f"{text!r} is a file; give the folder of a checkpoint")
+    if path.is_file():
+        raise ModelError(f"{text} is a file; give the folder of a model: {path.parent}")
     hub, _, revision = text.partition("@")
     if text.startswith((".", "/", "~")) or hub.count("/") != 1:
         raise ModelError(f"no model folder {text!r}; give a folder or a hub id like org/name")
     return ModelSource(hub=hub, revision=revision or None)
+
+
+def _no_model(folder: Path) -> str:
+    """Return what a folder is that looks like a model's and is none; empty where it may be one."""
+    import json
+
+    from ilubench.cli.run_folders import find_runs, is_run
+
+    if is_run(folder):
+        return (
+            f"this is the folder of a run, no model; `ilubench show {folder}` shows it, and "
+            f"`ilubench leaderboard submit {folder} --by YOU --weights-to FOLDER` writes its "
+            "unlearned models, each into a folder that can be given here"
+        )
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        base = "its base model"
+        with contextlib.suppress(ValueError, AttributeError):  # what it is shows all the same
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            base = config.get("base_model_name_or_path") or base
+        return (
+            f"this is an adapter (LoRA) of {base}, no model; merge the two with peft "
+            "(`merge_and_unload`, then `save_pretrained`) and give that folder"
+        )
+    if not (folder / "config.json").is_file() and any(find_runs(folder)):
+        return f"this is a folder of runs, no model; `ilubench ls runs {folder}` lists them"
+    return ""
 
 
 def _run(experiment: "Experiment", *, as_json: bool) -> int:
@@ -159,5 +190,6 @@ def _run(experiment: "Experiment", *, as_json: bool) -> int:
     if as_json:
         typer.echo(result.record.model_dump_json(indent=1))
     else:
-        console(stderr=False).print(run_report(result))
+        suite, folder = result.plan.bench.suite, result.plan.folder
+        console(stderr=False).print(run_report(result.record, result.rows, suite, folder))
     return FAILED_JOBS if result.record.failures else COMPLETE

@@ -1,5 +1,6 @@
 """Names -> objects, once: suite file, method, attacks, scorers and data of one run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
+from ilubench.experiments.keys import unknown_key
 from ilubench.experiments.method_settings import check_suite_models, method_settings, stands_for
 from ilubench.experiments.suites import NO_PLUGINS, read_suite
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
@@ -27,7 +29,12 @@ from ilubench.specs import (
     Spec,
     SuiteSpec,
 )
-from ilubench.specs.overrides import Override, PluginLookup, apply_overrides
+from ilubench.specs.overrides import (
+    Override,
+    PluginLookup,
+    apply_overrides,
+    nested_settings,
+)
 from ilubench.specs.yaml_files import merge_mappings, validate_spec
 
 __all__ = [
@@ -203,7 +210,10 @@ def _attacks(
     chosen = suite.attacks if names is None else names
     for name in chosen:
         if name not in suite.attacks:
+            parts = re.split(r"[\s+;/|]+", name)
             remedy = did_you_mean(name, suite.attacks)
+            if len(parts) > 1 and set(parts) <= set(suite.attacks):
+                remedy = f"write attacks={','.join(parts)}"
             raise SpecError(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )
@@ -212,7 +222,10 @@ def _attacks(
     known = {field for kind in kinds.values() for field in kind.model_fields}
     for override in everyone:
         if kinds and override.path[0] not in known:
+            below = {n for kind in kinds.values() for n in nested_settings(kind, override.path[0])}
             remedy = did_you_mean(override.path[0], {*known, *suite.attacks})
+            if below:
+                remedy = f"did you mean {' or '.join(f'attack.{one}' for one in sorted(below))}?"
             problem = f"unknown setting {override.path[0]!r}"
             raise SpecError(problem, field=f"attack.{override.key}", remedy=remedy)
     found = []
@@ -264,8 +277,8 @@ def resolve_experiment(
     method_changes, rest = _take(rest, "method")
     attack_changes, rest = _take(rest, "attack")
     for override in rest:
-        if override.path[0] in ("data", "attack"):
-            raise SpecError(f"{override.key!r} needs a name", remedy=f"{override.key}.<name>=...")
+        if override.path[0] not in RunSpec.model_fields:
+            raise unknown_key(override, overrides)
     names = {o.path[0]: o.text for o in rest if o.path == ("method",)}
     if method is not None and names:
         remedy = "leave method out; `ilubench run` takes one"

@@ -31,7 +31,7 @@ from ilubench.specs import (
 )
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
-__all__ = ["Gate", "TrainingText", "check_gates", "gates_of", "gates_text"]
+__all__ = ["Gate", "TrainingText", "check_gates", "gates_of", "gates_text", "gates_verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,24 @@ def gates_text(gates: Sequence[Gate]) -> str:
     return table(
         head,
         [[cell(attack), *(_shown(found[attack, name]) for name in names)] for attack in attacks],
+    )
+
+
+def gates_verdict(gates: Sequence[Gate]) -> str:
+    """Return what holds, what does not, and what to do about it."""
+    failed = [gate for gate in gates if not gate.passed]
+    attacks = dict.fromkeys(gate.attack for gate in gates)
+    if not failed:
+        return f"All {len(gates)} bounds hold for {cell(', '.join(attacks))}."
+    shown = "; ".join(
+        f"{cell(gate.attack)}: {gate.gate} is {gate.value:.3g} and must be {_sign(gate.gate)} "
+        f"{gate.bound:g}"
+        for gate in failed
+    )
+    names = dict.fromkeys(gate.attack for gate in failed)
+    return (
+        f"{len(failed)} of {len(gates)} bounds do not hold: {shown}. Next: change the settings or "
+        f"data of {cell(', '.join(names))} in the suite, and run method=none again."
     )
 
 

@@ -6,7 +6,7 @@ scorers, generators) are named by reference (`PluginRef`) and resolved above thi
 
 from ilubench.specs.about import DataAbout, ModelAbout
 from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
-from ilubench.specs.base import PluginRef, Settings, Spec
+from ilubench.specs.base import PluginRef, Seed, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import (
@@ -59,6 +59,7 @@ __all__ = [
     "RunSpec",
     "ScoreSpec",
     "SearchSpec",
+    "Seed",
     "Settings",
     "Spec",
     "StatedScore",

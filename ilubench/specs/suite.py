@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from ilubench.specs.attack import AttackSpec, GateSpec
-from ilubench.specs.base import Name, PluginRef, Spec
+from ilubench.specs.base import Name, PluginRef, Seed, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.metrics import MetricSpec
 from ilubench.specs.target import TargetSpec
@@ -20,6 +20,26 @@ class SuiteSpec(Spec):
 
     A checkpoint can be scored with target, data and scorers alone; `lacking` says what unlearning
     needs besides.
+
+    Attributes:
+        name: as `suite=NAME` and in records.
+        version: raised when data, metrics or attacks change.
+        title: one line on it.
+        description: more on it.
+        citation: of the paper that it follows.
+        target: the model that knows what is to be forgotten.
+        generators: makers of tables, by name.
+        data: roles of rows, by name: where they come from.
+        forget: roles of the text to forget.
+        retain: roles of the text to keep.
+        scorers: what is asked of a model, by name.
+        primary_forget: metrics of forgetting; each makes a table.
+        utility: metrics of what must be kept.
+        attacks: by name.
+        core_unseen: attacks over which ranks are taken; no method may train on their data.
+        seeds: of a run that names none.
+        tuning_seeds: of `ilubench tune`; never reported.
+        tuning: how settings are chosen.
     """
 
     name: Name
@@ -53,8 +73,8 @@ class SuiteSpec(Spec):
         description="of the weights while they are scored; by default `dtype`",
     )
     score_batch: int = Field(default=32, ge=1, description="sequences scored at once")
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    tuning_seeds: tuple[int, ...] = Field(default=(1000, 1001), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    tuning_seeds: tuple[Seed, ...] = Field(default=(1000, 1001), min_length=1)
     tuning: TuningSpec | None = None
     gates: GateSpec | None = Field(default=None, description="what `ilubench gates` checks")
 

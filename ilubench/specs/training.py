@@ -17,6 +17,21 @@ class TrainSpec(Spec):
     One step sees ``batch_size`` sequences, however few fit in memory at once (``micro_batch``).
     Batches are always full: where the last batch of an epoch is not, the next epoch's first
     sequences fill it, so that no sequence is left out and all weigh alike.
+
+    Attributes:
+        lr: learning rate, the highest of the schedule.
+        steps: optimizer steps; or give `epochs`.
+        epochs: passes over the data, rounded up to full batches; or give `steps`.
+        batch_size: sequences a step.
+        micro_batch: sequences that go through the model at once; none: the whole batch.
+        schedule: of the learning rate, after the warm-up.
+        warmup_steps: first steps, in which the learning rate rises from 0.
+        weight_decay: of AdamW.
+        betas: of AdamW.
+        eps: of AdamW.
+        clip: largest norm of a step's gradient; none: not clipped.
+        precision: of the forward and backward pass.
+        save_every_s: seconds between the saved states from which a killed job goes on.
     """
 
     instead_of: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -27,11 +42,7 @@ class TrainSpec(Spec):
 
     lr: float = Field(gt=0)
     steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(
-        default=None,
-        gt=0,
-        description="passes over the data, rounded up to full batches: no item is left out",
-    )
+    epochs: float | None = Field(default=None, gt=0, le=1e6)
     batch_size: int = Field(default=4, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     schedule: Literal["constant", "linear", "cosine"] = "constant"

@@ -149,6 +149,22 @@ def test_results_are_a_record_and_a_repeat_is_cached(finished: Path) -> None:
         assert (folder / "cells" / job.key / "DONE").is_file()
 
 
+def test_show_is_the_report_of_a_run_that_is_there(finished: Path) -> None:
+    (run,) = (file.parent for file in finished.glob("*/results.json"))
+    done = command("show", str(run))
+    assert done.code == 0, done.err
+    again = command("run", SUITE, "method=ilu", f"out={finished}")
+    report = again.out.split("Results:")[0]
+    assert report in done.out
+    for text in (run.name, "tiny version 1", "weight=0.5", "base=npo", "all jobs done"):
+        assert text in done.out
+    assert f"{run}/samples.parquet: every item's score" in done.out
+    assert command("show", str(run), "--json").json["run"] == run.name
+    below = command("show", str(finished))
+    assert below.code == 3
+    assert f"it has runs below it, such as {run}" in below.err
+
+
 def test_plan_says_what_is_cached_and_writes_nothing(finished: Path, here: Path) -> None:
     listed = command("plan", SUITE, "method=ilu", f"out={finished}", "--json").json
     assert len(listed["jobs"]) == 9
@@ -274,7 +290,7 @@ PLAIN: list[tuple[str, int, tuple[str, ...]]] = [
     ("run suite=minni", 2, ("'minni'", "did you mean 'mini'?")),
     (f"run {SUITE} attacks=gsm8", 2, ("did you mean 'gsm8k'?",)),
     (f"run {SUITE} method.wieght=1", 2, ("method.wieght", "did you mean 'weight'?")),
-    (f"run {SUITE} sedes=1", 2, ("sedes", "did you mean 'seeds'?")),
+    (f"run {SUITE} sedes=1", 2, ("sedes", "did you mean seeds=1?")),
     (
         f"run {SUITE} attack.gsm8k.train.stepz=4",
         2,

@@ -71,7 +71,7 @@ def environment() -> dict[str, str]:
 def process(*words: str, cwd: Path | None = None) -> Outcome:
     """Run the command line in a process of its own, its streams in pipes."""
     done = subprocess.run(
-        [sys.executable, "-m", "ilubench.cli", *allowing(words)],
+        [sys.executable, "-m", "ilubench", *allowing(words)],
         capture_output=True,
         text=True,
         env=environment(),
