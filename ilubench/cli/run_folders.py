@@ -80,7 +80,7 @@ def read_status(folder: Path) -> RunStatus:
     return RunStatus(
         str(folder),
         record.suite,
-        str(record.method["use"]),
+        str(record.method.get("use", "(scored)")),
         ",".join(map(str, record.seeds)),
         status or "scored",
         date,

@@ -18,6 +18,7 @@ __all__ = ["show"]
 FILES = {
     "results.json": "every figure",
     "samples.parquet": "every item's score",
+    "texts.parquet": "what models wrote",
     "metrics.parquet": "the mean of every metric at every checkpoint",
     "config.yaml": "what was asked, resolved",
     "plan.json": "the jobs",
@@ -64,7 +65,10 @@ def _asked(run: "FinishedRun") -> Iterator[str]:
     words = as_words(settings) if isinstance(settings, Mapping) else ""
     yield f"run      {record.run}"
     yield f"suite    {record.suite} version {record.suite_version}"
-    yield f"method   {record.method['use']} version {record.method_version} ({words})"
+    use = record.method.get("use")
+    yield (
+        f"method   {use} version {record.method_version} ({words})" if use else "method   none used"
+    )
     yield f"attacks  {', '.join(record.attacks) or 'none'}"
     yield f"seeds    {', '.join(map(str, record.seeds))}; engine {record.engine}, {record.dtype}"
     failed = len(record.failures)

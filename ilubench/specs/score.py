@@ -1,8 +1,8 @@
 """What `ilubench score` is asked for."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from ilubench.specs.base import Spec
 
@@ -14,6 +14,11 @@ class ScoreSpec(Spec):
 
     Of a suite: ``scorers``. Of tasks in lm-eval's format, which need no suite: the rest up to
     ``split_by``.
+
+    Attributes:
+        suite: name of a shipped suite, or a YAML file.
+        engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
+        device: auto, cpu, cuda or cuda:1.
     """
 
     suite: str = "mini"
@@ -27,7 +32,7 @@ class ScoreSpec(Spec):
     limit: int | None = Field(default=None, ge=1, description="items at most, of each task")
     split_by: str = Field(default="subject", description="column that divides rows among a group")
     engine: Literal["auto", "hf", "vllm"] = "auto"
-    device: str = "auto"
+    device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
     texts: bool = Field(
         default=False,
         description="keep what the model writes, beside the samples; never of gated data",
