@@ -2,14 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-__all__ = ["Program", "ScoreCommand", "WordsCommand"]
+__all__ = ["Program", "WordsCommand"]
 
 
 class Program(TyperGroup):
@@ -44,6 +41,10 @@ def _at_home(arg: str) -> str:
     return head + equals + os.path.expanduser(path) if path[:2] == "~/" else arg  # noqa: PTH111
 
 
+SCORED = ("data", "suite")
+"""Heads of keys that `score` takes."""
+
+
 class WordsCommand(TyperCommand):
     """A command that takes `key=value` words: its help names the keys."""
 
@@ -63,10 +64,10 @@ class WordsCommand(TyperCommand):
     def _refuse_key(self, name: str, value: Sequence[str]) -> None:
         """Raise where what was typed as an option is a key of words."""
         from ilubench.errors import UsageError
+        from ilubench.specs import RunSpec, ScoreSpec
 
         key = name.replace("-", "_") if "." not in name else name
-        spec, groups = self._keys()
-        if key.split(".")[0] not in (*spec.model_fields, *groups):
+        if key.split(".")[0] not in (*RunSpec.model_fields, *ScoreSpec.model_fields, "attack"):
             return
         text = value if isinstance(value, str) else "".join(v for v in value if v[:1] != "-")
         raise UsageError(f"no option --{name}; write {key}={text or '<value>'}, without dashes")
@@ -74,28 +75,16 @@ class WordsCommand(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """List the keys, as the specs have them."""
         from ilubench.experiments.keys import GROUPS_OF_KEYS
+        from ilubench.specs import RunSpec, ScoreSpec
         from ilubench.specs.meaning import field_meanings
 
         del ctx
-        spec, groups = self._keys()
+        spec = ScoreSpec if self.name == "score" else RunSpec
         keys = [(field.name, field.meaning) for field in field_meanings(spec, nested=False)]
-        below = {key: text for key, text in GROUPS_OF_KEYS.items() if key.split(".")[0] in groups}
+        below = {
+            k: v for k, v in GROUPS_OF_KEYS.items() if spec is RunSpec or k.split(".")[0] in SCORED
+        }
         with formatter.section("Keys"):
             formatter.write_dl([*keys, *below.items()])
         formatter.write_paragraph()
         formatter.write_text("`ilubench describe NAME` explains a method, attack, suite or scorer.")
-
-    def _keys(self) -> tuple[type["BaseModel"], tuple[str, ...]]:
-        """The keys as fields, and what others can be set below."""
-        from ilubench.specs import RunSpec
-
-        return RunSpec, ("method", "attack", "data", "suite")
-
-
-class ScoreCommand(WordsCommand):
-    """A command whose words say how a model is scored."""
-
-    def _keys(self) -> tuple[type["BaseModel"], tuple[str, ...]]:
-        from ilubench.specs import ScoreSpec
-
-        return ScoreSpec, ("data", "suite")

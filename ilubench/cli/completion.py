@@ -26,7 +26,8 @@ def complete_words(ctx: typer.Context, args: list[str], incomplete: str) -> list
         return [f"{key}={value}" for value in _values(key, text, words)]
     from ilubench.experiments.keys import list_keys
 
-    return _next_level([name for name in list_keys(words) if name not in words], key)
+    known = list_keys(words, scoring=ctx.command.name == "score")
+    return _next_level([name for name in known if name not in words], key)
 
 
 def complete_score_words(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:

@@ -80,8 +80,8 @@ def read_status(folder: Path) -> RunStatus:
     return RunStatus(
         str(folder),
         record.suite,
-        record.method_name,
-        ",".join(map(str, record.seeds)) if record.method else "",
+        str(record.method.get("use", "(scored)")),
+        ",".join(map(str, record.seeds)),
         status or "scored",
         date,
     )

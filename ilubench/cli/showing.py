@@ -18,6 +18,7 @@ __all__ = ["show"]
 FILES = {
     "results.json": "every figure",
     "samples.parquet": "every item's score",
+    "texts.parquet": "what models wrote",
     "metrics.parquet": "the mean of every metric at every checkpoint",
     "config.yaml": "what was asked, resolved",
     "plan.json": "the jobs",

@@ -78,8 +78,11 @@ def read_hub(source: DataSource, role: str, found: Listing | None = None) -> lis
 
 
 def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
+    if not rows:
+        name = source.path or source.hub or source.generated
+        raise DataError(f"data.{role}: {name} has no rows; an empty set measures nothing")
     for column in source.where:
-        if rows and not any(column in row for row in rows):
+        if not any(column in row for row in rows):
             remedy = did_you_mean(column, rows[0])
             raise DataError(f"data.{role}: where: there is no column {column!r}; {remedy}")
     kept = [

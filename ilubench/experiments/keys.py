@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ilubench.errors import IlubenchError, SpecError, closest_word, did_you_mean
 from ilubench.interfaces.discovery import list_entries
 from ilubench.interfaces.sources import list_settings
-from ilubench.specs import DataSource, RunSpec, SuiteSpec
+from ilubench.specs import DataSource, RunSpec, ScoreSpec, SuiteSpec
 from ilubench.specs.overrides import Override
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import task_names
@@ -40,11 +40,12 @@ _MEANT = {
 """Keys of other programs -> the words for them here."""
 
 
-def list_keys(words: Mapping[str, str]) -> list[str]:
-    """Return all keys beside which a run's words may set something, the short ones first.
+def list_keys(words: Mapping[str, str], *, scoring: bool = False) -> list[str]:
+    """Return all keys with which a run's words may set something, the short ones first.
 
     Args:
         words: those that say which suite and method it is; without: the defaults.
+        scoring: those of `ilubench score` instead.
     """
     found = [name for name in _fields(RunSpec, 2) if not name.startswith("method.")]
     suite = _suite(words.get("suite", str(RunSpec.model_fields["suite"].default)))
@@ -58,6 +59,9 @@ def list_keys(words: Mapping[str, str]) -> list[str]:
     roles += [f"{name}.{role}" for name, a in attacks.items() for role in (a or {}).get("data", {})]
     found += [f"data.{role}{below}" for role in roles for below in ("", *_DATA_FIELDS)]
     found += [f"suite.{name}" for name in _fields(SuiteSpec, 3)]
+    if scoring:
+        below = [key for key in found if key.startswith(("data.", "suite."))]
+        found = [*ScoreSpec.model_fields, *below]
     return sorted(dict.fromkeys(found), key=lambda key: key.count("."))
 
 
@@ -135,19 +139,16 @@ def list_values(key: str, words: Mapping[str, str]) -> list[str]:
         words: the other words, which say which suite's names count.
     """
     suite = _suite(words.get("suite", str(RunSpec.model_fields["suite"].default)))
-    if key == "suite":
-        return list(task_names("suites"))
-    if key == "method":
-        variants = [name for name, own in (suite.get("methods") or {}).items() if "use" in own]
-        return [*list_entries("methods"), *variants]
-    if key == "method.base":
-        return list(list_entries("methods"))
-    if key == "attacks":
-        return [*(suite.get("attacks") or {})]
+    if key in ("attacks", "scorers"):
+        return [*(suite.get(key) or {})]
     if key == "method.environments":
         return [*(suite.get("environments") or {})]
+    if key in ("method", "method.base"):
+        variants = [name for name, own in (suite.get("methods") or {}).items() if "use" in own]
+        return [*list_entries("methods"), *(variants if key == "method" else ())]
     field = RunSpec.model_fields.get(key)
-    return [] if field is None else _choices(field.annotation)
+    choices = [] if field is None else _choices(field.annotation)
+    return list(task_names("suites")) if key == "suite" else choices
 
 
 def _choices(annotation: object) -> list[str]:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.errors import SpecError
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -23,17 +21,11 @@ def weights_in(model: "PreTrainedModel", dtype: str) -> Iterator[None]:
 
     Args:
         model: may be in the middle of a training.
-        dtype: that holds every value of the weights' own.
-
-    Raises:
-        SpecError: it does not.
+        dtype: weights of a type that it does not hold stay as they are (norms that are always in
+            float32).
     """
     wanted: torch.dtype = getattr(torch, dtype)
-    own = {p: p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != wanted}
-    if any(torch.promote_types(kind, wanted) != wanted for kind in own.values()):
-        kinds = ", ".join(sorted({str(kind).removeprefix("torch.") for kind in own.values()}))
-        remedy = "score in float32, or in the dtype of the weights"
-        raise SpecError(f"weights in {kinds} lose digits", field="suite.score_dtype", remedy=remedy)
+    own = {p: p.dtype for p in model.parameters() if _is_wider(wanted, p.dtype)}
     narrow = set(own.values())
     buffers = [
         (module, name, value)
@@ -52,3 +44,7 @@ def weights_in(model: "PreTrainedModel", dtype: str) -> Iterator[None]:
             parameter.data = parameter.data.to(kind)
         for module, name, value in buffers:
             module._buffers[name] = value
+
+
+def _is_wider(wanted: torch.dtype, own: torch.dtype) -> bool:
+    return own.is_floating_point and own != wanted and torch.promote_types(own, wanted) == wanted

@@ -12,7 +12,7 @@ from ilubench.errors import ModelError, SpecError
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.suites import read_suite
 from ilubench.records.chance import at_chance
-from ilubench.records.results import ScoreSummary
+from ilubench.records.results import REFERENCE, ScoreSummary
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.workbench import Workbench
@@ -59,6 +59,8 @@ def check_original(bench: Workbench, jobs: Sequence[Job]) -> None:
 def original_notes(bench: Workbench, jobs: Sequence[Job]) -> Iterator[str]:
     """Yield what a reader must know of a run that went on, or that has its own target or data."""
     experiment = bench.experiment
+    if experiment.method_name == REFERENCE and not experiment.attacks:
+        return  # a model is scored, whatever it is
     scores = _scores(bench, jobs)
     if experiment.run.allow_weak_target:
         yield from (f"{text} (allow_weak_target)" for text in _weak(experiment, scores))

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from ilubench.errors import SpecError, did_you_mean
 from ilubench.specs.run import RunSpec
+from ilubench.specs.score import ScoreSpec
 from ilubench.specs.values import convert_value
 from ilubench.specs.yaml_files import load_nodes, merge_mappings
 
@@ -79,6 +80,7 @@ def parse_words(words: Iterable[str]) -> tuple[Override, ...]:
     return tuple(sorted(found.values(), key=lambda override: (len(override.path), override.path)))
 
 
+_FIELDS = {**ScoreSpec.model_fields, **RunSpec.model_fields}
 _KEY = re.compile(r"[^\s.=-][^\s.=]*(?:\.[^\s.=]+)*")
 
 
@@ -93,7 +95,7 @@ def _is_word(word: str) -> bool:
 
 def _heads(text: str) -> list[str]:
     """Return what looks like the key of a further word within a value."""
-    known = (*RunSpec.model_fields, "data", "attack")
+    known = (*_FIELDS, "data", "attack")
     keys = re.findall(r"\s([\w.-]+)\s*=", text)
     return [key for key in keys if key.split(".")[0] in known]
 
@@ -115,15 +117,15 @@ def _what_to_write(word: str, words: Sequence[str]) -> str:
                 meant.append(piece)
     if meant != list(words) and all(map(_is_word, meant)):
         return f"write {' '.join(one for one in meant if one not in words)}"
-    example = f"{word}=<value>" if word in RunSpec.model_fields else "method=ilu"
-    if re.fullmatch(r"[a-z][\w-]*", word) and word not in RunSpec.model_fields:
+    example = f"{word}=<value>" if word in _FIELDS else "method=ilu"
+    if re.fullmatch(r"[a-z][\w-]*", word) and word not in _FIELDS:
         example = f"method={word} or suite={word}"
     return f"write key=value, e.g. {example}"
 
 
 def _is_list(word: str) -> bool:
     key = word.partition("=")[0]
-    field = RunSpec.model_fields.get(key)
+    field = _FIELDS.get(key)
     if field is None:
         return key.startswith(("method.", "attack."))
     parts = get_args(field.annotation)

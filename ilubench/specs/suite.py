@@ -106,6 +106,12 @@ class SuiteSpec(Spec):
         return found | self.generators
 
     @model_validator(mode="after")
+    def _wide_enough(self) -> Self:
+        if (self.dtype, self.score_dtype) == ("float32", "bfloat16"):
+            raise ValueError("score_dtype: bfloat16 does not hold float32 weights; set dtype, too")
+        return self
+
+    @model_validator(mode="after")
     def _references(self) -> Self:
         def known(kind: str, names: tuple[str, ...], have: Mapping[str, object]) -> None:
             for name in names:

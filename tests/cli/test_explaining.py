@@ -158,6 +158,9 @@ def test_tab_offers_keys_and_imports_no_torch() -> None:
     offered = completed("run", "method=npo", "method.")
     assert {"method.beta=", "method.train."} <= set(offered)
     assert "method.weight=" not in offered
+    offered = completed("score", "model", "")
+    assert {"scorers=", "task=", "suite=", "data."} <= set(offered)
+    assert "method=" not in offered
 
 
 VALUES = [
@@ -168,6 +171,7 @@ VALUES = [
     (["run", "suite", "=", "wmdp-bio", "attacks", "="], ["gsm8k"]),
     (["run", "method", "=", "ilu", "method.base", "=", "rm"], ["rmu"]),
     (["run", "engine", "="], ["auto", "hf", "vllm"]),
+    (["score", "m", "suite", "=", "mini", "scorers", "=", "forget_m"], ["forget_mc"]),
     (["run", "never_knew", "=", "f"], ["false"]),
 ]
 

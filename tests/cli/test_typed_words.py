@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import SUITE, TINY, command, environment
+from runs import SUITE, TINY, WEAK, command, environment
 
 from ilubench import __version__
 from ilubench.cli.guard import guarded
@@ -361,5 +361,5 @@ def test_a_signal_says_how_to_go_on(how: signal.Signals) -> None:
 
 @pytest.mark.slow
 def test_a_signal_in_a_run_says_how_to_go_on(tmp_path: Path) -> None:
-    words = ["-m", "ilubench", "run", SUITE, "method=npo", f"out={tmp_path}/o"]
+    words = ["-m", "ilubench", "run", SUITE, WEAK, "method=npo", f"out={tmp_path}/o"]
     _interrupted([sys.executable, *words], signal.SIGINT, "folder")

@@ -123,7 +123,9 @@ def test_what_add_eos_token_appends_is_left_out(tmp_path: Path) -> None:
 ROLES: dict[str, Sequence[Row]] = {
     "recite": [{"id": "r", "prompt": "The river runs", "gt": " past the old mill"}],
     "facts": [{"id": "f", "question": "how many apples are left?", "answer": "three"}],
+    "shown": [{"id": "e", "question": "how many sacks?", "answer": "seven"}],
     "texts": [{"id": "t", "text": SENTENCES[0]}],
+    "others": [{"id": "o", "text": SENTENCES[1]}],
     "choice": [
         {
             "id": "c",
@@ -136,8 +138,8 @@ ROLES: dict[str, Sequence[Row]] = {
 }
 SCORERS: dict[str, Scorer] = {
     "verbmem": VerbMem(data="recite"),
-    "knowmem": KnowMem(data="facts", icl="facts"),
-    "privleak": PrivLeak(forget="texts", holdout="texts", retrain_auc=0.5),
+    "knowmem": KnowMem(data="facts", icl="shown"),
+    "privleak": PrivLeak(forget="texts", holdout="others", retrain_auc=0.5),
     "nll": AnswerNLL(data="facts", prompt="{question}", completion=" {answer}"),
     "letters": LmEval(task="wmdp_bio", data="choice"),
     "answers": LmEval(task="mini_mc", data="choice"),

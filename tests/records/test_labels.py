@@ -23,8 +23,8 @@ OTHER_NAMES = re.compile(r"RA core|RA all|RA-core|[Ff]orgotten before|vs never k
 
 
 def test_the_page_has_the_names_and_no_others() -> None:
-    constants = {getattr(labels, name) for name in labels.__all__ if name != "PAGE"}
-    assert set(PAGE.values()) == constants
+    constants = [getattr(labels, name) for name in labels.__all__]
+    assert set(PAGE.values()) == {one for one in constants if isinstance(one, str)}
 
 
 @pytest.mark.parametrize("path", SHOWING, ids=lambda path: path.name)

@@ -47,22 +47,26 @@ def build(task: str, rows: list[Row], folder: Path, **settings: Any) -> Any:
         # text where the task has a list
         (
             "wmdp_bio",
-            [{**FOUR, "choices": str(FOUR["choices"])}],
+            [{**FOUR, "choices": "Mars, Venus"}],
             "row 1: column 'choices' is text",
         ),
         ("looped", [{**TWO, "choices": "ab"}], "column 'choices' is text"),
-        ("column", [{**TWO, "choices": "ab"}], "column 'choices' is a str, and a list"),
-        ("coded", [{**TWO, "choices": "ab"}], "column 'choices' is text"),
+        ("column", [{**TWO, "choices": "ab"}], "column 'choices' is text, and a list"),
+        (
+            "coded",
+            [{**TWO, "choices": "ab"}],
+            "column 'choices' is text, and the task reads single",
+        ),
         # what is no text in the list
         (
             "wmdp_bio",
             [FOUR, {**FOUR, "choices": ["a", None, "c", "d"]}],
-            "row 2: .*'choices' is or",
+            "row 2: column 'choices' holds null",
         ),
         ("wmdp_bio", [{**FOUR, "choices": [1, 2, 3, 4]}], "option 1 of column 'choices' is 1, not"),
         ("wmdp_bio", [{**FOUR, "choices": list("abcde")}], "has 5 options, and .* asks about 4"),
         ("mini_mc", [{**FOUR, "choices": [3, 4, 5, 6]}], "option 1 of its doc_to_choice is 3, not"),
-        ("mini_mc", [{**FOUR, "choices": ["a", None, "c", "d"]}], "option 2 .* is null, not text"),
+        ("mini_mc", [{**FOUR, "choices": ["a", None, "c", "d"]}], "column 'choices' holds null"),
         ("column", [{**TWO, "choices": [["a"], ["b"]]}], "option 1 .* is a list, not text"),
         # options that cannot be told apart, or missed
         ("mini_mc", [{**FOUR, "choices": ["a", " ", "c", "d"]}], "option 2 is blank"),
@@ -70,14 +74,14 @@ def build(task: str, rows: list[Row], folder: Path, **settings: Any) -> Any:
         ("column", [{**TWO, "choices": ["a"], "answer": 0}], "one option: every model chooses it"),
         # nulls and lists that are printed
         ("agnews", [{"text": "x", "label": 0}, {"text": None, "label": 1}], "row 2: column 'text'"),
-        ("agnews", [{"text": ["a", "b"], "label": 0}], r"a list \('text'\) is printed"),
+        ("agnews", [{"text": ["a", "b"], "label": 0}], "column 'text' is a list, not text"),
         (
             "mnli",
             [{"premise": None, "hypothesis": "x", "label": 0}],
             "column 'premise' is or holds",
         ),
-        ("pair", [{**TWO, "first": "a", "second": None}], "column 'second' is or holds a null"),
-        ("mini_gsm8k", [{"question": "1?", "answer": None}], "the answer is None|'answer' is or"),
+        ("pair", [{**TWO, "first": "a", "second": None}], "column 'second' is null, not text"),
+        ("mini_gsm8k", [{"question": "1?", "answer": None}], "column 'answer' is null, not text"),
         # answers of which nothing is compared
         ("mini_gsm8k", [{"question": "1?", "answer": "  "}], "the answer is blank"),
         ("mini_gsm8k", [{"question": "1?", "answer": "7 #### "}], "exact_match compares nothing"),
@@ -86,7 +90,7 @@ def build(task: str, rows: list[Row], folder: Path, **settings: Any) -> Any:
 def test_values_that_are_refused(task: str, rows: list[Row], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message) as caught:
         build(task, rows, tmp_path)
-    assert str(caught.value).startswith(f"{task}: row ")
+    assert str(caught.value).startswith((f"{task}: row ", "data.rows: row "))
     assert "\n" not in str(caught.value)
 
 
@@ -116,5 +120,5 @@ def test_examples_that_are_shown_are_looked_at(tmp_path: Path) -> None:
     roles: dict[str, list[Row]] = {"rows": [FOUR], "shots": [{**FOUR, "choices": "abcd"}]}
     context = ScoreContext(rows=roles.__getitem__, publish_text=lambda _: False)
     scorer = LmEval(task="wmdp_bio", data="rows", fewshot="shots", num_fewshot=1)
-    with pytest.raises(DataError, match="few-shot examples: row 1: column 'choices' is text"):
+    with pytest.raises(DataError, match="shots: row 1: column 'choices' is text"):
         scorer.build(TOKENIZER, context)

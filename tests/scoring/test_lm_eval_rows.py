@@ -94,6 +94,14 @@ def test_a_groups_rows_go_to_the_tasks_of_their_subject(engine: Engine) -> None:
         assert other.group == ""
 
 
+def test_two_items_of_one_name_are_refused_before_they_are_asked(tokenizer: Any) -> None:
+    named = [{**row, "id": number // 3} for number, row in enumerate(wmdp(4))]
+    build(tokenizer, "wmdp", {"rows": named})  # each task has its own names
+    named[3]["id"] = 0
+    with pytest.raises(DataError, match=r"^data.rows: the id '0' occurs twice \(rows 1 and 2\)"):
+        build(tokenizer, "wmdp", {"rows": named})
+
+
 def test_another_column_divides_them(engine: Engine) -> None:
     rows = [{**row, "part": row["subject"], "subject": "x"} for row in wmdp(4)]
     assert len(score(engine, "wmdp", rows, split_by="part")) == 4

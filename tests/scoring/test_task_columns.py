@@ -158,6 +158,7 @@ def test_columns_beside_those_that_are_read_do_no_harm(beside: Any) -> None:
     other = {**QUESTION, "id": "3a", "meta": "text"}
     asked = asks("wmdp_bio", [{**QUESTION, "meta": beside}, other, {**QUESTION, "id": "4"}])
     assert asked == asks("wmdp_bio", [QUESTION]) * 3
+    assert len(asked) == 3
 
 
 def test_numbers_in_a_csv_are_labels_and_text() -> None:

@@ -104,6 +104,8 @@ def test_the_whole_suite_is_valid() -> None:
     spec = SuiteSpec.model_validate(suite())
     assert spec.forget == ("f",)
     assert SuiteSpec.model_validate(spec.model_dump(mode="json")) == spec
+    assert "score_dtype" not in spec.model_dump()  # what is not said leaves older records equal
+    assert "stated" not in spec.model_dump()["utility"][0]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,7 @@ def test_the_whole_suite_is_valid() -> None:
         ({"name": "Not A Name"}, "pattern"),
         ({"attacks": {"UP/..": {}}}, "pattern"),
         ({"version": 0}, "greater than or equal to 1"),
+        ({"score_dtype": "bfloat16"}, "bfloat16 does not hold float32 weights"),
     ],
 )
 def test_references_in_a_suite(changes: dict[str, Any], message: str) -> None:

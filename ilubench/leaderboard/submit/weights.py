@@ -114,7 +114,7 @@ def write_whole(base: Path, changes: Path, dtype: str, path: Path) -> None:
     Args:
         base: folder of the checkpoint.
         changes: folder that `save_changes` wrote.
-        dtype: that all of it was scored in.
+        dtype: that it was trained in.
         path: of the file.
     """
     import torch

@@ -11,7 +11,6 @@ from ilubench.data.hub.models import SINGLE
 from ilubench.data.seeds import seed_for
 from ilubench.errors import ModelError
 from ilubench.interfaces import Context, Method, UnlearnData
-from ilubench.models.checkpoints import load_model
 from ilubench.records.keys import file_sha256
 
 if TYPE_CHECKING:
@@ -65,6 +64,8 @@ def weights_like(model: "PreTrainedModel", path: Path) -> "PreTrainedModel":
     Raises:
         ModelError: no safetensors file, or other tensors or shapes than the model has.
     """
+    from ilubench.models.checkpoints import load_model
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model.config.save_pretrained(folder)

@@ -134,6 +134,8 @@ class LmEval(Scorer):
         members = chosen_members(facts, self.subjects)
         roles = Roles(self.data, self.fewshot, self.num_fewshot, self.split_by)
         data = own_data(facts, members, roles, context)
+        for places, _ in data.values():  # samples are named so, after all is asked
+            item_ids([context.rows(self.data)[place] for place in places], f"data.{self.data}")
         changes: dict[str, Any] = {}
         if self.num_fewshot is not None:
             changes["num_fewshot"] = self.num_fewshot
