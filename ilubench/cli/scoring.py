@@ -1,12 +1,25 @@
 """The command that scores a checkpoint as it is: with a suite's scorers, or tasks of lm-eval."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from ilubench.cli.completion import complete_score_words
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
 from ilubench.cli.running import model_source
-from ilubench.cli.words import Config, Json, Model, Words, console, overrides_of
+from ilubench.cli.words import Config, Json, Model, console, overrides_of
 
 __all__ = ["score"]
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="e.g. suite=mini scorers=forget_mc, or task=FILE data=FILE",
+        autocompletion=complete_score_words,
+    ),
+]
 
 
 def score(
@@ -23,6 +36,7 @@ def score(
     """
     import json
 
+    from ilubench.errors import UsageError
     from ilubench.runs.loading import collection_paused
 
     with collection_paused():
@@ -31,6 +45,10 @@ def score(
         from ilubench.runs.progress import make_reporter
         from ilubench.runs.scoring import resolve_scoring
 
+    for word in words or ():
+        if "=" not in word and Path(word).is_file():
+            key = "task" if word.endswith((".yaml", ".yml")) else "data"
+            raise UsageError(f"{word!r} is a file, and not said what for; write {key}={word}")
     experiment = resolve_scoring(overrides_of(words, config), model_source(model))
     with make_reporter(console()) as shown:
         result = run(experiment, shown)

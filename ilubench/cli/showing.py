@@ -65,12 +65,14 @@ def _asked(run: "FinishedRun") -> Iterator[str]:
     words = as_words(settings) if isinstance(settings, Mapping) else ""
     yield f"run      {record.run}"
     yield f"suite    {record.suite} version {record.suite_version}"
-    use = record.method.get("use")
-    yield (
-        f"method   {use} version {record.method_version} ({words})" if use else "method   none used"
-    )
-    yield f"attacks  {', '.join(record.attacks) or 'none'}"
-    yield f"seeds    {', '.join(map(str, record.seeds))}; engine {record.engine}, {record.dtype}"
+    if record.method:
+        yield f"method   {record.method_name} version {record.method_version} ({words})"
+        yield f"attacks  {', '.join(record.attacks) or 'none'}"
+        seeds = ", ".join(map(str, record.seeds))
+        yield f"seeds    {seeds}; engine {record.engine}, {record.dtype}"
+    else:
+        scorers = dict.fromkeys(score.scorer for score in record.scores)
+        yield f"scored   by {', '.join(scorers)}; engine {record.engine}, {record.dtype}"
     failed = len(record.failures)
     yield f"status   finished, {f'{failed} jobs failed' if failed else 'all jobs done'}"
 

@@ -10,8 +10,11 @@ from rich.text import Text
 
 from ilubench.experiments.experiment import Experiment
 from ilubench.records.chance import at_chance
-from ilubench.records.results import ModelScore
+from ilubench.records.figure_text import figure_text
+from ilubench.records.results import ModelScore, RunRecord
 from ilubench.specs import MetricSpec, SuiteSpec
+from ilubench.statistics.bounds import UNBOUNDED, Range, keep_within
+from ilubench.statistics.intervals import Figure, mean_half_width
 
 if TYPE_CHECKING:
     from ilubench.runs.pipeline import RunResult
@@ -36,20 +39,33 @@ def metric_meaning(experiment: Experiment, score: ModelScore) -> str:
     return f"{spec.direction} = knows more of {of}"
 
 
+def score_figure(record: RunRecord, score: ModelScore) -> Figure:
+    """Return a score with its interval over items, within the bounds of a mean of such items."""
+    if score.se is None:
+        return Figure(score.value, None, None, 1, score.n, "none")
+    half = mean_half_width(score.se, score.n)
+    found = Figure(score.value, score.value - half, score.value + half, 1, score.n, "item-only")
+    bounds: Range = record.ranges.get(f"{score.scorer}.{score.metric}", UNBOUNDED)
+    if score.estimator.kind == "auc":  # the items' range is not that of the area
+        bounds = (0.0, 1.0)
+    if score.estimator.relative_to is not None:
+        bounds = UNBOUNDED
+    return keep_within(found, bounds)
+
+
 def score_report(result: "RunResult", model: str) -> RenderableType:
     """Return the scores of a model, where they lie, and what to do next."""
     record, bench = result.record, result.plan.bench
     suite = bench.suite
-    table = Table(title=f"{model}, scored (+- standard error over items)", title_justify="left")
+    table = Table(title=f"{model}, scored (95 % intervals over items)", title_justify="left")
     for name in ("scorer", "metric", "value", "items", "chance", "meaning"):
         table.add_column(name, justify="right" if name in ("items", "chance") else "left")
     for score in record.scores:
         spec = metric_of(suite, score.scorer, score.metric)
-        spread = "" if score.se is None else f" +- {score.se:.4f}"
         table.add_row(
             score.scorer,
             score.metric,
-            f"{score.value:.4f}{spread}",
+            figure_text(score_figure(record, score), 4),
             str(score.n),
             ""
             if spec is None
@@ -73,6 +89,8 @@ def score_json(result: "RunResult") -> dict[str, JsonValue]:
     suite, record = result.plan.bench.suite, result.record.model_dump(mode="json")
     for score, own in zip(record["scores"], result.record.scores, strict=True):
         spec = metric_of(suite, own.scorer, own.metric)
+        figure = score_figure(result.record, own)
+        score |= {"low": figure.low, "high": figure.high}
         score["means"] = metric_meaning(result.plan.experiment, own)
         score |= {name: spec and getattr(spec, name) for name in ("label", "chance", "direction")}
     record["device"], record["batch"] = result.plan.bench.device, suite.score_batch
@@ -85,6 +103,8 @@ def _next(result: "RunResult", model: str) -> str:
         return "Next: the same command tries again what failed"
     suite = result.plan.bench.suite
     if suite.primary_forget:
-        asked = shlex.join(["ilubench", "attack", model, f"suite={suite.name}"])
+        asked = shlex.join(
+            ["ilubench", "attack", model, f"suite={result.plan.experiment.run.suite}"]
+        )
         return f"Next: `{asked}` shows whether what was forgotten comes back"
     return "Next: the same words with the original model in its place show what was lost"

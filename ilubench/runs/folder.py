@@ -262,7 +262,9 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
 def run_config(experiment: Experiment) -> dict[str, JsonValue]:
     """Return what `config.yaml` holds: all that was resolved; `restore_experiment` reads it."""
     if experiment.scores_only:
-        asked = experiment.run.model_dump(mode="json", include={"suite", "engine", "device", "out"})
+        asked = experiment.run.model_dump(
+            mode="json", include={"suite", "engine", "device", "texts", "out"}
+        )
         return {"run": asked, "suite": _scored(experiment.suite)}
     return {
         "run": experiment.run.model_dump(mode="json"),

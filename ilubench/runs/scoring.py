@@ -66,7 +66,7 @@ def resolve_scoring(overrides: Sequence[Override], model: ModelSource) -> Experi
             raise SpecError("whose rows are these?", field="data", remedy=remedy)
         suite = scored_part(suite, asked.scorers, path)
     shared = {name: getattr(asked, name) for name in ("engine", "device", "texts", "out")}
-    run = RunSpec(suite=suite.name, **shared)
+    run = RunSpec(suite=suite.name if asked.task else asked.suite, **shared)
     return Experiment(
         run,
         suite,

@@ -428,7 +428,7 @@ def test_no_gpu(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(
             ["data.retain_mc=rows.jsonl"],
             3,
-            ("mini_mc", "'question'"),
+            ("mini_mc", "'choices'"),
             id="rows that an lm-eval task cannot use",
         ),
         pytest.param(

@@ -3,7 +3,8 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from hub_server import ask_only, go_offline, served
 from runs import SUITE, Outcome, command
 
+from ilubench.cli.completion import complete_score_words
 from ilubench.experiments.experiment import restore_experiment
 from ilubench.records.finished import read_run
 from ilubench.runs.plan import make_plan
@@ -48,8 +50,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> P
     shutil.copytree(checkpoint, "model")
     Path("apples.yaml").write_text(yaml.safe_dump(TASK))
     _lines("rows.jsonl", ROWS)
-    for name in ("qa.jsonl", "icl.jsonl"):
-        _lines(name, [{"question": "how many?", "answer": "three apples"}])
+    for name, asked in (("qa.jsonl", "how many?"), ("icl.jsonl", "what is left?")):
+        _lines(name, [{"question": asked, "answer": "three apples"}])
     return tmp_path
 
 
@@ -86,6 +88,8 @@ def test_a_task_on_rows_of_one_s_own(here: Path) -> None:
     shown = _scored("task=apples.yaml", "data=rows.jsonl").out
     for text in ("apples", "acc", f"{score['value']:.4f}", "float32", "engine hf", str(folder)):
         assert text in shown
+    assert 0 <= score["low"] < score["value"] < score["high"] <= 1
+    assert f"[{score['low']:.4f}, {score['high']:.4f}]" in shown
     assert "Next:" in shown
 
 
@@ -110,7 +114,7 @@ def test_limits_and_examples_of_a_task(here: Path) -> None:
     words = ("task=apples.yaml", "data=rows.jsonl", "limit=4", "--json")
     (score,) = _scored(*words).json["scores"]
     assert score["n"] == 4
-    _lines("shown.jsonl", [{**ROWS[0], "id": "s"}])
+    _lines("shown.jsonl", [{**ROWS[0], "id": "s", "question": "how many are left?"}])
     _scored(*words, "num_fewshot=1", "fewshot=shown.jsonl")
     refused = command("score", "model", *words, "num_fewshot=1")
     _refused(refused, 2, "fewshot", "add fewshot=FILE, or num_fewshot=0")
@@ -162,7 +166,12 @@ def test_a_task_s_data_set_on_a_hub(here: Path, monkeypatch: pytest.MonkeyPatch)
     def rows(count: int) -> bytes:
         choices = {"text": ["3", "12"], "label": ["A", "B"]}
         own = [
-            {"id": f"h{n}", "question": "how many?", "choices": choices, "answerKey": "AB"[n % 2]}
+            {
+                "id": f"h{n}",
+                "question": f"{count} - {n}?",
+                "choices": choices,
+                "answerKey": "AB"[n % 2],
+            }
             for n in range(count)
         ]
         return "".join(json.dumps(row) + "\n" for row in own).encode()
@@ -245,6 +254,11 @@ def test_commands_on_runs_take_a_score_run(here: Path) -> None:
     _refused(command("table", folder), 3, "no robustness row; attack the model first")
     _refused(command("gates", folder), 2, "only scored")
     assert command("subsets", folder).code in (0, 3)
+    shown, listed = command("show", folder), command("ls", "runs", "runs")
+    assert (shown.code, listed.code) == (0, 0), shown.err + listed.err
+    assert "scored   by forget_nll, retain_mc" in shown.out
+    assert "method" not in shown.out
+    assert Path(folder).name in listed.out
     _refused(command("leaderboard", "submit", folder, "--by", "A"), 3)
 
 
@@ -266,6 +280,10 @@ def test_a_score_run_of_before_is_read(here: Path) -> None:
         ("model suite=muse-news scorer=verbmem_f", 2, ("scorer", "did you mean 'scorers'?")),
         ("model task=aples.yaml data=rows.jsonl", 2, ("aples.yaml", "no such file")),
         ("model task=arc_esy data=rows.jsonl", 2, ("'arc_esy'", "did you mean 'arc_easy'?")),
+        ("model task=apples data=rows.jsonl", 2, ("did you mean 'apples.yaml'?",)),
+        ("model task=lm data=rows.jsonl", 2, ("'lm'", "a file that ends in .yaml")),
+        ("model apples.yaml rows.jsonl", 2, ("write task=apples.yaml",)),
+        ("model task=apples.yaml rows.jsonl", 2, ("write data=rows.jsonl",)),
         ("model task=mini_mc", 2, ("mini_mc", "add data=FILE")),
         ("model task=apples.yaml", 2, ("apples.yaml", "add data=FILE")),
         ("model task=apples.yaml data=no.jsonl", 3, ("no.jsonl", "no such file")),
@@ -294,6 +312,24 @@ def test_mistakes_say_the_words_that_would_work(
     before = sorted(here.rglob("*"))
     _refused(command("score", *words.split()), code, *texts)
     assert sorted(here.rglob("*")) == before
+
+
+def test_help_names_its_own_keys() -> None:
+    shown = command("score", "--help").out
+    for key in ("scorers", "task", "data", "num_fewshot", "data.<role>"):
+        assert f"  {key} " in shown
+    assert "attack.<" not in shown
+    assert "\n  method" not in shown
+    assert "method=" not in shown
+    _refused(command("score", "model", "--task", "a.yaml"), 2, "write task=a.yaml")
+
+
+def test_completion_offers_its_own_keys() -> None:
+    context = cast("Any", SimpleNamespace(params={"words": []}))
+    assert complete_score_words(context, [], "sc") == ["scorers="]
+    offered = complete_score_words(context, [], "")
+    assert {"task=", "data=", "data.", "suite="} <= set(offered)
+    assert not [word for word in offered if word.startswith(("method", "attack", "seeds"))]
 
 
 def test_ls_says_what_a_suite_s_scorers_read() -> None:

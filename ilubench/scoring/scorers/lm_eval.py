@@ -25,7 +25,8 @@ from ilubench.scoring.scorers.lm_eval_host import BuiltTasks, load_members, quie
 from ilubench.scoring.scorers.logged import check_items, render_item
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
-from ilubench.scoring.scorers.task_files import TaskFacts, task_columns, task_facts
+from ilubench.scoring.scorers.task_columns import named_columns
+from ilubench.scoring.scorers.task_files import TaskFacts, task_facts
 from ilubench.scoring.scorers.task_rows import Roles, chosen_members, own_data
 from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
@@ -79,8 +80,9 @@ class LmEval(Scorer):
 
     def columns(self) -> Mapping[str, tuple[str, ...]]:
         """Return the columns that the task's templates name; none where code makes the text."""
-        found = task_columns(task_facts(self.task))
-        divides = (self.split_by,) if task_facts(self.task).is_group else ()
+        facts = task_facts(self.task)
+        found = dict.fromkeys(name for member in facts.members for name in named_columns(member))
+        divides = (self.split_by,) if facts.is_group else ()
         return dict.fromkeys(self.roles(), (*found, *divides)) if found else {}
 
     def asks(self, rows: Sequence[Row]) -> Sequence[Asked] | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from jinja2 import nodes
 
-__all__ = ["Reading", "as_table", "column_values", "read_columns"]
+__all__ = ["Reading", "as_table", "column_values", "named_columns", "read_columns"]
 
 _TEMPLATES = ("description", "doc_to_choice", "doc_to_target", "doc_to_text", "gen_prefix")
 
@@ -40,6 +40,18 @@ class Reading:
     list: bool = False
     optional: bool = False
     code: bool = False
+
+
+def named_columns(member: Member) -> tuple[str, ...]:
+    """Return the columns that a task's templates name; none where its own code may read any."""
+    if _has_code(member.config):
+        return ()
+    whole = (member.config.get(f"doc_to_{part}") for part in ("choice", "target", "text"))
+    words = {value for value in whole if isinstance(value, str) and value.isidentifier()}
+    found: dict[str, Reading] = {}
+    for field, template in _templates(member.config):
+        _note(field, template, words, found)
+    return tuple(sorted(found))
 
 
 def read_columns(member: Member, rows: Sequence[Row], role: str) -> Mapping[str, Reading]:

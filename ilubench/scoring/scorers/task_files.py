@@ -1,5 +1,6 @@
 """lm-eval task files, read without lm-eval: where a task is defined and what it measures."""
 
+import difflib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from ilubench.errors import SpecError, did_you_mean
 from ilubench.specs import Direction, Estimator
 from ilubench.specs.yaml_files import task_file, task_names
 
-__all__ = ["Member", "Reference", "TaskFacts", "task_columns", "task_facts"]
+__all__ = ["Member", "Reference", "TaskFacts", "task_facts"]
 
 Config: TypeAlias = dict[str, JsonValue]
 
@@ -181,8 +182,10 @@ def _locate(name: str, beside: Path | None = None) -> Path:
     found = _defining(name, sorted(beside.glob("*.yaml"))) if beside else None
     found = found or _builtin(name)
     if found is None:
-        known = [*task_names("evals"), *(path.stem for path in _builtin_files())]
-        remedy = did_you_mean(name, known) + " (a file's name ends in .yaml)"
+        own, file = task_names("evals"), f"{name}.yaml"
+        near = difflib.get_close_matches(name, [*own, *(path.stem for path in _builtin_files())], 1)
+        remedy = did_you_mean(name, [file] if Path(file).is_file() else near or own)
+        remedy += " (or a task of lm-eval, or a file that ends in .yaml)"
         raise SpecError(f"unknown evaluation task {name!r}", field="task", remedy=remedy)
     return found
 
@@ -356,32 +359,3 @@ def task_facts(name: str) -> TaskFacts:
         estimators=_estimators(config, names),
         directions=_directions(members[0].config, names),
     )
-
-
-def task_columns(facts: TaskFacts) -> tuple[str, ...]:
-    """Return the columns that the templates of a task name; none where Python code makes its text.
-
-    A template of one word is a column's name to lm-eval.
-    """
-    from jinja2 import Environment, TemplateError, meta
-
-    names: dict[str, None] = {}
-    for member in facts.members:
-        config = member.config | member.changes
-        for field in ("doc_to_text", "doc_to_target", "doc_to_choice"):
-            listed = config.get(field)
-            for text in listed if isinstance(listed, list) else [listed]:
-                if isinstance(text, Reference) or config.get("process_docs"):
-                    return ()
-                if not isinstance(text, str):
-                    continue
-                if text.isidentifier() and not isinstance(listed, list):
-                    names[text] = None
-                    continue
-                try:
-                    names |= dict.fromkeys(
-                        meta.find_undeclared_variables(Environment().parse(text))
-                    )
-                except TemplateError:  # the task itself says what is wrong with it
-                    continue
-    return tuple(sorted(names))
