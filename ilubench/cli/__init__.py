@@ -9,7 +9,7 @@ import typer
 
 from ilubench import __version__
 from ilubench.cli.board import leaderboard
-from ilubench.cli.commands import Program, WordsCommand
+from ilubench.cli.commands import Program, ScoreCommand, WordsCommand
 from ilubench.cli.completion import complete_value_in_bash
 from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
@@ -48,8 +48,9 @@ def options(
     """Does what a language model was made to forget stay forgotten after fine-tuning?"""
 
 
-for command in (run, plan, tune, score, attack):
+for command in (run, plan, tune, attack):
     app.command(cls=WordsCommand)(command)
+app.command(cls=ScoreCommand)(score)
 for plain in (job, ls, describe, show, table, plot, matched, variance, stability, subsets, gates):
     app.command()(plain)
 app.command("make-target", cls=WordsCommand)(make_target)

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["Program", "WordsCommand"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+__all__ = ["Program", "ScoreCommand", "WordsCommand"]
 
 
 class Program(TyperGroup):
@@ -64,10 +67,10 @@ class WordsCommand(TyperCommand):
     def _refuse_key(self, name: str, value: Sequence[str]) -> None:
         """Raise where what was typed as an option is a key of words."""
         from ilubench.errors import UsageError
-        from ilubench.specs import RunSpec, ScoreSpec
 
         key = name.replace("-", "_") if "." not in name else name
-        if key.split(".")[0] not in (*RunSpec.model_fields, *ScoreSpec.model_fields, "attack"):
+        spec, groups = self._keys()
+        if key.split(".")[0] not in (*spec.model_fields, *groups):
             return
         text = value if isinstance(value, str) else "".join(v for v in value if v[:1] != "-")
         raise UsageError(f"no option --{name}; write {key}={text or '<value>'}, without dashes")
@@ -75,16 +78,28 @@ class WordsCommand(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         """List the keys, as the specs have them."""
         from ilubench.experiments.keys import GROUPS_OF_KEYS
-        from ilubench.specs import RunSpec, ScoreSpec
         from ilubench.specs.meaning import field_meanings
 
         del ctx
-        spec = ScoreSpec if self.name == "score" else RunSpec
+        spec, groups = self._keys()
         keys = [(field.name, field.meaning) for field in field_meanings(spec, nested=False)]
-        below = {
-            k: v for k, v in GROUPS_OF_KEYS.items() if spec is RunSpec or k.split(".")[0] in SCORED
-        }
+        below = {key: text for key, text in GROUPS_OF_KEYS.items() if key.split(".")[0] in groups}
         with formatter.section("Keys"):
             formatter.write_dl([*keys, *below.items()])
         formatter.write_paragraph()
         formatter.write_text("`ilubench describe NAME` explains a method, attack, suite or scorer.")
+
+    def _keys(self) -> tuple[type["BaseModel"], tuple[str, ...]]:
+        """The keys as fields, and what others can be set below."""
+        from ilubench.specs import RunSpec
+
+        return RunSpec, ("method", "attack", "data", "suite")
+
+
+class ScoreCommand(WordsCommand):
+    """A command whose words say how a model is scored."""
+
+    def _keys(self) -> tuple[type["BaseModel"], tuple[str, ...]]:
+        from ilubench.specs import ScoreSpec
+
+        return ScoreSpec, ("data", "suite")

@@ -80,8 +80,8 @@ def read_status(folder: Path) -> RunStatus:
     return RunStatus(
         str(folder),
         record.suite,
-        str(record.method.get("use", "(scored)")),
-        ",".join(map(str, record.seeds)),
+        record.method_name,
+        ",".join(map(str, record.seeds)) if record.method else "",
         status or "scored",
         date,
     )

@@ -14,14 +14,9 @@ class ScoreSpec(Spec):
 
     Of a suite: ``scorers``. Of tasks in lm-eval's format, which need no suite: the rest up to
     ``split_by``.
-
-    Attributes:
-        suite: name of a shipped suite, or a YAML file.
-        engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
-        device: auto, cpu, cuda or cuda:1.
     """
 
-    suite: str = "mini"
+    suite: str = Field(default="mini", description="a suite's name or file; task= needs none")
     scorers: tuple[str, ...] = Field(default=(), description="some of the suite's; without: all")
     task: tuple[str, ...] = Field(default=(), description="files ending in .yaml, or lm-eval's own")
     data: tuple[str, ...] = Field(
@@ -31,8 +26,10 @@ class ScoreSpec(Spec):
     num_fewshot: int | None = Field(default=None, ge=0, description="examples; without: the task's")
     limit: int | None = Field(default=None, ge=1, description="items at most, of each task")
     split_by: str = Field(default="subject", description="column that divides rows among a group")
-    engine: Literal["auto", "hf", "vllm"] = "auto"
-    device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
+    engine: Literal["auto", "hf", "vllm"] = Field(default="auto", description="what scores")
+    device: Annotated[str, StringConstraints(to_lower=True)] = Field(
+        default="auto", description="auto, cpu, cuda or cuda:1"
+    )
     texts: bool = Field(
         default=False,
         description="keep what the model writes, beside the samples; never of gated data",
