@@ -81,10 +81,10 @@ def job(
     first; `ilubench run` with the same words finds all of them done. Leaves with 4 where it failed.
     """
     from ilubench.runs.carry_out import carry_out_planned
-    from ilubench.runs.progress import job_bars
+    from ilubench.runs.progress import make_reporter
 
-    with job_bars(console()) as progress:
-        outcome = carry_out_planned(folder, key, progress)
+    with make_reporter(console()) as shown:
+        outcome = carry_out_planned(folder, key, shown.show(""))
     typer.echo(f"{outcome.job.label}: {outcome.state}, {outcome.seconds:.1f} s", err=True)
     if outcome.failure is not None:
         typer.echo(f"failed: {outcome.failure.message}", err=True)

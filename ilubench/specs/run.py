@@ -1,6 +1,6 @@
 """A run."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,13 @@ class RunSpec(Spec):
     seeds: tuple[int, ...] | None = Field(default=None, description="the suite's")
     engine: Literal["auto", "hf", "vllm"] = "auto"
     device: str = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="processes that share the jobs; one a GPU, or as cores and memory allow",
+    )
+    job_timeout: float | None = Field(
+        default=None, gt=0, description="seconds after which a job is ended; with workers only"
+    )
     keep: tuple[Literal["attacked"], ...] = ()
     never_knew: bool = Field(
         default=True, description="attack the suite's `retrain` weights too, where it has any"

@@ -225,10 +225,11 @@ def _run_again(
     bench = make_bench(experiment)
     check_method(bench, experiment.method)
     if bench.given_target is None:
-        make_target(bench, target_job(bench.suite, bench.target), reporter.progress)
+        job = target_job(bench.suite, bench.target)
+        make_target(bench, job, reporter.show(job.label))
     cell = Cell(namespaces(), hidden_places(experiment), package)
     for seed in seeds if experiment.method.seeded else seeds[:1]:
-        unlearn_apart(bench, experiment, seed, cell, reporter.progress)
+        unlearn_apart(bench, experiment, seed, cell, reporter.show("verify"))
     return run(experiment, reporter), f"unlearned again, {cell.how}"
 
 
