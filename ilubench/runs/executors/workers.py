@@ -117,8 +117,9 @@ class Workers:
                     worker.connection.send(None)
             else:
                 worker.process.terminate()
+        deadline = time.monotonic() + 2.0
         for worker in self._workers:
-            worker.process.join(timeout=2.0)
+            worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
