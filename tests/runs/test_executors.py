@@ -218,6 +218,14 @@ def test_a_worker_that_dies_is_replaced_and_its_job_tried_once_more(
     assert "ends.py" in ends["raises"].trace
 
 
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_ctrl_c_ends_all_workers_within_seconds(tmp_path: Path) -> None:
     (tmp_path / "ends.py").write_text(textwrap.dedent(PLUGIN))
     target = f"suite.target.model.path={target_folder(made())}"
@@ -242,5 +250,6 @@ def test_ctrl_c_ends_all_workers_within_seconds(tmp_path: Path) -> None:
         run.communicate(timeout=30)
         assert time.monotonic() - pressed < 5
         assert run.returncode == 130
-        left = subprocess.run(["pgrep", "-g", str(run.pid), "-f", "_serve|spawn_main"], check=False)
-        assert left.returncode == 1  # no worker is left of the group
+        while group_lives(run.pid):  # Python's own tracker of resources ends last
+            assert time.monotonic() - pressed < 10
+            time.sleep(0.1)
