@@ -17,6 +17,8 @@
     │   │   ├── UnreachableError        no connection, no answer in time, or a fault of the hub's
     │   │   └── DamagedError            a download or a cached file is cut short or spoiled
     │   ├── ItemError             3  one evaluation item cannot be scored: names it
+    │   ├── OptionError           3  an option to choose from is no token of the model
+    │   ├── PathError             3  a file or folder cannot be read or written: names it, and why
     │   └── ModelError            3  a checkpoint cannot be loaded, or does not fit the suite
     ├── JobError                  4  a job failed; the others go on
     │   └── DivergedError         4  a loss or gradient is not finite
@@ -26,6 +28,7 @@ The number is the process's exit code. Interrupted runs leave with 130.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 __all__ = [
@@ -40,6 +43,8 @@ __all__ = [
     "JobError",
     "ModelError",
     "NotCachedError",
+    "OptionError",
+    "PathError",
     "PluginError",
     "RateLimitError",
     "SpecError",
@@ -50,8 +55,25 @@ __all__ = [
     "UnknownRevisionError",
     "UnreachableError",
     "UsageError",
+    "closest_word",
     "did_you_mean",
 ]
+
+_PATH_PROBLEMS = {
+    errno.EACCES: "you may not read or write it; give another place, or mend its permissions",
+    errno.EPERM: "you may not read or write it; give another place, or mend its permissions",
+    errno.EROFS: "its disk is read-only; give another place",
+    errno.ENOSPC: "no space is left on its disk; free some, or give another place",
+    errno.EDQUOT: "your quota of its disk is used up; free some, or give another place",
+    errno.ENAMETOOLONG: "the name is too long; give a shorter one",
+    errno.EEXIST: "a file is there, and a folder is needed; give another place",
+    errno.ENOTDIR: "a file is there, and a folder is needed; give another place",
+    errno.EISDIR: "it is a folder, and a file is needed",
+    errno.ENOENT: "there is no such file or folder",
+    errno.ELOOP: "its links lead back to it",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.EIO: "its disk reports a fault",
+}
 
 
 class IlubenchError(Exception):
@@ -95,7 +117,13 @@ class DataError(IlubenchError):
 
 
 class AccessError(DataError):
-    """A hub refused the data or model, or cannot be reached."""
+    """A hub refused the data or model, or cannot be reached.
+
+    Attributes:
+        reason: repository and problem, without who asked and the remedy; empty where nobody said.
+    """
+
+    reason = ""
 
 
 class GatedError(AccessError):
@@ -148,6 +176,30 @@ class ItemError(DataError):
         super().__init__(f"{name or f'item {position}'}: {problem}")
 
 
+class OptionError(DataError):
+    """A token that a model was to choose and does not know.
+
+    Attributes:
+        option: its id.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, option: int, problem: str) -> None:
+        """Compose ``an answer: <problem>``."""
+        self.option, self.problem = option, problem
+        super().__init__(f"an answer: {problem}")
+
+
+class PathError(DataError):
+    """A file or folder cannot be read or written."""
+
+    @classmethod
+    def of(cls, error: OSError, path: str) -> "PathError | None":
+        """Return what a fault of the system says of a path; None where it is about no path."""
+        problem = _PATH_PROBLEMS.get(error.errno or 0)
+        return None if problem is None else cls(f"{path}: {problem}")
+
+
 class ModelError(DataError):
     """A checkpoint cannot be loaded, or does not fit what it is used for."""
 
@@ -174,10 +226,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         known: what would have been accepted.
     """
     choices = sorted(set(known))
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    close = closest_word(word, choices)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {close!r}?"
     if not choices:
         return "there is none to choose from"
     shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
     return f"choose from: {shown}"
+
+
+def closest_word(word: str, known: Iterable[str]) -> str:
+    """Return the known word that was probably meant; empty where none is alike."""
+    plain = {_letters(choice): choice for choice in sorted(known)}
+    close = difflib.get_close_matches(_letters(word), plain, n=1, cutoff=0.6)
+    return plain[close[0]] if close else ""
+
+
+def _letters(word: str) -> str:
+    """Return a word without what people mix up: capitals, and the signs that join its parts."""
+    return "".join(char for char in word.casefold() if char.isalnum() or char in ".:") or word

@@ -292,15 +292,32 @@ def test_an_instruction_of_another_task_is_refused(world: World) -> None:
     [
         ("data.news.train.completion={label}", "trained to answer 'World' where .* wants ' World'"),
         ("data.news.train.prompt={text}\nTopic: ", r"trained with '.*Topic: ' where"),
-        ("data.news.train={passages}", "are no rows of its own FA task"),
         ("suite.attacks.news.fa.scorer.settings.num_fewshot=2", "shows 2 examples first"),
     ],
 )
 def test_other_training_text_is_refused(change: str, problem: str, world: World) -> None:
     """A space, a label's name or few-shot examples more make another task, too."""
-    change = change.replace("{passages}", str(world.folder / "retain_verbmem.jsonl"))
     with pytest.raises(SpecError, match=problem):
         make_plan(world.experiment(change))
+
+
+def test_rows_of_something_else_are_refused(world: World) -> None:
+    """Whether the training's own template does not fit them, or the evaluation's."""
+    passages = f"data.news.train={world.folder / 'retain_verbmem.jsonl'}"
+    with pytest.raises(DataError, match=r"data\.news\.train: there is no column 'text'"):
+        make_plan(world.experiment(passages))
+    fitting = ("data.news.train.prompt={prompt}", "data.news.train.completion={gt}")
+    with pytest.raises(SpecError, match="are no rows of its own FA task"):
+        make_plan(world.experiment(passages, *fitting))
+
+
+def test_null_in_training_text_is_refused(world: World) -> None:
+    """Formatted as it is, it is learned as the word None."""
+    rows = [{"id": f"n{n}", "text": None if n == 2 else "ash bay", "label": 0} for n in range(24)]
+    world.write("null", rows)
+    message = r"data\.news\.train: .*null\.jsonl: item 'n2': column 'text' is null, not text"
+    with pytest.raises(DataError, match=message):
+        make_plan(world.experiment(f"data.news.train={world.folder}/null.jsonl"))
 
 
 def test_swapped_labels_are_refused(world: World) -> None:

@@ -1,11 +1,12 @@
 """Few-shot prompting: questions with their answers stand before each question."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
+from ilubench.data.overlap import asks_same
 from ilubench.errors import DataError
-from ilubench.interfaces import Item, PromptAttack, PromptContext, Row
+from ilubench.interfaces import Item, PromptAttack, PromptContext
 
 __all__ = ["FewShot"]
 
@@ -13,7 +14,8 @@ __all__ = ["FewShot"]
 class FewShot(PromptAttack):
     r"""The first rows of a role stand before each question, as its templates write them.
 
-    A row is never shown before the question that it is itself.
+    A row that asks the question itself is never shown before it
+    (:func:`~ilubench.data.overlap.asks_same`).
 
     Attributes:
         k: rows shown.
@@ -35,8 +37,11 @@ class FewShot(PromptAttack):
         Raises:
             DataError: there are fewer.
         """
-        own = _columns(item.fields)
-        others = [shot for shot in context.shots[self.role] if _columns(shot.fields) != own]
+        others = [
+            shot
+            for shot in context.shots[self.role]
+            if not asks_same(item.fields, shot.fields, shot.prompt)
+        ]
         if len(others) < self.k:
             problem = f"{len(others)} rows besides item {item.id!r}, and k={self.k} are to be shown"
             raise DataError(f"data.{self.role}: {problem}; give more, or lower k")
@@ -47,7 +52,3 @@ class FewShot(PromptAttack):
         """Return the only score."""
         (score,) = scores
         return score
-
-
-def _columns(row: Row) -> Mapping[str, JsonValue]:
-    return {name: value for name, value in row.items() if name != "id"}

@@ -1,10 +1,11 @@
 """Full fine-tuning on a benign data set: the attack that every suite has."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import Field
 
+from ilubench.errors import SpecError
 from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
 from ilubench.specs import TrainSpec
 from ilubench.training import fine_tune, trainable_only
@@ -15,17 +16,22 @@ if TYPE_CHECKING:
 __all__ = ["FineTune"]
 
 
+Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
+"""They stay in an attack of two steps, where the first quarter is none."""
+
+
 class FineTune(WeightAttack):
     """Full fine-tuning; the loss is on the answer tokens.
 
     Attributes:
         train: optimizer and length; the same steps for every method.
-        fractions: shares of the steps at which the model is scored.
+        fractions: shares of the steps at which the model is scored, above 0 and at most 1.
         each_epoch: score at the end of every epoch, too.
     """
 
     train: TrainSpec
-    fractions: tuple[float, ...] = Field(default=(0.25, 0.5, 0.75, 1.0), min_length=1)
+    fractions: tuple[Share, ...] = Field(default=QUARTERS, min_length=1)
     each_epoch: bool = True
 
     def checkpoints(self, examples: int) -> tuple[int, ...]:
@@ -34,8 +40,23 @@ class FineTune(WeightAttack):
         stops = {0, total} | {round(share * total) for share in self.fractions}
         if self.each_epoch:
             epochs = int(total * self.train.batch_size / examples + 1e-9)
-            stops |= {round((e + 1) * examples / self.train.batch_size) for e in range(epochs)}
+            stops |= {self.train.steps_of(epoch + 1, examples) for epoch in range(epochs)}
         return tuple(sorted(stop for stop in stops if stop <= total))
+
+    def check_examples(self, counts: Mapping[str, int]) -> None:
+        """Refuse a fraction, other than the usual ones, at which no step has been made.
+
+        Raises:
+            SpecError: names `fractions`.
+        """
+        total = self.train.total_steps(counts["train"])
+        for share in self.fractions:
+            if share not in QUARTERS and not round(share * total):
+                raise SpecError(
+                    f"{share:g} of {total} steps is step 0, where the attack has not begun",
+                    field="fractions",
+                    remedy=f"give {1 / total:.2g} or more",
+                )
 
     def tamper(
         self, model: "PreTrainedModel", data: Mapping[str, Dataset], context: Context

@@ -1,42 +1,76 @@
 """The command line: the only place that prints or exits."""
 
+import os
+import signal
 import sys
+from typing import Annotated
 
 import typer
 
+from ilubench import __version__
 from ilubench.cli.board import leaderboard
+from ilubench.cli.commands import Program, ScoreCommand, WordsCommand
+from ilubench.cli.completion import complete_value_in_bash
 from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
-from ilubench.cli.listing import doctor, ls
+from ilubench.cli.listing import describe, doctor, ls
 from ilubench.cli.making import make_target, new_method
 from ilubench.cli.reports import gates, matched, plot, stability, subsets, table, variance
-from ilubench.cli.running import attack, job, plan, run, score, tune
+from ilubench.cli.running import attack, job, plan, run, tune
+from ilubench.cli.scoring import score
+from ilubench.cli.showing import show
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    add_completion=False,
+    cls=Program,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Does what a language model was made to forget stay forgotten after fine-tuning?",
 )
 
-for command in (run, plan, job, tune, score, attack, ls):
-    app.command()(command)
-for report in (table, plot, matched, variance, stability, subsets, gates):
-    app.command()(report)
-app.command("make-target")(make_target)
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ilubench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="the installed version", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Does what a language model was made to forget stay forgotten after fine-tuning?"""
+
+
+for command in (run, plan, tune, attack):
+    app.command(cls=WordsCommand)(command)
+app.command(cls=ScoreCommand)(score)
+for plain in (job, ls, describe, show, table, plot, matched, variance, stability, subsets, gates):
+    app.command()(plain)
+app.command("make-target", cls=WordsCommand)(make_target)
 app.command()(doctor)
 
 app.add_typer(leaderboard, name="leaderboard")
 app.add_typer(data, name="data")
 
-new = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own.")
+new = typer.Typer(
+    cls=Program, no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own."
+)
 app.add_typer(new, name="new")
 new.command("method")(new_method)
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    values = complete_value_in_bash(os.environ)
+    if values is not None:
+        typer.echo("\n".join(values))
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end is a Ctrl-C
+    sys.exit(guarded(lambda: app(prog_name="ilubench", standalone_mode=False)))

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from ilubench.cli.commands import Program
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.words import Json, console
 
 __all__ = ["leaderboard"]
 
 leaderboard = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="The public leaderboards: submit a result, check what lies there.",
@@ -111,6 +113,15 @@ def check(
     else:
         for problem in found:
             typer.echo(problem.line)
+        where = " ".join(map(str, paths or [BOARDS]))
+        verdict = "every record holds, and every figure follows from its samples"
+        if found:
+            count, files = len(found), len({problem.file for problem in found})
+            what = "1 problem" if count == 1 else f"{count} problems"
+            places = "1 file" if files == 1 else f"{files} files"
+            them = "it" if count == 1 else "them"
+            verdict = f"{what} in {places}; next: mend {them}, or submit again"
+        typer.echo(f"{where}: {verdict}", err=True)
     return DATA if found else COMPLETE
 
 

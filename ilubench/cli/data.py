@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ilubench.cli.commands import Program, WordsCommand
 from ilubench.cli.guard import COMPLETE, NO_DATA
 from ilubench.cli.words import Config, Json, Words, console, experiment_of
 
@@ -13,13 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["data"]
 
 data = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="See whether a run's data and models can be had, and fetch them.",
 )
 
 
-@data.command("check")
+@data.command("check", cls=WordsCommand)
 def check(words: Words = None, config: Config = None, as_json: Json = False) -> int:
     """Look for every role and model that `run` with the same words needs; download none.
 
@@ -30,7 +32,7 @@ def check(words: Words = None, config: Config = None, as_json: Json = False) -> 
     return _show(examine_needs(experiment_of(words, config)), as_json=as_json)
 
 
-@data.command("fetch")
+@data.command("fetch", cls=WordsCommand)
 def fetch(words: Words = None, config: Config = None, as_json: Json = False) -> int:
     """Download what `run` with the same words needs; afterwards it works offline.
 

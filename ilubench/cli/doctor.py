@@ -22,6 +22,15 @@ __all__ = ["Examination", "Finding", "examine"]
 
 _FINE = ("fine", "absent")
 
+_REMEDIES = {
+    "broken": "install it again, or uninstall its package",
+    "disputed": "uninstall all but one of the packages",
+    "shadowed": "uninstall one of the two",
+    "unfit": "install a version in the range (pip install -e .)",
+    "unwritable": "mend its permissions, or give another folder (out=FOLDER, HF_HOME)",
+}
+"""State -> what to do."""
+
 
 class Finding(BaseModel):
     """One thing that was looked at.
@@ -60,6 +69,15 @@ class Examination(BaseModel):
     def fine(self) -> bool:
         """Whether all of it is fine."""
         return all(finding.fine for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        """What is not fine, and what to do next."""
+        bad = [finding for finding in self.findings if not finding.fine]
+        if not bad:
+            return "all is fine; next: ilubench run method=ilu"
+        steps = dict.fromkeys(f"{one.name}: {_REMEDIES[one.state]}" for one in bad)
+        return f"{len(bad)} of {len(self.findings)} not fine; next: {'; '.join(steps)}"
 
 
 def examine() -> Examination:

@@ -1,6 +1,7 @@
 """How a command ends: exit codes, errors in one line, the libraries' chatter kept away."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 import typer
@@ -13,21 +14,25 @@ FAILED_CHECKS = FAILED_JOBS
 
 def guarded(call: Callable[[], object]) -> int:
     """Return the exit code of a command; an error is one line on stderr."""
-    from ilubench.errors import IlubenchError
+    from ilubench.errors import IlubenchError, PathError
 
     try:
         with _quiet_libraries():
             code = call()
+            sys.stdout.flush()  # what cannot be written is told here, not while Python ends
     except IlubenchError as error:
         return _fail(str(error), error.exit_code)
-    except typer.Exit as error:
-        return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
         return INTERRUPTED
+    except OSError as error:
+        found = PathError.of(error, str(error.filename or "what this command writes"))
+        return _refused(error) if found is None else _fail(str(found), found.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort of the process
         return _refused(error)
+    if code == INTERRUPTED:  # so typer hands on what Ctrl-C raised
+        return _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
     return code if isinstance(code, int) else COMPLETE
 
 
@@ -44,6 +49,7 @@ def _quiet_libraries() -> Iterator[None]:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

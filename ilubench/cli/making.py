@@ -30,10 +30,12 @@ def make_target(
     bench = make_bench(experiment_of(words, config))
     recipe_of(bench.suite, retrain=retrain)  # none is an error before anything is written
     folder.mkdir(parents=True, exist_ok=True)
-    with make_reporter(console()) as shown:
-        build_target(bench, folder, shown.show(""), retrain=retrain)
-    for scratch in (*folder.glob("state.*"), folder / "log.jsonl"):
-        scratch.unlink(missing_ok=True)
+    try:
+        with make_reporter(console()) as shown:
+            build_target(bench, folder, shown.show(""), retrain=retrain)
+    finally:  # interrupted, it leaves an empty folder: the same command works again
+        for scratch in (*folder.glob("state.*"), folder / "log.jsonl"):
+            scratch.unlink(missing_ok=True)
     typer.echo(f"wrote {folder}", err=True)
     return COMPLETE
 

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ilubench.cli.formats import FormatOption, show
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
+from ilubench.cli.run_folders import within
 from ilubench.cli.words import Json
 
 __all__ = ["gates", "matched", "plot", "stability", "subsets", "table", "variance"]
@@ -21,11 +23,10 @@ def table(
     attacks: Annotated[
         bool, typer.Option("--attacks", help="instead: RA by attack, and what carries over")
     ] = False,
+    form: FormatOption = None,
     as_json: Json = False,
 ) -> int:
-    """Print finished runs side by side, ranked, as Markdown; or methods against attacks."""
-    import json
-
+    """Print finished runs side by side, ranked; or methods against attacks."""
     from ilubench.errors import UsageError
     from ilubench.records.finished import read_run
     from ilubench.reports.by_attack import attack_tables, attack_tables_json, attack_tables_text
@@ -33,15 +34,14 @@ def table(
 
     if attacks and pairs:
         raise UsageError("--pairs lists pairs of ranked runs, and --attacks ranks none; give one")
-    finished = [read_run(path) for path in runs]
+    finished = [read_run(path) for path in within(runs)]
     if attacks:
         by_attack = attack_tables(finished)
-        shown = attack_tables_text(by_attack)
-        typer.echo(json.dumps(attack_tables_json(by_attack)) if as_json else shown)
+        text, plain = attack_tables_text(by_attack), attack_tables_json(by_attack)
+        show(text, plain, form, as_json=as_json)
         return COMPLETE
     found = rank_runs(finished)
-    as_text = json.dumps(ranking_json(found)) if as_json else ranking_text(found, pairs=pairs)
-    typer.echo(as_text.rstrip("\n"))
+    show(ranking_text(found, pairs=pairs), ranking_json(found), form, as_json=as_json)
     return COMPLETE
 
 
@@ -59,7 +59,7 @@ def plot(
     from ilubench.records.finished import read_run
     from ilubench.reports.figure import draw_attacks, save_figure
 
-    finished = [read_run(path) for path in runs]
+    finished = [read_run(path) for path in within(runs)]
     save_figure(draw_attacks(finished, metric=metric, attacks=attack or ()), out)
     typer.echo(f"wrote {out}")
     return COMPLETE
@@ -76,54 +76,63 @@ def matched(
     welch: Annotated[
         bool, typer.Option("--welch", help="also per-seed means, for runs that share no seed")
     ] = False,
+    form: FormatOption = None,
     as_json: Json = False,
 ) -> int:
-    """Compare strength sweeps of several methods where they forgot equally much, as Markdown."""
-    import json
-
+    """Compare strength sweeps of several methods where they forgot equally much."""
     from ilubench.reports.sweeps import compare_sweeps, read_sweeps, sweeps_json, sweeps_text
 
     found = compare_sweeps(read_sweeps(sweeps), at=at, welch=welch)
-    as_text = json.dumps(sweeps_json(found)) if as_json else sweeps_text(found)
-    typer.echo(as_text.rstrip("\n"))
+    show(sweeps_text(found), sweeps_json(found), form, as_json=as_json)
     return COMPLETE
 
 
-def variance(run: Run) -> int:
-    """Show how much of a run's spread comes from seeds, orders and items, as Markdown."""
+def variance(run: Run, form: FormatOption = None, as_json: Json = False) -> int:
+    """Show how much of a run's spread comes from seeds, orders and items."""
+    import dataclasses
+
     from ilubench.records.run_files import read_run_samples
     from ilubench.reports.spread import variance_report, variance_text
 
-    typer.echo(variance_text(variance_report(read_run_samples(run / SAMPLES))))
+    found = variance_report(read_run_samples(run / SAMPLES))
+    plain = [dataclasses.asdict(one) for one in found]
+    show(variance_text(found), plain, form, as_json=as_json)
     return COMPLETE
 
 
 def stability(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of finished runs")],
+    form: FormatOption = None,
     as_json: Json = False,
 ) -> int:
-    """Show how alike two halves of the seeds order the methods (Kendall's tau), as Markdown."""
-    import json
-
+    """Show how alike two halves of the seeds order the methods (Kendall's tau)."""
     from ilubench.records.finished import read_run
     from ilubench.reports.stability import stability_json, stability_of, stability_text
 
-    found = stability_of([read_run(path) for path in runs])
-    typer.echo(json.dumps(stability_json(found)) if as_json else stability_text(found))
+    found = stability_of([read_run(path) for path in within(runs)])
+    show(stability_text(found), stability_json(found), form, as_json=as_json)
     return COMPLETE
 
 
-def subsets(run: Run) -> int:
-    """Show a run's scores by subset of the items (given and held-out facts), as Markdown."""
-    from ilubench.records.run_files import read_run_samples
+def subsets(run: Run, form: FormatOption = None, as_json: Json = False) -> int:
+    """Show a run's scores by subset of the items (given and held-out facts)."""
+    import dataclasses
+
+    from ilubench.errors import DataError
+    from ilubench.records.finished import read_run
     from ilubench.reports.subsets import subsets_of, subsets_text
 
-    typer.echo(subsets_text(subsets_of(read_run_samples(run / SAMPLES))))
+    read = read_run(run)
+    if read.samples is None:
+        raise DataError(f"{read.path}: {read.unread}")
+    found = subsets_of(read.samples, read.metric_ranges)
+    show(subsets_text(found), [dataclasses.asdict(one) for one in found], form, as_json=as_json)
     return COMPLETE
 
 
 def gates(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run of method=none")],
+    form: FormatOption = None,
     as_json: Json = False,
 ) -> int:
     """Check a suite's attacks on the original model: is each learned, and harmless otherwise?
@@ -131,14 +140,11 @@ def gates(
     Leaves with 4 where one of the bounds that the suite states is not kept.
     """
     import dataclasses
-    import json
 
     from ilubench.records.finished import read_run
-    from ilubench.reports.gates import gates_of, gates_text
+    from ilubench.reports.gates import gates_of, gates_text, gates_verdict
 
     found = gates_of(read_run(run))
-    if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(gate) for gate in found], indent=1))
-    else:
-        typer.echo(gates_text(found))
+    plain = [dataclasses.asdict(gate) for gate in found]
+    show(f"{gates_text(found)}\n\n{gates_verdict(found)}", plain, form, as_json=as_json)
     return COMPLETE if all(gate.passed for gate in found) else FAILED_CHECKS

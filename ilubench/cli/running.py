@@ -1,18 +1,19 @@
-"""Commands that carry out jobs: run, plan, tune, score, attack."""
+"""Commands that carry out jobs: run, plan, tune, attack."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
-from ilubench.cli.words import Config, Json, Model, Words, console, experiment_of
+from ilubench.cli.words import Config, Json, Model, Words, console, experiment_of, overrides_of
 
 if TYPE_CHECKING:
     from ilubench.experiments.experiment import Experiment
     from ilubench.specs import ModelSource
 
-__all__ = ["attack", "job", "plan", "run", "score", "tune"]
+__all__ = ["attack", "job", "model_source", "plan", "run", "tune"]
 
 Probe = Annotated[
     bool, typer.Option("--probe", help="time real steps and a scored batch of each kind here")
@@ -104,13 +105,9 @@ def tune(words: Words = None, config: Config = None, as_json: Json = False) -> i
     from ilubench.runs.tuning.asked import resolve_tuning
     from ilubench.runs.tuning.run import tune as carry_out
     from ilubench.runs.tuning.table import tuning_report
-    from ilubench.specs.overrides import from_file, parse_words
 
-    overrides = parse_words(words or ())
-    if config is not None:
-        overrides = from_file(config, overrides)
     records = []
-    for asked in resolve_tuning(overrides):
+    for asked in resolve_tuning(overrides_of(words, config)):
         with make_reporter(console()) as shown:
             result = carry_out(asked, shown)
         records.append(result.record)
@@ -119,21 +116,6 @@ def tune(words: Words = None, config: Config = None, as_json: Json = False) -> i
     if as_json:
         typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
     return COMPLETE if all(record.complete for record in records) else FAILED_JOBS
-
-
-def score(
-    model: Model,
-    words: Words = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> int:
-    """Score a checkpoint with a suite's scorers, without unlearning or attacking it."""
-    from ilubench.specs import PluginRef
-
-    experiment = experiment_of(
-        [*(words or ()), "attacks="], config, target=_model(model), method=PluginRef(use="none")
-    )
-    return _run(experiment, as_json=as_json)
 
 
 def attack(
@@ -145,22 +127,57 @@ def attack(
     """Attack a checkpoint that was unlearned elsewhere from the suite's target model."""
     from ilubench.specs import PluginRef
 
-    settings = {"model": _model(model).model_dump(mode="json", exclude_none=True)}
+    settings = {"model": model_source(model).model_dump(mode="json", exclude_none=True)}
     method = PluginRef(use="checkpoint", settings=settings)
     return _run(experiment_of(words, config, method=method), as_json=as_json)
 
 
-def _model(text: str) -> "ModelSource":
+def model_source(text: str) -> "ModelSource":
     """Read MODEL: a folder if there is one, else a hub id with an optional @revision."""
-    from ilubench.errors import ModelError
+    from ilubench.errors import ModelError, UsageError
     from ilubench.specs import ModelSource
 
-    if Path(text).is_dir():
-        return ModelSource(path=text)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        problem = _no_model(path)
+        if problem:
+            raise ModelError(f"{text}: {problem}")
+        return ModelSource(path=str(path))
+    if "=" in text:
+        problem = f"MODEL comes before the words, and {text!r} is one of them"
+        raise UsageError(f"{problem}; write ilubench score MODEL {text}")
+    if path.is_file():
+        raise ModelError(f"{text} is a file; give the folder of a model: {path.parent}")
     hub, _, revision = text.partition("@")
     if text.startswith((".", "/", "~")) or hub.count("/") != 1:
         raise ModelError(f"no model folder {text!r}; give a folder or a hub id like org/name")
     return ModelSource(hub=hub, revision=revision or None)
+
+
+def _no_model(folder: Path) -> str:
+    """Return what a folder is that looks like a model's and is none; empty where it may be one."""
+    import json
+
+    from ilubench.cli.run_folders import find_runs, is_run
+
+    if is_run(folder):
+        return (
+            f"this is the folder of a run, no model; `ilubench show {folder}` shows it, and "
+            f"`ilubench leaderboard submit {folder} --by YOU --weights-to FOLDER` writes its "
+            "unlearned models, each into a folder that can be given here"
+        )
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        base = "its base model"
+        with contextlib.suppress(ValueError, AttributeError):  # what it is shows all the same
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            base = config.get("base_model_name_or_path") or base
+        return (
+            f"this is an adapter (LoRA) of {base}, no model; merge the two with peft "
+            "(`merge_and_unload`, then `save_pretrained`) and give that folder"
+        )
+    if not (folder / "config.json").is_file() and any(find_runs(folder)):
+        return f"this is a folder of runs, no model; `ilubench ls runs {folder}` lists them"
+    return ""
 
 
 def _run(experiment: "Experiment", *, as_json: bool) -> int:
@@ -173,5 +190,6 @@ def _run(experiment: "Experiment", *, as_json: bool) -> int:
     if as_json:
         typer.echo(result.record.model_dump_json(indent=1))
     else:
-        console(stderr=False).print(run_report(result))
+        suite, folder = result.plan.bench.suite, result.plan.folder
+        console(stderr=False).print(run_report(result.record, result.rows, suite, folder))
     return FAILED_JOBS if result.record.failures else COMPLETE

@@ -1,27 +1,64 @@
 """What the commands have in common: their words, and where they print."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from ilubench.cli.completion import complete_words
+
 if TYPE_CHECKING:
+    from pydantic import JsonValue
     from rich.console import Console
 
     from ilubench.experiments.experiment import Experiment
+    from ilubench.specs.overrides import Override
 
-__all__ = ["Config", "Json", "Model", "Words", "console", "experiment_of"]
+__all__ = [
+    "Config",
+    "Json",
+    "Model",
+    "Words",
+    "as_words",
+    "console",
+    "experiment_of",
+    "overrides_of",
+]
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="e.g. method=ilu suite=mini seeds=0..4"),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="e.g. method=ilu suite=mini seeds=0..4",
+        autocompletion=complete_words,
+    ),
 ]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="a folder or a hub id[@revision]")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
 Config = Annotated[
     Path | None, typer.Option("--config", help="YAML file of key: value; the words win over it")
 ]
+
+
+MANY_SEEDS = 100
+"""A number from here on is meant as a seed, not as how many."""
+
+
+def as_words(settings: "Mapping[str, JsonValue]", prefix: str = "") -> str:
+    """Return settings as words of the command line, without those that are none."""
+    words: list[str] = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and set(value) == {"use", "settings"}:
+            below = cast("Mapping[str, JsonValue]", value["settings"])
+            words += [f"{prefix}{key}={value['use']}", as_words(below, f"{prefix}{key}.")]
+        elif isinstance(value, Mapping) and value:
+            words.append(as_words(value, f"{prefix}{key}."))
+        elif value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words.append(f"{prefix}{key}={text}")
+    return " ".join(words)
 
 
 def console(*, stderr: bool = True) -> "Console":
@@ -34,12 +71,21 @@ def console(*, stderr: bool = True) -> "Console":
     return Console(stderr=stderr, width=width, soft_wrap=False, markup=False, emoji=False)
 
 
-def experiment_of(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
-    """Return what a command's words and its file ask for; `given` goes to `resolve`."""
-    from ilubench.experiments.experiment import resolve_experiment
+def overrides_of(words: list[str] | None, config: Path | None) -> "tuple[Override, ...]":
+    """Return a command's words, laid over those of its file."""
     from ilubench.specs.overrides import from_file, parse_words
 
     overrides = parse_words(words or ())
-    if config is not None:
-        overrides = from_file(config, overrides)
-    return resolve_experiment(overrides, **given)  # type: ignore[arg-type]
+    overrides = overrides if config is None else from_file(config, overrides)
+    for word in overrides:
+        if word.key == "seeds" and word.text.isdecimal() and 1 < int(word.text) < MANY_SEEDS:
+            several = f"{word.text} seeds are seeds=0..{int(word.text) - 1}"
+            typer.echo(f"note: seeds={word.text} is one seed; {several}", err=True)
+    return overrides
+
+
+def experiment_of(words: list[str] | None, config: Path | None, **given: object) -> "Experiment":
+    """Return what a command's words and its file ask for; `given` goes to `resolve`."""
+    from ilubench.experiments.experiment import resolve_experiment
+
+    return resolve_experiment(overrides_of(words, config), **given)  # type: ignore[arg-type]

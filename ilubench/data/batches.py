@@ -10,6 +10,7 @@ import torch
 
 from ilubench.data.rows import Tables, render_template
 from ilubench.data.seeds import seed_for
+from ilubench.data.vocabulary import unknown_token
 from ilubench.errors import DataError
 from ilubench.interfaces import Batch, Dataset, Example, Ids, Row
 from ilubench.specs import DataSource
@@ -39,7 +40,7 @@ def encode_pair(
 
     A token is a target when it ends behind the prompt, so that a token merged across the
     boundary counts as the answer's. With an empty prompt all tokens but the first are targets.
-    The end-of-sequence token is appended, and is a target.
+    The end-of-sequence token is appended, and is a target; the tokenizer itself appends nothing.
     """
     encoded = tokenizer(prompt + completion, return_offsets_mapping=True, verbose=False)
     ids: list[int] = list(encoded["input_ids"])
@@ -67,19 +68,31 @@ def _fit(
         starts = range(0, len(ids) - 1, width)
         parts = [(ids[s : s + width], [False, *mask[s + 1 : s + width]]) for s in starts]
         return [part for part in parts if any(part[1])]
+    others = "overlong=windows or overlong=truncate" if any(mask[:length]) else "overlong=windows"
     raise DataError(
         f"{name} has {len(ids)} tokens, over the limit of {length}; raise max_length, "
-        "or set overlong=windows or overlong=truncate for this role"
+        f"or set {others} for this role"
     )
 
 
 def tokenize_roles(
-    tables: Tables, roles: Sequence[str], tokenizer: "PreTrainedTokenizerBase", max_length: int
+    tables: Tables,
+    roles: Sequence[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    rows: int | None = None,
 ) -> list[Example]:
     """Return the roles' rows as training examples, one role after the other.
 
+    Args:
+        tables: of the roles.
+        roles: which, in order.
+        tokenizer: that reads them.
+        max_length: tokens of an example, unless the role says less.
+        rows: of the model's embedding; None: the model is made for the tokenizer.
+
     Raises:
-        DataError: a row is too long, or has no target token.
+        DataError: a row is too long, has no target token, or a token that the model does not know.
     """
     found: list[Example] = []
     for role in roles:
@@ -87,9 +100,26 @@ def tokenize_roles(
         length = min(max_length, source.max_length or max_length)
         for place, row in enumerate(tables.rows(role)):
             prompt, encoded = _encoded(row, role, source, tokenizer)
+            if rows is not None and (problem := unknown_token(encoded[0], rows, tokenizer)):
+                raise DataError(f"{_name(row, role)}: {problem}")
             if place < _MASKS_CHECKED:
                 check_mask(tokenizer, prompt, encoded, _name(row, role), gated=gated)
-            found.extend(_row_examples(row, role, source, encoded, length))
+            parts = _fit(*encoded, source, length, _name(row, role))
+            end = tokenizer.eos_token_id
+            if not _learned([encoded], end):
+                problem = "its completion is empty, or its whole text a single token"
+                raise DataError(f"{_name(row, role)} has no token to learn: {problem}")
+            if not _learned(parts, end):
+                given = encoded[1].index(True)
+                field = f"data.{role}" if length < max_length else "suite"
+                raise DataError(
+                    f"{_name(row, role)}: its prompt alone has {given} tokens, and "
+                    f"{field}.max_length={length} leaves nothing of its completion; raise it"
+                )
+            found.extend(
+                Example(f"{role}/{row['id']}/{part}", tuple(ids), tuple(mask))
+                for part, (ids, mask) in enumerate(parts)
+            )
     if not found:
         raise DataError(f"no training items in {', '.join(roles) or 'no role'}")
     return found
@@ -108,22 +138,12 @@ def _encoded(
     return prompt, encode_pair(tokenizer, prompt, completion)
 
 
-def _row_examples(
-    row: Row,
-    role: str,
-    source: DataSource,
-    encoded: tuple[list[int], list[bool]],
-    length: int,
-) -> list[Example]:
-    name = _name(row, role)
-    parts = _fit(*encoded, source, length, name)
-    for _, mask in parts:
-        if not any(mask):
-            raise DataError(f"{name} has no token to learn; is its completion empty?")
-    return [
-        Example(f"{role}/{row['id']}/{part}", tuple(ids), tuple(mask))
-        for part, (ids, mask) in enumerate(parts)
-    ]
+def _learned(parts: Sequence[tuple[list[int], list[bool]]], end: int | None) -> int:
+    """Count the targets of an item's parts; that the text ends behind the last is not counted."""
+    if not parts:
+        return 0
+    ids, mask = parts[-1]
+    return sum(sum(mask) for _, mask in parts) - (ids[-1:] == [end] and mask[-1])
 
 
 def check_mask(
@@ -151,8 +171,6 @@ def check_mask(
     """
     ids, mask = encoded
     alone = list(tokenizer(prompt, verbose=False)["input_ids"]) if prompt else []
-    if alone and alone[-1] == tokenizer.eos_token_id:
-        alone.pop()  # the tokenizer ends every text with it
     for place, (own, token) in enumerate(zip(alone[:-1], ids, strict=False)):
         if own != token:
             break

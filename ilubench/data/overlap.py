@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from ilubench.interfaces import Row
 
-__all__ = ["Overlap", "count_overlaps", "item_texts"]
+__all__ = ["Overlap", "asks_same", "count_overlaps", "item_texts"]
 
 N = 8
 CONTAINED = 0.7
@@ -67,6 +67,32 @@ def item_texts(row: Row) -> list[str]:
         if long := [text for text in texts if _length(text) >= N]:
             return long
     return [text for text in sorted(plain or inside, key=_length)[-1:] if _length(text)]
+
+
+def asks_same(item: Row, shown: Row, prompt: str) -> bool:
+    """Whether a row that is shown with its answer asks what the item asks.
+
+    Of the columns that both have, those texts count that stand in the shown prompt (where none
+    does, all), word for word, and what is in lists, in any order. Ids and numbers do not count.
+
+    Args:
+        item: what is asked.
+        shown: the example.
+        prompt: of the example, as it is shown, without its answer.
+    """
+    both = [(item[name], shown[name]) for name in item if name != "id" and name in shown]
+    texts = [(a, b) for a, b in both if isinstance(a, str) and isinstance(b, str)]
+    asked = [(a, b) for a, b in texts if b.strip() and b.strip() in prompt] or texts
+    below = [(a, b) for a, b in both if isinstance(a, list | dict) and isinstance(b, list | dict)]
+    if not asked and not below:
+        return False
+    return all(_plain(a) == _plain(b) for a, b in asked) and all(
+        sorted(map(_plain, _strings(a))) == sorted(map(_plain, _strings(b))) for a, b in below
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(_words(text)) or text.strip()
 
 
 def _strings(value: JsonValue) -> Iterator[str]:

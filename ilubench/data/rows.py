@@ -1,76 +1,24 @@
-"""Rows of text: from a hub, a local file, or a generator; selected, fingerprinted, rendered."""
+"""Roles and their rows: from a hub, a file or a generator; selected, fingerprinted, rendered."""
 
-import csv
-import json
 import random
 import re
+import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 
+from ilubench.data.files import read_file
 from ilubench.data.hub import Listing, Repository, fetch, listing, part_files
+from ilubench.data.values import describe_value, list_in, number_in, text_in
 from ilubench.errors import DamagedError, DataError, SpecError, did_you_mean
 from ilubench.interfaces import Generator, Row
 from ilubench.records.keys import digest
 from ilubench.specs import DataSource, GeneratorSpec
 
-__all__ = ["Tables", "hub_repository", "local_file", "read_file", "read_hub", "render_template"]
-
-
-def read_file(path: Path, role: str) -> list[Row]:
-    """Return the rows of a `.jsonl`, `.json`, `.csv` or `.parquet` file.
-
-    Raises:
-        DataError: no such file, not readable as its ending says, or no rows.
-    """
-    if not path.is_file():
-        raise DataError(f"data.{role}: no such file {str(path)!r}; check the path")
-    try:
-        rows = _parse(path)
-    except (ValueError, csv.Error, OSError) as error:
-        raise DataError(f"data.{role}: {path} cannot be read: {error}") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"data.{role}: {path} must hold one object (column -> value) a row")
-    return rows
-
-
-def _parse(path: Path) -> list[Row]:
-    if path.suffix == ".jsonl":
-        rows: list[Row] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-            if line.strip():
-                try:
-                    rows.append(json.loads(line))
-                except ValueError as error:
-                    raise ValueError(f"line {number}: {error}") from error
-        return rows
-    if path.suffix == ".json":
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(loaded, list):
-            raise ValueError("a .json file must hold a list of rows")
-        return loaded
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        table: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
-        return table
-    if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as handle:
-            reader = csv.DictReader(handle, strict=True)
-            return [_csv_row(row, reader.line_num) for row in reader]
-    raise ValueError(f"unknown ending {path.suffix!r}; use .jsonl, .json, .csv or .parquet")
-
-
-def _csv_row(row: Mapping[str | None, str | None], line: int) -> Row:
-    """Return a row with its whole numbers as such; ``007`` stays text."""
-    if None in row or None in row.values():
-        raise ValueError(f"line {line}: not as many columns as the header")
-    return {
-        str(key): int(value) if value and re.fullmatch("0|-?[1-9][0-9]*", value) else value
-        for key, value in row.items()
-    }
+__all__ = ["Tables", "hub_repository", "local_file", "read_hub", "render_template"]
 
 
 def local_file(source: DataSource, role: str) -> Path:
@@ -123,15 +71,24 @@ def read_hub(source: DataSource, role: str, found: Listing | None = None) -> lis
         try:
             rows += read_file(folder / name, role)
         except DataError as error:
-            problem = f"{name} cannot be read, it may be damaged ({error.__cause__ or error})"
-            remedy = f"remove {folder / name} and fetch it again"
+            problem = f"{name} cannot be read ({error.__cause__ or error})"
+            remedy = f"where it is damaged, remove {folder / name} and fetch it again"
             raise repository.error(DamagedError, problem, remedy) from error
     return rows
 
 
 def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
+    if not rows:
+        name = source.path or source.hub or source.generated
+        raise DataError(f"data.{role}: {name} has no rows; an empty set measures nothing")
+    for column in source.where:
+        if not any(column in row for row in rows):
+            remedy = did_you_mean(column, rows[0])
+            raise DataError(f"data.{role}: where: there is no column {column!r}; {remedy}")
     kept = [
-        row for row in rows if all(row.get(key) == value for key, value in source.where.items())
+        row
+        for row in rows
+        if all(text_in(row.get(key)) == str(value) for key, value in source.where.items())
     ]
     if source.shuffle is not None:
         random.Random(source.shuffle).shuffle(kept)
@@ -145,41 +102,65 @@ def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
     return kept
 
 
-def _named(rows: Sequence[Row], hashes: Sequence[str]) -> list[Row]:
-    """Give rows without an `id` one: a hash of their content; equal rows are numbered."""
-    seen: dict[str, int] = {}
+def _named(rows: Sequence[Row]) -> list[Row]:
+    """Give each row its `id` as text; where it has none, its number in the source."""
     named: list[Row] = []
-    for row, key in zip(rows, hashes, strict=True):
-        count = seen[key] = seen.get(key, 0) + 1
-        name = key[:16] if count == 1 else f"{key[:16]}-{count}"
-        named.append(row if "id" in row else {**row, "id": name})
+    for number, row in enumerate(rows, start=1):
+        name = text_in(row.get("id"))
+        named.append({**row, "id": str(name or number)})
     return named
-
-
-def _label(row: Row, column: str, source: DataSource, role: str) -> str:
-    index, names = row.get(column), source.labels[column]
-    if not isinstance(index, int) or not 0 <= index < len(names):
-        shown = f"a {type(index).__name__}" if source.gated else repr(index)
-        raise DataError(f"data.{role}: {column}={shown} is not a label of 0..{len(names) - 1}")
-    return names[index]
 
 
 def render_template(template: str, row: Row, source: DataSource, role: str) -> str:
     """Fill a ``str.format`` template from a row's columns (label columns by name).
 
     Raises:
-        DataError: the row has no such column.
+        DataError: the row has no such column, or neither text nor a number in it.
     """
-    named = {column: _label(row, column, source, role) for column in source.labels}
     try:
-        return template.format(**{**row, **named})
+        return _Filling(row, source, role).vformat(template, (), row)
     except KeyError as error:
         column = str(error.args[0])
         remedy = did_you_mean(column, row)
         raise DataError(f"data.{role}: there is no column {column!r}; {remedy}") from error
     except (ValueError, IndexError, AttributeError, TypeError) as error:
-        remedy = "write {column}, and {{ or }} for a brace"
-        raise SpecError(f"{template!r}: {error}", field=f"data.{role}", remedy=remedy) from error
+        problem, remedy = (
+            f"{template!r} cannot be filled",
+            "write {column}, and {{ or }} for a brace",
+        )
+        raise SpecError(problem, field=f"data.{role}", remedy=remedy) from error
+
+
+class _Filling(string.Formatter):
+    """``str.format`` of one row, in which only text and numbers are printed."""
+
+    def __init__(self, row: Row, source: DataSource, role: str) -> None:
+        self._source = source
+        file = f"{source.path}: " if source.path not in (None, role) else ""
+        item = f"item {row['id']!r}: " if "id" in row else ""
+        self._where = f"data.{role}: {file}{item}"
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        name = re.split(r"[.\[]", field_name)[0]
+        if name in self._source.labels and name in kwargs:
+            kwargs = {name: self._label(name, kwargs[name])}
+        elif field_name.startswith(f"{name}[") and isinstance(kwargs.get(name), str):
+            kwargs = {name: list_in(kwargs[name])}
+            if kwargs[name] is None:
+                raise DataError(f"{self._where}column {name!r} is text, and a list is wanted")
+        value, used = super().get_field(field_name, args, kwargs)
+        if text_in(value) is None:
+            problem = f"column {field_name!r} is {describe_value(value)}, not text"
+            raise DataError(f"{self._where}{problem}; give text, or leave the row out")
+        return value, used
+
+    def _label(self, column: str, value: JsonValue) -> str:
+        index, names = number_in(value), self._source.labels[column]
+        if index is None or not 0 <= index < len(names):
+            shown = describe_value(value) if self._source.gated else repr(value)
+            problem = f"{column}={shown} is not a label of 0..{len(names) - 1}"
+            raise DataError(f"{self._where}{problem}")
+        return names[index]
 
 
 class Tables:
@@ -244,21 +225,27 @@ class Tables:
         """
         if role not in self._rows:
             source = self.source(role)
-            rows = _select(self._read(source, role), source, role)
-            try:
-                hashes = [digest(dict(row)) for row in rows]
-            except (TypeError, ValueError) as error:
-                raise DataError(f"data.{role}: a row is no plain JSON: {error}") from error
-            self._rows[role] = _named(rows, hashes)
+            self._rows[role] = _select(self._read(source, role), source, role)
         return self._rows[role]
 
     def fingerprint(self, role: str) -> dict[str, JsonValue]:
-        """Return what identifies a role: a hash of its rows, and how they are rendered."""
+        """Return what identifies a role: a hash of its rows, and how they are rendered.
+
+        All columns count, read or not: nobody can say what the code of a task or plugin reads.
+
+        Raises:
+            DataError: as `rows` does, or a row is no plain JSON.
+        """
         source = self.source(role)
         rendering = source.model_dump(
             mode="json", include={"prompt", "completion", "labels", "max_length", "overlong"}
         )
-        return {"rows": digest([dict(row) for row in self.rows(role)]), **rendering}
+        try:
+            rows = digest([dict(row) for row in self.rows(role)])
+        except (RecursionError, TypeError, ValueError) as error:
+            problem = "a row is nested too deeply, or holds what JSON cannot"
+            raise DataError(f"data.{role}: {problem}; leave that out") from error
+        return {"rows": rows, **rendering}
 
     def places(self) -> dict[str, DataSource]:
         """Return place -> source of all that may be read: roles, and generators' inputs.
@@ -276,20 +263,20 @@ class Tables:
         """Return place -> hub, revision and commit, of the hub's data sets that were read."""
         return dict(self._origins)
 
-    def _read(self, source: DataSource, role: str) -> Sequence[Row]:
+    def _read(self, source: DataSource, role: str) -> list[Row]:
         if source.path:
-            return read_file(local_file(source, role), role)
+            return _named(read_file(local_file(source, role), role))
         if source.hub:
-            return self._read_hub(source, role)
+            return _named(self._read_hub(source, role))
         assert source.generated is not None
         name, table = source.generated.split(".")
         tables = self._generate(name)
         if table not in tables:
             problem = f"data.{role}: generator {name!r} makes no table {table!r}"
             raise DataError(f"{problem}; {did_you_mean(table, tables)}")
-        return tables[table]
+        return _named(tables[table])
 
-    def _read_hub(self, source: DataSource, role: str) -> Sequence[Row]:
+    def _read_hub(self, source: DataSource, role: str) -> list[Row]:
         repository = hub_repository(source, role)
         name = (repository.name, repository.revision)
         if name not in self._listings:  # all roles of a data set are of one commit

@@ -1,18 +1,21 @@
 """Names -> objects, once: suite file, method, attacks, scorers and data of one run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
+from ilubench.experiments.keys import unknown_key
 from ilubench.experiments.method_settings import check_suite_models, method_settings, stands_for
 from ilubench.experiments.suites import NO_PLUGINS, read_suite
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
 from ilubench.interfaces.discovery import create_plugin, find_plugin
+from ilubench.records.results import REFERENCE
 from ilubench.specs import (
     AttackSpec,
     Estimator,
@@ -26,12 +29,18 @@ from ilubench.specs import (
     Spec,
     SuiteSpec,
 )
-from ilubench.specs.overrides import Override, PluginLookup, apply_overrides
+from ilubench.specs.overrides import (
+    Override,
+    PluginLookup,
+    apply_overrides,
+    nested_settings,
+)
 from ilubench.specs.yaml_files import merge_mappings, validate_spec
 
 __all__ = [
     "Attack",
     "Experiment",
+    "create_scorers",
     "environment_role",
     "resolve_experiment",
     "restore_experiment",
@@ -61,7 +70,10 @@ class Attack:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that one run needs, resolved."""
+    """Everything that one run needs, resolved.
+
+    ``scores_only``: the model is scored as it is. Its method is `none` then, which no record names.
+    """
 
     run: RunSpec
     suite: SuiteSpec
@@ -71,6 +83,7 @@ class Experiment:
     scorers: Mapping[str, Scorer]
     seeds: tuple[int, ...]
     tables: Tables
+    scores_only: bool = False
 
     @property
     def metrics(self) -> tuple[MetricSpec, ...]:
@@ -175,7 +188,13 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
         raise SpecError(problem, where=where, remedy=remedy)
 
 
-def _scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
+def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
+    """Return a suite's scorers, by name; ``source`` is named in errors.
+
+    Raises:
+        SpecError: a setting is wrong, or a scorer lacks a metric of the suite.
+        PluginError: one is missing or broken.
+    """
     scorers = {
         name: cast("Scorer", create_plugin("scorers", ref, source=f"{source}: scorers.{name}"))
         for name, ref in suite.scorers.items()
@@ -191,7 +210,10 @@ def _attacks(
     chosen = suite.attacks if names is None else names
     for name in chosen:
         if name not in suite.attacks:
+            parts = re.split(r"[\s+;/|]+", name)
             remedy = did_you_mean(name, suite.attacks)
+            if len(parts) > 1 and set(parts) <= set(suite.attacks):
+                remedy = f"write attacks={','.join(parts)}"
             raise SpecError(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )
@@ -200,7 +222,10 @@ def _attacks(
     known = {field for kind in kinds.values() for field in kind.model_fields}
     for override in everyone:
         if kinds and override.path[0] not in known:
+            below = {n for kind in kinds.values() for n in nested_settings(kind, override.path[0])}
             remedy = did_you_mean(override.path[0], {*known, *suite.attacks})
+            if below:
+                remedy = f"did you mean {' or '.join(f'attack.{one}' for one in sorted(below))}?"
             problem = f"unknown setting {override.path[0]!r}"
             raise SpecError(problem, field=f"attack.{override.key}", remedy=remedy)
     found = []
@@ -252,8 +277,8 @@ def resolve_experiment(
     method_changes, rest = _take(rest, "method")
     attack_changes, rest = _take(rest, "attack")
     for override in rest:
-        if override.path[0] in ("data", "attack"):
-            raise SpecError(f"{override.key!r} needs a name", remedy=f"{override.key}.<name>=...")
+        if override.path[0] not in RunSpec.model_fields:
+            raise unknown_key(override, overrides)
     names = {o.path[0]: o.text for o in rest if o.path == ("method",)}
     if method is not None and names:
         remedy = "leave method out; `ilubench run` takes one"
@@ -264,9 +289,13 @@ def resolve_experiment(
     asked = apply_overrides(RunSpec, {}, plain, NO_PLUGINS)
     run = validate_spec(RunSpec, {**asked, **names}, source="command line")
     suite, path = read_suite(run.suite, suite_changes, data, target)
+    if suite.lacking:
+        problem = f"it has no {', '.join(suite.lacking)}, so that models can only be scored with it"
+        remedy = f"ilubench score MODEL suite={run.suite}"
+        raise SpecError(problem, where=str(path), remedy=remedy)
     ref = method or stands_for(suite, run.method)
     chosen = _method(suite, ref, method_changes, path)
-    scorers = _scorers(suite, path)
+    scorers = create_scorers(suite, path)
     attacks = _attacks(suite, run.attacks, attack_changes)
     seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
     if not seeds:
@@ -309,20 +338,35 @@ def restore_experiment(config: Mapping[str, JsonValue], source: Path) -> Experim
             remedy = did_you_mean(name, suite.attacks)
             raise SpecError(f"the suite has no attack {name!r}", where=str(source), remedy=remedy)
     attacks = (_restored(name, suite.attacks[name], own) for name, own in told.attacks.items())
-    ref = PluginRef(use=told.use, settings=told.method)
+    ref = PluginRef(use=told.use or REFERENCE, settings=told.method)
     method = create_plugin("methods", ref, source=f"{source}: method")
-    scorers, tables = _scorers(suite, source), suite_tables(suite)
+    scorers, tables = create_scorers(suite, source), suite_tables(suite)
     return Experiment(
-        told.run, suite, told.use, method, tuple(attacks), scorers, told.seeds, tables
+        told.run,
+        suite,
+        ref.use,
+        method,
+        tuple(attacks),
+        scorers,
+        told.seeds,
+        tables,
+        scores_only=told.use is None,
     )
 
 
 class _RunConfig(Spec):
-    """A run's `config.yaml`."""
+    """A run's `config.yaml`; one that only scored names no method and no attack."""
 
     run: RunSpec
-    use: str
-    method: Settings
-    seeds: tuple[int, ...] = Field(min_length=1)
-    attacks: dict[str, Settings]
+    use: str | None = None
+    method: Settings = Field(default_factory=dict)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    attacks: dict[str, Settings] = Field(default_factory=dict)
     suite: SuiteSpec
+
+    @model_validator(mode="after")
+    def _all_or_nothing(self) -> Self:
+        more = self.model_fields_set & {"method", "seeds", "attacks"}
+        if self.use is None and more:
+            raise ValueError(f"use: is missing, and there is {', '.join(sorted(more))}")
+        return self

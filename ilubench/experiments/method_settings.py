@@ -8,6 +8,7 @@ from pydantic import BaseModel, JsonValue
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.interfaces.discovery import PluginField, find_plugin, list_entries
+from ilubench.interfaces.sources import list_settings
 from ilubench.specs import FromSuite, PluginRef, SuiteSpec
 from ilubench.specs.yaml_files import merge_mappings
 
@@ -98,9 +99,22 @@ def stands_for(suite: SuiteSpec, ref: PluginRef) -> PluginRef:
         return PluginRef(use=own.use, settings=merge_mappings(own.settings, ref.settings))
     installed = list_entries("methods")
     if ref.use not in installed and ":" not in ref.use:
-        remedy = did_you_mean(ref.use, [*installed, *labels])
+        remedy = _joined(ref.use, installed) or did_you_mean(ref.use, [*installed, *labels])
         raise PluginError(f"unknown method {ref.use!r}; {remedy}")
     return ref
+
+
+def _joined(name: str, installed: Mapping[str, str]) -> str:
+    """Return the words for a method on a base, where a name joins two, as `npo+sam` does."""
+    parts = [part for part in re.split(r"[\s,+/&_-]+|\(|\)", name.casefold()) if part]
+    if len(parts) != 2 or not set(parts) <= set(installed):
+        return ""
+    wraps = [p for p in parts if any(s.name == "base" for s in list_settings(installed[p]))]
+    if not wraps:
+        return f"a run is of one method: method={parts[0]} or method={parts[1]}"
+    holder = wraps[0] if len(wraps) == 1 else parts[1]
+    base = next(part for part in parts if part != holder)
+    return f"write method={holder} method.base={base}"
 
 
 def method_settings(suite: SuiteSpec, use: str) -> dict[str, JsonValue]:

@@ -13,7 +13,7 @@ from ilubench.specs.overrides import Override, PluginLookup, apply_overrides
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import validate_spec
 
-__all__ = ["NO_PLUGINS", "read_suite", "suite_variants"]
+__all__ = ["NO_PLUGINS", "change_suite", "read_suite", "suite_variants"]
 
 
 def _no_plugins(group: str, use: str) -> type[BaseModel]:
@@ -42,18 +42,38 @@ def read_suite(
         SpecError: no such suite or attack, it is wrong, or a change is.
     """
     raw, path = load_suite(name)
-    known = validate_spec(SuiteSpec, raw, source=path)  # the file is right before it is changed
+    validate_spec(SuiteSpec, raw, source=path)  # the file is right before it is changed
     if target is not None:
         raw["target"] = {"model": target.model_dump(mode="json")}
-        known = validate_spec(SuiteSpec, raw, source=path)
+    suite = change_suite(raw, overrides, data, source=f"suite {name}")
+    check_methods(suite, path)
+    return suite, path
+
+
+def change_suite(
+    raw: dict[str, JsonValue],
+    overrides: Sequence[Override],
+    data: Sequence[Override],
+    *,
+    source: str,
+) -> SuiteSpec:
+    """Return a suite with changes.
+
+    Args:
+        raw: its fields.
+        overrides: what follows `suite.`.
+        data: what follows `data.`.
+        source: of the fields, for messages.
+
+    Raises:
+        SpecError: a field or a change is wrong.
+    """
     if data:
         raw = _data_overrides(raw, data)
     if overrides:
         raw = _other_weights(raw, overrides)
         raw = apply_overrides(SuiteSpec, raw, overrides, NO_PLUGINS, prefix="suite.")
-    suite = validate_spec(SuiteSpec, raw, source=f"suite {name}") if data or overrides else known
-    check_methods(suite, path)
-    return suite, path
+    return validate_spec(SuiteSpec, raw, source=source)
 
 
 def suite_variants(name: str) -> dict[str, PluginRef]:

@@ -42,7 +42,7 @@ def check_form(experiment: Experiment, attack: Attack) -> None:
 
     Raises:
         SpecError: they are not, or it cannot be told; `fa.form: other` declares that on purpose.
-        DataError: there are no training rows.
+        DataError: there are no training rows, or one does not fit its own template.
     """
     fa = attack.spec.fa
     if fa is None or attack.fa is None or fa.form == "other":
@@ -52,8 +52,10 @@ def check_form(experiment: Experiment, attack: Attack) -> None:
             name = f"{attack.name}.{role}"
             rows = experiment.tables.rows(name)
             chosen = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
-            for row, asked in zip(chosen, _asked(attack, role, chosen), strict=True):
-                _check_row(experiment, attack, role, (row, asked))
+            trained = [_trained(experiment.tables, name, row) for row in chosen]
+            asked = _asked(attack, role, chosen)
+            for row, own, one in zip(chosen, trained, asked, strict=True):
+                _check_row(experiment, attack, role, (row, own, one))
 
 
 def _refused(attack: Attack, role: str, problem: str, remedy: str) -> SpecError:
@@ -75,12 +77,20 @@ def _asked(attack: Attack, role: str, rows: Sequence[Row]) -> Sequence[Asked]:
     return found
 
 
-def _check_row(experiment: Experiment, attack: Attack, role: str, pair: tuple[Row, Asked]) -> None:
-    row, asked = pair
+def _trained(tables: Tables, name: str, row: Row) -> tuple[str, str]:
+    source = tables.source(name)
+    prompt, completion = (
+        render_template(template, row, source, name)
+        for template in (source.prompt, source.completion)
+    )
+    return prompt, completion
+
+
+def _check_row(
+    experiment: Experiment, attack: Attack, role: str, both: tuple[Row, tuple[str, str], Asked]
+) -> None:
+    row, (prompt, completion), asked = both
     name = f"{attack.name}.{role}"
-    source = experiment.tables.source(name)
-    prompt = render_template(source.prompt, row, source, name)
-    completion = render_template(source.completion, row, source, name)
     item = f"item {row['id']!r}"
     gated = experiment.tables.gated(name)
     if gated and (prompt != asked.prompt or completion not in asked.answers):
@@ -137,11 +147,7 @@ def distinct_examples(tables: Tables, suite: SuiteSpec, roles: Sequence[str]) ->
 
 def _texts(tables: Tables, suite: SuiteSpec, role: str) -> list[str]:
     source = tables.source(role)
-    texts = [
-        render_template(source.prompt, row, source, role)
-        + render_template(source.completion, row, source, role)
-        for row in tables.rows(role)
-    ]
+    texts = ["".join(_trained(tables, role, row)) for row in tables.rows(role)]
     if source.overlong == "truncate":
         # a token is no more than a word: these words hold at least the tokens that are trained on
         most = source.max_length or suite.max_length

@@ -173,13 +173,14 @@ def _took(
 def _shape(bench: "Workbench", stated: set[str]) -> Shape:
     from ilubench.models.forward import recipe_config
 
-    source, recipe = bench.suite.target.model, bench.suite.target.recipe
+    suite = bench.suite
+    source, recipe = suite.target.model, suite.target.recipe
     if source is None and recipe is not None:
         words = recipe.tokenizer.vocab_size if recipe.tokenizer.kind == "bpe" else _WORDS
         config = recipe_config({**recipe.config, "vocab_size": words})
-        return shape_of(config, bench.suite.dtype)
+        return shape_of(config, suite.dtype, suite.scored_in)
     try:
-        return shape_of(bench.target_config, bench.suite.dtype)
+        return shape_of(bench.target_config, suite.dtype, suite.scored_in)
     except AccessError as error:
         about = source.about if source is not None else None
         if about is None:
@@ -188,7 +189,7 @@ def _shape(bench: "Workbench", stated: set[str]) -> Shape:
                 "suite.target.model.about has `config`"
             ) from error
         stated.add("suite.target.model")
-        return shape_of(recipe_config(about.config), bench.suite.dtype)
+        return shape_of(recipe_config(about.config), suite.dtype, suite.scored_in)
 
 
 def _device_name(device: str) -> str:

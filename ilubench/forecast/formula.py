@@ -41,8 +41,8 @@ def took_assumed(amount: Amount, shape: Shape, card: Card, memory: MemorySpec) -
     operations = 8.0 if uses_checkpointing(shape, memory) else 6.0
     step = operations * shape.parameters * amount.step_tokens / rate
     step += 2 * shape.parameters * each.host / _HOST
-    rate = _SHARE * (card.bfloat16 if shape.dtype == "bfloat16" else card.float32)
-    write = max(_WRITE, shape.parameters * each.weights / (_BANDWIDTH * card.bandwidth))
+    rate = _SHARE * (card.bfloat16 if shape.scored == "bfloat16" else card.float32)
+    write = max(_WRITE, shape.parameters * shape.scored_width / (_BANDWIDTH * card.bandwidth))
     checkpoint = 2.0 * shape.parameters * amount.read / rate + amount.written * write
     scored = (amount.checkpoints or CHECKPOINTS) if amount.read else 0
     seconds = amount.steps * step + scored * checkpoint + load_seconds(shape)

@@ -36,6 +36,8 @@ _CONTEXT = 0.6e9
 
 DType = Literal["float32", "bfloat16"]
 
+_WIDTH: Mapping[DType, float] = {"float32": 4.0, "bfloat16": 2.0}
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -49,6 +51,7 @@ class Shape:
         keys: width of a token's keys (its values have the same).
         vocabulary: how many tokens there are.
         dtype: of the weights.
+        scored: of the weights while they are scored.
     """
 
     sizes: Mapping[str, int]
@@ -58,6 +61,7 @@ class Shape:
     keys: int
     vocabulary: int
     dtype: DType
+    scored: DType
 
     @property
     def parameters(self) -> int:
@@ -67,7 +71,12 @@ class Shape:
     @property
     def width(self) -> float:
         """Bytes of a weight."""
-        return 4.0 if self.dtype == "float32" else 2.0
+        return _WIDTH[self.dtype]
+
+    @property
+    def scored_width(self) -> float:
+        """Bytes of a weight while it is scored."""
+        return _WIDTH[self.scored]
 
     def trained(self, patterns: Sequence[str]) -> int:
         """Return the parameters whose names match one of the patterns; all, where none is given."""
@@ -77,7 +86,7 @@ class Shape:
         return sum(self.sizes[name] for name in chosen)
 
 
-def shape_of(config: "PretrainedConfig", dtype: DType) -> Shape:
+def shape_of(config: "PretrainedConfig", dtype: DType, scored: DType | None = None) -> Shape:
     """Return the shape of the model that a configuration describes; no weights are made."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -95,6 +104,7 @@ def shape_of(config: "PretrainedConfig", dtype: DType) -> Shape:
         int(getattr(text, "num_key_value_heads", None) or heads) * size,
         int(text.vocab_size),
         dtype,
+        scored or dtype,
     )
 
 
@@ -116,7 +126,8 @@ class Peak:
         optimizer: master copies and moments.
         activations: kept for the way back.
         logits: at the head, and what the loss makes of them.
-        scoring: keys, values, states and logits of the engine.
+        scoring: keys, values, states and logits of the engine, and what a wider type adds to the
+            weights meanwhile.
         context: of the driver.
         host: master copies and moments in the machine's memory.
     """
@@ -155,17 +166,16 @@ def peak_memory(
     per = memory_per_parameter(memory, shape.dtype, trained)
     half = amount.precision == "bfloat16" and shape.dtype == "float32"
     width = 2.0 if half else shape.width
-    # of a layer, a position: norms, projections, rotated, attention's output, the MLP's; narrower
-    # types have the norms' inputs in float32 besides
-    layer = width * (8 * shape.hidden + 3 * shape.keys + 4 * shape.inner)
-    layer += 4.0 * 2 * shape.hidden if width < 4.0 else 0.0
     states = width * shape.hidden
-    kept = shape.layers * layer
+    kept = shape.layers * _layer(shape, width)
     if uses_checkpointing(shape, memory):
-        kept = shape.layers * states + layer
+        kept = shape.layers * states + _layer(shape, width)
     head = min(amount.held, LOGITS // shape.vocabulary) * shape.vocabulary
-    written = 2.0 * shape.keys * shape.layers * width * _READ[device] * batch
-    engine = _READ[device] * (layer + 2 * states) + min(LOGITS, batch * shape.vocabulary) * 8.0
+    read = shape.scored_width
+    written = 2.0 * shape.keys * shape.layers * read * _READ[device] * batch
+    engine = _READ[device] * (_layer(shape, read) + 2 * read * shape.hidden)
+    engine += min(LOGITS, batch * shape.vocabulary) * 8.0
+    engine += shape.parameters * (read - shape.width)
     return Peak(
         shape.parameters * per.weights,
         shape.parameters * per.gradients,
@@ -177,6 +187,13 @@ def peak_memory(
         _CONTEXT if device == "cuda" else 0.0,
         shape.parameters * per.host,
     )
+
+
+def _layer(shape: Shape, width: float) -> float:
+    """Bytes of a layer, a position: norms, projections, rotated, attention's output, the MLP's."""
+    layer = width * (8 * shape.hidden + 3 * shape.keys + 4 * shape.inner)
+    # narrower types have the norms' inputs in float32 besides
+    return layer + (4.0 * 2 * shape.hidden if width < _WIDTH["float32"] else 0.0)
 
 
 def leaner_settings(memory: MemorySpec, dtype: str) -> Iterator[tuple[str, MemorySpec]]:

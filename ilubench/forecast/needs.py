@@ -1,15 +1,13 @@
-"""Which roles and models a run reads, and which columns of them."""
+"""Which roles and models a run reads."""
 
-import re
 from collections.abc import Iterator
-from string import Formatter
 
 from ilubench.data.hub.models import TOKENIZER
 from ilubench.experiments.experiment import Experiment
-from ilubench.experiments.training_text import trained_roles
+from ilubench.experiments.roles import needed_roles
 from ilubench.specs import DataSource, ModelSource, TargetSpec
 
-__all__ = ["needed_columns", "needed_models", "needed_places"]
+__all__ = ["needed_models", "needed_places"]
 
 
 def needed_places(experiment: Experiment) -> dict[str, DataSource]:
@@ -18,15 +16,10 @@ def needed_places(experiment: Experiment) -> dict[str, DataSource]:
     A place is what `data.<place>=FILE` sets.
     """
     tables, suite = experiment.tables, experiment.suite
-    roles = [*trained_roles(experiment)]
-    for scorer in experiment.scorers.values():
-        roles += scorer.roles()
-    for attack in experiment.attacks:
-        if attack.fa is not None:
-            roles += [attack.role(role, suite) for role in attack.fa.roles()]
-    for model in (suite.target, suite.retrain):
-        if model is not None and model.model is None and model.recipe is not None:
-            roles += [*model.recipe.text, *model.recipe.tokenizer.text]
+    roles = [*needed_roles(experiment)]
+    never = suite.retrain
+    if never is not None and never.model is None and never.recipe is not None:
+        roles += [*never.recipe.text, *never.recipe.tokenizer.text]
     found: dict[str, DataSource] = {}
     for role in dict.fromkeys(roles):
         source = tables.source(role)
@@ -51,15 +44,3 @@ def needed_models(experiment: Experiment) -> Iterator[tuple[str, ModelSource | T
         value = getattr(experiment.method, name)
         if isinstance(value, ModelSource):
             yield (f"method.{name}", value)
-
-
-def needed_columns(source: DataSource) -> list[str]:
-    """Return the columns that a role's templates name."""
-    names = dict.fromkeys(source.labels)
-    for template in (source.prompt, source.completion):
-        try:
-            found = [name for _, name, _, _ in Formatter().parse(template) if name]
-        except ValueError:  # `render` says what is wrong with it
-            continue
-        names |= dict.fromkeys(re.split(r"[.\[]", name)[0] for name in found)
-    return list(names)

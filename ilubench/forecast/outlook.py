@@ -46,7 +46,7 @@ class Outlook:
         plan: its jobs with their keys; None where data or model are not at hand.
         jobs: its jobs, keyed only if there is a plan.
         done: keys of those that are done.
-        missing: the first thing that is not at hand; empty where everything is.
+        missing: what is not at hand; empty where everything is.
         forecast: what it will cost; None where nothing can be said.
         unknown: why there is no forecast.
         warnings: on the training text.

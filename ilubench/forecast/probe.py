@@ -208,9 +208,10 @@ def _score(
     measures: Mapping[str, Measure],
     attack: BoundPromptAttack | None = None,
 ) -> float:
-    engine = _Sampled(bench, model)
-    for measure in measures.values():
-        measure.bound.score(engine, attack) if attack else measure.bound.score(engine)
+    with bench.in_scoring_dtype(model):
+        engine = _Sampled(bench, model)
+        for measure in measures.values():
+            measure.bound.score(engine, attack) if attack else measure.bound.score(engine)
     return engine.seconds
 
 

@@ -82,6 +82,16 @@ class WeightAttack(Spec, ABC):
         """Return the roles that it trains on: the attack's own, else the suite's."""
         return ("train",)
 
+    def check_examples(self, counts: Mapping[str, int]) -> None:
+        """Refuse settings that do not go with the training examples; asked before any job.
+
+        Args:
+            counts: role -> how many examples there are.
+
+        Raises:
+            SpecError: names the field.
+        """
+
     @abstractmethod
     def tamper(
         self, model: PreTrainedModel, data: Mapping[str, Dataset], context: Context

@@ -4,7 +4,6 @@ Nothing registers itself by being imported. Names are read from package metadata
 imported when it is asked for, so that one broken plugin harms nobody else.
 """
 
-import ast
 import functools
 import hashlib
 import importlib.metadata
@@ -29,7 +28,6 @@ __all__ = [
     "PluginField",
     "create_plugin",
     "describe_dispute",
-    "describe_target",
     "find_plugin",
     "list_claims",
     "list_entries",
@@ -94,25 +92,6 @@ def _changed(folder: str) -> int:
         return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - sys.path has strings
     except OSError:
         return 0
-
-
-def describe_target(target: str) -> str:
-    """Return the first docstring line of a `module:Class`, read without importing it.
-
-    A plugin whose source cannot be found or parsed is described by the reason.
-    """
-    module, _, name = target.partition(":")
-    try:
-        spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
-            return f"broken: no module {module!r}"
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    except Exception as error:  # noqa: BLE001 - a plugin's package may raise anything at import
-        return f"broken: {type(error).__name__}: {error}"
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return (ast.get_docstring(node) or "").split("\n", 1)[0]
-    return f"broken: {module} has no class {name!r}"
 
 
 def _from_file(use: str) -> type[Spec]:

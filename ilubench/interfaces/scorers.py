@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from ilubench.interfaces.attacks import BoundPromptAttack
 from ilubench.interfaces.engines import Engine
 from ilubench.interfaces.training import Row
-from ilubench.specs import Estimator, Spec
+from ilubench.specs import Direction, Estimator, Range, Spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,9 +94,16 @@ class BoundScorer(Protocol):
 
 
 class Scorer(Spec, ABC):
-    """Turns a model into per-sample scores."""
+    """Turns a model into per-sample scores.
+
+    Attributes:
+        ranges: metric -> the lowest and the highest score that an item can get, None for no bound;
+            `acc` stands for `acc_...`, too. A score beyond is an error, and the intervals of means
+            stay within. A metric that is not named may have any score.
+    """
 
     version: ClassVar[int] = 1
+    ranges: ClassVar[Mapping[str, Range]] = {}
 
     @abstractmethod
     def metrics(self) -> Mapping[str, Estimator]:
@@ -109,6 +116,17 @@ class Scorer(Spec, ABC):
     def item_roles(self) -> tuple[str, ...]:
         """Return those of the roles whose rows are its items (not few-shot examples)."""
         return self.roles()
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return metric -> which values say that the model knows more; none where nobody can say.
+
+        A suite's word for a metric (`MetricSpec.direction`) counts before it.
+        """
+        return {}
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return role -> the columns of it that are read; none where the scorer cannot say."""
+        return {}
 
     def asks(self, rows: Sequence[Row]) -> Sequence[Asked] | None:  # noqa: ARG002
         """Return what it would ask of rows like its items, in order; None where it cannot say.

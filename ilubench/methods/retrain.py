@@ -8,7 +8,8 @@ from pydantic import JsonValue
 from ilubench.errors import ModelError
 from ilubench.interfaces import Context, Method, UnlearnData
 from ilubench.methods.checkpoint import fitting_model
-from ilubench.models.checkpoints import find_folder, folder_sha256, load_tokenizer
+from ilubench.models.checkpoints import find_folder, folder_sha256
+from ilubench.models.tokenizers import load_tokenizer
 from ilubench.specs import FromSuite, ModelSource
 
 if TYPE_CHECKING:

@@ -1,7 +1,5 @@
 """Checkpoints on disk: find, hash, load, save; weights as safetensors only, no code from them."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,52 +7,41 @@ import torch
 from pydantic import JsonValue
 
 from ilubench.data.hub.models import (
-    INDEX,
     NO_TOKENIZER,
-    SINGLE,
+    OTHER_TOKENIZER,
     TEXTS,
     TOKENIZER,
     has_tokenizer,
     hub_repository,
-    indexed,
     is_tokenizer_file,
     model_folder,
     needed_files,
     tokenizer_files,
 )
 from ilubench.errors import ModelError
+from ilubench.models.folder import check_folder, weight_files
+from ilubench.models.quiet import quiet
 from ilubench.records.keys import digest, file_sha256
 from ilubench.specs import ModelSource
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "apply_changes",
-    "check_vocabulary",
     "find_folder",
     "find_tokenizer",
     "folder_sha256",
     "hub_repository",
-    "load_config",
     "load_model",
-    "load_tokenizer",
     "model_origin",
     "needed_files",
-    "quiet",
     "save_changes",
     "save_model",
-    "tensor_shapes",
     "tokenizer_sha256",
-    "weight_files",
 ]
 
-_OTHER_TOKENIZER = f"name another's: {TOKENIZER}.path=FOLDER (or .hub=NAME)"
-
 _CHANGES = "changes.safetensors"
-
-_COMPUTED = "rotary_emb.inv_freq"
-"""A computed buffer that old checkpoints carry."""
 
 
 def find_folder(source: ModelSource, field: str = "suite.target.model") -> Path:
@@ -67,11 +54,12 @@ def find_folder(source: ModelSource, field: str = "suite.target.model") -> Path:
     Raises:
         AccessError: gated, offline and not cached, unreachable, no such model or revision; each is
             a class of its own.
-        ModelError: no such folder, no safetensors in it, or another hash than the spec's.
+        ModelError: no such folder, one that cannot be loaded, or another hash than the spec's.
     """
     folder = model_folder(source, field, needed_files)
-    files = weight_files(folder)
+    check_folder(folder)
     if source.sha256:
+        files = weight_files(folder)
         found = file_sha256(files[0]) if len(files) == 1 else folder_sha256(folder)
         if found != source.sha256:
             raise ModelError(
@@ -94,7 +82,7 @@ def find_tokenizer(source: ModelSource, field: str = TOKENIZER) -> Path:
     """
     folder = model_folder(source, field, tokenizer_files)
     if not has_tokenizer(path.name for path in folder.iterdir()):
-        raise ModelError(f"{folder}: {NO_TOKENIZER}; {_OTHER_TOKENIZER}")
+        raise ModelError(f"{folder}: {NO_TOKENIZER}; {OTHER_TOKENIZER}")
     if source.sha256:
         file = folder / "tokenizer.json"
         found = file_sha256(file) if file.is_file() else "none"
@@ -117,27 +105,6 @@ def model_origin(source: ModelSource, folder: Path) -> dict[str, JsonValue]:
     return {"hub": source.hub, "revision": source.revision, "commit": folder.name}
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return a checkpoint's safetensors files, by name.
-
-    Raises:
-        ModelError: there is none, or one that the index names is absent.
-    """
-    index, single = folder / INDEX, folder / SINGLE
-    if index.is_file():  # beside it there may be the same weights in another layout
-        files = sorted(folder / name for name in indexed(index))
-        absent = [path.name for path in files if not path.is_file()]
-        if absent:
-            raise ModelError(f"{folder} lacks {absent[0]!r}, which its index names")
-    else:
-        files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(
-            f"{folder} has no .safetensors file; convert the weights (pickles are not loaded)"
-        )
-    return files
-
-
 def folder_sha256(folder: Path) -> str:
     """Return one SHA-256 over a checkpoint's configuration, tokenizer and weights.
 
@@ -150,148 +117,38 @@ def folder_sha256(folder: Path) -> str:
     return digest(hashes) + digest(["folder", hashes])
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """Return a checkpoint's tokenizer.
-
-    Raises:
-        ModelError: there is none, or it is not a fast tokenizer (offsets are needed).
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = str(error).split("\n", 1)[0]
-        if not (folder / "tokenizer.json").is_file():
-            problem = f"there is no tokenizer.json; copy one's files there, or {_OTHER_TOKENIZER}"
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {problem}") from error
-    if not tokenizer.is_fast:
-        raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed")
-    return cast("PreTrainedTokenizerBase", tokenizer)
-
-
-def check_vocabulary(
-    tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig", folder: Path
-) -> None:
-    """Raise unless the model has an embedding row for every token that text is made of.
-
-    Tokens that were added to the vocabulary for other inputs (images, tools) do not count: no text
-    here has them.
-
-    Args:
-        tokenizer: that reads the text.
-        config: of the model.
-        folder: of the tokenizer, for the error.
-
-    Raises:
-        ModelError: it has not: the tokenizer is another model's.
-    """
-    rows = int(cast("Any", config.get_text_config()).vocab_size)
-    special = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
-    for token, number in tokenizer.get_vocab().items():
-        plain = number not in tokenizer.added_tokens_decoder
-        if number >= rows and (plain or token in special):
-            raise ModelError(
-                f"{folder}: its tokenizer gives {token!r} the id {number}, and the target model "
-                f"has {rows} embedding rows: it is another model's; {_OTHER_TOKENIZER}"
-            )
-
-
-def _problem(error: Exception) -> str:
-    """Return what is wrong with a checkpoint, in one line."""
-    if "trust_remote_code" in str(error):
-        return "it brings its own code, which is never run; only models of transformers are loaded"
-    return str(error).split("\n", 1)[0]
-
-
-def load_config(folder: Path) -> "PretrainedConfig":
-    """Return a checkpoint's configuration.
-
-    Raises:
-        ModelError: there is none, or transformers does not know it.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-
-    try:
-        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return cast("PretrainedConfig", found)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        problem = _problem(error)
-        raise ModelError(f"{folder}: its configuration cannot be read: {problem}") from error
-
-
-def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return tensor name -> shape of a checkpoint's safetensors; no tensor is read.
-
-    Raises:
-        ModelError: there are none, or a file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as handle:
-                for name in handle.keys():  # noqa: SIM118
-                    if not name.endswith(_COMPUTED):
-                        shapes[name] = tuple(handle.get_slice(name).get_shape())
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{path} is damaged: {error}") from error
-    return shapes
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and warnings away."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    verbosity = logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
-
-
 def load_model(folder: Path, device: str, dtype: torch.dtype = torch.float32) -> "PreTrainedModel":
     """Load a checkpoint for training and scoring; always in the dtype asked for.
 
     Raises:
-        ModelError: it cannot be loaded, or tensors are missing in it.
+        ModelError: it cannot be loaded, or has numbers that are none.
     """
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    weight_files(folder)
-    refusals = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
+    check_folder(folder)
     try:
-        with quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+        with quiet(), torch.random.fork_rng([]):
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,
-                output_loading_info=True,
                 trust_remote_code=False,
             )
     except torch.OutOfMemoryError:
         raise  # no fault of the checkpoint
-    except refusals as error:
-        problem = _problem(error)
-        raise ModelError(f"{folder} cannot be loaded: {problem}") from error
-    model, info = loaded
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ModelError(f"{folder} lacks {len(missing)} tensors, first {missing[0]!r}")
-    return cast("PreTrainedModel", model.to(device).eval())
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        by = f"transformers {transformers.__version__} ({type(error).__name__})"
+        raise ModelError(f"{folder} cannot be loaded by {by}") from error
+    model = cast("PreTrainedModel", loaded.to(device).eval())
+    for name, parameter in model.named_parameters():
+        # what is infinite or NaN shows in the extremes, which are found far faster than all of it
+        if parameter.numel() and not all(end.isfinite() for end in parameter.aminmax()):
+            odd = int((~parameter.isfinite()).sum())
+            found = f"{odd} of {parameter.numel()} values are infinite or NaN"
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ModelError(f"{folder}: tensor {name!r}: {found} in {kind}; the file is damaged")
+    return model
 
 
 def save_model(
@@ -310,39 +167,37 @@ def save_model(
 # --------------------------------------------------------------------------- changed tensors
 
 
-def _stored(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    from safetensors import safe_open
-
-    for path in weight_files(folder):
-        with safe_open(path, framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118
-                yield name, handle.get_tensor(name)
-
-
 def save_changes(model: "PreTrainedModel", base: Path, folder: Path) -> tuple[str, ...]:
     """Write the tensors that differ from the checkpoint in ``base``; return their names.
 
     A method that trains three matrices of a 7B model stores three matrices. `none` stores nothing.
+    Names are those of the loaded model, and tensors that are tied in it are stored once: the files
+    may call, divide and tie them otherwise. So the base is loaded again, beside the model: on the
+    CPU, in the model's dtype.
 
     Raises:
         ModelError: the model has other tensors than the base.
     """
     from safetensors.torch import save_file
 
+    before = dict(load_model(base, "cpu", model.dtype).state_dict())
     current = dict(model.state_dict())
     changed: dict[str, torch.Tensor] = {}
-    seen: set[str] = set()
-    for name, before in _stored(base):
-        if name.endswith(_COMPUTED):
-            continue
-        if name not in current or current[name].shape != before.shape:
+    first: dict[object, str] = {}  # the tensors of the base by where they lie -> their first name
+    for name, old in before.items():
+        if name not in current or current[name].shape != old.shape:
             raise ModelError(f"tensor {name!r} of {base} is not in the model that came out")
-        seen.add(name)
+        tied = first.setdefault((old.data_ptr(), old.shape) if old.numel() else name, name)
         now = current[name].detach().cpu()
-        if not torch.equal(now, before.to(now.dtype)):
+        if tied != name:
+            if not _alike(now, current[tied].detach().cpu()):
+                raise ModelError(
+                    f"tensors {tied!r} and {name!r} are one in {base}, and differ in the model "
+                    "that came out; tie them"
+                )
+        elif not _alike(now, old.to(now.dtype)):
             changed[name] = now.contiguous().clone()
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    extra = sorted(set(current) - seen - tied)
+    extra = sorted(current.keys() - before.keys())
     if extra:
         raise ModelError(f"the model that came out has a new tensor {extra[0]!r}; {base} has not")
     folder.mkdir(parents=True, exist_ok=True)
@@ -350,6 +205,12 @@ def save_changes(model: "PreTrainedModel", base: Path, folder: Path) -> tuple[st
     save_file(changed, aside)
     aside.replace(folder / _CHANGES)
     return tuple(sorted(changed))
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same bits: 0 and -0 have not."""
+    bits = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(*bits)
 
 
 def apply_changes(model: "PreTrainedModel", folder: Path) -> None:

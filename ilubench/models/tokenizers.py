@@ -1,21 +1,162 @@
-"""Tokenizers trained on a recipe's own text: word-level, or byte-level BPE.
+"""Tokenizers: a checkpoint's, or one trained on a recipe's own text (words, or byte-level BPE).
 
-Both put BOS before each text and mark its end with EOS only where training asks for it.
+None of them marks the end of a text: a prompt goes on, and training appends EOS itself.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+from ilubench.data.hub.models import OTHER_TOKENIZER, TEXTS, is_tokenizer_file
+from ilubench.errors import ModelError
+from ilubench.models.configuration import read_json, refuse_pointer
+from ilubench.models.quiet import quiet
 from ilubench.specs import TokenizerSpec
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-__all__ = ["build_tokenizer", "train_tokenizer"]
+__all__ = ["build_tokenizer", "check_vocabulary", "load_tokenizer", "train_tokenizer"]
 
 _PAD, _BOS, _EOS, _UNK = "<pad>", "<s>", "</s>", "<unk>"
 _PIECE = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s"
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """Return a checkpoint's tokenizer, without special tokens that it would append to a text.
+
+    Those that it puts before a text stay. `add_eos_token` and the like would end every prompt, and
+    a model that reads the end of its text looks as if it had forgotten.
+
+    Raises:
+        ModelError: there is none, or it is damaged or no fast one (offsets are needed).
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            ends = _appended(tokenizer) if tokenizer.is_fast else []
+    except Exception as error:
+        # the libraries raise plain Exception, and whatever a file's odd values lead to
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {_fault(folder)}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed")
+    if ends:
+        _append_nothing(tokenizer)
+        if _appended(tokenizer):
+            remedy = "take that out of its post_processor"
+            raise ModelError(
+                f"{folder}: its tokenizer ends every text with {' '.join(ends)}; {remedy}"
+            )
+    return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def _fault(folder: Path) -> str:
+    """Say what is wrong with the files of a tokenizer that does not load."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name.endswith(TEXTS) and is_tokenizer_file(path.name):
+            refuse_pointer(path)
+            if path.suffix == ".json" and not isinstance(read_json(path), dict):
+                return f"{path.name} holds no settings; copy it again"
+    whole = folder / "tokenizer.json"
+    if whole.is_file():
+        model = read_json(whole).get("model")
+        kind = model.get("type") if isinstance(model, dict) else None
+        if kind is not None and kind not in ("BPE", "Unigram", "WordLevel", "WordPiece"):
+            return f"tokenizer.json has a model of type {kind!r}, which `tokenizers` does not know"
+        return (
+            f"tokenizer.json is none that `tokenizers` reads; copy it again, or {OTHER_TOKENIZER}"
+        )
+    if (folder / "tokenizer.model").is_file():
+        remedy = f"copy a tokenizer.json there, or {OTHER_TOKENIZER}"
+        if importlib.util.find_spec("sentencepiece") is None:
+            problem = "it is tokenizer.model alone, which only sentencepiece reads"
+            return f"{problem}; install sentencepiece, {remedy}"
+        return f"tokenizer.model cannot be turned into a fast one; {remedy}"
+    return f"there is no tokenizer.json; copy one's files there, or {OTHER_TOKENIZER}"
+
+
+def _appended(tokenizer: Any) -> list[str]:  # noqa: ANN401
+    """Return the special tokens with which a tokenizer ends a text."""
+    for text in ("a", *islice(tokenizer.get_vocab(), 100)):
+        encoding = tokenizer(text, verbose=False).encodings[0]
+        places = [place for place, of in enumerate(encoding.sequence_ids) if of is not None]
+        if places:
+            return list(encoding.tokens[places[-1] + 1 :])
+    return []
+
+
+def _append_nothing(tokenizer: Any) -> None:  # noqa: ANN401
+    from tokenizers import Tokenizer
+
+    raw = tokenizer.backend_tokenizer
+    state = json.loads(raw.to_str())
+    # a tokenizer without words is read in no time, and its post-processor is all that is wanted
+    state |= {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
+    state["post_processor"] = _beginning(state["post_processor"])
+    raw.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
+
+
+def _beginning(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a post-processor that adds what another adds before a text, and nothing behind."""
+    kind = step["type"]
+    if kind == "Sequence":
+        return {**step, "processors": [_beginning(one) for one in step["processors"]]}
+    if kind == "TemplateProcessing":
+        text = [place for place, piece in enumerate(step["single"]) if "Sequence" in piece]
+        return {**step, "single": step["single"][: text[-1] + 1]}
+    if kind not in ("BertProcessing", "RobertaProcessing"):
+        return dict(step)
+    token, number = step["cls"]
+    single = [
+        {"SpecialToken": {"id": token, "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ]
+    template = {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}},
+    }
+    if kind == "BertProcessing":
+        return template
+    offsets = {name: step[name] for name in ("add_prefix_space", "trim_offsets")}
+    trimmed = {"type": "ByteLevel", "use_regex": True, **offsets}
+    return {"type": "Sequence", "processors": [trimmed, template]}
+
+
+def check_vocabulary(
+    tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig", folder: Path
+) -> None:
+    """Raise unless the model has an embedding row for every token that text is made of.
+
+    Tokens that were added to the vocabulary for other inputs (images, tools) do not count: a text
+    that has one is refused when it is read.
+
+    Args:
+        tokenizer: that reads the text.
+        config: of the model.
+        folder: of the tokenizer, for the error.
+
+    Raises:
+        ModelError: it has not: the tokenizer is another model's.
+    """
+    rows = int(cast("Any", config.get_text_config()).vocab_size)
+    special = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
+    for token, number in tokenizer.get_vocab().items():
+        plain = number not in tokenizer.added_tokens_decoder
+        if number >= rows and (plain or token in special):
+            raise ModelError(
+                f"{folder}: its tokenizer gives {token!r} the id {number}, and the target model "
+                f"has {rows} embedding rows: it is another model's; {OTHER_TOKENIZER}"
+            )
 
 
 def train_tokenizer(spec: TokenizerSpec, texts: Sequence[str]) -> "PreTrainedTokenizerFast":

@@ -16,9 +16,22 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
-from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
-from ilubench.records.results import REFERENCE, RETRAIN, RunRecord
-from ilubench.records.run_files import list_leaves, read_config, read_record, read_run_samples
+from ilubench.records.likeness import (
+    condition_differences,
+    memory_differences,
+    setting_differences,
+    suite_conditions,
+    suite_differences,
+)
+from ilubench.records.ranges import Ranges, check_ranges
+from ilubench.records.results import BOUNDED, REFERENCE, RETRAIN, RunRecord
+from ilubench.records.run_files import (
+    list_leaves,
+    read_config,
+    read_libraries,
+    read_record,
+    read_run_samples,
+)
 from ilubench.records.scores import (
     Compared,
     MethodSamples,
@@ -31,6 +44,7 @@ from ilubench.specs import MemorySpec, MetricSpec, SuiteSpec
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import validate_spec
 from ilubench.statistics.aggregate import aggregate
+from ilubench.statistics.bounds import RowRanges, bounded_row
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import MethodRuns, RobustnessRow
 
@@ -60,6 +74,7 @@ class FinishedRun:
         configured: whether `suite` is from the run's own `config.yaml`, with its changes.
         memory: what training kept in memory, where `configured`.
         checked: whether the recorded rows were compared with the samples; they are not again.
+        libraries: versions of the libraries that it was made with; empty where nothing tells.
     """
 
     path: Path
@@ -72,25 +87,49 @@ class FinishedRun:
     configured: bool = False
     memory: MemorySpec = dataclasses.field(default_factory=MemorySpec)
     checked: bool = False
+    libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def rows(self) -> Mapping[str, RobustnessRow]:
         """Primary metric -> its row, computed again where there are samples.
 
         A record can be edited, or lie beside another run's samples; what is shown and ranked
-        follows from the samples. Where there are none, the rows are the record's.
+        follows from the samples. Where there are none, the rows are the record's. Intervals of
+        bounded quantities lie within their bounds, also where an older record's do not.
 
         Raises:
             DataError: the record says otherwise than the samples; names metric and figure.
         """
-        if self.samples is None or self.checked:
+        if self.samples is None:
             return self.recorded
+        if self.checked:
+            return {label: self._bounded(label, row) for label, row in self.recorded.items()}
         return {label: self._row(label, stored) for label, stored in self.recorded.items()}
+
+    @cached_property
+    def conditions(self) -> Mapping[str, str | int]:
+        """What the scores depend on besides suite and method: by the record, else by the suite."""
+        known = suite_conditions(self.suite) if self.configured and self.suite is not None else {}
+        return {**known, **self.record.conditions}
+
+    @cached_property
+    def metric_ranges(self) -> Ranges:
+        """What an item can score in each metric."""
+        return Ranges() if self.suite is None else Ranges.of_suite(self.suite, self.record.ranges)
+
+    def ranges(self, label: str) -> RowRanges:
+        """Return what the scores of a primary metric's row lie between."""
+        return self.metric_ranges.of_row(*self._metric(label))
+
+    def _bounded(self, label: str, row: RobustnessRow) -> RobustnessRow:
+        """A row that is as the record's version has it, as it is shown."""
+        old = self.record.schema_version < BOUNDED
+        return bounded_row(row, self.ranges(label)) if old else row
 
     def bar(self, label: str) -> Note | None:
         """Return why the run is listed but has no rank in a metric; None where it may have one."""
         row = self.rows[label]
-        if self.record.method["use"] in REFERENCES:
+        if self.record.method_name in REFERENCES:
             return Note(NoteKind.REFERENCE)
         if row.status != "ok":
             return Note(NoteKind(row.status))
@@ -128,22 +167,25 @@ class FinishedRun:
         if len(courses) != len(set(attacks)):
             raise DataError(f"{self.path}: not all of {', '.join(attacks)} were run")
         suite, metric = self._metric(label)
-        return aggregate(
+        row = aggregate(
             replace(mine, courses=courses), self.original(label), chance_levels(suite, metric)
         )
+        return bounded_row(row, self.ranges(label))
 
     def _row(self, label: str, stored: RobustnessRow) -> RobustnessRow:
         """The row as the run made it, from the samples."""
         suite, metric = self._metric(label)
         attacks, seeds = self.record.attacks, self.record.seeds
         found = Compared(self._mine, self._reference, self._never)
+        old = self.record.schema_version < BOUNDED
+        ranges = None if old else self.metric_ranges
         with self._reading(label):
-            row = robustness_row(suite, metric, attacks, seeds, found)
+            row = robustness_row(suite, metric, attacks, seeds, found, ranges)
         if row.status == "incomplete" and stored.status == "diverged":
             # what diverged is missing in the samples; only the record knows why
             row = replace(row, status="diverged")
         self._check_same(label, stored, row)
-        return row
+        return self._bounded(label, row)
 
     def _check_same(self, label: str, stored: RobustnessRow, found: RobustnessRow) -> None:
         """Refuse a row that does not follow from the samples."""
@@ -174,7 +216,7 @@ class FinishedRun:
 
     @cached_property
     def _mine(self) -> MethodSamples:
-        if self.record.method["use"] == REFERENCE:
+        if self.record.method_name in ("", REFERENCE):
             return self._reference
         return self._samples_of("method")
 
@@ -234,10 +276,21 @@ def read_run(path: Path) -> FinishedRun:
         suite = _suite(folder, record, None if given is None else given.suite)
     except (SpecError, DataError) as error:
         return FinishedRun(path, record, rows, None, None, str(error), {})
+    check_ranges(path, samples, Ranges.of_suite(suite, record.ranges))
+    libraries = record.libraries or read_libraries(folder / "env.json")
     if given is None:
-        return FinishedRun(path, record, rows, suite, samples, "", {})
+        return FinishedRun(path, record, rows, suite, samples, "", {}, libraries=libraries)
     return FinishedRun(
-        path, record, rows, suite, samples, "", given.attacks, configured=True, memory=given.memory
+        path,
+        record,
+        rows,
+        suite,
+        samples,
+        "",
+        given.attacks,
+        configured=True,
+        memory=given.memory,
+        libraries=libraries,
     )
 
 
@@ -245,7 +298,8 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
     """Refuse runs that cannot be compared.
 
     Raises:
-        UsageError: names two runs and what they differ in: suite, version, engine, dtype, attacks,
+        UsageError: names two runs and what they differ in: suite, version, engine, dtype, size of
+            the scoring batches, world size, attacks,
             their settings or steps, data, metrics or any other field of the suites that can change
             a figure, what training kept in memory, the original model. Or a run is given twice.
     """
@@ -292,6 +346,8 @@ def _suite(folder: Path, record: RunRecord, given: JsonValue) -> SuiteSpec:
         measured = f"{record.suite} version {record.suite_version}"
         problem = f"measured on {measured}, and what is at hand is {suite.name} {suite.version}"
         raise DataError(f"{problem}: the samples cannot be read")
+    if record.rows and suite.lacking:
+        raise DataError(f"the suite in its configuration has no {', '.join(suite.lacking)}")
     unknown = sorted(set(record.attacks) - set(suite.attacks))
     if unknown:
         raise DataError(f"suite {suite.name} has no attack {', '.join(unknown)}")
@@ -312,6 +368,7 @@ def _differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, object, 
         one, other = getattr(a.record, what), getattr(b.record, what)
         if one != other:
             yield what.replace("_", " "), one, other
+    yield from condition_differences(a.conditions, b.conditions)
     one, other = sorted(a.record.attacks), sorted(b.record.attacks)
     if one != other:
         yield "attacks", ", ".join(one), ", ".join(other)

@@ -8,7 +8,14 @@ from pydantic import JsonValue
 
 from ilubench.specs import MemorySpec, SuiteSpec
 
-__all__ = ["memory_differences", "setting_differences", "suite_differences"]
+__all__ = [
+    "condition_differences",
+    "conditions_text",
+    "memory_differences",
+    "setting_differences",
+    "suite_conditions",
+    "suite_differences",
+]
 
 Leaves: TypeAlias = Iterator[tuple[str, object]]
 
@@ -27,9 +34,13 @@ MEASURED = (
     "utility",
     "max_length",
     "dtype",
+    "score_batch",
     "core_unseen",
 )
 """A suite's fields that can change a figure; `attacks` counts where it was run."""
+
+SCORED_WITH = ("score_batch",)
+"""A suite's fields that say how it is scored; a sum's rounding, hence a score, depends on them."""
 
 WORDS = re.compile(
     r"(^|\.)(data|inputs)\.[^.]+\.(license|gated|publish_text)$|^target\.(model|tokenizer)\.(license|gated)$"
@@ -45,7 +56,7 @@ def suite_differences(
 ) -> Iterator[tuple[str, object, object]]:
     """Yield (field, of a, of b) for all that can change a figure and differs.
 
-    Titles, descriptions, seeds, methods, tuning, gates and the size of scoring batches cannot.
+    Titles, descriptions, seeds, methods, tuning and gates cannot.
 
     Args:
         a: a suite with a run's changes.
@@ -57,6 +68,28 @@ def suite_differences(
     for name, one, other in _differences(_measured(a, attacks), _measured(b, attacks)):
         if not _known(name, known):
             yield name, one, other
+
+
+def suite_conditions(suite: SuiteSpec) -> dict[str, str | int]:
+    """Return what the scores of a run depend on besides its suite's content.
+
+    The world size is that of every run: ilubench is one process.
+    """
+    return {"world_size": 1, **{name: getattr(suite, name) for name in SCORED_WITH}}
+
+
+def condition_differences(
+    a: Mapping[str, str | int], b: Mapping[str, str | int]
+) -> Iterator[tuple[str, object, object]]:
+    """Yield (condition, of a, of b) for each that both tell, and not alike."""
+    for name in sorted(a.keys() & b.keys()):
+        if a[name] != b[name]:
+            yield name.replace("_", " "), a[name], b[name]
+
+
+def conditions_text(conditions: Mapping[str, str | int]) -> str:
+    """Return conditions for people: `score batch 64, world size 1`."""
+    return ", ".join(f"{name.replace('_', ' ')} {conditions[name]}" for name in sorted(conditions))
 
 
 def setting_differences(a: object, b: object) -> Iterator[tuple[str, object, object]]:
@@ -103,7 +136,11 @@ def _leaves(name: str, value: object) -> Leaves:
 
 
 def _measured(suite: SuiteSpec, attacks: Collection[str]) -> Leaves:
-    values: dict[str, JsonValue] = suite.model_dump(mode="json")
+    stated = {"__all__": {"stated"}}  # what is published changes no figure
+    values: dict[str, JsonValue] = suite.model_dump(
+        mode="json", exclude={"primary_forget": stated, "utility": stated}
+    )
+    values["dtype"] = suite.dtypes
     for field in MEASURED:
         yield from _told(field, values[field])
     for name in sorted(set(attacks) & suite.attacks.keys()):

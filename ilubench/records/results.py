@@ -11,7 +11,8 @@ How a record grows:
 - Nothing is renamed or dropped. Written records are never rewritten.
 - A newer version than this ilubench knows is refused by name, before any field is looked at.
 
-Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data.
+Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data; 3, the
+intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries.
 Versions of `JobRecord`: 1; 2, it names its attack.
 """
 
@@ -22,10 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model
 
 from ilubench.errors import StoreError
 from ilubench.records.old_notes import with_kinds
-from ilubench.specs import Estimator
+from ilubench.specs import Estimator, Range
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
+    "BOUNDED",
     "REFERENCE",
     "RETRAIN",
     "FailureRecord",
@@ -172,14 +174,18 @@ class OverlapRecord(BaseModel):
 class RunRecord(Record):
     """A finished run: the row, where it came from, what failed.
 
+    ``method`` is empty where a model was only scored.
+
     ``protocol`` has, for each attack, all that two runs must have alike to stand in one table:
     plugin, settings, the rows that it trains on, the FA task. ``data`` has, for each role that was
-    read, the hash of its rows; ``target`` is that of the model that knows. They are empty in
-    records that were written before they were there. ``rows`` are as they stand in the file:
+    read, the hash of its rows; ``target`` is that of the model that knows. ``ranges`` has, for each
+    metric (`scorer.metric`, `attack/fa.metric`) with bounds, what an item can score. ``conditions``
+    is what scores depend on besides, ``libraries`` the versions that were installed. They are empty
+    in records that were written before they were there. ``rows`` are as they stand in the file:
     `rows_of` reads them.
     """
 
-    schema_version: int = Field(default=2, ge=1, le=2)
+    schema_version: int = Field(default=3, ge=1, le=3)
     run: str
     suite: str
     suite_version: int
@@ -198,8 +204,16 @@ class RunRecord(Record):
     protocol: dict[str, JsonValue] = Field(default_factory=dict)
     data: dict[str, str] = Field(default_factory=dict)
     target: str = ""
+    ranges: dict[str, Range] = Field(default_factory=dict)
+    conditions: dict[str, str | int] = Field(default_factory=dict)
+    libraries: dict[str, str] = Field(default_factory=dict)
     overlap: tuple[OverlapRecord, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def method_name(self) -> str:
+        """The method's name; empty where a model was only scored."""
+        return str(self.method.get("use", ""))
 
 
 def rows_of(record: RunRecord) -> dict[str, RobustnessRow]:
@@ -210,6 +224,10 @@ def rows_of(record: RunRecord) -> dict[str, RobustnessRow]:
     """
     rows = with_kinds(record.rows) if record.schema_version == 1 else record.rows
     return TypeAdapter(dict[str, RobustnessRow]).validate_python(rows)
+
+
+BOUNDED = 3
+"""Version of `RunRecord` from which on the intervals of its rows are within bounds."""
 
 
 REFERENCE = "none"

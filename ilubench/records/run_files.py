@@ -25,9 +25,11 @@ from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "RunConfig",
+    "libraries_of",
     "list_leaves",
     "memory_of",
     "read_config",
+    "read_libraries",
     "read_record",
     "read_run_samples",
 ]
@@ -141,6 +143,27 @@ def read_config(file: Path) -> RunConfig:
     return RunConfig(suite, dict(attacks), memory_of(raw, str(file)))
 
 
+def libraries_of(environment: object) -> dict[str, str]:
+    """Return library -> version as an environment tells them; nothing where it does not."""
+    told = environment.get("libraries") if isinstance(environment, Mapping) else None
+    plain = told.items() if isinstance(told, Mapping) else ()
+    return {str(n): v for n, v in plain if isinstance(v, str) and v != "absent"}
+
+
+def read_libraries(file: Path) -> dict[str, str]:
+    """Return library -> version by a run's `env.json`; nothing where there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return libraries_of(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: is no JSON of a run's environment; delete it") from error
+
+
 def read_run_samples(file: Path) -> pa.Table:
     """Return a `samples.parquet` with the columns of :data:`ilubench.records.scores.SCHEMA`.
 
@@ -197,6 +220,8 @@ def _check_columns(file: Path, found: pa.Schema) -> None:
 def _record_problems(record: RunRecord, rows: dict[str, RobustnessRow]) -> Iterator[str]:
     """What would break a reader, first things first."""
     use, settings = record.method.get("use"), record.method.get("settings")
+    if not record.method and not rows and not record.attacks:
+        use, settings = "a model that was only scored", {}
     if not isinstance(use, str) or not use:
         yield f"method.use: a method's name, not {use!r}"
     if not isinstance(settings, dict):

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ilubench.errors import DataError, StoreError
+from ilubench.records.ranges import Ranges
 from ilubench.records.results import ScoreRecord
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.aggregate import aggregate
+from ilubench.statistics.bounds import bounded_row
 from ilubench.statistics.intervals import Array, Samples
 from ilubench.statistics.row import (
     FA,
@@ -229,6 +231,7 @@ def robustness_row(
     attacks: Sequence[str],
     seeds: Sequence[int],
     found: Compared,
+    ranges: Ranges | None = None,
 ) -> RobustnessRow:
     """Return a method's row in one primary forget metric, `incomplete` where a course is missing.
 
@@ -238,6 +241,7 @@ def robustness_row(
         attacks: names of those that were to be run, with each seed.
         seeds: of the run.
         found: what was measured.
+        ranges: in which the intervals of bounded quantities are kept; None: they are not.
 
     Raises:
         DataError: nothing was measured, or seeds were scored on other items.
@@ -257,6 +261,8 @@ def robustness_row(
         for attack in attacks
         for seed in seeds
     )
+    if ranges is not None:
+        row = bounded_row(row, ranges.of_row(suite, forget))
     return replace(row, status="incomplete") if missing else row
 
 

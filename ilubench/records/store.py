@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import JsonValue
 
-from ilubench.errors import StoreError, UsageError
+from ilubench.errors import PathError, StoreError, UsageError
 from ilubench.records.keys import file_sha256
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        known = PathError.of(error, str(path))
+        raise known or StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: JsonValue | Mapping[str, JsonValue]) -> None:
@@ -160,7 +161,8 @@ class Store:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot write to {folder.parent}: {error.strerror}") from error
+            known = PathError.of(error, str(folder.parent))
+            raise known or StoreError(f"cannot write to {folder.parent}: {error}") from error
         lock = self.root / stage / f".{key}.lock"
         with FileLock(lock):
             if self.get(stage, key) is None:

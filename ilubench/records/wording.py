@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ilubench.records.labels import RA_CORE
 from ilubench.statistics.notes import Note, NoteKind
 
 __all__ = ["note_text", "table_note_texts"]
@@ -51,12 +52,15 @@ WORDS: Mapping[NoteKind, str] = {
     NoteKind.DIVERGED: "diverged",
     NoteKind.REFERENCE: "reference",
     NoteKind.TRAINED_ON: "trained on {listed}",
-    NoteKind.NO_CORE: "no RA_core",
+    NoteKind.NO_CORE: f"no {RA_CORE}",
     NoteKind.NO_SAMPLES: "no samples",
     NoteKind.NO_ROW: "no row",
     NoteKind.ALONE: "nothing to compare with",
     NoteKind.ONE_SEED: "1 seed: a rank needs two shared seeds",
     NoteKind.FEW_SHARED_SEEDS: "fewer than two seeds shared with {listed}",
+    NoteKind.NO_VARIANCE: (
+        "no variance in the difference from {listed}: no test can tell it from chance"
+    ),
 }
 
 BELOW: Mapping[NoteKind, str] = {
@@ -75,6 +79,8 @@ BELOW: Mapping[NoteKind, str] = {
     NoteKind.NO_CORE_NAMED: "without a rank: {of} (the suite names no core_unseen attacks)",
     NoteKind.LACKS_ATTACKS: "{of} lacks {listed}: its RA is over the other attacks",
     NoteKind.NO_ROW: "{of}: no row in {listed}",
+    NoteKind.OTHER_LIBRARY: "with {names[0]} {names[1]}: {of}; rounding may differ",
+    NoteKind.CONDITION_UNKNOWN: "{listed} unknown, nothing recorded it: {of}",
 }
 """What kinds say below a table."""
 

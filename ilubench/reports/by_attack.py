@@ -18,6 +18,7 @@ from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.bounds import cut_difference
 from ilubench.statistics.intervals import (
     Figure,
     Samples,
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 SEVERAL = 2
+NONE = no_figure(Note(NoteKind.NOT_COMPARED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ def _difference(
             continue
         compared[single] = both
         tables.append((_ra(run, label, both), _ra(other, label, both)))
-    return Carried(name, compared, _paired(tables), left_out)
+    difference = cut_difference(_paired(tables), run.ranges(label).forget) if tables else NONE
+    return Carried(name, compared, difference, left_out)
 
 
 def _unusable(label: str, runs: Sequence[FinishedRun], attacks: Sequence[str]) -> Note | None:
@@ -196,8 +199,6 @@ def _ra(run: FinishedRun, label: str, attacks: Sequence[str]) -> Samples:
 
 def _paired(tables: Sequence[tuple[Samples, Samples]]) -> Figure:
     """The mean over the pairs of first - second, over the seeds and items that all share."""
-    if not tables:
-        return no_figure(Note(NoteKind.NOT_COMPARED))
     flat = [one for pair in tables for one in pair]
     items = all_items(flat)
     if any(set(one.items) != set(items) for one in flat):

@@ -21,10 +21,17 @@ from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import setting_differences
 from ilubench.records.markdown import cell, table
 from ilubench.records.results import REFERENCE
-from ilubench.specs import FineTuningAccuracySpec, GateSpec, MetricSpec, PluginRef, SuiteSpec
+from ilubench.specs import (
+    FineTuningAccuracySpec,
+    GateSpec,
+    MetricSpec,
+    PluginRef,
+    SuiteSpec,
+    turned,
+)
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
-__all__ = ["Gate", "TrainingText", "check_gates", "gates_of", "gates_text"]
+__all__ = ["Gate", "TrainingText", "check_gates", "gates_of", "gates_text", "gates_verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +82,8 @@ def gates_of(run: FinishedRun) -> list[Gate]:
         DataError: no samples, no attack, or the record or the data do not tell what an attack
             trained on.
     """
-    if run.record.method["use"] != REFERENCE:
-        used = run.record.method["use"]
+    if run.record.method_name != REFERENCE:
+        used = run.record.method_name or "a model that was only scored"
         raise UsageError(f"{run.path} is a run of {used}; gates are seen on method={REFERENCE}")
     if run.suite is None:
         raise DataError(f"{run.path}: {run.unread}")
@@ -130,6 +137,24 @@ def gates_text(gates: Sequence[Gate]) -> str:
     return table(
         head,
         [[cell(attack), *(_shown(found[attack, name]) for name in names)] for attack in attacks],
+    )
+
+
+def gates_verdict(gates: Sequence[Gate]) -> str:
+    """Return what holds, what does not, and what to do about it."""
+    failed = [gate for gate in gates if not gate.passed]
+    attacks = dict.fromkeys(gate.attack for gate in gates)
+    if not failed:
+        return f"All {len(gates)} bounds hold for {cell(', '.join(attacks))}."
+    shown = "; ".join(
+        f"{cell(gate.attack)}: {gate.gate} is {gate.value:.3g} and must be {_sign(gate.gate)} "
+        f"{gate.bound:g}"
+        for gate in failed
+    )
+    names = dict.fromkeys(gate.attack for gate in failed)
+    return (
+        f"{len(failed)} of {len(gates)} bounds do not hold: {shown}. Next: change the settings or "
+        f"data of {cell(', '.join(names))} in the suite, and run method=none again."
     )
 
 
@@ -230,14 +255,14 @@ def _better(figures: AttackFigures, place: int, spec: FineTuningAccuracySpec) ->
     fa = figures.steps[place].fa
     if fa is None or fa.value is None:
         raise DataError(f"attack {figures.attack}: its FA was not measured")
-    return fa.value - (spec.chance if spec.direction == "higher" else -spec.chance)
+    return fa.value - turned(spec.chance, spec)
 
 
 def _kept(figures: AttackFigures, metrics: Sequence[MetricSpec]) -> float:
     """The lowest share of the utility above chance that any metric had at any checkpoint."""
     kept = []
     for place, spec in enumerate(metrics):
-        chance = spec.chance if spec.direction == "higher" else -spec.chance
+        chance = turned(spec.chance, spec)
         values = [step.utility[place].value for step in figures.steps]
         above = [value - chance for value in values if value is not None]
         if len(above) < len(values) or above[0] <= 0:

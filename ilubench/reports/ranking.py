@@ -14,11 +14,30 @@ from pydantic import JsonValue
 
 from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
+from ilubench.records.labels import (
+    F_U,
+    FA_DIFFERENCE,
+    RA,
+    RA_ALL,
+    RA_CORE,
+    RECOVERY,
+    UTILITY_KEPT,
+    WORST_CASE,
+    turned_from,
+)
+from ilubench.records.likeness import conditions_text
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text, table_note_texts
 from ilubench.statistics.notes import Note, NoteKind
-from ilubench.statistics.ranks import Entrant, Ranks, compare_methods, pair_text, table_text
+from ilubench.statistics.ranks import (
+    Entrant,
+    Ranks,
+    compare_methods,
+    few_seeds,
+    pair_text,
+    table_text,
+)
 from ilubench.statistics.row import RA_SHARES, RobustnessRow, quartile_steps
 
 __all__ = [
@@ -26,6 +45,7 @@ __all__ = [
     "Ranking",
     "TableRow",
     "lowest_fa",
+    "metric_title",
     "rank_runs",
     "ranking_json",
     "ranking_text",
@@ -37,7 +57,8 @@ ALL_ATTACKS = 6
 NEAR = 0.05
 """How far a checkpoint may lie from its quartile, as a share of the attack's steps."""
 
-ENOUGH_SEEDS = 5
+LIBRARIES = ("torch", "transformers", "lm-eval", "vllm")
+"""Another major or minor version of one of them is said below a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +79,33 @@ class RankedTable:
 
     Attributes:
         metric: its label.
+        turned: what it is of a scorer's own metric; empty where no suite tells.
         rows: by rank, then by RA_core; references last.
         ranks: what they rest on; None where no run can be compared.
         notes: what a reader must know beside the table.
     """
 
     metric: str
+    turned: str
     rows: tuple[TableRow, ...]
     ranks: Ranks | None
     notes: tuple[Note, ...]
 
+    @property
+    def title(self) -> str:
+        """Its label, and what it is."""
+        return metric_title(self.metric, self.turned)
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The tables of several runs, which agree in suite, engine and dtype."""
+    """The tables of several runs, which agree in suite, engine, dtype and conditions."""
 
     suite: str
     suite_version: int
     engine: str
     dtype: str
+    conditions: Mapping[str, str | int]
     tables: tuple[RankedTable, ...]
 
 
@@ -97,7 +126,8 @@ def rank_runs(runs: Sequence[FinishedRun], names: Sequence[str] | None = None) -
     named = dict(zip(called, runs, strict=True))
     record = runs[0].record
     tables = tuple(_table(label, named) for label in labels)
-    return Ranking(record.suite, record.suite_version, record.engine, record.dtype, tables)
+    how = {name: value for run in runs for name, value in run.conditions.items()}
+    return Ranking(record.suite, record.suite_version, record.engine, record.dtype, how, tables)
 
 
 # --------------------------------------------------------------------------- one metric
@@ -116,7 +146,10 @@ def _table(label: str, named: Mapping[str, FinishedRun]) -> RankedTable:
         rows.append(TableRow(name, run, figures, rank, note, ties))
     rows.sort(key=_place)
     lacking = [Note(NoteKind.NO_ROW, (label,), about=(name,)) for name in named if name not in mine]
-    return RankedTable(label, tuple(rows), ranks, (*_notes(rows, ranks), *lacking))
+    suites = [run.suite for run in mine.values() if run.suite is not None]
+    specs = [spec for suite in suites for spec in suite.primary_forget if spec.label == label]
+    turned = turned_from(specs[0]) if specs else ""
+    return RankedTable(label, turned, tuple(rows), ranks, (*_notes(rows, ranks), *lacking))
 
 
 def _complete(run: FinishedRun, label: str) -> bool:
@@ -129,7 +162,7 @@ def _complete(run: FinishedRun, label: str) -> bool:
 def _entrant(name: str, run: FinishedRun, label: str) -> Entrant:
     core = run.rows[label].ra_core_attacks
     courses = tuple(course for course in run.scores(label).courses if course.attack in core)
-    return Entrant(name, courses, run.bar(label))
+    return Entrant(name, courses, run.bar(label), run.ranges(label).forget)
 
 
 def _place(row: TableRow) -> tuple[bool, bool, int, float]:
@@ -151,8 +184,7 @@ def _notes(rows: Sequence[TableRow], ranks: Ranks | None) -> Iterator[Note]:
         if tied:
             yield Note(NoteKind.NOT_TOLD_APART, tied, about=(row.name,))
     seeds = min((p.difference.n_seeds for p in ranks.pairs), default=0) if ranks else 0
-    if 0 < seeds < ENOUGH_SEEDS:
-        yield Note(NoteKind.FEW_SEEDS, numbers=(seeds,))
+    yield from few_seeds(seeds)
     references = tuple(row.name for row in rows if _is_reference(row))
     if references:
         yield Note(NoteKind.REFERENCE, about=references)
@@ -168,6 +200,34 @@ def _notes(rows: Sequence[TableRow], ranks: Ranks | None) -> Iterator[Note]:
         if fewer:
             yield Note(NoteKind.LACKS_ATTACKS, tuple(sorted(fewer)), about=(row.name,))
     yield from dict.fromkeys(note for row in rows for note in _off_quartiles(row.figures))
+    yield from _unlike_conditions(rows)
+
+
+def _unlike_conditions(rows: Sequence[TableRow]) -> Iterator[Note]:
+    """Say which rows were made with other libraries, and of which something is unknown."""
+    versions = {row.name: _versions(row.run) for row in rows}
+    told = [row.run.conditions for row in rows]
+    for what in sorted({name for one in told for name in one}):
+        lack = tuple(row.name for row in rows if what not in row.run.conditions)
+        if lack:
+            yield Note(NoteKind.CONDITION_UNKNOWN, (what.replace("_", " "),), about=lack)
+    for library in LIBRARIES:
+        by_version: dict[str, list[str]] = {}
+        for name, own in versions.items():
+            if library in own:
+                by_version.setdefault(own[library], []).append(name)
+        if len(by_version) > 1:
+            for version, names in sorted(by_version.items()):
+                yield Note(NoteKind.OTHER_LIBRARY, (library, version), about=tuple(names))
+    lack = tuple(name for name, own in versions.items() if not own)
+    if lack and len(lack) < len(rows):
+        yield Note(NoteKind.CONDITION_UNKNOWN, ("library versions",), about=lack)
+
+
+def _versions(run: FinishedRun) -> dict[str, str]:
+    """Major and minor version of the libraries that scores may depend on."""
+    found = {name: run.libraries[name] for name in LIBRARIES if name in run.libraries}
+    return {name: ".".join(version.split(".")[:2]) for name, version in found.items()}
 
 
 def _why_unranked(row: TableRow) -> Note | None:
@@ -204,16 +264,23 @@ def ranking_text(ranking: Ranking, *, pairs: bool = False) -> str:
         ranking: what to show.
         pairs: list all pairs of ranked rows below each table.
     """
+    how = [conditions_text(ranking.conditions)] if ranking.conditions else []
     parts = [
         f"Suite {cell(ranking.suite)} version {ranking.suite_version}, "
-        f"engine {cell(ranking.engine)}, {cell(ranking.dtype)}. 95 % intervals."
+        f"engine {cell(ranking.engine)}, {cell(ranking.dtype)}"
+        f"{''.join(f', {cell(part)}' for part in how)}. 95 % intervals."
     ]
     for one in ranking.tables:
-        parts.append(f"**{cell(one.metric)}**: higher = better forgotten")
+        parts.append(f"{one.title}: higher = better forgotten")
         parts.append(table(_head(one), [_cells(one, row) for row in one.rows]))
         parts.append("\n".join(_below(one, pairs=pairs)))
     fa = _fa_table(ranking.tables[0].rows)
     return "\n\n".join([*parts, *fa]) + "\n"
+
+
+def metric_title(metric: str, turned: str) -> str:
+    """Return a primary metric's name above its table, as Markdown."""
+    return f"**{cell(metric)}**" + (f" ({cell(turned)})" if turned else "")
 
 
 def _head(one: RankedTable) -> list[str]:
@@ -223,13 +290,13 @@ def _head(one: RankedTable) -> list[str]:
         "rank",
         "method",
         "seeds",
-        "unlearned",
-        f"RA_core over {_names(core)}" if core else "RA_core",
-        "RA_all" if len(attacks) >= ALL_ATTACKS else f"RA over {_names(attacks)}",
-        "worst case",
-        "recovery",
-        "utility kept",
-        "FA difference" + (", lowest" if len(attacks) > 1 else ""),
+        F_U,
+        f"{RA_CORE} over {_names(core)}" if core else RA_CORE,
+        RA_ALL if len(attacks) >= ALL_ATTACKS else f"{RA} over {_names(attacks)}",
+        WORST_CASE,
+        RECOVERY,
+        UTILITY_KEPT,
+        FA_DIFFERENCE + (", lowest" if len(attacks) > 1 else ""),
     ]
 
 
@@ -270,8 +337,9 @@ def lowest_fa(row: RobustnessRow) -> str:
 
 
 def _below(one: RankedTable, *, pairs: bool) -> Iterator[str]:
-    sentence = "Nothing could be ranked" if one.ranks is None else table_text(one.ranks)
-    yield f"{sentence}."
+    ranks = one.ranks
+    shows = (len(ranks.pairs), ranks.detectable) if ranks else (0, None)
+    yield table_text(*shows, RA_CORE)
     for text in table_note_texts(one.notes):
         yield f"- {cell(text)}"
     if pairs and one.ranks is not None:
@@ -309,6 +377,7 @@ def ranking_json(ranking: Ranking) -> dict[str, JsonValue]:
         "suite_version": ranking.suite_version,
         "engine": ranking.engine,
         "dtype": ranking.dtype,
+        "conditions": dict(ranking.conditions),
         "tables": [_plain_table(one) for one in ranking.tables],
     }
 
@@ -317,6 +386,7 @@ def _plain_table(one: RankedTable) -> dict[str, JsonValue]:
     ranks = dataclasses.asdict(one.ranks) if one.ranks else {}
     return {
         "metric": one.metric,
+        "turned": one.turned,
         "rows": [_plain_row(row) for row in one.rows],
         "pairs": ranks.get("pairs", []),
         "detectable": ranks.get("detectable"),

@@ -1,19 +1,27 @@
 """A run's result as tables for a terminal."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ilubench.records.chance import at_chance
 from ilubench.records.figure_text import figure_text
-from ilubench.records.results import ModelScore
+from ilubench.records.labels import (
+    AREA,
+    FA_DIFFERENCE,
+    HALF_LIFE,
+    NEVER_KNEW,
+    RA,
+    RA_CORE,
+    RECOVERY,
+    WORST_CASE,
+)
+from ilubench.records.results import ModelScore, RunRecord
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.row import AttackFigures, RobustnessRow
-
-if TYPE_CHECKING:
-    from ilubench.runs.pipeline import RunResult
 
 __all__ = ["run_report"]
 
@@ -56,11 +64,11 @@ def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: st
 
 
 def _figures(row: RobustnessRow) -> Iterator[tuple[str, str]]:
-    yield f"RA over {{{', '.join(row.ra_attacks)}}}", figure_text(row.ra)
+    yield f"{RA} over {{{', '.join(row.ra_attacks)}}}", figure_text(row.ra)
     if row.ra_core is not None:
-        yield f"RA_core over {{{', '.join(row.ra_core_attacks)}}}", figure_text(row.ra_core)
-    yield "worst case", figure_text(row.worst_case) + _worst_at(row)
-    yield "recovery, mean of attacks", figure_text(row.recovery)
+        yield f"{RA_CORE} over {{{', '.join(row.ra_core_attacks)}}}", figure_text(row.ra_core)
+    yield WORST_CASE, figure_text(row.worst_case) + _worst_at(row)
+    yield f"{RECOVERY}, mean of attacks", figure_text(row.recovery)
 
 
 def _worst_at(row: RobustnessRow) -> str:
@@ -85,11 +93,11 @@ def _summary_table(label: str, row: RobustnessRow) -> Table:
 def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[str, ...]) -> Table:
     title = f"{label}: by attack (recovery 0 = stayed forgotten, 1 = known as before)"
     table = Table(title=title, title_justify="left")
-    for name in ("attack", "RA", "recovery", "half-life (steps)", "area", "FA difference"):
+    for name in ("attack", RA, RECOVERY, f"{HALF_LIFE} (steps)", AREA, FA_DIFFERENCE):
         table.add_column(name)
     compared = any(attack.never_knew for attack in attacks)
     if compared:
-        table.add_column("vs never knew")
+        table.add_column(NEVER_KNEW)
     for attack in attacks:
         table.add_row(
             attack.attack + (" (seen)" if attack.attack in seen else ""),
@@ -103,48 +111,71 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
     return table
 
 
-def _score_table(scores: tuple[ModelScore, ...], reference: str) -> Table:
-    table = Table(title="Scores (raw scale, +- standard error over items)", title_justify="left")
-    for name in ("scorer", "metric", "model", "seed", "value", "items"):
+def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpec | None) -> Table:
+    shown = f" in {suite.scored_in}" if suite else ""
+    title = f"Scores{shown} (raw scale, +- standard error over items)"
+    table = Table(title=title, title_justify="left")
+    for name in ("scorer", "metric", "model", "seed", "value", "chance", "items"):
         table.add_column(name)
     names = {"reference": reference, "retrain": "retrained", "method": "unlearned"}
+    metrics = suite.primary_forget + suite.utility if suite else ()
+    specs = {(spec.scorer, spec.metric): spec for spec in metrics}
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
-        who = names[score.who]
         value = f"{score.value:.4f}{spread}"
-        table.add_row(score.scorer, score.metric, who, str(score.seed), value, str(score.n))
+        spec, chance = specs.get((score.scorer, score.metric)), ""
+        if spec is not None:
+            chance = f"{spec.chance:g}{': no better' if at_chance(score, spec) else ''}"
+        who, seed, items = names[score.who], str(score.seed), str(score.n)
+        table.add_row(score.scorer, score.metric, who, seed, value, chance, items)
     return table
 
 
-def run_report(result: "RunResult") -> RenderableType:
-    """Return the tables of a run, one group a primary metric, and what to do next."""
-    suite = result.plan.bench.suite
-    record = result.record
-    labels = {_heading(a.spec.fa) for a in result.plan.experiment.attacks if a.spec.fa is not None}
-    fa_label = labels.pop() if len(labels) == 1 else "FA"
+def run_report(
+    record: RunRecord, rows: Mapping[str, RobustnessRow], suite: SuiteSpec | None, folder: Path
+) -> RenderableType:
+    """Return the tables of a run, one group a primary metric, and what to do next.
+
+    Args:
+        record: the run's.
+        rows: primary metric -> its row.
+        suite: what was measured; None where nobody can tell, then scores are shown alone.
+        folder: the run's.
+    """
     parts: list[RenderableType] = []
-    if not result.rows and record.scores:
+    if rows:
+        parts.append(Text(f"engine {record.engine}, weights in {record.dtype}"))
+    if record.scores and not (rows and suite):
         # `ilubench score MODEL` measures a model that may be anything but the original
         reference = "original" if record.attacks else "the model"
-        parts.append(_score_table(record.scores, reference))
-    for label, row in result.rows.items():
-        parts.append(_course_table(label, row, suite, fa_label))
+        parts.append(_score_table(record.scores, reference, suite))
+    for label, row in rows.items():
+        if suite is None:
+            break
+        parts.append(_course_table(label, row, suite, _fa_label(suite, record.attacks)))
         if row.attacks:
             parts.append(_attack_table(label, row.attacks, record.seen))
             parts.append(_summary_table(label, row))
-    parts.append(Text(_closing(result)))
+    parts.append(Text(_closing(record, folder, attacked=bool(rows))))
     return Group(*parts)
 
 
-def _closing(result: "RunResult") -> str:
-    record, folder = result.record, result.plan.folder
+def _fa_label(suite: SuiteSpec, attacks: Sequence[str]) -> str:
+    specs = [suite.attacks[name].fa for name in attacks]
+    labels = {_heading(spec) for spec in specs if spec is not None}
+    return labels.pop() if len(labels) == 1 else "FA"
+
+
+def _closing(record: RunRecord, folder: Path, *, attacked: bool) -> str:
     lines = [f"Results: {folder / 'results.json'} (all figures), {folder / 'metrics.parquet'}"]
+    if (folder / "texts.parquet").is_file():
+        lines.append(f"Texts: {folder / 'texts.parquet'} (none of gated data)")
     if record.failures:
         failed = "1 job" if len(record.failures) == 1 else f"{len(record.failures)} jobs"
         lines.append(f"{failed} failed; the same command tries again:")
         lines += [f"  {failure.label}: {failure.message}" for failure in record.failures]
     lines += [f"Note: {note}" for note in record.notes]
-    if not result.rows:
+    if not attacked:
         lines.append("Next: `ilubench attack MODEL` shows whether what was forgotten comes back")
     elif len(record.seeds) == 1:
         lines.append(

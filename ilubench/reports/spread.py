@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ilubench.errors import DataError
+from ilubench.records.labels import F_U
 from ilubench.records.scores import Measured, own_samples, scored_courses
 from ilubench.records.wording import note_text
 from ilubench.statistics.intervals import (
@@ -85,7 +86,7 @@ def variance_report(samples: pa.Table) -> tuple[VarianceTable, ...]:
     for metric in sorted(metrics):
         label = ".".join(metric)
         if metric in unlearned:
-            report.append(_decomposed(label, "f_u", [unlearned[metric][0]]))
+            report.append(_decomposed(label, F_U, [unlearned[metric][0]]))
         means = {
             attack: _quartile_mean(course[metric], found.attacks[attack])
             for attack, course in courses.items()

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import DataError
 from ilubench.records.finished import FinishedRun, common_labels
+from ilubench.records.labels import RA_CORE
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text
@@ -74,7 +75,7 @@ def stability_text(tables: Sequence[MetricStability]) -> str:
     names = dict.fromkeys(name for one in tables for name in one.found.methods)
     core = ", ".join(tables[0].attacks)
     lines = [
-        f"Order by RA_core over {{{cell(core)}}} in one half of the seeds against the other: "
+        f"Order by {RA_CORE} over {{{cell(core)}}} in one half of the seeds against the other: "
         "1 the same, 0 unrelated, -1 reversed. The splits overlap: their spread is no interval.",
         table(head, body),
         f"methods: {cell(', '.join(names))}",

@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 from ilubench.errors import DataError
 from ilubench.records.figure_text import figure_text
 from ilubench.records.markdown import cell, table
+from ilubench.records.ranges import Ranges
 from ilubench.records.scores import own_samples, scored_courses
 from ilubench.statistics.aggregate import weighted_samples
+from ilubench.statistics.bounds import keep_within
 from ilubench.statistics.intervals import Figure, table_mean
 from ilubench.statistics.row import FA
 
@@ -41,8 +43,12 @@ class Subset:
     attacked: Figure | None
 
 
-def subsets_of(samples: pa.Table) -> tuple[Subset, ...]:
+def subsets_of(samples: pa.Table, ranges: Ranges | None = None) -> tuple[Subset, ...]:
     """Return every metric by subset, where items have one.
+
+    Args:
+        samples: of a run.
+        ranges: of its metrics, which the intervals do not leave; None: none is known.
 
     Raises:
         DataError: no item has a subset, or seeds were scored on other items.
@@ -52,7 +58,9 @@ def subsets_of(samples: pa.Table) -> tuple[Subset, ...]:
     found = [
         subset
         for group in pc.unique(chosen["group"]).to_pylist()
-        for subset in _subsets(chosen.filter(pc.equal(chosen["group"], group)), group)
+        for subset in _subsets(
+            chosen.filter(pc.equal(chosen["group"], group)), group, ranges or Ranges()
+        )
     ]
     if not found:
         raise DataError("no item of this run belongs to a subset; set group_by of a scorer")
@@ -77,7 +85,7 @@ def subsets_text(subsets: tuple[Subset, ...]) -> str:
     )
 
 
-def _subsets(samples: pa.Table, group: str) -> Iterator[Subset]:
+def _subsets(samples: pa.Table, group: str, ranges: Ranges) -> Iterator[Subset]:
     found = own_samples(samples)
     before = scored_courses(found.scores)
     courses = [scored_courses(runs) for runs in found.attacks.values()]
@@ -87,7 +95,9 @@ def _subsets(samples: pa.Table, group: str) -> Iterator[Subset]:
             raise DataError(f"{name}: the unlearned model was not scored")
         unlearned = before[metric][0]
         ends = [course[metric][max(course[metric])] for course in courses if metric in course]
-        attacked = None
+        bounds, attacked = ranges.of(*metric), None
         if ends:
-            attacked = table_mean(weighted_samples(ends, [1 / len(ends)] * len(ends)))
-        yield Subset(name, group, len(unlearned.items), table_mean(unlearned), attacked)
+            mean = table_mean(weighted_samples(ends, [1 / len(ends)] * len(ends)))
+            attacked = keep_within(mean, bounds)
+        before_any = keep_within(table_mean(unlearned), bounds)
+        yield Subset(name, group, len(unlearned.items), before_any, attacked)

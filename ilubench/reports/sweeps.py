@@ -17,10 +17,12 @@ from pydantic import JsonValue
 from ilubench.errors import DataError, UsageError
 from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import FinishedRun, check_alike, read_run
+from ilubench.records.labels import F_U, RA, RECOVERY
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.bounds import cut_difference
 from ilubench.statistics.intervals import Figure, no_figure, paired_difference
 from ilubench.statistics.matched_forgetting import (
     MATCHED,
@@ -266,7 +268,10 @@ def _point(sweep: str, name: str, run: FinishedRun, label: str, attacks: tuple[s
 def _run(name: str, run: FinishedRun, label: str, attacks: tuple[str, ...]) -> _Run:
     scores = run.scores(label)
     courses = tuple(course for course in scores.courses if course.attack in attacks)
-    return _Run(Strength(name, replace(scores, courses=courses)), Entrant(name, courses))
+    return _Run(
+        Strength(name, replace(scores, courses=courses)),
+        Entrant(name, courses, bounds=run.ranges(label).forget),
+    )
 
 
 def _matched(
@@ -284,7 +289,8 @@ def _matched(
                 plain = None
                 if pair.how == "runs" and pair.f_u is not None:
                     one, other = (ra_samples(courses[name]) for name in (pair.a, pair.b))
-                    plain = paired_difference(one, other, "RA")
+                    plain = paired_difference(one, other, RA)
+                    plain = cut_difference(plain, usable[a][0].entrant.bounds)
                 yield MatchedRow((a, b), quantity, pair, plain)
 
 
@@ -311,20 +317,21 @@ def sweeps_text(tables: Sequence[SweepTable]) -> str:
 def _parts(one: SweepTable) -> Iterator[str]:
     over = cell(f"{{{', '.join(one.attacks)}}}")
     yield f"**{cell(one.metric)}**: higher = better forgotten; over {over}. 95 % intervals."
-    yield table(("sweep", "run", "f_u", "recovery", "RA"), [_point_cells(p) for p in one.points])
+    yield table(("sweep", "run", F_U, RECOVERY, RA), [_point_cells(p) for p in one.points])
     yield (
         f"At matched f_u: runs at most {MATCHED:g} apart, else both sweeps interpolated in the "
         "middle of the f_u that they share. Recovery: 0 = stayed forgotten; final: the forget "
         "metric at the end. These intervals are not adjusted for the number of pairs, and which "
         "runs make a pair was chosen by their measured f_u."
     )
-    head = ("figure", "a", "b", "f_u", "a - b at matched f_u", "RA, a - b (plain)")
+    head = ("figure", "a", "b", F_U, f"a - b at matched {F_U}", f"{RA}, a - b (plain)")
     yield table(head, [_matched_cells(row) for row in one.matched])
     if one.at:
         yield f"At f_u = {one.at[0].forgotten:g}:"
         rows = [(cell(part.sweep), part.quantity, _at_text(part)) for part in one.at]
         yield table(("sweep", "figure", "value"), rows)
-    plain = f"Plain comparison, whatever the f_u. {table_text(one.plain)}."
+    shows = table_text(len(one.plain.pairs), one.plain.detectable, RA)
+    plain = f"Plain comparison, whatever the {F_U}. {shows}"
     yield "\n".join([plain, *map(_pair_line, one.between)])
     if one.welch:
         head_line = "Per-seed means, items fixed (Welch); p-values not adjusted."

@@ -16,6 +16,7 @@ from ilubench.interfaces import Progress
 from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.executors.base import Outcome, failure_of
 from ilubench.runs.jobs import Job, Stage
+from ilubench.runs.original import check_original
 from ilubench.runs.stages.attack import run_attack
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.score import run_score
@@ -56,6 +57,7 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
     Raises:
         UsageError: no such run or job; what the job needs is not done; or code, data, settings or
             libraries are no longer those that the run was planned with.
+        ModelError: the original model seems to have forgotten already.
     """
     folder = folder.resolve()
     planned = _read_plan(folder)
@@ -78,6 +80,7 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
             if not bench.is_done(before):
                 remedy = f"first: ilubench job {folder} {need}"
                 raise UsageError(f"{job.label} needs {before.label!r}; {remedy}")
+        check_original(bench, [*map(planned.jobs.__getitem__, job.needs), job])
         try:
             seconds = carry_out(bench, job, progress).meta()["seconds"]
         except UsageError:

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from ilubench.errors import DataError
 from ilubench.experiments.experiment import Experiment
+from ilubench.records.ranges import Ranges, fa_scorer, range_of
 from ilubench.records.results import REFERENCE
 from ilubench.records.scores import (
     SCHEMA,
@@ -18,9 +21,11 @@ from ilubench.records.scores import (
     scored_checkpoints,
 )
 from ilubench.runs.plan import Plan
+from ilubench.specs import Range
+from ilubench.statistics.bounds import UNBOUNDED
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["gather_samples", "robustness_rows"]
+__all__ = ["declared_ranges", "gather_samples", "gather_texts", "robustness_rows"]
 
 
 _ONCE = "once"
@@ -47,6 +52,23 @@ def gather_samples(plan: Plan) -> pa.Table:
     return pa.concat_tables(tables).combine_chunks()
 
 
+def gather_texts(plan: Plan) -> pa.Table:
+    """Return what the run's models wrote, where it is kept: an item and checkpoint a line."""
+    kept = ["scorer", "item", "metric", "value", "text"]
+    tables = []
+    for job in plan.jobs:
+        artifact = plan.artifact(job)
+        for path in scored_checkpoints(artifact.folder / "scores") if artifact else ():
+            step, _ = _point(path)
+            found = pq.read_table(path.with_suffix(".parquet"), columns=kept)
+            found = found.filter(pc.not_equal(found["text"], ""))
+            where = (job.who, job.attack, job.seed, step)
+            for place, (column, value) in enumerate(zip(WHERE, where, strict=True)):
+                found = found.add_column(place, column, pa.array([value] * len(found), column.type))
+            tables.append(found)
+    return pa.concat_tables(tables).combine_chunks()
+
+
 def _point(path: Path) -> tuple[int, str]:
     """A scored checkpoint's step and level; the place stands for a step where there is none."""
     record = read_score(path)
@@ -55,6 +77,18 @@ def _point(path: Path) -> tuple[int, str]:
     if record.place is None:
         raise DataError(f"{path}: neither a step nor a place; delete its folder and run again")
     return record.place, record.level or _ONCE
+
+
+def declared_ranges(experiment: Experiment) -> dict[str, Range]:
+    """Return `scorer.metric` -> what an item can score, of the metrics that have a bound."""
+    scorers = dict(experiment.scorers)
+    scorers |= {fa_scorer(a.name): a.fa for a in experiment.attacks if a.fa is not None}
+    found = {
+        f"{name}.{metric}": range_of(scorer.ranges, metric)
+        for name, scorer in scorers.items()
+        for metric in scorer.metrics()
+    }
+    return {metric: bounds for metric, bounds in found.items() if bounds != UNBOUNDED}
 
 
 def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, RobustnessRow]:
@@ -73,7 +107,8 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
         return {}
     suite, attacks = experiment.suite, [attack.name for attack in experiment.attacks]
     found = Compared(mine, original, method_samples(samples, "retrain", seeded=False))
+    ranges = Ranges.of_suite(suite, declared_ranges(experiment))
     return {
-        metric.label: robustness_row(suite, metric, attacks, experiment.seeds, found)
+        metric.label: robustness_row(suite, metric, attacks, experiment.seeds, found, ranges)
         for metric in suite.primary_forget
     }

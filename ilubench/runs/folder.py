@@ -21,20 +21,34 @@ from ilubench.errors import IlubenchError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.interfaces.discovery import create_plugin
-from ilubench.models.checkpoints import model_origin, tokenizer_sha256, weight_files
+from ilubench.models.checkpoints import model_origin, tokenizer_sha256
+from ilubench.models.folder import weight_files
 from ilubench.records.keys import digest, file_sha256, library_versions
-from ilubench.records.likeness import setting_differences
+from ilubench.records.likeness import setting_differences, suite_conditions
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
 from ilubench.records.results import JobRecord, ModelScore, RunRecord, ScoreRecord, ScoreSummary
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
+from ilubench.runs.collect import declared_ranges, gather_texts
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
+from ilubench.runs.original import original_notes
 from ilubench.runs.plan import Plan
-from ilubench.specs import PluginRef
+from ilubench.specs import PluginRef, SuiteSpec
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
+
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "lm-eval",
+    "vllm",
+    "datasets",
+    "numpy",
+    "scipy",
+)
 
 # --------------------------------------------------------------------------- the record
 
@@ -79,20 +93,23 @@ def run_record(
     )
     shared = overlap_warnings(experiment, plan.overlap)
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
-    notes = (*row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
+    original = original_notes(plan.bench, plan.jobs)
+    notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
     return RunRecord(
         run=plan.run_id,
         suite=experiment.suite.name,
         suite_version=experiment.suite.version,
-        method={
+        method={}
+        if experiment.scores_only
+        else {
             "use": experiment.method_name,
             "settings": _plain(experiment.method.model_dump(mode="json")),
         },
-        method_version=type(experiment.method).version,
+        method_version=0 if experiment.scores_only else type(experiment.method).version,
         seeds=experiment.seeds,
         attacks=tuple(attack.name for attack in experiment.attacks),
         engine=plan.bench.engine_choice.name,
-        dtype=experiment.suite.dtype,
+        dtype=experiment.suite.dtypes,
         seen=experiment.seen,
         scores=scores,
         rows={label: _plain(dataclasses.asdict(row)) for label, row in rows.items()},
@@ -102,6 +119,9 @@ def run_record(
         protocol={a.name: _protocol(experiment, a) for a in experiment.attacks},
         data=_row_hashes(plan),
         target=_target_hash(plan),
+        ranges=declared_ranges(experiment),
+        conditions=suite_conditions(experiment.suite),
+        libraries={n: v for n, v in library_versions(_LIBRARIES).items() if v != "absent"},
         overlap=plan.overlap,
         notes=notes,
     )
@@ -224,12 +244,11 @@ def _hub_origins(plan: Plan) -> dict[str, JsonValue]:
 def _environment(plan: Plan) -> dict[str, JsonValue]:
     import torch
 
-    libraries = ("torch", "transformers", "tokenizers", "lm-eval", "datasets", "numpy", "scipy")
     bench = plan.bench
     return {
         "ilubench": __version__,
         "git": _git(),
-        "libraries": dict(library_versions(libraries)),
+        "libraries": dict(library_versions(_LIBRARIES)),
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -241,7 +260,12 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
 
 
 def run_config(experiment: Experiment) -> dict[str, JsonValue]:
-    """Return what `config.yaml` holds: all that was resolved; `experiments.restore` reads it."""
+    """Return what `config.yaml` holds: all that was resolved; `restore_experiment` reads it."""
+    if experiment.scores_only:
+        asked = experiment.run.model_dump(
+            mode="json", include={"suite", "engine", "device", "texts", "out"}
+        )
+        return {"run": asked, "suite": _scored(experiment.suite)}
     return {
         "run": experiment.run.model_dump(mode="json"),
         "use": experiment.method_name,
@@ -250,6 +274,13 @@ def run_config(experiment: Experiment) -> dict[str, JsonValue]:
         "attacks": {a.name: a.plugin.model_dump(mode="json") for a in experiment.attacks},
         "suite": experiment.suite.model_dump(mode="json"),
     }
+
+
+def _scored(suite: SuiteSpec) -> JsonValue:
+    """A suite's fields that scoring reads; the others are empty, or do not matter to it."""
+    unread = {"methods", "attacks", "core_unseen", "environments", "forget", "retain", "retrain"}
+    unread |= {"tuning", "tuning_seeds", "seeds", "gates", "max_length"}
+    return suite.model_dump(mode="json", exclude=unread)
 
 
 def write_inputs(plan: Plan) -> None:
@@ -296,7 +327,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
-    """Write `cells/`, `samples.parquet`, `metrics.parquet`, and `results.json` last."""
+    """Write `cells/`, the tables of samples, metrics and texts, and `results.json` last."""
     for job in plan.jobs:
         artifact = plan.artifact(job)
         if artifact is None:
@@ -320,4 +351,6 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
     if rows:
         write_atomic(plan.folder / "metrics.parquet", _parquet(pa.Table.from_pylist(rows)))
         write_atomic(plan.folder / "samples.parquet", _parquet(samples))
+    if rows and plan.experiment.run.texts:
+        write_atomic(plan.folder / "texts.parquet", _parquet(gather_texts(plan)))
     write_atomic(plan.folder / "results.json", (record.model_dump_json(indent=1) + "\n").encode())

@@ -31,3 +31,8 @@ class Job(Spec):
     method: PluginRef | None = None
     weights: str = ""
     attack: str = ""
+
+    @property
+    def scores_original(self) -> bool:
+        """Whether it leads to the original model's score, which comes before all that is costly."""
+        return self.who == "reference" and self.stage != "attack"

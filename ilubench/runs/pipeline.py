@@ -20,6 +20,8 @@ from ilubench.runs.executors.share import share_machine
 from ilubench.runs.executors.workers import Workers
 from ilubench.runs.folder import run_config, run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.jobs import Job
+from ilubench.runs.loading import collection_paused
+from ilubench.runs.original import check_original
 from ilubench.runs.plan import Plan, check_inputs, make_plan
 from ilubench.runs.remaining import RemainingTime
 from ilubench.statistics.row import RobustnessRow
@@ -56,6 +58,9 @@ def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> I
         plan: the jobs.
         check: finds what cannot be read or scored; called once the target model is made.
         reporter: told of each job's begin and end.
+
+    Raises:
+        ModelError: the original model seems to have forgotten already.
     """
     jobs, slots = _share_jobs(plan, reporter)
     try:
@@ -63,8 +68,11 @@ def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> I
             reporter.finished(outcome)
             write_trace(plan.folder, outcome)
             yield outcome
-            if outcome.job.stage == "target" and outcome.state == "done":
+            job = outcome.job
+            if job.stage == "target" and outcome.state == "done":
                 check()
+            if job.scores_original and job.stage == "score":
+                check_original(plan.bench, plan.jobs)
     finally:
         plan.bench.close()
 
@@ -74,10 +82,11 @@ def _share_jobs(plan: Plan, reporter: Reporter) -> tuple[Sequence[Job], Slots]:
     asked, bench = plan.experiment.run, plan.bench
     share = share_machine(asked.workers, bench.device, bench.target_config)
     left = sum(not plan.is_done(job) for job in plan.jobs)
+    count = 1 if plan.experiment.scores_only else min(share.workers, left)
     method = plan.experiment.method_name
-    found = type(plan.experiment.method) is find_plugin("methods", method)  # a worker finds it too
-    if min(share.workers, left) > 1 and found:
-        environments = [share.environment(number) for number in range(min(share.workers, left))]
+    if count > 1 and type(plan.experiment.method) is find_plugin("methods", method):
+        # a worker finds the method by its name, as `ilubench job` does
+        environments = [share.environment(number) for number in range(count)]
         workers = Workers(
             run_config(plan.experiment),
             environments,
@@ -96,10 +105,12 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
 
     Raises:
         DataError: data are missing, or no seed could be scored.
+        ModelError: the original model seems to have forgotten already.
     """
-    plan = make_plan(experiment)
-    if plan.is_done(plan.jobs[0]):
-        check_inputs(plan)
+    with collection_paused():
+        plan = make_plan(experiment)
+        if plan.is_done(plan.jobs[0]):
+            check_inputs(plan)
     reporter.planned(plan)
     fresh = not plan.folder.exists()
     write_inputs(plan)
@@ -109,8 +120,9 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
             outcomes.append(outcome)
             write_status(plan, outcomes)
     except (UsageError, DataError):
-        if fresh and not any(outcome.state == "done" for outcome in outcomes):
-            shutil.rmtree(plan.folder, ignore_errors=True)  # nothing was measured
+        done = (outcome.job for outcome in outcomes if outcome.state == "done")
+        if fresh and all(job.scores_original for job in done):
+            shutil.rmtree(plan.folder, ignore_errors=True)  # nothing of the run was measured
         raise
     samples = gather_samples(plan)
     try:

@@ -5,19 +5,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ilubench.errors import SpecError
-from ilubench.experiments.experiment import Experiment, environment_role, suite_method
+from ilubench.errors import DataError, SpecError
+from ilubench.experiments.experiment import Attack, Experiment, environment_role, suite_method
+from ilubench.experiments.roles import read_roles
 from ilubench.experiments.training_text import check_form, find_overlaps
-from ilubench.interfaces import Method, PromptAttack
+from ilubench.interfaces import Method, PromptAttack, WeightAttack
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.keys import digest
+from ilubench.records.ranges import fa_scorer
 from ilubench.records.results import REFERENCE, RETRAIN, OverlapRecord, Who
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
 from ilubench.runs.stages.workbench import Workbench, make_bench
-from ilubench.specs import PluginRef, SuiteSpec
+from ilubench.specs import FineTuningAccuracySpec, MetricSpec, PluginRef, SuiteSpec
+from ilubench.statistics.intervals import MIN_ITEMS
+from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -121,6 +125,9 @@ def _method_jobs(
 ) -> list[Job]:
     jobs = []
     weights = ""
+    # nothing is unlearned or attacked before it is known that there is something to forget
+    known = keys.score(keys.weights(suite_method(experiment.suite, REFERENCE), 0))
+    makes = (target,) if who == "reference" else (target, known)
     for seed in experiment.seeds:
         if seeded or not weights:
             weights = keys.weights(method, seed)
@@ -132,7 +139,7 @@ def _method_jobs(
                 stage="unlearn",
                 key=weights,
                 label=f"unlearn {shown}",
-                needs=(target,),
+                needs=makes,
                 method=method,
                 **shared,
             ),
@@ -150,7 +157,7 @@ def _method_jobs(
                 stage="attack",
                 key=keys.attack(attack.name, weights, seed),
                 label=f"attack {method.use} with {attack.name}, {tail}",
-                needs=(weights,),
+                needs=(weights, known),
                 weights=weights,
                 attack=attack.name,
                 **shared,
@@ -166,7 +173,12 @@ def target_job(suite: SuiteSpec, key: str) -> Job:
 
 
 def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...]:
-    """Return a run's jobs, the target's first, then seed by seed; each key once."""
+    """Return a run's jobs: the target's, the original's score, then seed by seed; each key once."""
+    first = [target_job(experiment.suite, target)]
+    if experiment.scores_only:
+        known = {"who": "reference", "needs": (target,), "weights": target}
+        score = Job(stage="score", key=keys.score(target), label="score the model", **known)
+        return first[0], score
     by_seed = []
     for who, method in _compared(experiment).items():
         seeded = (
@@ -176,8 +188,8 @@ def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...
         )
         by_seed += _method_jobs(experiment, target, method, who, keys, seeded=seeded)
     by_seed.sort(key=lambda job: experiment.seeds.index(job.seed))
-    jobs = [target_job(experiment.suite, target), *by_seed]
-    return tuple({job.key: job for job in jobs}.values())
+    first += [job for job in by_seed if job.scores_original]
+    return tuple({job.key: job for job in (*first, *by_seed)}.values())
 
 
 def outline_jobs(experiment: Experiment) -> tuple[Job, ...]:
@@ -218,8 +230,10 @@ def make_plan(experiment: Experiment) -> Plan:
     out = Path(experiment.run.out)
     bench = make_bench(experiment)
     check_method(bench, experiment.method)
+    read_roles(experiment)
     ordered = _ordered(experiment, bench.target, _hashed(bench))
-    name = experiment.method_name.rpartition(":")[2].lower()
+    method = experiment.method_name.rpartition(":")[2].lower()
+    name = "score" if experiment.scores_only else method
     run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
     plan = Plan(run_id, out / run_id, bench, ordered)
     for name in {job.attack: None for job in ordered if job.attack and not plan.is_done(job)}:
@@ -231,7 +245,9 @@ def check_inputs(plan: Plan) -> None:
     """Tokenise, bind and dry-run what the open jobs read: a wrong item shows before any training.
 
     Raises:
-        DataError: data are missing, empty, or an item does not fit the model.
+        DataError: data are missing, empty, or an item does not fit the model; or a metric of the
+            row has a single item.
+        SpecError: an attack's settings do not go with its number of training examples.
         UsageError: a scorer that the row needs cannot apply a prompt attack.
     """
     bench, suite = plan.bench, plan.bench.suite
@@ -248,9 +264,33 @@ def check_inputs(plan: Plan) -> None:
         if not isinstance(attack.plugin, PromptAttack):
             for name in attack.plugin.roles():
                 bench.examples((attack.role(name, suite),))
-        bench.check_items(bench.attack_scorers(attack))
+            _check_course(bench, attack)
+        counts = bench.check_items(bench.attack_scorers(attack))
+        if attack.spec.fa is not None:
+            _check_count(fa_scorer(attack.name), attack.spec.fa, counts[FA, attack.spec.fa.metric])
     if any(job.stage in ("score", "attack") for job in open_jobs):
-        bench.check_items(bench.suite_scorers())
+        counts = bench.check_items(bench.suite_scorers())
+        for spec in (*suite.primary_forget, *suite.utility) if bench.experiment.attacks else ():
+            _check_count(spec.scorer, spec, counts[spec.scorer, spec.metric])
     for attack in attacks:
         if isinstance(attack.plugin, PromptAttack):
             applicable_scorers(bench, bind_attack(bench, attack, bench.experiment.seeds[0]))
+
+
+def _check_course(bench: Workbench, attack: Attack) -> None:
+    """Refuse settings of an attack that do not go with its training examples."""
+    plugin = attack.plugin
+    assert isinstance(plugin, WeightAttack)
+    roles = {name: attack.role(name, bench.suite) for name in plugin.roles()}
+    try:
+        plugin.check_examples({name: len(bench.examples((role,))) for name, role in roles.items()})
+    except SpecError as error:
+        field = f"attack.{attack.name}.{error.field}"
+        raise SpecError(error.problem, field=field, remedy=error.remedy) from error
+
+
+def _check_count(scorer: str, spec: MetricSpec | FineTuningAccuracySpec, items: int) -> None:
+    """Refuse a metric of the row with so few items that no interval could follow from them."""
+    if items < MIN_ITEMS:
+        problem = f"scorer {scorer}: {items} item for {spec.label}, and an interval needs two"
+        raise DataError(f"{problem}; give more rows, or a higher limit")

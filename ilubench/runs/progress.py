@@ -37,6 +37,8 @@ def _headline(plan: Plan) -> str:
         f"jobs     {len(plan.jobs)}, of which {len(todo)} to do",
         f"folder   {plan.folder}",
     ]
+    if experiment.scores_only:
+        lines[1:3] = [f"scored   by {', '.join(experiment.scorers)}; {place}"]
     if plan.title:
         lines[1] = f"tuning   {plan.title}"
     if experiment.seen:

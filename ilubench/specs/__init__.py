@@ -6,11 +6,21 @@ scorers, generators) are named by reference (`PluginRef`) and resolved above thi
 
 from ilubench.specs.about import DataAbout, ModelAbout
 from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
-from ilubench.specs.base import PluginRef, Settings, Spec
+from ilubench.specs.base import PluginRef, Seed, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
-from ilubench.specs.metrics import Estimator, FineTuningAccuracySpec, MetricSpec
+from ilubench.specs.metrics import (
+    KNOWN_RANGES,
+    Direction,
+    Estimator,
+    FineTuningAccuracySpec,
+    MetricSpec,
+    Range,
+    StatedScore,
+    turned,
+)
 from ilubench.specs.run import RunSpec
+from ilubench.specs.score import ScoreSpec
 from ilubench.specs.suite import SuiteSpec
 from ilubench.specs.target import (
     FromSuite,
@@ -24,10 +34,12 @@ from ilubench.specs.training import TrainSpec
 from ilubench.specs.tuning import Candidates, Plain, RangeSpec, SearchSpec, TuningSpec
 
 __all__ = [
+    "KNOWN_RANGES",
     "AttackSpec",
     "Candidates",
     "DataAbout",
     "DataSource",
+    "Direction",
     "Estimator",
     "FineTuningAccuracySpec",
     "FromSuite",
@@ -41,15 +53,20 @@ __all__ = [
     "Plain",
     "PluginRef",
     "ProtocolSpec",
+    "Range",
     "RangeSpec",
     "RecipeSpec",
     "RunSpec",
+    "ScoreSpec",
     "SearchSpec",
+    "Seed",
     "Settings",
     "Spec",
+    "StatedScore",
     "SuiteSpec",
     "TargetSpec",
     "TokenizerSpec",
     "TrainSpec",
     "TuningSpec",
+    "turned",
 ]

@@ -28,7 +28,18 @@ class ProtocolSpec(Spec):
 
 
 class AttackSpec(Spec):
-    """One attack: a plugin, its settings, its own data and their generators, and its FA task."""
+    """One attack: a plugin, its settings, its own data and their generators, and its FA task.
+
+    Attributes:
+        version: raised when it changes a figure.
+        title: one line on it.
+        use: the plugin: finetune, prefix, fewshot, or FILE.py:Class.
+        settings: the plugin's fields.
+        data: its own roles of rows.
+        generators: makers of its tables.
+        fa: the task that its user wants, scored along the attack.
+        protocol: where its length and learning rate come from.
+    """
 
     version: int = Field(default=1, ge=1)
     title: str = ""

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-__all__ = ["Name", "PluginRef", "Settings", "Sha256", "Spec"]
+__all__ = ["Name", "PluginRef", "Seed", "Settings", "Sha256", "Spec"]
 
 Settings: TypeAlias = Mapping[str, JsonValue]
 
@@ -22,6 +22,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class Spec(BaseModel):
     """Base of everything that is configured: frozen, and unknown fields are errors."""
 
@@ -29,7 +32,12 @@ class Spec(BaseModel):
 
 
 class PluginRef(Spec):
-    """A plugin by name (``npo``) or by file (``./my.py:MyMethod``), with its settings."""
+    """A plugin by name (``npo``) or by file (``./my.py:MyMethod``), with its settings.
+
+    Attributes:
+        use: its name, or FILE.py:Class.
+        settings: its fields.
+    """
 
     use: str
     settings: Settings = Field(default_factory=dict)

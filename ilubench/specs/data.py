@@ -16,6 +16,23 @@ class DataSource(Spec):
 
     ``prompt`` and ``completion`` are ``str.format`` templates over the row's columns; the loss is
     on the completion's tokens and the end-of-sequence token. An empty prompt means: loss on all.
+
+    Attributes:
+        hub: a data set, as org/name.
+        revision: commit, branch or tag of it.
+        subset: of the data set.
+        split: of the data set.
+        path: a local file or folder.
+        where: column -> value of the rows that are kept.
+        offset: rows left out at the beginning.
+        limit: rows at most.
+        prompt: template of what is shown; no loss.
+        completion: template of what is learned or asked for.
+        labels: column -> words in the place of its numbers.
+        max_length: tokens of a sequence; none: the suite's.
+        overlong: what becomes of a longer text.
+        license: as its owner states it.
+        gated: whether terms must be accepted; then no text is recorded.
     """
 
     hub: str | None = None
@@ -62,7 +79,13 @@ class DataSource(Spec):
 
 
 class GeneratorSpec(Spec):
-    """A plugin that makes tables, from nothing or from other roles' rows."""
+    """A plugin that makes tables, from nothing or from other roles' rows.
+
+    Attributes:
+        use: its name, or FILE.py:Class.
+        settings: its fields.
+        inputs: rows that it reads, by name.
+    """
 
     use: str
     settings: Settings = Field(default_factory=dict)

@@ -1,12 +1,43 @@
 """What is measured, and how samples become a number."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
 from ilubench.specs.base import PluginRef, Spec
 
-__all__ = ["Estimator", "FineTuningAccuracySpec", "MetricSpec"]
+__all__ = [
+    "KNOWN_RANGES",
+    "Direction",
+    "Estimator",
+    "FineTuningAccuracySpec",
+    "MetricSpec",
+    "Range",
+    "StatedScore",
+    "turned",
+]
+
+Range: TypeAlias = tuple[float | None, float | None]
+"""The lowest and the highest score that an item can get; None where there is no bound."""
+
+_SHARE: Range = (0.0, 1.0)
+KNOWN_RANGES: Mapping[str, Mapping[str, Range]] = {
+    "lm_eval": {
+        "acc": _SHARE,
+        "acc_norm": _SHARE,
+        "acc_mutual_info": _SHARE,
+        "exact_match": _SHARE,
+        "brier_score": (0.0, 2.0),
+    },
+    "verbmem": {"verbmem": _SHARE},
+    "knowmem": {"knowmem": _SHARE},
+    "answer_nll": {"nll": (0.0, None)},
+    "privleak": {"auc": (None, 0.0), "privleak": (None, 0.0)},  # log-probabilities
+}
+"""Scorer that comes with ilubench -> metric -> its range."""
+
+Direction: TypeAlias = Literal["higher", "lower"]
 
 
 class Estimator(Spec):
@@ -27,6 +58,13 @@ class Estimator(Spec):
         return {"kind": value} if isinstance(value, str) else value
 
 
+class StatedScore(Spec):
+    """What was published of the original model, on the metric's own scale."""
+
+    value: float
+    within: float = Field(gt=0, description="how far a score may be from it")
+
+
 class MetricSpec(Spec):
     """One published number: a scorer's metric, what it is called, its chance level.
 
@@ -36,8 +74,13 @@ class MetricSpec(Spec):
     label: str
     scorer: str
     metric: str
-    direction: Literal["higher", "lower"] = "higher"
+    direction: Direction = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that knows nothing")
+    stated: StatedScore | None = Field(
+        default=None,
+        exclude_if=lambda stated: stated is None,  # a suite that states none is what it was
+        description="what was published of the suite's target; a score outside stops a run",
+    )
 
 
 class FineTuningAccuracySpec(Spec):
@@ -51,6 +94,11 @@ class FineTuningAccuracySpec(Spec):
     label: str = "FA"
     scorer: PluginRef
     metric: str
-    direction: Literal["higher", "lower"] = "higher"
+    direction: Direction = "higher"
     chance: float = Field(default=0.0, description="raw score of a model that cannot do the task")
     form: Literal["same", "zero_shot", "other"] = "same"
+
+
+def turned(value: float, spec: MetricSpec | FineTuningAccuracySpec) -> float:
+    """Return a raw score so that higher means better."""
+    return value if spec.direction == "higher" else -value

@@ -9,25 +9,26 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.specs.yaml_files import load_yaml, merge_mappings
+from ilubench.specs.run import RunSpec
+from ilubench.specs.score import ScoreSpec
+from ilubench.specs.values import convert_value
+from ilubench.specs.yaml_files import load_nodes, merge_mappings
 
 __all__ = [
     "Override",
     "PluginLookup",
     "apply_overrides",
-    "convert_value",
     "from_file",
+    "nested_settings",
     "parse_words",
 ]
-
-_EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 @dataclass(frozen=True)
@@ -61,120 +62,105 @@ class PluginLookup:
 
 
 def parse_words(words: Iterable[str]) -> tuple[Override, ...]:
-    """Parse `key=value` words.
+    """Parse `key=value` words; a value that begins with ``~/`` is a path below the home folder.
 
     Raises:
-        SpecError: no `=`, an empty key, or a key given twice.
+        SpecError: no `=`, an empty key, several words in one, or a key given twice.
     """
+    given = tuple(words)
     found: dict[tuple[str, ...], Override] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
+    for word in given:
+        key, _, text = word.partition("=")
+        if not _is_word(word):
+            raise SpecError(f"cannot read {word!r}", remedy=_what_to_write(word, given))
         path = tuple(key.split("."))
-        if not equals or not all(path):
-            raise SpecError(f"cannot read {word!r}", remedy="write key=value, e.g. method=ilu")
         if path in found:
             raise SpecError(f"{key!r} is given twice", remedy="keep one of them")
-        found[path] = Override(path, text)
+        found[path] = Override(path, str(Path(text).expanduser()) if text[:2] == "~/" else text)
     return tuple(sorted(found.values(), key=lambda override: (len(override.path), override.path)))
 
 
-def _flatten(prefix: str, value: object, where: str) -> Iterable[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flatten(f"{prefix}.{key}" if prefix else str(key), inner, where)
-    elif isinstance(value, list):
-        if not all(isinstance(item, str | int | float) for item in value):
-            raise SpecError("a list of plain values is needed", where=where, field=prefix)
-        yield prefix, ",".join(str(item) for item in value)
-    elif value is None or isinstance(value, str | int | float):
-        yield prefix, "none" if value is None else str(value)
+_FIELDS = {**ScoreSpec.model_fields, **RunSpec.model_fields}
+_KEY = re.compile(r"[^\s.=-][^\s.=]*(?:\.[^\s.=]+)*")
+
+
+def _is_word(word: str) -> bool:
+    key, equals, text = word.partition("=")
+    if not equals or not _KEY.fullmatch(key):
+        return False
+    # templates may hold anything; they lie below `data.<role>.` and `suite.<field>.`
+    free = key.startswith(("data.", "suite.")) and key.count(".") > 1
+    return free or not any(f"{head}=" in text for head in _heads(text))
+
+
+def _heads(text: str) -> list[str]:
+    """Return what looks like the key of a further word within a value."""
+    known = (*_FIELDS, "data", "attack")
+    keys = re.findall(r"\s([\w.-]+)\s*=", text)
+    return [key for key in keys if key.split(".")[0] in known]
+
+
+def _what_to_write(word: str, words: Sequence[str]) -> str:
+    """Return the words that were meant: in quotes, with blanks around `=`, or for commas."""
+    meant: list[str] = []
+    for one in words:
+        pieces = [one] if _is_word(one) else re.sub(r"\s*=\s*", "=", one).split()
+        for piece in pieces:
+            before = meant[-1] if meant else ""
+            if piece.startswith("--"):
+                meant.append(piece.lstrip("-") + ("" if "=" in piece else "="))
+            elif piece.startswith("=") or before.endswith("="):
+                meant[-1:] = [before + piece]
+            elif "=" not in piece and _is_list(before):
+                meant[-1] = f"{before.rstrip(',')},{piece.strip(',')}"
+            else:
+                meant.append(piece)
+    if meant != list(words) and all(map(_is_word, meant)):
+        return f"write {' '.join(one for one in meant if one not in words)}"
+    example = f"{word}=<value>" if word in _FIELDS else "method=ilu"
+    if re.fullmatch(r"[a-z][\w-]*", word) and word not in _FIELDS:
+        example = f"method={word} or suite={word}"
+    return f"write key=value, e.g. {example}"
+
+
+def _is_list(word: str) -> bool:
+    key = word.partition("=")[0]
+    field = _FIELDS.get(key)
+    if field is None:
+        return key.startswith(("method.", "attack."))
+    parts = get_args(field.annotation)
+    return tuple in (get_origin(field.annotation), *map(get_origin, parts))
+
+
+def _flatten(prefix: str, node: yaml.Node, where: str) -> Iterable[tuple[str, str]]:
+    """Yield dotted keys with the text that stands in the file: 0123 may be a revision."""
+    line = f"{where}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        for key, inner in node.value:
+            yield from _flatten(f"{prefix}.{key.value}" if prefix else key.value, inner, where)
+    elif isinstance(node, yaml.SequenceNode):
+        if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
+            raise SpecError("a list of plain values is needed", where=line, field=prefix)
+        yield prefix, ",".join(item.value for item in node.value)
+    elif node.tag.endswith(":null"):
+        if not node.value:
+            remedy = "leave the field out, or write none where nothing is meant"
+            raise SpecError("is blank", where=line, field=prefix, remedy=remedy)
+        yield prefix, "none"
     else:
-        raise SpecError(f"cannot use {value!r}", where=where, field=prefix, remedy="write text")
+        yield prefix, node.value
 
 
 def from_file(path: Path, words: Sequence[Override] = ()) -> tuple[Override, ...]:
     """Return the overrides of a YAML file (nested or dotted keys), with ``words`` on top.
 
     Raises:
-        SpecError: not YAML, or a key is given twice.
+        SpecError: not YAML, a field is blank, or a key is given twice.
     """
-    pairs = _flatten("", load_yaml(path), str(path))
+    pairs = _flatten("", load_nodes(path), str(path))
     below = parse_words(f"{key}={text}" for key, text in pairs)
     merged = {override.path: override for override in (*below, *words)}
     return tuple(sorted(merged.values(), key=lambda override: (len(override.path), override.path)))
-
-
-def _items(text: str, inner: object, key: str) -> list[object]:
-    parts = [part.strip() for part in text.strip("[]()").split(",") if part.strip()]
-    values: list[object] = []
-    for part in parts:
-        first, dots, last = part.partition("..")
-        if dots and inner is int:
-            try:
-                start, stop = int(first), int(last)
-            except ValueError:
-                raise SpecError(
-                    f"{part!r} is not a range", field=key, remedy="write first..last, e.g. 0..4"
-                ) from None
-            if stop < start:
-                raise SpecError(f"the range {part!r} is empty", field=key, remedy="write 0..4")
-            values.extend(range(start, stop + 1))
-        else:
-            values.append(convert_value(inner, part, key))
-    return values
-
-
-def _json(text: str, key: str) -> object:
-    """Return the value of a field of any type, read as YAML; ``1e-5`` is a number."""
-    if _EXPONENT.fullmatch(text):
-        return float(text)
-    try:
-        value: object = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        remedy = f"given: {text!r}"
-        raise SpecError("not a value that YAML can read", field=key, remedy=remedy) from error
-    return value
-
-
-def convert_value(annotation: object, text: str, key: str) -> object:
-    """Return ``text`` as the annotated type.
-
-    Args:
-        annotation: a field's type.
-        text: what stands after the `=`.
-        key: the whole key, for messages.
-
-    Raises:
-        SpecError: the text is no such value.
-    """
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        if type(None) in inner and text.lower() in ("none", "null"):
-            return None
-        rest = sorted((part for part in inner if part is not type(None)), key=lambda p: p is str)
-        for part in rest[:-1]:  # text is the last resort, since everything is text
-            try:
-                return convert_value(part, text, key)
-            except SpecError:
-                continue
-        return convert_value(rest[-1], text, key)
-    if origin in (tuple, list):
-        return _items(text, inner[0] if inner else str, key)
-    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        raise SpecError(
-            f"{key!r} has fields of its own", remedy=f"set one of them: {key}.<field>=<value>"
-        )
-    if annotation is JsonValue or annotation is Any:
-        return _json(text, key)
-    try:
-        value = TypeAdapter[object](cast("Any", annotation)).validate_python(text)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"]
-        remedy = f"given: {text!r}"
-        if origin is Literal:
-            remedy = did_you_mean(text, [str(choice) for choice in inner])
-        raise SpecError(message, field=key, remedy=remedy) from error
-    return value
 
 
 def _group(field: FieldInfo) -> str | None:
@@ -225,10 +211,22 @@ def expand(
 
 def _field(model: type[BaseModel], name: str, key: str) -> FieldInfo:
     if name not in model.model_fields:
-        raise SpecError(
-            f"unknown setting {name!r}", field=key, remedy=did_you_mean(name, model.model_fields)
-        )
+        nested = [key[: key.rfind(name)] + one for one in nested_settings(model, name)]
+        remedy = did_you_mean(name, model.model_fields)
+        remedy = f"did you mean {' or '.join(map(repr, nested))}?" if nested else remedy
+        raise SpecError(f"unknown setting {name!r}", field=key, remedy=remedy)
     return model.model_fields[name]
+
+
+def nested_settings(model: type[BaseModel], name: str) -> list[str]:
+    """Return where a field of that name lies one level deeper."""
+    return [
+        f"{outer}.{name}"
+        for outer, field in model.model_fields.items()
+        if isinstance(field.annotation, type)
+        and issubclass(field.annotation, BaseModel)
+        and name in field.annotation.model_fields
+    ]
 
 
 def _set(

@@ -2,33 +2,45 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from ilubench.specs.base import PluginRef, Spec
+from ilubench.specs.base import PluginRef, Seed, Spec
 from ilubench.specs.memory import MemorySpec
 
 __all__ = ["RunSpec"]
 
 
 class RunSpec(Spec):
-    """What `ilubench run` was asked for, before names are resolved."""
+    """What `ilubench run` was asked for, before names are resolved.
+
+    Attributes:
+        suite: name of a shipped suite, or a YAML file.
+        method: name of a method or of a suite's variant, or FILE.py:Class.
+        attacks: names, joined by commas; `none` for no attack; without: all of the suite's.
+        seeds: numbers or a range, such as 0..4; without: the suite's.
+        engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
+        device: auto, cpu, cuda or cuda:1.
+        workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow.
+        job_timeout: seconds after which a job is ended; with several workers only.
+        keep: `attacked` keeps the attacked models' weights, too.
+        never_knew: attack the suite's `retrain` weights too, where it has any.
+        allow_weak_target: go on where the original model scores as if it had forgotten already.
+        texts: keep what models write, beside the samples; never of gated data.
+        memory: what training keeps in memory.
+        out: folder of results and cache.
+    """
 
     suite: str = "mini"
     method: PluginRef = PluginRef(use="ilu")
-    attacks: tuple[str, ...] | None = Field(default=None, description="all of the suite's")
-    seeds: tuple[int, ...] | None = Field(default=None, description="the suite's")
+    attacks: tuple[str, ...] | None = None
+    seeds: tuple[Seed, ...] | None = None
     engine: Literal["auto", "hf", "vllm"] = "auto"
-    device: str = "auto"
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        default="auto",
-        description="processes that share the jobs; one a GPU, or as cores and memory allow",
-    )
-    job_timeout: float | None = Field(
-        default=None, gt=0, description="seconds after which a job is ended; with workers only"
-    )
+    device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    job_timeout: float | None = Field(default=None, gt=0)
     keep: tuple[Literal["attacked"], ...] = ()
-    never_knew: bool = Field(
-        default=True, description="attack the suite's `retrain` weights too, where it has any"
-    )
-    memory: MemorySpec = Field(default=MemorySpec(), description="what training keeps in memory")
-    out: str = Field(default="runs", description="folder of results and cache")
+    never_knew: bool = True
+    allow_weak_target: bool = False
+    texts: bool = False
+    memory: MemorySpec = MemorySpec()
+    out: str = "runs"

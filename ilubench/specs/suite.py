@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from ilubench.specs.attack import AttackSpec, GateSpec
-from ilubench.specs.base import Name, PluginRef, Spec
+from ilubench.specs.base import Name, PluginRef, Seed, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.metrics import MetricSpec
 from ilubench.specs.target import TargetSpec
@@ -16,7 +16,31 @@ __all__ = ["SuiteSpec"]
 
 
 class SuiteSpec(Spec):
-    """What is forgotten, on which model, scored how, attacked by what."""
+    """What is forgotten, on which model, scored how, attacked by what.
+
+    A checkpoint can be scored with target, data and scorers alone; `lacking` says what unlearning
+    needs besides.
+
+    Attributes:
+        name: as `suite=NAME` and in records.
+        version: raised when data, metrics or attacks change.
+        title: one line on it.
+        description: more on it.
+        citation: of the paper that it follows.
+        target: the model that knows what is to be forgotten.
+        generators: makers of tables, by name.
+        data: roles of rows, by name: where they come from.
+        forget: roles of the text to forget.
+        retain: roles of the text to keep.
+        scorers: what is asked of a model, by name.
+        primary_forget: metrics of forgetting; each makes a table.
+        utility: metrics of what must be kept.
+        attacks: by name.
+        core_unseen: attacks over which ranks are taken; no method may train on their data.
+        seeds: of a run that names none.
+        tuning_seeds: of `ilubench tune`; never reported.
+        tuning: how settings are chosen.
+    """
 
     name: Name
     version: int = Field(ge=1)
@@ -29,13 +53,13 @@ class SuiteSpec(Spec):
     )
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     data: dict[Name, DataSource]
-    forget: tuple[str, ...] = Field(min_length=1)
-    retain: tuple[str, ...] = Field(min_length=1)
+    forget: tuple[str, ...] = ()
+    retain: tuple[str, ...] = ()
     environments: dict[Name, str] = Field(default_factory=dict, description="name -> role")
     scorers: dict[Name, PluginRef] = Field(min_length=1)
-    primary_forget: tuple[MetricSpec, ...] = Field(min_length=1)
-    utility: tuple[MetricSpec, ...] = Field(min_length=1)
-    attacks: dict[Name, AttackSpec]
+    primary_forget: tuple[MetricSpec, ...] = ()
+    utility: tuple[MetricSpec, ...] = ()
+    attacks: dict[Name, AttackSpec] = Field(default_factory=dict)
     core_unseen: tuple[str, ...] = ()
     methods: dict[str, dict[str, JsonValue]] = Field(
         default_factory=dict,
@@ -43,11 +67,36 @@ class SuiteSpec(Spec):
     )
     max_length: int = Field(default=512, ge=8, description="tokens a training sequence")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the weights")
+    score_dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None,
+        exclude_if=lambda dtype: dtype is None,  # a suite that says nothing is what it was
+        description="of the weights while they are scored; by default `dtype`",
+    )
     score_batch: int = Field(default=32, ge=1, description="sequences scored at once")
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    tuning_seeds: tuple[int, ...] = Field(default=(1000, 1001), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
+    tuning_seeds: tuple[Seed, ...] = Field(default=(1000, 1001), min_length=1)
     tuning: TuningSpec | None = None
     gates: GateSpec | None = Field(default=None, description="what `ilubench gates` checks")
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The fields that are empty, and without which nothing can be unlearned on the suite."""
+        needed = ("forget", "retain", "primary_forget", "utility")
+        return tuple(name for name in needed if not getattr(self, name))
+
+    @property
+    def scored_in(self) -> Literal["float32", "bfloat16"]:
+        """The dtype of the weights while they are scored."""
+        return self.score_dtype or self.dtype
+
+    @property
+    def dtypes(self) -> str:
+        """The dtype of the weights, and of scoring where it is another: what a record says."""
+        return (
+            self.dtype
+            if self.scored_in == self.dtype
+            else f"{self.dtype}, scored in {self.scored_in}"
+        )
 
     def all_generators(self) -> dict[str, GeneratorSpec]:
         """Return the suite's generators and those of its attacks."""
@@ -55,6 +104,12 @@ class SuiteSpec(Spec):
         for spec in self.attacks.values():
             found.update(spec.generators)
         return found | self.generators
+
+    @model_validator(mode="after")
+    def _wide_enough(self) -> Self:
+        if (self.dtype, self.score_dtype) == ("float32", "bfloat16"):
+            raise ValueError("score_dtype: bfloat16 does not hold float32 weights; set dtype, too")
+        return self
 
     @model_validator(mode="after")
     def _references(self) -> Self:

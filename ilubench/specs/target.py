@@ -14,7 +14,15 @@ __all__ = ["FromSuite", "ModelSource", "PackSpec", "RecipeSpec", "TargetSpec", "
 
 
 class ModelSource(Spec):
-    """Weights from a hub, a local folder, or the package itself (safetensors only)."""
+    """Weights from a hub, a local folder, or the package itself (safetensors only).
+
+    Attributes:
+        hub: a model, as org/name.
+        revision: commit, branch or tag of it.
+        path: a local folder.
+        license: as its owner states it.
+        gated: whether terms must be accepted.
+    """
 
     hub: str | None = None
     revision: str | None = None
@@ -41,7 +49,12 @@ class ModelSource(Spec):
 
 
 class TokenizerSpec(Spec):
-    """A tokenizer trained on the recipe's text, and on that of further roles."""
+    """A tokenizer trained on the recipe's text, and on that of further roles.
+
+    Attributes:
+        kind: whole words, or byte pairs.
+        vocab_size: of byte pairs.
+    """
 
     kind: Literal["word", "bpe"]
     text: tuple[str, ...] = Field(default=(), description="further roles whose words it must know")
@@ -64,6 +77,11 @@ class RecipeSpec(Spec):
     """How a target model is made: a configuration, trained on the suite's own text.
 
     Documents are shuffled each epoch, joined and cut into blocks.
+
+    Attributes:
+        tokenizer: how its tokenizer is made.
+        pack: phases of the training, with their block lengths.
+        seed: of the initial weights and the order of documents.
     """
 
     config: dict[str, JsonValue] = Field(description="a transformers configuration")
@@ -94,7 +112,12 @@ class FromSuite:
 
 
 class TargetSpec(Spec):
-    """The model that knows: given weights, or a recipe that makes them, or both."""
+    """The model that knows: given weights, or a recipe that makes them, or both.
+
+    Attributes:
+        model: given weights.
+        recipe: how weights are made.
+    """
 
     model: ModelSource | None = None
     recipe: RecipeSpec | None = None

@@ -1,5 +1,6 @@
 """How weights are trained."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
@@ -14,6 +15,23 @@ class TrainSpec(Spec):
     """How weights are trained: target, method and attack alike.
 
     One step sees ``batch_size`` sequences, however few fit in memory at once (``micro_batch``).
+    Batches are always full: where the last batch of an epoch is not, the next epoch's first
+    sequences fill it, so that no sequence is left out and all weigh alike.
+
+    Attributes:
+        lr: learning rate, the highest of the schedule.
+        steps: optimizer steps; or give `epochs`.
+        epochs: passes over the data, rounded up to full batches; or give `steps`.
+        batch_size: sequences a step.
+        micro_batch: sequences that go through the model at once; none: the whole batch.
+        schedule: of the learning rate, after the warm-up.
+        warmup_steps: first steps, in which the learning rate rises from 0.
+        weight_decay: of AdamW.
+        betas: of AdamW.
+        eps: of AdamW.
+        clip: largest norm of a step's gradient; none: not clipped.
+        precision: of the forward and backward pass.
+        save_every_s: seconds between the saved states from which a killed job goes on.
     """
 
     instead_of: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -24,7 +42,7 @@ class TrainSpec(Spec):
 
     lr: float = Field(gt=0)
     steps: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, le=1e6)
     batch_size: int = Field(default=4, ge=1)
     micro_batch: int | None = Field(default=None, ge=1)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -47,4 +65,9 @@ class TrainSpec(Spec):
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * examples / self.batch_size))
+        return self.steps_of(self.epochs, examples)
+
+    def steps_of(self, epochs: float, examples: int) -> int:
+        """Return the steps after which ``epochs`` passes over ``examples`` items are complete."""
+        # what is a whole number of batches must not become one more by rounding
+        return max(1, math.ceil(epochs * examples / self.batch_size - 1e-9))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from ilubench.errors import SpecError, did_you_mean
 
 __all__ = [
+    "load_nodes",
     "load_yaml",
     "merge_mappings",
     "task_file",
@@ -84,8 +85,9 @@ def _compose(path: Path) -> tuple[yaml.Node | None, object]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot be read ({error})", where=str(path)) from error
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)  # refuses characters that YAML does not have
         node = loader.get_single_node()
         return node, loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
@@ -99,7 +101,8 @@ def _compose(path: Path) -> tuple[yaml.Node | None, object]:
     except RecursionError as error:
         raise SpecError("its values are nested too deeply", where=str(path)) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def load_yaml(path: Path) -> dict[str, JsonValue]:
@@ -112,6 +115,18 @@ def load_yaml(path: Path) -> dict[str, JsonValue]:
     if not isinstance(value, dict):
         raise SpecError("the top level must be a mapping of fields", where=str(path))
     return value
+
+
+def load_nodes(path: Path) -> yaml.Node:
+    """Read a YAML file whose top level is a mapping, as nodes: each with its text and its line.
+
+    Raises:
+        SpecError: unreadable, not YAML, or not a mapping.
+    """
+    load_yaml(path)
+    node, _ = _compose(path)
+    assert node is not None
+    return node
 
 
 def merge_mappings(

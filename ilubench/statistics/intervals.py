@@ -30,6 +30,7 @@ __all__ = [
     "all_items",
     "jackknife_figure",
     "mean_figure",
+    "mean_half_width",
     "mean_squares",
     "mean_variance",
     "no_figure",
@@ -300,7 +301,16 @@ def paired_difference(a: Samples, b: Samples, what: str) -> Figure:
     return mean_figure(pick_items(a, seeds, items) - pick_items(b, seeds, items))
 
 
+def mean_half_width(se: float, n_items: int, *, level: float = 0.95) -> float:
+    """Half the width of the interval of a mean over items, from its standard error."""
+    return _half_width(se, n_items - 1.0, level)
+
+
 # --- inside ---
+
+
+def _half_width(se: float, df: float, level: float) -> float:
+    return float(special.stdtrit(df, 0.5 + level / 2) * se)
 
 
 def _figure(value: float, ms: MeanSquares, *, scale: float, level: float) -> Figure:
@@ -309,7 +319,7 @@ def _figure(value: float, ms: MeanSquares, *, scale: float, level: float) -> Fig
     var, df = mean_variance(ms)
     if np.sqrt(var) <= ROUNDING * scale:
         return Figure(value, value, value, ms.n_seeds, ms.n_items, kind, ZERO_VARIANCE)
-    half = float(special.stdtrit(df, 0.5 + level / 2) * np.sqrt(var))
+    half = _half_width(float(np.sqrt(var)), df, level)
     return Figure(value, value - half, value + half, ms.n_seeds, ms.n_items, kind)
 
 

@@ -55,6 +55,7 @@ class NoteKind(StrEnum):
     ALONE = "alone"
     ONE_SEED = "one-seed"
     FEW_SHARED_SEEDS = "few-shared-seeds"
+    NO_VARIANCE = "no-variance"
     # what stands below a table
     NOT_TOLD_APART = "not-told-apart"
     FEW_SEEDS = "few-seeds"
@@ -62,6 +63,8 @@ class NoteKind(StrEnum):
     NO_CORE_NAMED = "no-core-named"
     LACKS_ATTACKS = "lacks-attacks"
     OFF_QUARTILES = "off-quartiles"
+    OTHER_LIBRARY = "other-library"
+    CONDITION_UNKNOWN = "condition-unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ adjusted by Holm (1979, *Scand. J. Statist.* 6:65); methods that share no seed a
 per-seed means (Welch 1947, *Biometrika* 34:28). `docs/derivations.md` has the rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,6 +15,7 @@ from scipy import special
 
 from ilubench.errors import DataError
 from ilubench.statistics.aggregate import ra_samples
+from ilubench.statistics.bounds import UNBOUNDED, Range, cut_difference, keep_within
 from ilubench.statistics.intervals import (
     ROUNDING,
     ZERO_VARIANCE,
@@ -39,6 +40,7 @@ __all__ = [
     "compare_methods",
     "compare_unpaired",
     "detectable_difference",
+    "few_seeds",
     "pair_text",
     "table_text",
 ]
@@ -46,6 +48,7 @@ __all__ = [
 ALPHA = 0.05
 POWER = 0.8
 SHARED_SEEDS = 2
+ENOUGH_SEEDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +59,13 @@ class Entrant:
         name: unique in the table.
         courses: the attacks over which RA is taken.
         barred: why it is listed but not ranked; None where it may be.
+        bounds: what the scores lie between.
     """
 
     name: str
     courses: tuple[Course, ...]
     barred: Note | None = None
+    bounds: Range = UNBOUNDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Pair:
         a: first row.
         b: second row.
         difference: with its interval, not adjusted for the other pairs.
-        p: two-sided p-value of that difference.
+        p: two-sided p-value of that difference; None where it has no variance and is not 0.
         p_holm: adjusted for all pairs of the table.
         significant: ``p_holm`` <= alpha.
         detectable: smallest true difference that would have been found (see the module); None
@@ -81,8 +86,8 @@ class Pair:
     a: str
     b: str
     difference: Figure
-    p: float
-    p_holm: float
+    p: float | None
+    p_holm: float | None
     significant: bool
     detectable: float | None
 
@@ -137,15 +142,18 @@ def compare_methods(
     free = {name: table for name, table in tables.items() if notes[name] is None}
     notes.update(_unpairable(free))
     ranked = [name for name in tables if notes[name] is None]
+    tests = {(a, b): _paired(tables[a], tables[b]) for a, b in combinations(ranked, 2)}
+    notes.update(_untestable(ranked, tests))
+    ranked = [name for name in ranked if notes[name] is None]
     if len(ranked) == 1:
         notes[ranked.pop()] = Note(NoteKind.ALONE)
-    found = [_paired(tables[a], tables[b]) for a, b in combinations(ranked, 2)]
-    adjusted = adjust_holm([test.p for test in found])
+    found = [tests[pair] for pair in combinations(ranked, 2)]
+    adjusted = adjust_holm([1.0 if test.p is None else test.p for test in found])
     pairs = tuple(
         Pair(
             a,
             b,
-            test.difference,
+            cut_difference(test.difference, entrants[0].bounds),
             test.p,
             p_holm,
             p_holm <= alpha,
@@ -153,7 +161,7 @@ def compare_methods(
         )
         for (a, b), test, p_holm in zip(combinations(ranked, 2), found, adjusted, strict=True)
     )
-    rows = tuple(_row(name, table, pairs, notes[name]) for name, table in tables.items())
+    rows = tuple(_row(one, tables[one.name], pairs, notes[one.name]) for one in entrants)
     sizes = [pair.detectable for pair in pairs if pair.detectable is not None]
     attacks = tuple(course.attack for course in entrants[0].courses)
     return Ranks(rows, pairs, attacks, (min(sizes), max(sizes)) if sizes else None)
@@ -173,8 +181,9 @@ def compare_unpaired(a: Entrant, b: Entrant, *, alpha: float = ALPHA, power: flo
                 f"{entrant.name}: a comparison over seeds needs two, not one; add seeds"
             )
     test = _welch(*tables)
-    found, limit = test.p <= alpha, test.detectable(alpha, power)
-    return Pair(a.name, b.name, test.difference, test.p, test.p, found, limit)
+    found, limit = test.p is not None and test.p <= alpha, test.detectable(alpha, power)
+    difference = cut_difference(test.difference, a.bounds)
+    return Pair(a.name, b.name, difference, test.p, test.p, found, limit)
 
 
 def adjust_holm(p: Sequence[float]) -> list[float]:
@@ -204,6 +213,11 @@ def detectable_difference(
 # --- for printing ---
 
 
+def few_seeds(seeds: int) -> list[Note]:
+    """What must stand beside ranks that rest on so many seeds."""
+    return [Note(NoteKind.FEW_SEEDS, numbers=(seeds,))] if 0 < seeds < ENOUGH_SEEDS else []
+
+
 def pair_text(pair: Pair, digits: int = 3, *, adjusted: bool = True) -> str:
     """A pair as a line: the difference, its p-values and what would have been found.
 
@@ -214,10 +228,16 @@ def pair_text(pair: Pair, digits: int = 3, *, adjusted: bool = True) -> str:
     """
     d = pair.difference
     ends = "" if d.low is None or d.high is None else f" [{d.low:.{digits}f}, {d.high:.{digits}f}]"
+    if d.note == ZERO_VARIANCE:
+        same = pair.p is not None
+        why = "not told apart" if same else "no p, since nothing varies that it could rest on"
+        whose = "equal for every seed and item" if same else "the same difference for every seed"
+        return f"{pair.a} - {pair.b}: {d.value:.{digits}f}, {whose}: {why}"
     verdict = "differs" if pair.significant else "not told apart"
     limit = "n/a" if pair.detectable is None else f"{pair.detectable:.{digits}f}"
 
-    def shown(p: float, sign: str) -> str:
+    def shown(p: float | None, sign: str) -> str:
+        assert p is not None  # else there is no variance
         least = 10.0**-digits
         return f"< {least:.{digits}f}" if p < least else f"{sign}{p:.{digits}f}"
 
@@ -228,15 +248,26 @@ def pair_text(pair: Pair, digits: int = 3, *, adjusted: bool = True) -> str:
     )
 
 
-def table_text(ranks: Ranks, digits: int = 3) -> str:
-    """What the table could have shown, as a sentence to print below it."""
-    if ranks.detectable is None:
-        return "Nothing could be ranked: no two rows can be compared"
-    low, high = ranks.detectable
+def table_text(
+    pairs: int, detectable: tuple[float, float] | None, figure: str = "RA", digits: int = 3
+) -> str:
+    """What a table could have shown, as a sentence to print below it.
+
+    Args:
+        pairs: of ranked rows.
+        detectable: in the sharpest pair, in every pair; None without pairs or variance.
+        figure: what was compared.
+        digits: after the point.
+    """
+    if not pairs:
+        return "Nothing could be ranked: no two rows can be compared."
+    if detectable is None:
+        return f"The ranked rows have the same {figure} for every seed and item."
+    low, high = detectable
     return (
-        f"Smallest difference of RA that this table could have shown (alpha {ALPHA:g} over "
-        f"{len(ranks.pairs)} pairs, power {POWER:g}): {high:.{digits}f} in every pair, "
-        f"{low:.{digits}f} in the sharpest"
+        f"Smallest difference of {figure} that this table could have shown (alpha {ALPHA:g} over "
+        f"{pairs} pairs, power {POWER:g}): {high:.{digits}f} in every pair, "
+        f"{low:.{digits}f} in the sharpest."
     )
 
 
@@ -250,7 +281,12 @@ class _Test:
     difference: Figure
     variance: float
     df: float
-    p: float
+    p: float | None
+
+    @property
+    def is_testable(self) -> bool:
+        """Whether a difference is compared with a spread, or there is none."""
+        return self.p is not None
 
     def detectable(self, alpha: float, power: float) -> float | None:
         if self.difference.note == ZERO_VARIANCE:
@@ -259,11 +295,11 @@ class _Test:
 
 
 def _test(difference: Figure, var: float, df: float) -> _Test:
-    """Without variance, a difference is certain or there is none; the figure's note says so."""
+    """Equal scores are no difference; another one without variance has no test."""
     value = difference.value
     assert value is not None
     if difference.note == ZERO_VARIANCE:
-        return _Test(difference, var, df, 1.0 if abs(value) <= ROUNDING else 0.0)
+        return _Test(difference, var, df, 1.0 if abs(value) <= ROUNDING else None)
     p = 2 * float(special.stdtr(df, -abs(value) / np.sqrt(var)))
     return _Test(difference, var, df, p)
 
@@ -300,31 +336,46 @@ def _unpairable(tables: Mapping[str, Samples]) -> dict[str, Note]:
         for name, table in tables.items()
         if len(table.seeds) < SHARED_SEEDS
     }
+    left = [name for name in tables if name not in notes]
+
+    def cannot(a: str, b: str) -> bool:
+        return len(_shared(tables[a], tables[b])) < SHARED_SEEDS
+
+    return notes | _set_aside(left, cannot, NoteKind.FEW_SHARED_SEEDS)
+
+
+def _untestable(names: Sequence[str], tests: Mapping[tuple[str, str], _Test]) -> dict[str, Note]:
+    """Row -> why it has no rank, for the rows whose differences from others have no variance."""
+
+    def cannot(a: str, b: str) -> bool:
+        return not (tests.get((a, b)) or tests[b, a]).is_testable
+
+    return _set_aside(names, cannot, NoteKind.NO_VARIANCE)
+
+
+def _set_aside(
+    names: Sequence[str], cannot: Callable[[str, str], bool], kind: NoteKind
+) -> dict[str, Note]:
+    """Rows set aside until every two can be compared: those with the most that cannot, first."""
+    notes: dict[str, Note] = {}
     while True:
-        left = [name for name in tables if name not in notes]
-        apart = {
-            name: [
-                other
-                for other in left
-                if other != name and len(_shared(tables[name], tables[other])) < SHARED_SEEDS
-            ]
-            for name in left
-        }
+        left = [name for name in names if name not in notes]
+        apart = {a: tuple(b for b in left if b != a and cannot(a, b)) for a in left}
         most = max(map(len, apart.values()), default=0)
         if not most:
             return notes
-        for name, others in apart.items():
-            if len(others) == most:
-                notes[name] = Note(NoteKind.FEW_SHARED_SEEDS, tuple(others))
+        notes |= {a: Note(kind, others) for a, others in apart.items() if len(others) == most}
 
 
-def _row(name: str, table: Samples, pairs: Sequence[Pair], note: Note | None) -> RankedRow:
+def _row(one: Entrant, table: Samples, pairs: Sequence[Pair], note: Note | None) -> RankedRow:
+    name = one.name
     own = [pair for pair in pairs if name in (pair.a, pair.b)]
     better = sum(
         pair.significant and ((pair.difference.value or 0) > 0) == (pair.b == name) for pair in own
     )
     ties = tuple(pair.b if pair.a == name else pair.a for pair in own if not pair.significant)
-    return RankedRow(name, table_mean(table), 1 + better if note is None else None, ties, note)
+    ra = keep_within(table_mean(table), one.bounds)
+    return RankedRow(name, ra, 1 + better if note is None else None, ties, note)
 
 
 def _alike(entrants: Sequence[Entrant]) -> None:

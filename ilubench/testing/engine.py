@@ -127,7 +127,11 @@ class FakeEngine:
 
     def _check(self, prompts: Sequence[Ids], extra: int = 0) -> None:
         check_prompts(
-            prompts, extra=extra, max_length=self.max_length, vocabulary=len(self.tokenizer)
+            prompts,
+            self.tokenizer,
+            extra=extra,
+            max_length=self.max_length,
+            vocabulary=len(self.tokenizer),
         )
 
     def _read(self, call: str, prompt: Ids) -> str:

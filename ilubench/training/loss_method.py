@@ -30,6 +30,11 @@ class LossMethod(Method):
 
     Define `loss`; override `prepare` for what is computed once from the original model, and
     `backward` for what is more than a sum of micro-batch losses (see `ilubench.methods.ilu`).
+
+    Attributes:
+        train: optimizer and length of the training.
+        trainable: patterns of the parameters that are trained, such as `*.mlp.down_proj.*`; none:
+            all.
     """
 
     train: TrainSpec

@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from ilubench.interfaces import Row
-from ilubench.models.checkpoints import quiet
 from ilubench.models.forward import initialise_model
+from ilubench.models.quiet import quiet
 from ilubench.models.tokenizers import build_tokenizer
 from ilubench.scoring.engines.batching import common_prefix
 

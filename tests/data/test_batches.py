@@ -1,5 +1,6 @@
 """Rows -> examples -> batches, with a real BPE tokenizer."""
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -64,20 +65,20 @@ def test_without_a_prompt_all_but_the_first_token_are_targets(
     assert mask == [False] + [True] * (len(ids) - 1)
 
 
-@pytest.mark.parametrize("end", [True, False])
-def test_a_begin_token_is_no_target_and_the_end_is_there_once(*, end: bool) -> None:
+def test_a_begin_token_is_no_target_and_the_end_is_there_once() -> None:
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A </s>" if end else "<s> $A", special_tokens=[("<s>", 1), ("</s>", 2)]
+        single="<s> $A", special_tokens=[("<s>", 1)]
     )
     for prompt in ("", "Question:"):
-        ids, mask = encode_pair(tokenizer, prompt, " three apples")
-        assert ids[0] == 1
-        assert not mask[0]
-        assert ids.count(2) == 1
-        assert (ids[-1], mask[-1]) == (2, True)
-        learned = [i for i, target in zip(ids, mask, strict=True) if target]
-        assert tokenizer.decode(learned[:-1]) == " three apples"
+        for end in ("", "</s>"):
+            ids, mask = encode_pair(tokenizer, prompt, f" three apples{end}")
+            assert ids[0] == 1
+            assert not mask[0]
+            assert ids.count(2) == 1
+            assert (ids[-1], mask[-1]) == (2, True)
+            learned = [i for i, target in zip(ids, mask, strict=True) if target]
+            assert tokenizer.decode(learned[:-1]) == " three apples"
     tokenizer.backend_tokenizer.post_processor = None
 
 
@@ -139,10 +140,71 @@ def test_a_roles_own_length_is_the_shorter(build: Build) -> None:
         build([{"id": "x", "text": SENTENCES[0]}], length=100, max_length=4)
 
 
-def test_an_item_with_nothing_to_learn_is_an_error(build: Build) -> None:
-    rows = [{"id": "x", "q": SENTENCES[0], "a": " three"}]
-    with pytest.raises(DataError, match="item 'x' has no token to learn"):
-        build(rows, length=4, overlong="truncate", prompt="{q}", completion="{a}")
+PAIR = {"prompt": "{q}", "completion": "{a}"}
+
+
+@pytest.mark.parametrize("overlong", ["error", "truncate", "windows"])
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        ({"q": SENTENCES[0], "a": ""}, PAIR),
+        ({"q": "", "a": ""}, PAIR),
+        ({"text": ""}, {}),
+        ({"text": "a"}, {}),  # nothing stands before it
+        ({"q": SENTENCES[0] * 4, "a": ""}, PAIR),  # several windows
+    ],
+)
+def test_an_end_alone_is_nothing_to_learn(
+    build: Build, row: dict[str, Any], fields: dict[str, Any], overlong: str
+) -> None:
+    length = 1000 if overlong == "error" else 16
+    with pytest.raises(DataError, match=r"^data\.role: item 'x' has no token to learn: its compl"):
+        build([{"id": "x", **row}], length=length, overlong=overlong, **fields)
+
+
+def test_short_texts_are_learned(build: Build) -> None:
+    assert sum(build([{"text": "ab"}])[0].loss_mask) == 2
+    assert sum(build([{"q": "a", "a": "b"}], **PAIR)[0].loss_mask) == 2
+
+
+@pytest.mark.parametrize("completion", [" three", SENTENCES[1]])
+@pytest.mark.parametrize("length", [4, 15])
+def test_a_prompt_that_fills_the_limit(build: Build, length: int, completion: str) -> None:
+    row = {"id": "x", "q": SENTENCES[0], "a": completion}
+    alone = len(build([{"text": SENTENCES[0]}])[0].input_ids) - 1
+    message = rf"its prompt alone has {alone} tokens, and suite\.max_length={length} leaves nothing"
+    assert alone >= length
+    with pytest.raises(DataError, match=message):
+        build([row], length=length, overlong="truncate", **PAIR)
+    with pytest.raises(DataError, match=r"data\.role\.max_length=4 leaves"):
+        build([row], overlong="truncate", max_length=4, **PAIR)
+    with pytest.raises(DataError, match=r"or set overlong=windows for this role"):
+        build([row], length=length, **PAIR)
+    with pytest.raises(DataError, match=r"overlong=windows or overlong=truncate"):
+        build([row], length=alone + 1, **PAIR)
+
+
+@pytest.mark.parametrize("row", [{"q": "now foo", "a": "b"}, {"q": "a", "a": "b foo"}])
+@pytest.mark.parametrize("windows", [True, False])
+def test_a_token_without_a_row(row: dict[str, str], tmp_path: Path, *, windows: bool) -> None:
+    tokenizer = make_tokenizer()
+    size = len(tokenizer)
+    added = copy.deepcopy(tokenizer)
+    added.add_tokens(["foo", "bar"])
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"id": "fine", "q": "a", "a": "b"}) + "\n")
+    with path.open("a") as file:
+        file.write(json.dumps({"id": "x", **row}) + "\n")
+    source = DataSource.model_validate(
+        {"path": str(path), **PAIR, "overlong": "windows" if windows else "error"}
+    )
+    tables = Tables({"role": source}, {}, lambda _spec: pytest.fail("no generator"))
+    length = 3 if windows else 64
+    with pytest.raises(DataError) as caught:
+        tokenize_roles(tables, ["role"], added, length, size)
+    said = f"data.role: item 'x': it has the token 'foo' (id {size}), and the model has {size} "
+    assert str(caught.value).startswith(said)
+    assert len(tokenize_roles(tables, ["role"], added, length, size + 1)) >= 2
 
 
 def test_no_roles_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -129,7 +129,7 @@ def test_winogrande_is_cut_behind_the_option() -> None:
     wrong: dict[str, tuple[Any, str]] = {
         "answer": ("", "row 2: answer='' is not 1 or 2"),
         "sentence": ("No blank.", "row 2: no text behind a blank"),
-        "option1": (7, "row 2: column 'option1' is 7, not text"),
+        "option1": (None, "row 2: column 'option1' is null, not text"),
     }
     for column, (value, message) in wrong.items():
         with pytest.raises(DataError, match=message):

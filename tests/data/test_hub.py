@@ -15,6 +15,7 @@ import pytest
 from hub_server import TOKEN, Hub, ask_only, go_offline, served
 
 from ilubench import errors
+from ilubench.data.hub.models import model_folder, needed_files
 from ilubench.data.rows import Tables, hub_repository, read_hub
 from ilubench.errors import AccessError, DataError, ModelError
 from ilubench.interfaces import Generator, Row
@@ -103,7 +104,7 @@ def test_a_split_is_read_in_the_order_of_its_files_and_nothing_else_is_fetched(h
     assert rows() == ROWS[:4]
     assert downloads(hub) == ["README.md", FIRST, SECOND]
     assert rows(split="test") == ROWS[4:5]
-    assert rows(subset="other") == ROWS[5:]
+    assert rows(subset="other") == [{"text": "row 5", "n": "5"}]  # of a CSV
 
 
 def test_without_a_card_the_names_of_the_files_tell(hub: Hub) -> None:
@@ -232,7 +233,7 @@ def test_another_programs_cache_is_read(
     snapshot_download("org/rows", repo_type="dataset", cache_dir=str(tmp_path / "cache"))
     go_offline(monkeypatch)
     assert rows() == ROWS[:4]
-    assert rows(subset="other") == ROWS[5:]
+    assert rows(subset="other") == [{"text": "row 5", "n": "5"}]  # of a CSV
 
 
 def test_a_damaged_file_is_fetched_again_or_named(
@@ -438,14 +439,14 @@ def test_a_models_needed_files_are_fetched_and_its_commit_is_known(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = model(hub, PARTS)
-    folder = find_folder(asked)
+    folder = model_folder(asked, "suite.target.model", needed_files)
     found = {path.name for path in folder.iterdir()}
     assert found == set(PARTS) - {"consolidated.safetensors", "pytorch_model.bin"}
     commit = hub.repos["model", "org/model"].head
     assert model_origin(asked, folder) == {"hub": "org/model", "revision": "main", "commit": commit}
     assert model_origin(ModelSource(path="x"), Path("x")) == {}
     go_offline(monkeypatch)
-    assert find_folder(asked) == folder
+    assert model_folder(asked, "suite.target.model", needed_files) == folder
     (folder / "b.safetensors").unlink()
     with pytest.raises(errors.NotCachedError, match=r"b\.safetensors is not in the cache"):
         find_folder(asked)

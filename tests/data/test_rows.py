@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
-from ilubench.data.rows import Tables, read_file, render_template
+from ilubench.data.rows import Tables, render_template
+from ilubench.data.values import Cell, Unusable
 from ilubench.errors import DataError, SpecError
 from ilubench.interfaces import Generator, Row
 from ilubench.specs import DataSource, GeneratorSpec
@@ -35,49 +34,11 @@ def one(path: Path, **fields: Any) -> Tables:
     return tables({"role": DataSource.model_validate({"path": str(path), **fields})})
 
 
-def write(folder: Path, ending: str) -> Path:
-    path = folder / f"rows{ending}"
-    if ending == ".jsonl":
-        path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n\n", encoding="utf-8")
-    elif ending == ".json":
-        path.write_text(json.dumps(ROWS), encoding="utf-8")
-    elif ending == ".csv":
-        lines = [f"{row['q']},{row['n']},{row['label']}" for row in ROWS]
-        path.write_text("q,n,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    else:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(r) for r in ROWS]), path)
-    return path
-
-
 @pytest.fixture
 def jsonl(tmp_path: Path) -> Path:
-    return write(tmp_path, ".jsonl")
-
-
-@pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".parquet"])
-def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
-    assert read_file(write(tmp_path, ending), "role") == ROWS
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.jsonl", b'{"a": 1}\n{"a": \n', r"data\.role: .*a\.jsonl cannot be read: line 2"),
-        ("a.jsonl", b"[1]\n", "must hold one object"),
-        ("a.jsonl", b'{"a": "\xff"}\n', "cannot be read: .*utf-8"),
-        ("a.json", b'{"a": 1}', r"a \.json file must hold a list of rows"),
-        ("a.json", b"[1", "cannot be read"),
-        ("a.parquet", b"no parquet", "cannot be read"),
-        ("a.csv", b"a,b\n1\n", "cannot be read: line 2: not as many columns as the header"),
-        ("a.csv", b"a,b\n1,2,3\n", "cannot be read: line 2: not as many columns as the header"),
-        ("a.txt", b"a", "unknown ending '.txt'; use .jsonl, .json, .csv or .parquet"),
-    ],
-)
-def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        read_file(path, "role")
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)) + "\n\n", encoding="utf-8")
+    return path
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -85,25 +46,14 @@ def test_a_missing_file(tmp_path: Path) -> None:
         one(tmp_path / "none.jsonl").rows("role")
 
 
-def test_whole_numbers_of_a_csv_are_numbers_and_codes_stay_text(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("a,b,c,d\n7,010,1.5,\n")
-    assert read_file(path, "role") == [{"a": 7, "b": "010", "c": "1.5", "d": ""}]
-
-
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
 def test_no_rows_is_an_error(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text({"a.jsonl": "\n", "a.json": "[]", "a.csv": "a,b\n"}[name])
-    with pytest.raises(DataError, match=r"data\.role: no rows are left of 0 .*measures nothing"):
+    with pytest.raises(
+        DataError, match=rf"data\.role: .*{name} has no rows; an empty set measures"
+    ):
         one(path).rows("role")
-
-
-def test_numbers_that_are_not_finite_are_a_data_error(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"id": "x", "text": "a", "score": NaN}\n')
-    with pytest.raises(DataError, match=r"data\.role"):
-        one(path).fingerprint("role")
 
 
 def texts(found: Sequence[Row]) -> list[object]:
@@ -129,16 +79,41 @@ def test_a_selection_that_leaves_nothing(jsonl: Path) -> None:
         one(jsonl, where={"n": 9}).rows("role")
 
 
-def test_rows_get_stable_ids_from_their_content(jsonl: Path) -> None:
-    first, again = one(jsonl).rows("role"), one(jsonl, offset=1).rows("role")
-    assert len({row["id"] for row in first}) == 3
-    assert first[1] == again[0]
-
-
-def test_ids_that_are_given_stay(tmp_path: Path) -> None:
+def test_a_row_is_named_by_its_id_else_by_its_number_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('{"id": "x", "text": "a"}\n')
-    assert one(path).rows("role") == [{"id": "x", "text": "a"}]
+    ids = [7, "2a", None, "", 1.5]
+    path.write_text("".join(json.dumps({"q": n, "id": one}) + "\n" for n, one in enumerate(ids)))
+    assert [row["id"] for row in one(path).rows("role")] == ["7", "2a", "3", "4", "1.5"]
+    path.write_text("".join(json.dumps({"q": n}) + "\n" for n in range(5)))
+    assert [row["id"] for row in one(path, offset=3).rows("role")] == ["4", "5"]
+    assert {row["id"]: row["q"] for row in one(path, shuffle=1).rows("role")}["2"] == 1
+    inputs = {"seed": DataSource(path=str(path), offset=2)}
+    made = {"made": DataSource(generated="gen.twice")}
+    rows = tables(made, gen=GeneratorSpec(use="x", inputs=inputs)).rows("made")
+    assert rows[0]["id"] == "3"
+
+
+def test_columns_that_nothing_reads_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [
+        '{"q": "a", "m": [1], "s": NaN, "h": "\\ud83d"}',
+        '{"q": "b", "m": {"a": 1e999}, "x": 1}',
+    ]
+    path.write_text("\n".join(lines))
+    found = one(path, completion="{q}")
+    assert texts(found.rows("role")) == ["a", "b"]
+    whole = found.fingerprint("role")
+    path.write_text("\n".join(lines).replace("[1]", "[2]"))
+    assert one(path, completion="{q}").fingerprint("role") != whole
+
+
+def test_a_csv_is_selected_by_numbers_and_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,q,label\n007,a,1\n2a,b,0\n3,c,1\n")
+    assert texts(one(path, where={"label": 1}).rows("role")) == ["a", "c"]
+    assert texts(one(path, where={"id": "007", "label": "1"}).rows("role")) == ["a"]
+    with pytest.raises(DataError, match=r"where: there is no column 'lable'; did you mean 'label'"):
+        one(path, where={"lable": 1}).rows("role")
 
 
 def test_a_role_is_read_once(jsonl: Path) -> None:
@@ -155,8 +130,8 @@ def test_an_unknown_role_gets_a_did_you_mean(jsonl: Path) -> None:
         one(jsonl).rows("rol")
 
 
-def test_the_fingerprint_is_of_content_and_rendering(tmp_path: Path) -> None:
-    path, copy = write(tmp_path, ".jsonl"), tmp_path / "copy.json"
+def test_the_fingerprint_is_of_content_and_rendering(jsonl: Path, tmp_path: Path) -> None:
+    path, copy = jsonl, tmp_path / "copy.json"
     copy.write_text(json.dumps(ROWS))
     plain = one(path).fingerprint("role")
     assert one(copy).fingerprint("role") == plain
@@ -186,6 +161,43 @@ def test_values_with_braces_are_not_templates() -> None:
     assert render_template("{q}", {"q": "{n} {"}, source(), "role") == "{n} {"
 
 
+@pytest.mark.parametrize("value", [1984, "1984", Cell("1984"), 10**31, 1.5, "", "None", "null"])
+def test_text_and_numbers_are_printed_as_the_file_has_them(value: Any) -> None:
+    assert render_template("{q}.", {"q": value}, source(), "role") == f"{value}."
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "null"),
+        ([], "empty"),
+        (["a", "b"], "a list"),
+        ({"a": "b"}, "a mapping"),
+        (True, "True"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (Unusable("a timestamp[ms]"), r"a timestamp\[ms\]"),
+    ],
+)
+def test_what_is_no_text_goes_into_no_template(value: Any, shown: str) -> None:
+    row = {"id": "7", "q": value, "r": "text"}
+    assert render_template("{r}", row, source(), "role") == "text"
+    message = rf"^data\.role: x: item '7': column 'q' is {shown}, not text; give text"
+    with pytest.raises(DataError, match=message):
+        render_template("{r} {q}", row, source(), "role")
+
+
+def test_an_element_of_a_list_is_never_a_letter_of_a_text() -> None:
+    options: Any
+    for options in (["a", "b"], '["a", "b"]', Cell("['a', 'b']"), Cell("['a' 'b']")):
+        assert render_template("{o[1]}", {"o": options}, source(), "role") == "b"
+    for options in ("ab", Cell("[a, b]"), ""):
+        with pytest.raises(DataError, match="column 'o' is text, and a list is wanted"):
+            render_template("{o[1]}", {"o": options}, source(), "role")
+    with pytest.raises(DataError, match=r"column 'o\[1\]' is null"):
+        render_template("{o[1]}", {"o": ["a", None]}, source(), "role")
+
+
 def test_a_missing_column_gets_a_did_you_mean() -> None:
     with pytest.raises(DataError, match=r"there is no column 'questin'; did you mean 'question'\?"):
         render_template("{questin}", {"question": "x"}, source(), "role")
@@ -202,7 +214,15 @@ def test_labels_are_rendered_by_name() -> None:
     assert render_template("{label}", {"label": 1}, named, "role") == "Sports"
 
 
-@pytest.mark.parametrize("value", [2, -1, "World", None])
+@pytest.mark.parametrize("value", [1, "1", Cell("1")])
+def test_labels_may_be_numbers_in_text(value: Any) -> None:
+    named = source(labels={"label": ["World", "Sports"]})
+    assert render_template("{label}", {"label": value}, named, "role") == "Sports"
+    # a label that the template does not ask for is left alone
+    assert render_template("{q}", {"q": "x", "label": "?"}, named, "role") == "x"
+
+
+@pytest.mark.parametrize("value", [2, -1, "World", None, True, "1.0", "01"])
 def test_what_is_no_label(value: Any) -> None:
     named = source(labels={"label": ["World", "Sports"]})
     with pytest.raises(DataError, match=r"is not a label of 0\.\.1"):
@@ -238,5 +258,5 @@ def test_an_unknown_table_gets_a_did_you_mean() -> None:
 
 def test_a_label_of_a_gated_source_is_not_shown() -> None:
     named = source(labels={"label": ["World", "Sports"]}, gated=True)
-    with pytest.raises(DataError, match=r"label=a str is not a label of 0\.\.1"):
+    with pytest.raises(DataError, match=r"label=text is not a label of 0\.\.1"):
         render_template("{label}", {"label": "secret text"}, named, "role")

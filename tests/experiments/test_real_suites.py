@@ -115,6 +115,7 @@ class World:
             f"suite={suite}",
             f"suite.target.model.path={model}",
             "suite.dtype=float32",
+            "allow_weak_target=true",  # a random model
             *self.files({**attacks, "gsm8k.fewshot": "gsm8k", **roles}),
             *("attack.train.steps=1", "attack.train.batch_size=3", "keep=attacked"),
             "data.gsm8k.eval.limit=2",

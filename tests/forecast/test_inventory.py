@@ -14,7 +14,7 @@ from runs import Outcome, command
 
 from ilubench.errors import ModelError, SpecError
 from ilubench.experiments.experiment import resolve_experiment
-from ilubench.models.checkpoints import check_vocabulary, load_tokenizer
+from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
 from ilubench.runs.stages.workbench import make_bench
 from ilubench.specs import DataSource, SuiteSpec
 from ilubench.specs.overrides import parse_words
@@ -214,11 +214,8 @@ def test_columns_are_checked(hub: Hub) -> None:
 
 
 def test_a_target_without_a_tokenizer_is_told(hub: Hub, tmp_path: Path) -> None:
-    files = {"config.json": b"{}", "model.safetensors": b"x"}
-    hub.add("model", "org/bare", files)
-    Path("bare").mkdir()
-    for name, data in files.items():
-        Path("bare", name).write_bytes(data)
+    tiny_llama(80).save_pretrained("bare")
+    hub.add("model", "org/bare", {path.name: path.read_bytes() for path in Path("bare").iterdir()})
     local = ["data.retain=x.csv", "data.forget=x.csv", "data.asked=x.csv", "data.again.train=x.csv"]
     for word in ("suite.target.model.hub=org/bare", "suite.target.model.path=bare"):
         done = asked("check", word, *local)

@@ -14,11 +14,11 @@ from ilubench.interfaces.discovery import (
     GROUPS,
     PluginField,
     create_plugin,
-    describe_target,
     find_plugin,
     list_entries,
     name_plugin,
 )
+from ilubench.interfaces.sources import describe_target
 from ilubench.methods.npo import NPO
 from ilubench.specs import PluginRef, Spec
 

@@ -140,7 +140,7 @@ def test_sorting_is_told_and_keeps_the_groups(visit: Visit) -> None:
     page = visit.open()
     heads = page.locator("#table thead th[aria-sort]")
     assert heads.all_inner_texts()[0].startswith("Rank")
-    button = page.get_by_role("button", name="Forgotten before")
+    button = page.get_by_role("button", name="f_u")
     button.click()
     head = page.locator("th.of-fu[aria-sort]")
     expect(head).to_have_attribute("aria-sort", "descending")
@@ -256,7 +256,7 @@ def test_points_are_links_with_words(visit: Visit) -> None:
     page = visit.open()
     point = page.locator("[data-key=point-rmu-1]")
     name = point.get_attribute("aria-label") or ""
-    assert name.startswith("rmu, verified weights, disputed, rank 3, RA core 0.350 [")
+    assert name.startswith("rmu, verified weights, disputed, rank 3, RA_core 0.350 [")
     point.focus()
     tip = page.locator("#tip")
     expect(tip).to_be_visible()
@@ -327,8 +327,8 @@ def test_csv_has_what_is_shown(visit: Visit) -> None:
     assert npo["method"] == "NPO & friends"
     assert (npo["suite"], npo["metric"], npo["tier"]) == ("known 1", "FQ", "verified-weights")
     assert (npo["rank"], npo["seeds"], npo["disputed"]) == ("1", "3", "false")
-    assert float(npo["core"]) == 0.6
-    assert float(npo["core_low"]) < 0.6 < float(npo["core_high"])
+    assert float(npo["RA_core"]) == 0.6
+    assert float(npo["RA_core_low"]) < 0.6 < float(npo["RA_core_high"])
     assert (npo["worst_case"], npo["worst_case_low"]) == ("0.111", "0.1")
     assert (lines[2]["rank"], lines[2]["status"]) == ("", "collapsed")
 
@@ -338,7 +338,7 @@ def test_json_has_what_is_shown(visit: Visit) -> None:
     found = json.loads(_saved(page, "JSON"))
     assert (found["suite"], found["version"], found["metric"]) == ("known", 1, "FQ")
     (row,) = found["rows"]
-    assert row["core"]["value"] == 0.6
+    assert row["RA_core"]["value"] == 0.6
     assert row["worst_case"]["attack"] == "Relearning, by B. Attacker"
     assert (row["rank"], row["entry"], row["ties"]) == (1, "npo-1", [])
 

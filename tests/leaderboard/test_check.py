@@ -527,7 +527,8 @@ def one_line(board: Path, path: Path, says: str) -> None:
     """The check of a path finds one thing, says it in one line, and leaves all as it was."""
     before = everything(board.parents[1])
     found = command("leaderboard", "check", str(path))
-    assert (found.code, found.err) == (3, "")
+    assert found.code == 3
+    assert found.err == f"{path}: 1 problem in 1 file; next: mend it, or submit again\n"
     (line,) = found.out.splitlines()
     assert says in line
     assert line.isprintable()
@@ -539,7 +540,9 @@ def one_line(board: Path, path: Path, says: str) -> None:
 
 def test_honest_records_pass(honest: Path) -> None:
     before = everything(honest)
-    assert command("leaderboard", "check", str(honest)).out == ""
+    done = command("leaderboard", "check", str(honest))
+    told = f"{honest}: every record holds, and every figure follows from its samples\n"
+    assert (done.out, done.err) == ("", told)
     found = command("leaderboard", "check", str(honest / "known" / ENTRY), "--json")
     assert (found.code, found.json) == (0, [])
     assert everything(honest) == before

@@ -16,7 +16,7 @@ from ilubench.errors import DataError, UsageError
 from ilubench.leaderboard.records.files import read_entry, read_entry_run
 from ilubench.leaderboard.site.build import build_site
 from ilubench.leaderboard.submit.entry import About, submit_run
-from ilubench.leaderboard.submit.weights import export_weights, place_weights
+from ilubench.leaderboard.submit.weights import export_weights, place_weights, write_whole
 from ilubench.records.finished import read_run
 from ilubench.records.keys import file_sha256
 from leaderboards import TINY, full_run, tiny_board
@@ -51,6 +51,59 @@ def test_a_run_becomes_an_entry(tmp_path: Path) -> None:
     rows = read_entry_run(entry, path.parent).rows
     assert rows["FQ"].ra == read_run(run).rows["FQ"].ra
     assert checked(path) == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (TINY["npo"], ["some ranks rest on 3 seeds"]),
+        (replace(TINY["npo"], seeds=(0,)), ["without a rank in FQ: 1 seed: a rank needs two"]),
+        (replace(TINY["npo"], utility=0.4), ["without a rank in FQ: collapsed"]),
+        (
+            replace(TINY["npo"], suite={"core_unseen": []}),
+            ["without a rank in FQ: no RA_core"],
+        ),
+        (Told("npo"), []),
+        (TINY["none"], []),
+    ],
+    ids=["few seeds", "one seed", "collapsed", "no core", "ranked", "reference"],
+)
+def test_it_says_where_the_run_will_stand(told: Told, says: list[str], tmp_path: Path) -> None:
+    run = full_run(tmp_path / "run", told)
+    done = sent(run, tmp_path)
+    assert done.code == 0, done.err
+    for part in says:
+        assert part in done.err
+    assert ("a rank" in done.err) == any("a rank" in part for part in says)
+    assert ("ranks rest" in done.err) == any("ranks rest" in part for part in says)
+    assert "suite known does not come with ilubench: it has a table of its own" in done.err
+
+
+def test_it_says_what_does_not_go_with_the_entries_there(tmp_path: Path) -> None:
+    folder = tiny_board(tmp_path)
+    for label, told, changes, says in (
+        ("engine", TINY["npo"], {"engine": "vllm"}, "differ in engine (hf and vllm)"),
+        ("data", TINY["npo"], {"target": "1"}, ""),
+        ("seeds", replace(TINY["npo"], seeds=(7, 8)), {}, "fewer than two seeds shared with npo-1"),
+        ("batch", replace(TINY["npo"], suite={"score_batch": 9}), {}, "score batch (32 and 9)"),
+    ):
+        run = full_run(tmp_path / "own" / label, told)
+        edit_record(run, **changes)
+        done = sent(run, tmp_path, "--label", label)
+        assert done.code == 0, done.err
+        assert says in done.err
+        assert ("no rank" in done.err or "without a rank" in done.err) == bool(says)
+        (folder / f"{label}-1.json").unlink()
+
+
+def test_a_new_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = full_run(tmp_path / "run", TINY["npo"])
+    monkeypatch.chdir(tmp_path)
+    done = command("leaderboard", "submit", str(run), "--by", "A. Tester")
+    assert (tmp_path / "leaderboards").is_dir()
+    assert "there was no folder leaderboards: it was made" in done.err
+    done = command("leaderboard", "submit", str(run), "--by", "A. Tester", "--replace")
+    assert "there was no folder" not in done.err
 
 
 def test_samples_in_the_suite_are_not_copied(tmp_path: Path) -> None:
@@ -265,6 +318,20 @@ def test_unlearned_weights_are_exported(carried_out: Path, tmp_path: Path) -> No
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert not all(torch.equal(ours[name], one) for name, one in before.state_dict().items())
     assert export_weights(read_run(carried_out), tmp_path / "again") == weights
+
+
+def test_a_whole_checkpoint_under_other_names_than_the_models(tmp_path: Path) -> None:
+    from architectures import make_model
+    from doubles import differing, weights
+
+    from ilubench.models.checkpoints import load_model, save_changes
+
+    make_model("gpt_neox").save_pretrained(tmp_path)
+    other = make_model("gpt_neox", seed=1)
+    save_changes(other, tmp_path, tmp_path / "changes")
+    written = tmp_path / "model.safetensors"
+    write_whole(tmp_path, tmp_path / "changes", "float32", written)
+    assert not differing(weights(other), weights(load_model(tmp_path, "cpu")))
 
 
 def unlearned(store: Path, seed: int) -> Path:

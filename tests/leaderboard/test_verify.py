@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import yaml
-from doubles import SilentProgress
+from architectures import make_model
+from doubles import SilentProgress, differing, weights
 from finished_runs import Told, write_run
 from quick_board import FRESH, altered, board, edited, measured, published, quick_suite, store_copy
 from runs import Outcome, command
@@ -43,6 +44,7 @@ from ilubench.leaderboard.records.files import read_entry
 from ilubench.leaderboard.records.models import Package, Weights
 from ilubench.leaderboard.records.prediction import NUMERICS, Sides, compare_runs, compare_scores
 from ilubench.leaderboard.verify.download import fetch_weights, find_weights
+from ilubench.leaderboard.verify.given_weights import weights_like
 from ilubench.leaderboard.verify.isolation import (
     NAMESPACES,
     PYTHON,
@@ -371,8 +373,18 @@ def test_weights_that_fit_no_target_fail_and_leave_the_entry(tmp_path: Path) -> 
     before = path.read_bytes()
     done = again(path, "--weights", str(folder), "--seeds", FRESH)
     assert done.code == 3
-    assert "0.safetensors is no safetensors file" in done.err
+    assert "0.safetensors does not fit the suite's target" in done.err
     assert path.read_bytes() == before
+
+
+def test_weights_under_other_names_than_the_models(tmp_path: Path) -> None:
+    made = make_model("gpt_neox", seed=1)
+    made.save_pretrained(tmp_path)
+    found = weights_like(make_model("gpt_neox"), tmp_path / "model.safetensors")
+    assert not differing(weights(made), weights(found))
+    make_model("llama").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"model\.safetensors does not fit the suite's target: "):
+        weights_like(made, tmp_path / "model.safetensors")
 
 
 # ------------------------------------------------------------------------------- downloads

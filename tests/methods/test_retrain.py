@@ -22,7 +22,8 @@ from ilubench.errors import ModelError, SpecError
 from ilubench.experiments.experiment import resolve_experiment
 from ilubench.interfaces import UnlearnData
 from ilubench.methods.retrain import Retrain
-from ilubench.models.checkpoints import load_model, load_tokenizer, save_model
+from ilubench.models.checkpoints import load_model, save_model
+from ilubench.models.tokenizers import load_tokenizer
 from ilubench.records.finished import read_run
 from ilubench.records.results import RunRecord
 from ilubench.runs.collect import robustness_rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ilubench.errors import StoreError, UsageError
+from ilubench.errors import PathError, StoreError, UsageError
 from ilubench.records import store as store_module
 from ilubench.records.store import Artifact, FolderState, Store, write_atomic, write_json
 
@@ -228,17 +228,18 @@ def test_a_file_is_written_whole_or_not_at_all(
     assert json.loads(path.read_text()) == {"a": [1.5], "b": 1}
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(StoreError, match=r"cannot write .*a\.json: full"):
+        with pytest.raises(PathError, match=r"a\.json: no space is left on its disk"):
             write_atomic(path, b"new")
     assert json.loads(path.read_text()) == {"a": [1.5], "b": 1}
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
-def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(StoreError, match="cannot write"), Store(tmp_path / "cache").work("s", "k"):
+    told = "cache.*: a file is there, and a folder is needed"
+    with pytest.raises(PathError, match=told), Store(tmp_path / "cache").work("s", "k"):
         pass
-    with pytest.raises(StoreError, match="cannot write"):
+    with pytest.raises(PathError, match=told):
         write_atomic(tmp_path / "cache" / "x", b"")
 
 

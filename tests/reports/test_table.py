@@ -68,7 +68,7 @@ def test_ranks_of_known_means(runs: dict[str, Path]) -> None:
     assert max(map(len, rows.values())) <= COLUMNS
     assert "not told apart: npo from graddiff" in shown
     assert "retrain and none are references: listed, never ranked" in shown
-    assert "Smallest difference of RA that this table could have shown" in shown
+    assert "Smallest difference of RA_core that this table could have shown" in shown
     assert "over 3 pairs" in shown
 
 
@@ -159,7 +159,7 @@ def test_without_core_attacks_nothing_is_ranked(tmp_path: Path) -> None:
     assert [row["rank"] for row in rows_of(shown).values()] == ["- (no RA_core)"] * 2
     assert "without a rank: " in shown
     assert "of the suite's core_unseen attacks, core not run" in shown
-    assert "Nothing could be ranked." in shown
+    assert "Nothing could be ranked: no two rows" in shown
     none = [
         write_run(tmp_path / f"{u} none", Told(u, noise=n, suite={"core_unseen": []}))
         for u, n in told.items()
@@ -179,7 +179,7 @@ def test_a_bare_record_is_listed_and_says_why(runs: dict[str, Path], tmp_path: P
     assert rows["ilu"]["worst case"].startswith("0.600 [")
     assert rows["npo"]["rank"] == "1="
     assert "without a rank: ilu (no samples.parquet beside it)" in shown
-    assert "Nothing could be ranked." in run_table(bare)
+    assert "Nothing could be ranked: no two rows" in run_table(bare)
 
 
 def test_a_collapsed_record_without_samples_says_so_too(
@@ -302,6 +302,9 @@ def test_a_run_without_rows(tmp_path: Path) -> None:
         (Told("ilu"), {"suite_version": 2}, "suite version (1 and 2)"),
         (Told("ilu"), {"engine": "vllm"}, "engine (hf and vllm)"),
         (Told("ilu"), {"dtype": "bfloat16"}, "dtype (float32 and bfloat16)"),
+        (Told("ilu"), {"conditions": {"world_size": 2}}, "world size (1 and 2)"),
+        (Told("ilu"), {"conditions": {"score_batch": 8}}, "score batch (32 and 8)"),
+        (Told("ilu"), {"conditions": {"anything": 1}}, "anything (2 and 1)"),
         (Told("ilu", attacks=("core",)), {}, "attacks (core, seen and core)"),
         (
             Told("ilu", attack_settings={"train": {"lr": 0.2}}),
@@ -313,7 +316,7 @@ def test_a_run_without_rows(tmp_path: Path) -> None:
     ],
 )
 def test_unlike_runs(tmp_path: Path, told: Told, changes: Any, what: str) -> None:
-    one = write_run(tmp_path / "one", Told("npo"))
+    one = write_run(tmp_path / "one", Told("npo"), conditions={"anything": 2})
     other = write_run(tmp_path / "other", told, **changes)
     error = run_table(one, other, code=2)
     assert f"{one} and {other} differ in {what}" in error
@@ -346,7 +349,7 @@ def test_runs_of_other_experiments(tmp_path: Path, change: Any, what: str) -> No
 
 def test_words_of_a_suite_may_differ(tmp_path: Path) -> None:
     def change(suite: dict[str, Any]) -> None:
-        suite.update(title="x", description="y", seeds=[7], score_batch=3)
+        suite.update(title="x", description="y", seeds=[7])
         suite["methods"] = {"npo": {"beta": 1}}
         suite["data"]["text"].update(license="x", publish_text=True)
         suite["attacks"]["seen"]["title"] = "x"
@@ -571,3 +574,47 @@ def test_committed_result_sets(suite: str) -> None:
         notes = {row.run.record.method["use"]: row.note for row in one.rows}
         assert notes["none"] == Note(NoteKind.REFERENCE)
     assert ranking_text(ranking).count("| none |") == len(ranking.tables) + 1
+
+
+def test_what_may_change_a_score_is_said_below(tmp_path: Path) -> None:
+    """Other libraries, and what one record says and another does not; patches do not count."""
+    old = {"torch": "2.8.0", "transformers": "4.57.1", "numpy": "1.0"}
+    told = {
+        "a": {"libraries": old, "conditions": {"score_dtype": "float32"}},
+        "b": {"libraries": {**old, "torch": "2.8.1", "transformers": "5.0.0", "numpy": "2.0"}},
+        "c": {},
+    }
+    runs = [
+        write_run(tmp_path / name, Told(use, end=0.7 + k / 10, noise=k), **told[name])
+        for k, (name, use) in enumerate(zip("abc", ("npo", "rmu", "ilu"), strict=True))
+    ]
+    shown = run_table(*runs)
+    for line in (
+        "- with transformers 4.57: npo; rounding may differ",
+        "- with transformers 5.0: rmu; rounding may differ",
+        "- score dtype unknown, nothing recorded it: ilu, rmu",
+        "- library versions unknown, nothing recorded it: ilu",
+    ):
+        assert f"{line}\n" in shown
+    assert "torch" not in shown
+    assert "numpy" not in shown
+    assert "rounding" not in run_table(runs[0])
+    (runs[2] / "env.json").write_text(json.dumps({"libraries": old}))
+    assert "library versions unknown" not in run_table(*runs)
+
+
+def test_ranks_are_never_beside_nothing_could_be_ranked(tmp_path: Path) -> None:
+    """Rows whose scores are equal, and rows that differ by the same amount everywhere."""
+    runs = [write_run(tmp_path / use, Told(use, seeds=(0, 1, 2))) for use in ("npo", "rmu")]
+    shown = run_table("--pairs", *runs)
+    assert [row["rank"] for row in rows_of(shown).values()] == ["1=", "1="]
+    assert "The ranked rows have the same RA_core for every seed and item." in shown
+    assert "equal for every seed and item: not told apart" in shown
+    assert "Nothing could be ranked" not in shown
+    moved = write_run(tmp_path / "ilu", Told("ilu", end=0.5, seeds=(0, 1, 2)))
+    shown = run_table("--pairs", runs[0], moved)
+    ranks = [row["rank"] for row in rows_of(shown).values()]
+    assert [rank.partition(" in the")[0] for rank in ranks] == ["- (no variance"] * 2
+    assert "Nothing could be ranked: no two rows can be compared." in shown
+    assert "some ranks rest" not in shown
+    assert "p <" not in shown

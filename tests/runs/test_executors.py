@@ -16,7 +16,7 @@ from runs import SUITE, environment, made, process, rows, samples, target_folder
 from ilubench.errors import DataError, UsageError
 from ilubench.experiments.experiment import resolve_experiment
 from ilubench.forecast.memory import shape_of
-from ilubench.models.checkpoints import load_config
+from ilubench.models.configuration import load_config
 from ilubench.runs.executors.base import Ended, Outcome, end_of, execute, longest_first
 from ilubench.runs.executors.share import Share, share_machine
 from ilubench.runs.executors.workers import Workers

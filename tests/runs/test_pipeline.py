@@ -14,6 +14,7 @@ import torch
 from places import FIXTURES
 from runs import (
     SUITE,
+    WEAK,
     command,
     environment,
     keys,
@@ -58,7 +59,7 @@ def play(*scenarios: Mapping[str, Any]) -> list[list[int]]:
 
 
 def scenario(out: Path, words: Sequence[str], **how: object) -> dict[str, Any]:
-    return {"out": str(out), "words": ["run", SUITE, *words, f"out={out}"], **how}
+    return {"out": str(out), "words": ["run", SUITE, WEAK, *words, f"out={out}"], **how}
 
 
 def same(one: Path, other: Path) -> None:

@@ -110,7 +110,7 @@ BAD: list[tuple[str, Callable[[Engine], object]]] = [
     ("continuation is empty", lambda engine: engine.logprobs([([5], [5]), ([5], [])])),
     ("prompt is empty", lambda engine: engine.logprobs([([5], [5]), ([], [5])])),
     ("129 prompt tokens", lambda e: e.logprobs([([5], [5]), ([5] * 100, [5] * 30)])),
-    ("outside the model's vocabulary", lambda e: e.logprobs([([5], [5]), ([5], [5, 9999])])),
+    ("it has the id 9999, and the model has", lambda e: e.logprobs([([5], [5]), ([5], [5, 9999])])),
 ]
 
 

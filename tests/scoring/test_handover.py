@@ -11,8 +11,9 @@ import torch
 from doubles import tiny_llama
 
 from ilubench.errors import ModelError
-from ilubench.models.checkpoints import load_config, load_model, tensor_shapes
-from ilubench.scoring.engines.handover import Spool, check_tensors, same_model, write_live
+from ilubench.models.checkpoints import load_model
+from ilubench.models.configuration import load_config
+from ilubench.scoring.engines.handover import Spool, same_model, write_live
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -22,9 +23,6 @@ def test_a_live_model_is_written_whole(*, tied: bool, tmp_path: Path) -> None:
     again = load_model(spool.folder, "cpu")
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
-    shapes = tensor_shapes(spool.folder)
-    assert ("lm_head.weight" in shapes) is not tied
-    assert shapes["model.embed_tokens.weight"] == (300, 96)
     spool.free()
     assert not spool.folder.exists()
     with pytest.raises(ModelError, match="of the live model is float32, not bfloat16"):
@@ -66,7 +64,7 @@ def test_without_room_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     spool.free()
 
 
-def test_same_model_and_compare(tmp_path: Path) -> None:
+def test_the_same_model(tmp_path: Path) -> None:
     one, other = tiny_llama(300, seed=1), tiny_llama(300, seed=2)
     third = tiny_llama(300, rms_norm_eps=0.5)
     folders = []
@@ -78,13 +76,3 @@ def test_same_model_and_compare(tmp_path: Path) -> None:
     assert same_model(configs[0], configs[1])
     assert same_model(configs[0], one.config)
     assert not same_model(configs[0], configs[2])
-    shapes = tensor_shapes(folders[0])
-    check_tensors(shapes, tensor_shapes(folders[1]), folders[1])
-    with pytest.raises(ModelError, match=r"lacks 'lm_head\.weight'"):
-        check_tensors(
-            shapes, {k: v for k, v in shapes.items() if k != "lm_head.weight"}, folders[1]
-        )
-    with pytest.raises(ModelError, match="has a tensor 'x' too many"):
-        check_tensors(shapes, {**shapes, "x": (1,)}, folders[1])
-    with pytest.raises(ModelError, match=r"has shape \[7\], not \[300, 96\]"):
-        check_tensors(shapes, {**shapes, "lm_head.weight": (7,)}, folders[1])

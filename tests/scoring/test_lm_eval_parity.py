@@ -14,8 +14,8 @@ from places import MINI_TARGET
 
 from ilubench.data.mini.world import build_tables
 from ilubench.interfaces import Engine, Ids, Row, SampleScore, ScoreContext
-from ilubench.models.checkpoints import load_model, load_tokenizer
-from ilubench.models.tokenizers import build_tokenizer
+from ilubench.models.checkpoints import load_model
+from ilubench.models.tokenizers import build_tokenizer, load_tokenizer
 from ilubench.records.estimators import estimate
 from ilubench.scoring.scorers.lm_eval import LmEval
 

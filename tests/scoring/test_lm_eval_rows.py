@@ -18,6 +18,7 @@ from ilubench.interfaces import (
     ScoreContext,
     TokenLogprobs,
 )
+from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.scorers.answers import loglikelihoods
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.task_files import task_facts
@@ -91,6 +92,14 @@ def test_a_groups_rows_go_to_the_tasks_of_their_subject(engine: Engine) -> None:
         assert one.choices == pytest.approx(other.choices, abs=1e-5)
         assert one.value == other.value
         assert other.group == ""
+
+
+def test_two_items_of_one_name_are_refused_before_they_are_asked(tokenizer: Any) -> None:
+    named = [{**row, "id": number // 3} for number, row in enumerate(wmdp(4))]
+    build(tokenizer, "wmdp", {"rows": named})  # each task has its own names
+    named[3]["id"] = 0
+    with pytest.raises(DataError, match=r"^data.rows: the id '0' occurs twice \(rows 1 and 2\)"):
+        build(tokenizer, "wmdp", {"rows": named})
 
 
 def test_another_column_divides_them(engine: Engine) -> None:
@@ -264,6 +273,16 @@ def test_a_position_among_single_tokens_is_mapped_back() -> None:
     with pytest.raises(ItemError, match="adds no token") as caught:
         loglikelihoods(engine, [*pairs, ([1], [])], flags=False)
     assert caught.value.position == 6
+
+
+@pytest.mark.parametrize("flags", [True, False])
+def test_an_answer_that_is_no_token_of_the_model_names_its_item(
+    tokenizer: "PreTrainedTokenizerBase", *, flags: bool
+) -> None:
+    engine = CheckEngine(tokenizer, tiny_llama(70).config)
+    with pytest.raises(ItemError, match=r"it has the token '.+' \(id 71\), .* 70 emb") as caught:
+        loglikelihoods(engine, [([1], [5]), ([1], [6]), ([2], [71])], flags=flags)
+    assert caught.value.position == 2
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,10 @@ def test_refusals(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match="retrain_auc"):
         PrivLeak(forget="f", holdout="h", retrain_auc=0.0)
 
-    bound = SCORER.build(tokenizer, _context({"f": good, "h": good}))
+    with pytest.raises(DataError, match=r"data\.h: item '0' is the text of item '0' of data\.f"):
+        SCORER.build(tokenizer, _context({"f": good, "h": good}))
+
+    bound = SCORER.build(tokenizer, _context({"f": good, "h": _texts("a lazy brown dog")}))
     attack = BoundPromptAttack("told", Prefix(text="well "), PromptContext({}, 0))
     with pytest.raises(CannotApplyError, match="privleak cannot apply the prompt attack told"):
         bound.score(Answers(tokenizer, []), attack)
@@ -153,7 +156,7 @@ def test_a_long_text_is_never_cut() -> None:
     mini = make_model("mini", sharp=False)
     engine = HFEngine(mini.tokenizer, max_length=20)
     engine.load(mini.model)
-    rows = {"f": _texts("agent " * 10), "h": _texts("agent " * 10, "agent " * 40)}
+    rows = {"f": _texts("agent " * 10), "h": _texts("agent " * 9, "agent " * 40)}
     bound = SCORER.build(mini.tokenizer, _context(rows))
     with pytest.raises(ItemError, match=r"data\.h: item '1': .*do not fit max_length=20"):
         bound.score(engine)

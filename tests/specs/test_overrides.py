@@ -17,9 +17,9 @@ from ilubench.specs.overrides import (
     Override,
     PluginLookup,
     apply_overrides,
-    convert_value,
     parse_words,
 )
+from ilubench.specs.values import convert_value
 
 TRAIN: dict[str, JsonValue] = {"lr": 1e-4, "steps": 10, "batch_size": 4}
 SUITE: dict[tuple[str, str], dict[str, JsonValue]] = {

@@ -76,6 +76,10 @@ def test_training_has_exactly_one_length(given: dict[str, int]) -> None:
     [
         ({"steps": 7}, 1000, 7),
         ({"epochs": 2, "batch_size": 4}, 10, 5),
+        ({"epochs": 1, "batch_size": 4}, 10, 3),  # the last step's batch ends in the next epoch
+        ({"epochs": 2, "batch_size": 16}, 1024, 128),
+        ({"epochs": 0.1, "batch_size": 3}, 90, 3),  # 3.0000000000000004 batches are 3
+        ({"epochs": 3, "batch_size": 8}, 3, 2),
         ({"epochs": 0.5, "batch_size": 4}, 16, 2),
         ({"epochs": 0.01, "batch_size": 4}, 4, 1),
     ],
@@ -100,6 +104,8 @@ def test_the_whole_suite_is_valid() -> None:
     spec = SuiteSpec.model_validate(suite())
     assert spec.forget == ("f",)
     assert SuiteSpec.model_validate(spec.model_dump(mode="json")) == spec
+    assert "score_dtype" not in spec.model_dump()  # what is not said leaves older records equal
+    assert "stated" not in spec.model_dump()["utility"][0]
 
 
 @pytest.mark.parametrize(
@@ -118,13 +124,19 @@ def test_the_whole_suite_is_valid() -> None:
         ({"environments": {"gsm8k": "gsm8k_train"}}, "data role 'gsm8k_train' is not declared"),
         ({"name": "Not A Name"}, "pattern"),
         ({"attacks": {"UP/..": {}}}, "pattern"),
-        ({"forget": []}, "at least 1 item"),
         ({"version": 0}, "greater than or equal to 1"),
+        ({"score_dtype": "bfloat16"}, "bfloat16 does not hold float32 weights"),
     ],
 )
 def test_references_in_a_suite(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SuiteSpec.model_validate(suite(**changes))
+
+
+def test_what_unlearning_needs_besides_scoring() -> None:
+    assert SuiteSpec.model_validate(suite()).lacking == ()
+    less = SuiteSpec.model_validate(suite(forget=[], utility=[]))
+    assert less.lacking == ("forget", "utility")
 
 
 def test_a_recipe_reads_declared_roles() -> None:

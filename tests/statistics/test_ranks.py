@@ -171,7 +171,7 @@ def test_no_rank_without_a_partner() -> None:
     )
     assert notes(alone) == {"a": Note(NoteKind.ALONE), "b": Note(NoteKind.INCOMPLETE)}
     assert (alone.pairs, alone.detectable) == ((), None)
-    assert "no two rows" in table_text(alone)
+    assert "no two rows" in table_text(len(alone.pairs), alone.detectable)
 
 
 def test_equal_scores_have_p_1() -> None:
@@ -180,9 +180,33 @@ def test_equal_scores_have_p_1() -> None:
     pair = found.pairs[0]
     assert (pair.p, pair.significant, pair.detectable) == (1.0, False, None)
     assert found.detectable is None
-    moved = compare_methods([entrant("a", 0.6, noise=1), entrant("b", 0.5, noise=1)]).pairs[0]
-    assert (moved.p, moved.significant) == (0.0, True)
-    assert moved.difference.note == ZERO_VARIANCE
+    shown = table_text(len(found.pairs), found.detectable)
+    assert shown == "The ranked rows have the same RA for every seed and item."
+    text = "a - b: 0.000, equal for every seed and item: not told apart"
+    assert pair_text(pair) == text
+
+
+def test_a_difference_without_variance_has_no_rank() -> None:
+    """No test can rest on it; those that have one with all the others keep their ranks."""
+    rows = [entrant("a", 0.6, noise=1), entrant("b", 0.5, noise=1)]
+    two = compare_methods(rows)
+    assert (two.pairs, set(ranks(two).values())) == ((), {None})
+    assert notes(two)["a"] == Note(NoteKind.NO_VARIANCE, ("b",))
+    same = [replace(rows[0], name=name) for name in ("a", "twin")]
+    assert ranks(compare_methods([*same, entrant("c", 0.2)])) == {"a": 1, "twin": 1, "c": 3}
+    more = compare_methods([*same, rows[1], entrant("c", 0.2), entrant("d", 0.9)])
+    assert ranks(more) == {"a": 2, "twin": 2, "b": None, "c": 4, "d": 1}
+    assert notes(more)["b"] == Note(NoteKind.NO_VARIANCE, ("a", "twin"))
+
+
+def test_two_items_without_variance_have_no_p() -> None:
+    """Means a ten-thousandth apart, over two items and three seeds that all score alike."""
+    tables = [Samples(np.full((3, 2), 5 + d), (0, 1, 2), ("i", "j")) for d in (0.0, 1e-4)]
+    rows = [Entrant(f"m{k}", course_runs([table, table]).courses) for k, table in enumerate(tables)]
+    assert set(ranks(compare_methods(rows)).values()) == {None}
+    welch = compare_unpaired(*rows)
+    assert (welch.p, welch.significant, welch.difference.note) == (None, False, ZERO_VARIANCE)
+    assert "no p, since nothing varies" in pair_text(welch)
 
 
 def test_text() -> None:
@@ -191,7 +215,7 @@ def test_text() -> None:
     assert pair_text(found.pairs[0]).startswith("a - b: 0.500 [")
     assert "differs; detectable 0.0" in pair_text(found.pairs[0])
     assert "not told apart" in pair_text(found.pairs[2])
-    assert "3 pairs, power 0.8" in table_text(found)
+    assert "3 pairs, power 0.8" in table_text(len(found.pairs), found.detectable)
 
 
 def test_other_rows_do_not_stand_in_one_table() -> None:
@@ -427,7 +451,11 @@ def test_the_pair_that_was_fixed_in_advance(metric: int, *, differ: bool) -> Non
     rows = [measured(MINI / name, metric) for name in ("npo", "rmu", "none")]
     found = compare_methods(rows)
     welch = compare_unpaired(*rows[:2])
-    print(table_text(found), *map(pair_text, (*found.pairs, welch)), sep="\n")
+    print(
+        table_text(len(found.pairs), found.detectable),
+        *map(pair_text, (*found.pairs, welch)),
+        sep="\n",
+    )
     pair, *with_none = found.pairs
     assert (pair.a, pair.b) == ("npo", "rmu")
     assert all(other.significant for other in with_none)

@@ -17,7 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from ilubench.data.mini.generator import MiniWorld
 from ilubench.interfaces import Row
-from ilubench.models.checkpoints import load_model, load_tokenizer
+from ilubench.models.checkpoints import load_model
+from ilubench.models.tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -41,8 +41,22 @@ class Outcome:
         return json.loads(self.out)
 
 
+WEAK = "allow_weak_target=true"
+"""The tiny target knows next to nothing, and six items show less."""
+
+
+def allowing(words: Sequence[str]) -> list[str]:
+    """Return the words of a command, with the target of a test's own suite allowed to be weak."""
+    own = any(word.startswith("suite=") and word.endswith(".yaml") for word in words)
+    told = any(word.startswith("allow_weak_target=") for word in words)
+    if told or not own or words[0] not in ("run", "plan", "attack"):
+        return [*words]
+    return [*words, WEAK]
+
+
 def command(*words: str) -> Outcome:
     """Run the command line in this process."""
+    words = tuple(allowing(words))
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = guarded(lambda: app(list(words), standalone_mode=False))
@@ -57,7 +71,7 @@ def environment() -> dict[str, str]:
 def process(*words: str, cwd: Path | None = None) -> Outcome:
     """Run the command line in a process of its own, its streams in pipes."""
     done = subprocess.run(
-        [sys.executable, "-m", "ilubench.cli", *words],
+        [sys.executable, "-m", "ilubench", *allowing(words)],
         capture_output=True,
         text=True,
         env=environment(),
@@ -69,7 +83,7 @@ def process(*words: str, cwd: Path | None = None) -> Outcome:
 
 
 def planned(*words: str) -> Plan:
-    return make_plan(resolve_experiment(parse_words([SUITE, *words])))
+    return make_plan(resolve_experiment(parse_words([SUITE, WEAK, *words])))
 
 
 @cache

@@ -369,6 +369,28 @@ def test_an_attack_ends_where_it_says(context: Making) -> None:
     assert found == [f"step-{step:06d}" for step in (0, 1, 2, 3, 4)]
 
 
+def test_an_epoch_leaves_no_item_out(context: Making) -> None:
+    """Ten items in batches of four: three full steps, the last with the next epoch's first two."""
+    from ilubench.training import fine_tuning
+
+    attack = FineTune.model_validate({"train": {"lr": 1e-3, "epochs": 1, "batch_size": 4}})
+    assert attack.checkpoints(10) == (0, 1, 2, 3)
+    seen: list[list[int]] = []
+    step = fine_tuning._nll_step
+
+    def noting(model: Any, batches: Any, device: str) -> Any:
+        seen.append([int(index) for batch in batches for index in batch.index])
+        return step(model, batches, device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fine_tuning, "_nll_step", noting)
+        list(attack.tamper(fresh(), {"train": random_examples(10, VOCABULARY, 5)}, context()))
+    assert [len(batch) for batch in seen] == [4, 4, 4]
+    assert {index for batch in seen for index in batch} == set(range(10))
+    two = FineTune.model_validate({"train": {"lr": 1e-3, "epochs": 2, "batch_size": 4}})
+    assert two.checkpoints(10) == (0, 1, 2, 3, 4, 5)
+
+
 def test_a_frozen_model_is_attacked_as_a_whole(context: Making) -> None:
     model = fresh()
     before = weights(model)

@@ -7,6 +7,7 @@ accuracy is asked with, so both generators follow lm-eval's task definitions (0.
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from ilubench.data.values import describe_value, text_in
 from ilubench.errors import DataError, did_you_mean
 from ilubench.interfaces import Generator, Row
 
@@ -16,11 +17,13 @@ _BLANK = "_"
 
 
 def _text(row: Row, column: str, where: str) -> str:
-    value = row.get(column)
-    if not isinstance(value, str):
-        problem = f"is {value!r}, not text" if column in row else "is missing"
-        raise DataError(f"{where}: column {column!r} {problem}; {did_you_mean(column, row)}")
-    return value
+    if column not in row:
+        remedy = did_you_mean(column, row)
+        raise DataError(f"{where}: column {column!r} is missing; {remedy}")
+    text = text_in(row[column])
+    if text is None:
+        raise DataError(f"{where}: column {column!r} is {describe_value(row[column])}, not text")
+    return text
 
 
 def _filled(row: Row, where: str) -> Row:

@@ -14,6 +14,7 @@ from ilubench.specs import ModelSource
 __all__ = [
     "INDEX",
     "NO_TOKENIZER",
+    "OTHER_TOKENIZER",
     "SINGLE",
     "TEXTS",
     "TOKENIZER",
@@ -33,6 +34,8 @@ TEXTS = (".json", ".jsonl", ".txt", ".model", ".jinja")
 
 TOKENIZER = "suite.target.tokenizer"
 """The field of a model of which the tokenizer alone is wanted."""
+
+OTHER_TOKENIZER = f"name another's: {TOKENIZER}.path=FOLDER (or .hub=NAME)"
 
 NO_TOKENIZER = "it has no tokenizer (tokenizer.json or tokenizer.model)"
 
@@ -85,7 +88,7 @@ def hub_repository(source: ModelSource, field: str) -> Repository:
 def needed_files(repository: Repository, found: Listing) -> tuple[str, ...]:
     """Return the files of a hub's model that are loaded: configuration, tokenizer, safetensors.
 
-    Where an index names the weights' files, others (the same weights in another layout) are left.
+    Of the weights those that transformers loads: one file, or else the parts that the index names.
 
     Raises:
         ModelError: it has no safetensors, or its index is damaged.
@@ -94,14 +97,14 @@ def needed_files(repository: Repository, found: Listing) -> tuple[str, ...]:
     top = [name for name in found.files if "/" not in name]
     texts = [name for name in top if name.endswith((".json", ".model")) or "tokenizer" in name]
     weights = sorted(name for name in top if name.endswith(".safetensors"))
-    if INDEX in top:
+    if SINGLE in top:
+        weights = [SINGLE]
+    elif INDEX in top:
         parts = indexed(fetch(repository, found, (INDEX,)) / INDEX)
         absent = sorted(parts - set(top))
         if absent:
             raise ModelError(f"{repository.shown}: lacks {absent[0]!r}, which its index names")
         weights = sorted(parts)
-    elif SINGLE in top:
-        weights = [SINGLE]
     if not weights:
         remedy = f"convert it, and give the folder: {repository.local}"
         raise ModelError(f"{repository.shown}: it has no .safetensors file; {remedy}")
@@ -138,8 +141,8 @@ def indexed(index: Path) -> set[str]:
     """
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index}: no readable weight_map ({error!r}); copy it again") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{index}: no readable weight_map; copy it again") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
             raise ModelError(f"{index}: weight_map: {name!r} is not a file's name beside it")

@@ -3,7 +3,7 @@
 `datasets` knows: by the patterns in the data set's card, else by the files' names. It is asked with
 an empty folder tree of the same names, so that nothing of the rows is needed for the answer, no
 network, and no code of the data set can run. Then the files are read by
-:func:`ilubench.data.rows.read_file`, like local ones.
+:func:`ilubench.data.files.read_file`, like local ones.
 
 Why not `datasets.load_dataset(hub, ...)`: it wraps what the hub says (gated, missing and private
 become one `DatasetNotFoundError`), resolves the revision itself without telling the commit, keeps
@@ -11,11 +11,11 @@ every row a second time on disk, and answers a half-filled cache in ways that di
 version.
 """
 
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ilubench.data.files import ENDINGS, is_readable
 from ilubench.data.hub.refusals import OFFLINE, Repository
 from ilubench.data.hub.repository import Listing, fetch
 from ilubench.errors import NotCachedError, UnknownPartError, did_you_mean
@@ -23,7 +23,6 @@ from ilubench.errors import NotCachedError, UnknownPartError, did_you_mean
 __all__ = ["part_files"]
 
 CARD = "README.md"
-ENDINGS = (".parquet", ".jsonl", ".json", ".csv")
 
 
 def part_files(
@@ -64,17 +63,17 @@ def _part_files(
         same = [path for path in found.files if path == name or path.endswith(f"/{name}")]
         if same:
             return (min(same, key=lambda path: (len(path), path)),)
-    if not any(name.endswith(ENDINGS) for name in found.files):
-        raise _unknown(repository, "it has no file of rows", f"of {', '.join(ENDINGS)}: convert it")
+    if not any(map(is_readable, found.files)):
+        raise _unknown(repository, "it has no file of rows", f"of {ENDINGS}: convert it")
     splits = dict(_splits(repository, found, subset))
     if split not in splits:
         remedy = did_you_mean(split, splits)
         raise _unknown(repository, f"{_of(subset)} has no split {split!r}", remedy)
     files = splits[split]
-    strange = [name for name in files if not name.endswith(ENDINGS)]
+    strange = [name for name in files if not is_readable(name)]
     if strange:
         problem = f"split {split!r} is in {strange[0]!r}, which cannot be read"
-        raise _unknown(repository, problem, f"convert it to one of {', '.join(ENDINGS)}")
+        raise _unknown(repository, problem, f"convert it to one of {ENDINGS}")
     return files
 
 
@@ -105,23 +104,18 @@ def _splits(
             card if card.startswith(b"---") else b"---\nlicense: other\n---\n"
         )
         try:
-            builder = datasets.load_dataset_builder(
-                str(tree), subset, cache_dir=str(Path(place, "cache"))
-            )
+            names = datasets.get_dataset_config_names(str(tree))
+            chosen = subset or datasets.get_dataset_default_config_name(str(tree))
+            if chosen not in names:
+                problem = f"it has no subset {subset!r}"
+                if subset is None:
+                    problem = "it has several subsets, and none is named"
+                raise _unknown(repository, problem, did_you_mean(subset or "", names))
+            cache = str(Path(place, "cache"))
+            builder = datasets.load_dataset_builder(str(tree), chosen, cache_dir=cache)
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-            raise _subset_problem(repository, subset, str(error).replace(str(tree), ".")) from error
+            problem = f"{_of(subset)} has no files that make up splits, or its card is wrong"
+            remedy = f"name one: {repository.field}.files=NAME"
+            raise _unknown(repository, problem, remedy) from error
         for split, files in (builder.config.data_files or {}).items():
             yield str(split), tuple(Path(str(file)).relative_to(tree).as_posix() for file in files)
-
-
-def _subset_problem(repository: Repository, subset: str | None, told: str) -> Exception:
-    """The error for a subset that `datasets` cannot find; it lists the names there are."""
-    names = re.findall(r"'([^']+)'", told.partition("vailable")[2].split("\n", 1)[0])
-    if subset is None and names:
-        problem, remedy = "it has several subsets, and none is named", f"{did_you_mean('', names)}"
-    elif names:
-        problem, remedy = f"it has no subset {subset!r}", did_you_mean(subset or "", names)
-    else:
-        first = told.split("\n", 1)[0][:200]
-        problem, remedy = f"{_of(subset)} cannot be read ({first})", "check subset and revision"
-    return _unknown(repository, problem, remedy)

@@ -70,7 +70,9 @@ class Repository:
     def error(self, kind: type[AccessError], problem: str, remedy: str) -> AccessError:
         """Return an error that names the repository, the remedy and the way without a hub."""
         thing = "file" if self.kind == "dataset" else "folder"
-        return kind(f"{self.shown}: {problem}; {remedy}, or give a local {thing}: {self.local}")
+        error = kind(f"{self.shown}: {problem}; {remedy}, or give a local {thing}: {self.local}")
+        error.reason = f"{self.name}@{self.short}: {problem}"
+        return error
 
 
 def is_offline() -> bool:

@@ -14,6 +14,7 @@ from ilubench.data.hub.models import (
 )
 from ilubench.data.hub.models import hub_repository as model_repository
 from ilubench.data.rows import hub_repository, local_file
+from ilubench.data.template import template_columns
 from ilubench.errors import (
     AccessError,
     IlubenchError,
@@ -24,7 +25,7 @@ from ilubench.errors import (
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.experiments.training_text import trained_roles
 from ilubench.forecast.inventory.supplies import Inventory, Supply, shown_size
-from ilubench.forecast.needs import needed_columns, needed_models, needed_places
+from ilubench.forecast.needs import needed_models, needed_places
 from ilubench.interfaces import ScoreContext, Scorer
 from ilubench.specs import DataSource, ModelSource, SuiteSpec, TargetSpec
 
@@ -296,7 +297,7 @@ class _Survey:
             self.problems.append(str(error))
             return supply.model_copy(update={"state": "missing"})
         if place in set(trained_roles(self.experiment)):
-            for name in needed_columns(source):
+            for name in template_columns(source.prompt, source.completion, labels=source.labels):
                 lacking = [row for row in rows if name not in row]
                 if lacking:
                     self.problems.append(

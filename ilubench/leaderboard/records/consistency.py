@@ -9,7 +9,9 @@ from ilubench.errors import DivergedError, did_you_mean
 from ilubench.leaderboard.records.models import Entry
 from ilubench.leaderboard.records.safe_json import named, shorten
 from ilubench.records.finished import REFERENCES
+from ilubench.records.likeness import suite_conditions
 from ilubench.records.results import OverlapRecord, RunRecord
+from ilubench.records.run_files import libraries_of
 from ilubench.specs import SuiteSpec
 
 __all__ = ["entry_problems", "incomplete", "run_problems", "seen_by", "trained_roles"]
@@ -80,6 +82,10 @@ def run_problems(run: RunRecord, suite: SuiteSpec) -> Iterator[str]:
     if run.engine not in ENGINES:
         yield f"engine: no {shorten(run.engine)}; {did_you_mean(run.engine, ENGINES)}"
     yield from _number_problems(run)
+    for name, value in suite_conditions(suite).items():
+        found = run.conditions.get(name, value)
+        if found != value:
+            yield f"conditions.{name}: is {shorten(str(found))}, and {value} by config.suite"
     if not run.protocol:  # records of the first version have none
         return
     if list(run.protocol) != list(run.attacks):
@@ -117,6 +123,8 @@ def entry_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
     data = entry.environment.get("data")
     if run.data and data != run.data:
         yield "environment.data: other rows than run.data"
+    if run.libraries and libraries_of(entry.environment) != run.libraries:
+        yield "environment.libraries: others than run.libraries"
     yield from _training_problems(entry, suite)
     weighed = [one.seed for one in entry.weights]
     if len(set(weighed)) != len(weighed) or not set(weighed) <= set(run.seeds):

@@ -7,7 +7,7 @@ a link, nothing is read that is larger than it may be, and every error names fil
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -19,8 +19,9 @@ from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Rep
 from ilubench.leaderboard.records.safe_json import MAX_RECORD, named, parse_json, read_text, shorten
 from ilubench.leaderboard.records.samples import samples_file
 from ilubench.records.finished import FinishedRun
+from ilubench.records.ranges import Ranges, check_ranges
 from ilubench.records.results import Record, RunRecord, rows_of
-from ilubench.records.run_files import memory_of, read_run_samples
+from ilubench.records.run_files import libraries_of, memory_of, read_run_samples
 from ilubench.records.store import write_atomic
 from ilubench.specs import SuiteSpec
 from ilubench.specs.yaml_files import validate_spec
@@ -202,7 +203,8 @@ def read_entry_run(entry: Entry, folder: Path) -> FinishedRun:
             samples that do not go together.
     """
     path = folder / f"{entry.entry}.json"
-    return finished_run(path, entry.run, entry.config, folder, entry.samples)
+    run = finished_run(path, entry.run, entry.config, folder, entry.samples)
+    return replace(run, libraries=entry.run.libraries or libraries_of(entry.environment))
 
 
 def finished_run(
@@ -232,6 +234,7 @@ def finished_run(
     more = sorted(set(pc.unique(samples["attack"]).to_pylist()) - {"", *record.attacks})
     if more:
         raise DataError(f"{path}: samples: are of attack {shorten(more[0])}, which the run lacks")
+    check_ranges(path, samples, Ranges.of_suite(suite, record.ranges))
     settings = config.get("attacks")
     attacks = settings if isinstance(settings, dict) else {}
     memory = memory_of(config, f"{path}: config")
@@ -248,10 +251,12 @@ def _check_run(path: Path, record: RunRecord, suite: SuiteSpec) -> None:
     for field, one, other in (
         ("name", suite.name, record.suite),
         ("version", suite.version, record.suite_version),
-        ("dtype", suite.dtype, record.dtype),
+        ("dtype", suite.dtypes, record.dtype),
     ):
         if one != other:
             raise DataError(f"{path}: config.suite.{field}: is {one!r}, and the run's is {other!r}")
+    if suite.lacking:
+        raise DataError(f"{path}: config.suite.{suite.lacking[0]}: is empty")
     for field, values in (("seeds", record.seeds), ("attacks", record.attacks)):
         if not values or len(set(values)) != len(values):
             raise DataError(f"{path}: run.{field}: needs at least one, and each once")

@@ -14,6 +14,8 @@ from importlib.resources import files
 
 from pydantic import JsonValue
 
+from ilubench.records.labels import PAGE
+
 __all__ = ["embedded_json", "render_page"]
 
 SCRIPTS = (
@@ -48,6 +50,7 @@ def render_page(data: Mapping[str, JsonValue]) -> str:
         style=_raw(style, "style"),
         script=_raw(script, "script"),
         data=_raw(embedded_json(data), "script"),
+        labels=PAGE,
     )
 
 

@@ -1,12 +1,13 @@
 """A suite's entries, compared: who can stand in one table, ranks, recovery at every checkpoint."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ilubench.leaderboard.records.files import Board, read_entry_run
 from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun
+from ilubench.records.likeness import conditions_text
 from ilubench.reports.ranking import RankedTable, rank_runs
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import Note
@@ -38,6 +39,7 @@ class MetricRanks:
 
     Attributes:
         metric: its label.
+        turned: what it is of a scorer's own metric.
         places: by rank, then by RA_core; references last.
         pairs: how many pairs of rows the ranks rest on.
         least_seeds: that a pair shares; 0 without pairs.
@@ -47,6 +49,7 @@ class MetricRanks:
     """
 
     metric: str
+    turned: str
     places: tuple[Place, ...]
     pairs: int
     least_seeds: int
@@ -56,13 +59,14 @@ class MetricRanks:
 
 @dataclass(frozen=True)
 class EntryGroup:
-    """Entries of a suite that stand in one table: one suite version, engine and dtype.
+    """Entries of a suite that stand in one table: of one suite version, measured alike.
 
     Attributes:
         suite: its name.
         suite_version: of the suite.
         engine: that scored.
         dtype: of the weights.
+        conditions: what the scores depend on besides.
         entries: in the order of their ids.
         rows: entry -> primary metric -> its row.
         ranks: one for each primary metric.
@@ -73,6 +77,7 @@ class EntryGroup:
     suite_version: int
     engine: str
     dtype: str
+    conditions: Mapping[str, str | int]
     entries: tuple[Entry, ...]
     rows: dict[str, dict[str, RobustnessRow]]
     ranks: tuple[MetricRanks, ...]
@@ -81,7 +86,12 @@ class EntryGroup:
     @property
     def name(self) -> str:
         """What tells it from the other groups of its suite."""
-        return f"{self.suite} {self.suite_version}, {self.engine}, {self.dtype}"
+        return f"{self.suite} {self.suite_version}, {self.how}"
+
+    @property
+    def how(self) -> str:
+        """How its entries were measured, in words."""
+        return f"engine {self.engine}, {self.dtype}, {conditions_text(self.conditions)}"
 
 
 def ranked_groups(board: Board, *, checked: bool = False) -> tuple[EntryGroup, ...]:
@@ -96,27 +106,30 @@ def ranked_groups(board: Board, *, checked: bool = False) -> tuple[EntryGroup, .
         UsageError: entries of one group are not alike, hence not comparable.
         DataError: an entry's figures do not follow from its samples.
     """
-    apart: dict[tuple[int, str, str], list[Entry]] = {}
+    apart: dict[tuple[int, str, str, str], list[tuple[Entry, FinishedRun]]] = {}
     for entry in board.entries:
-        run = entry.run
-        apart.setdefault((run.suite_version, run.engine, run.dtype), []).append(entry)
+        run = replace(read_entry_run(entry, board.folder), checked=checked)
+        record, how = run.record, conditions_text(run.conditions)
+        key = (record.suite_version, record.engine, record.dtype, how)
+        apart.setdefault(key, []).append((entry, run))
     order = sorted(apart.items(), key=lambda item: (-item[0][0], -len(item[1]), item[0]))
-    return tuple(_group(board, tuple(entries), checked=checked) for _, entries in order)
+    return tuple(_group(own) for _, own in order)
 
 
 # --- inside ---
 
 
-def _group(board: Board, entries: tuple[Entry, ...], *, checked: bool) -> EntryGroup:
-    runs = [replace(read_entry_run(entry, board.folder), checked=checked) for entry in entries]
+def _group(own: Sequence[tuple[Entry, FinishedRun]]) -> EntryGroup:
+    entries, runs = zip(*own, strict=True)
     first = entries[0].run
     return EntryGroup(
         suite=first.suite,
         suite_version=first.suite_version,
         engine=first.engine,
         dtype=first.dtype,
+        conditions=runs[0].conditions,
         entries=entries,
-        rows={entry.entry: dict(run.recorded) for entry, run in zip(entries, runs, strict=True)},
+        rows={entry.entry: dict(run.rows) for entry, run in zip(entries, runs, strict=True)},
         ranks=_ranks(entries, runs),
         curves={entry.entry: _curves(run) for entry, run in zip(entries, runs, strict=True)},
     )
@@ -148,7 +161,7 @@ def _metric(one: RankedTable, ids: dict[str, str]) -> MetricRanks:
     pairs = () if one.ranks is None else one.ranks.pairs
     least = min((pair.difference.n_seeds for pair in pairs), default=0)
     limits = None if one.ranks is None else one.ranks.detectable
-    return MetricRanks(one.metric, places, len(pairs), least, limits, one.notes)
+    return MetricRanks(one.metric, one.turned, places, len(pairs), least, limits, one.notes)
 
 
 def _curves(run: FinishedRun) -> Curves:

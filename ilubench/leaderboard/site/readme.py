@@ -10,9 +10,19 @@ from ilubench.leaderboard.site.best_attack import best_attack
 from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks, Place
 from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES
+from ilubench.records.labels import (
+    F_U,
+    FA_DIFFERENCE,
+    RA_ALL,
+    RA_CORE,
+    RECOVERY,
+    UTILITY_KEPT,
+    WORST_CASE,
+)
 from ilubench.records.markdown import cell, table
 from ilubench.records.wording import note_text, table_note_texts
-from ilubench.reports.ranking import lowest_fa
+from ilubench.reports.ranking import lowest_fa, metric_title
+from ilubench.statistics.ranks import table_text
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["BEGIN", "END", "readme_text"]
@@ -21,7 +31,7 @@ BEGIN = "<!-- tables: made by `ilubench leaderboard build`; edit outside of thes
 END = "<!-- end of tables -->"
 
 HOW = (
-    "95 % intervals over seeds and items. Ranks are by RA_core: 1 + the number of rows that are "
+    f"95 % intervals over seeds and items. Ranks are by {RA_CORE}: 1 + the number of rows that are "
     "significantly better (paired by seed and item, two-sided, alpha .05, Holm over all pairs of "
     "the table), so rows that cannot be told apart share a rank (=). Collapsed and diverged rows "
     "come last and have none, like the references. Every figure follows from the samples that a "
@@ -68,9 +78,9 @@ def suite_tables(board: Board, groups: Sequence[EntryGroup]) -> str:
 
 def _group(board: Board, group: EntryGroup) -> Iterator[str]:
     version = f"Suite {cell(group.suite)} version {group.suite_version}"
-    yield f"{version}, engine {cell(group.engine)}, {cell(group.dtype)}. {HOW}"
+    yield f"{version}, {cell(group.how)}. {HOW}"
     for ranks in group.ranks:
-        yield f"**{cell(ranks.metric)}**: 1 = forgotten, 0 = known"
+        yield f"{metric_title(ranks.metric, ranks.turned)}: 1 = forgotten, 0 = known"
         shown = [
             _cells(board, group, ranks, place)
             for place in sorted(ranks.places, key=lambda one: _order(group, ranks, one))
@@ -102,19 +112,19 @@ def _entry(group: EntryGroup, place: Place) -> Entry:
 def _head(group: EntryGroup, ranks: MetricRanks) -> list[str]:
     rows = _rows(group, ranks)
     core = next((row.ra_core_attacks for row in rows if row.ra_core_attacks), ())
-    named = f"RA_core over {cell('{' + ', '.join(core) + '}')}" if core else "RA_core"
+    named = f"{RA_CORE} over {cell('{' + ', '.join(core) + '}')}" if core else RA_CORE
     return [
         "rank",
         "method",
         "tier",
         "seeds",
-        "unlearned",
+        F_U,
         named,
-        "RA_all",
-        "worst case",
-        "recovery",
-        "utility kept",
-        "FA difference, lowest",
+        RA_ALL,
+        WORST_CASE,
+        RECOVERY,
+        UTILITY_KEPT,
+        f"{FA_DIFFERENCE}, lowest",
         "links",
     ]
 
@@ -155,14 +165,7 @@ def _links(**links: str) -> str:
 
 
 def _below(ranks: MetricRanks) -> Iterator[str]:
-    if ranks.detectable is None:
-        yield "Nothing could be ranked: no two rows can be compared."
-    else:
-        low, high = ranks.detectable
-        yield (
-            "Smallest difference of RA_core that this table could have shown (alpha 0.05 over "
-            f"{ranks.pairs} pairs, power 0.8): {high:.3f} in every pair, {low:.3f} in the sharpest."
-        )
+    yield table_text(ranks.pairs, ranks.detectable, RA_CORE)
     for text in table_note_texts(ranks.notes):
         yield f"- {cell(text)}"
 

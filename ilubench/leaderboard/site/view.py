@@ -19,16 +19,21 @@ from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
 from ilubench.leaderboard.site.packing import Texts, pack_course, pack_figures, thousandths
 from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks, Place
 from ilubench.records.finished import REFERENCES
+from ilubench.records.labels import F_U, PAGE, RA_CORE
 from ilubench.records.wording import note_text, table_note_texts
 from ilubench.specs.suite_files import load_suite
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import NoteKind
+from ilubench.statistics.ranks import table_text
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["page_data"]
 
 OF_THE_MACHINE = ("device", "cores", "threads", "platform", "ilubench", "libraries")
 """What the page shows of an entry's environment; the data's fingerprints are in its record."""
+
+AS_RECORDED = {"after unlearning": F_U}
+"""What records call a figure, where it is not its name."""
 
 OF_THE_SUITE = ("title", "utility", "attacks", "core_unseen")
 
@@ -52,7 +57,12 @@ def page_data(boards: Sequence[tuple[Board, Sequence[EntryGroup]]]) -> dict[str,
                 cast("dict[str, JsonValue]", shown[-1])["id"] = f"{board.suite}-{number + 1}"
         if not groups and board.reported:
             shown.append(_only_reported(board))
-    return {"boards": shown, "texts": texts.all(), "beyond": texts.of(NoteKind.BEYOND)}
+    return {
+        "boards": shown,
+        "labels": dict(PAGE),
+        "texts": texts.all(),
+        "beyond": texts.of(NoteKind.BEYOND),
+    }
 
 
 # --------------------------------------------------------------------------- one table
@@ -78,6 +88,8 @@ def _group(
         "version": group.suite_version,
         "engine": group.engine,
         "dtype": group.dtype,
+        "conditions": dict(group.conditions),
+        "how": group.how,
         "metrics": cast("JsonValue", metrics),
         "utility": cast("JsonValue", [_label(metric) for metric in _maps(suite["utility"])]),
         "attacks": cast("JsonValue", attacks),
@@ -100,6 +112,7 @@ def _only_reported(board: Board) -> dict[str, JsonValue]:
         "version": None,
         "engine": "",
         "dtype": "",
+        "how": "",
         "metrics": [],
         "utility": [],
         "attacks": [],
@@ -128,12 +141,11 @@ def _label(metric: Mapping[str, JsonValue]) -> str:
 
 def _metric(one: MetricRanks, group: EntryGroup) -> dict[str, JsonValue]:
     chances = [rows[one.metric].forget_chance for rows in group.rows.values() if one.metric in rows]
-    limits = one.detectable
     return {
         "label": one.metric,
+        "turned": one.turned,
         "chance": thousandths(chances[0]),
-        "detectable": None if limits is None else [thousandths(limit) for limit in limits],
-        "pairs": one.pairs,
+        "shows": table_text(one.pairs, one.detectable, RA_CORE),
         "seeds": one.least_seeds,
         # who ties with whom, and who is a reference, the rows themselves say
         "notes": list(table_note_texts(n for n in one.notes if n.kind != NoteKind.NOT_TOLD_APART)),
@@ -238,7 +250,11 @@ def _verification(one: Verification) -> JsonValue:
         "seeds": list(one.seeds),
         "disputed": one.disputed,
         "figures": [
-            [c.metric, c.figure, *map(thousandths, (c.submitted, c.verified, c.low, c.high))]
+            [
+                c.metric,
+                AS_RECORDED.get(c.figure, c.figure),
+                *map(thousandths, (c.submitted, c.verified, c.low, c.high)),
+            ]
             for c in one.comparisons
         ],
     }

@@ -28,6 +28,7 @@ from ilubench.leaderboard.records.samples import point_to_samples
 from ilubench.leaderboard.submit.attack_runs import Tried
 from ilubench.leaderboard.submit.entry import About
 from ilubench.records.finished import FinishedRun
+from ilubench.records.labels import WORST_CASE
 from ilubench.records.likeness import memory_differences, setting_differences
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_files import memory_of
@@ -110,7 +111,7 @@ def submit_attack(
 
 def attack_text(packed: Packed, board: Board) -> str:
     """Return what an attack's record says, as Markdown: its worst case beside each entry's own."""
-    head = ("entry", "metric", "worst case", "of the suite's attacks", "")
+    head = ("entry", "metric", WORST_CASE, "of the suite's attacks", "")
     rows = []
     for one in packed.attack.results:
         own = board.entry(one.entry).run.rows

@@ -15,8 +15,9 @@ from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.keys import file_sha256
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
+from ilubench.records.ranges import Ranges
 from ilubench.records.reader_notes import row_notes
-from ilubench.records.results import RunRecord
+from ilubench.records.results import BOUNDED, RunRecord
 from ilubench.records.scores import Compared, method_samples, robustness_row
 from ilubench.statistics.row import RobustnessRow
 
@@ -175,9 +176,11 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
     kept = pc.is_in(run.samples["attack"], value_set=pa.array(["", name]))
     samples = run.samples.filter(kept)
     record, suite = run.record, run.suite
+    old = record.schema_version < BOUNDED
+    ranges = None if old else Ranges.of_suite(suite, record.ranges)
     found = Compared(*(method_samples(samples, who) for who in ("method", "reference", "retrain")))
     rows = {
-        metric.label: robustness_row(suite, metric, [name], record.seeds, found)
+        metric.label: robustness_row(suite, metric, [name], record.seeds, found, ranges)
         for metric in suite.primary_forget
     }
 
@@ -191,6 +194,11 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
         "protocol": {key: value for key, value in record.protocol.items() if key == name},
         "seen": tuple(one for one in record.seen if one == name),
         "data": {role: value for role, value in record.data.items() if ours(role)},
+        "ranges": {
+            metric: bounds
+            for metric, bounds in record.ranges.items()
+            if metric.partition("/")[0] not in others
+        },
         "overlap": tuple(one for one in record.overlap if ours(one.role)),
         "jobs": tuple(job for job in record.jobs if job.attack in ("", name)),
         "notes": tuple(notes),

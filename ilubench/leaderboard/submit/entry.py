@@ -1,5 +1,6 @@
 """A finished run, packaged as a leaderboard's entry."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from ilubench.leaderboard.records.models import (
 )
 from ilubench.leaderboard.records.safe_json import check_plain_file, read_json, read_text
 from ilubench.leaderboard.records.samples import check_bounds, point_to_samples
+from ilubench.leaderboard.submit.standing import standing
 from ilubench.records.finished import REFERENCES, FinishedRun, read_run
 from ilubench.records.keys import file_sha256
 from ilubench.records.results import RunRecord
@@ -43,6 +45,8 @@ __all__ = ["About", "Submitted", "next_steps", "read_citation", "read_package", 
 MAX_PACKAGE = 100_000_000
 ARCHIVE = r"([A-Za-z0-9._]+)-([0-9][A-Za-z0-9.!+_]*)(-.*\.whl|\.tar\.gz)"
 """Name and version in the name of a wheel or sdist."""
+
+HOME = "the public leaderboards are in a clone of ilubench: work there, or give --to"
 
 RECORD, SAMPLES = "results.json", "samples.parquet"
 
@@ -133,12 +137,18 @@ def submit_run(
     problem = next(entry_problems(entry, run.suite), None)
     if problem is not None:
         raise DataError(f"{folder}: {problem}")
+    made = () if to.exists() else (f"there was no folder {to}: it was made; {HOME}",)
+    notes = (
+        *made,
+        *_notes(entry),
+        *standing(dataclasses.replace(run, record=entry.run), name, place),
+    )
     copied = None
     if content is not None:
         copied = place / pointer.path
         write_atomic(copied, content)
     write_record(path, entry)
-    return Submitted(path, entry, copied, tuple(_notes(entry)))
+    return Submitted(path, entry, copied, notes)
 
 
 def next_steps(found: Submitted, weights_to: Path | None) -> list[str]:

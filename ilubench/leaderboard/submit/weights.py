@@ -1,9 +1,9 @@
 """The unlearned weights of a run's seeds, as whole checkpoints that can be published."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ilubench.errors import DataError, UsageError
 from ilubench.leaderboard.records.models import Weights
@@ -11,13 +11,9 @@ from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.keys import file_sha256
 from ilubench.records.store import Artifact, Store
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["export_weights", "place_weights"]
+__all__ = ["export_weights", "place_weights", "write_whole"]
 
 MODEL = "model.safetensors"
-CHANGES = "changes.safetensors"
 BESIDE = (".json", ".jsonl", ".txt", ".model", ".jinja")
 """Endings of a checkpoint's configuration and tokenizer."""
 
@@ -65,7 +61,7 @@ def export_weights(run: FinishedRun, folder: Path) -> tuple[Weights, ...]:
         for beside in sorted(base.iterdir()):
             if _belongs(beside):
                 shutil.copyfile(beside, place / beside.name)
-        _write(base, artifact.folder / CHANGES, path)
+        write_whole(base, artifact.folder, run.suite.dtype if run.suite else "float32", path)
         facts = path.stat()
         found.append(Weights(seed=seed, sha256=file_sha256(path), bytes=facts.st_size))
     return tuple(found)
@@ -112,27 +108,25 @@ def _base(run: FinishedRun, store: Store) -> Path:
     return find_folder(model)
 
 
-def _write(base: Path, changes: Path, path: Path) -> None:
-    """One checkpoint: the base's tensors, those that were unlearned in their place.
+def write_whole(base: Path, changes: Path, dtype: str, path: Path) -> None:
+    """Write the base with the tensors that were changed, in one file, as transformers does.
 
-    The unlearned ones keep the precision that they were trained and scored in.
+    Args:
+        base: folder of the checkpoint.
+        changes: folder that `save_changes` wrote.
+        dtype: that it was trained in.
+        path: of the file.
     """
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
+    import torch
 
-    from ilubench.models.checkpoints import weight_files
+    from ilubench.models.checkpoints import apply_changes, load_model
+    from ilubench.models.quiet import quiet
 
-    changed = load_file(changes)
-    tensors: dict[str, torch.Tensor] = {}
-    for file in weight_files(base):
-        with safe_open(file, framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118
-                tensors[name] = changed.pop(name) if name in changed else handle.get_tensor(name)
-    if changed:
-        raise DataError(f"{changes}: {min(changed)} is no tensor of {base}")
-    aside = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, aside, metadata={"format": "pt"})
-    aside.replace(path)
+    model = load_model(base, "cpu", getattr(torch, dtype))
+    apply_changes(model, changes)
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside, quiet():
+        model.save_pretrained(aside, max_shard_size="1TB")
+        (Path(aside) / MODEL).replace(path)
 
 
 def _with_addresses(found: tuple[Weights, ...], addresses: Sequence[str]) -> tuple[Weights, ...]:

@@ -1,11 +1,13 @@
 """Unlearned weights that are given, one file a seed, in the place of a method's."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, JsonValue
 
+from ilubench.data.hub.models import SINGLE
 from ilubench.data.seeds import seed_for
 from ilubench.errors import ModelError
 from ilubench.interfaces import Context, Method, UnlearnData
@@ -14,10 +16,7 @@ from ilubench.records.keys import file_sha256
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["GivenOnce", "GivenWeights"]
-
-COMPUTED = "rotary_emb.inv_freq"
-"""A computed buffer that old checkpoints carry."""
+__all__ = ["GivenOnce", "GivenWeights", "weights_like"]
 
 
 class GivenWeights(Method):
@@ -50,8 +49,7 @@ class GivenWeights(Method):
         path = self.files[seed]
         if file_sha256(path) != self.sha256[seed]:
             raise ModelError(f"{path} was changed while it was in use; its SHA-256 is another")
-        put_weights(model, path)
-        return model
+        return weights_like(model, path)
 
 
 class GivenOnce(GivenWeights):
@@ -60,30 +58,19 @@ class GivenOnce(GivenWeights):
     seeded: ClassVar[bool] = False
 
 
-def put_weights(model: "PreTrainedModel", path: Path) -> None:
-    """Replace a model's tensors by those of a safetensors file; nothing else is read from it.
+def weights_like(model: "PreTrainedModel", path: Path) -> "PreTrainedModel":
+    """Load a safetensors file as a checkpoint of a model's configuration, device and dtype.
 
     Raises:
         ModelError: no safetensors file, or other tensors or shapes than the model has.
     """
-    import torch
-    from safetensors import SafetensorError, safe_open
+    from ilubench.models.checkpoints import load_model
 
-    current = model.state_dict()
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    try:
-        with safe_open(path, framework="pt") as handle:
-            names = {name for name in handle.keys() if not name.endswith(COMPUTED)}  # noqa: SIM118
-            odd = sorted(names ^ current.keys() - (tied - names))
-            if odd:
-                where = "only there" if odd[0] in names else "not there"
-                raise ModelError(f"{path}: tensor {odd[0]!r} of the suite's target is {where}")
-            with torch.no_grad():
-                for name in sorted(names):
-                    shape = tuple(handle.get_slice(name).get_shape())
-                    if shape != tuple(current[name].shape):
-                        wanted = tuple(current[name].shape)
-                        raise ModelError(f"{path}: tensor {name!r} is {shape}, not {wanted}")
-                    current[name].copy_(handle.get_tensor(name))
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is no safetensors file: {error}") from error
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        model.config.save_pretrained(folder)
+        (folder / SINGLE).symlink_to(path.resolve())
+        try:
+            return load_model(folder, str(model.device), model.dtype)
+        except ModelError as error:
+            raise ModelError(f"{path} does not fit the suite's target: {error}") from error

@@ -95,7 +95,8 @@ def _unlearn(folder: Path, job: Mapping[str, Any]) -> Mapping[str, object]:
 
     from ilubench.interfaces import Context, UnlearnData
     from ilubench.interfaces.discovery import create_plugin
-    from ilubench.models.checkpoints import load_model, load_tokenizer, save_changes
+    from ilubench.models.checkpoints import load_model, save_changes
+    from ilubench.models.tokenizers import load_tokenizer
     from ilubench.records.store import FolderState
     from ilubench.runs.stages.cost import Passes, StepLog
     from ilubench.specs import MemorySpec, PluginRef

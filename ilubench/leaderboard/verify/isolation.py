@@ -189,7 +189,7 @@ def _furnish(
 ) -> None:
     """Write all that the process is given."""
     from ilubench.experiments.experiment import environment_role
-    from ilubench.models.checkpoints import weight_files
+    from ilubench.models.folder import weight_files
 
     method, suite = experiment.method, experiment.suite
     for name in ("home", "tmp", "work", "out", "target", "environments"):

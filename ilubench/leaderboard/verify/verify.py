@@ -23,7 +23,8 @@ from ilubench.records.markdown import cell
 from ilubench.records.results import RunRecord
 from ilubench.records.run_files import memory_of
 from ilubench.records.store import write_atomic
-from ilubench.specs.overrides import convert_value
+from ilubench.specs import Seed
+from ilubench.specs.values import convert_value
 
 if TYPE_CHECKING:
     from ilubench.experiments.experiment import Experiment
@@ -124,7 +125,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         UsageError: no list of numbers and ranges.
     """
-    found = convert_value(tuple[int, ...], text, "--seeds")
+    found = convert_value(tuple[Seed, ...], text, "--seeds")
     assert isinstance(found, list | tuple)
     return tuple(found)
 

@@ -120,7 +120,9 @@ def execute(jobs: Sequence[Job], is_done: Callable[[Job], bool], slots: Slots) -
                 ended = slots.wait()
                 running -= 1
                 outcome = _outcome(ended, computed=computed)
-                computed = computed or outcome.state == "done"
+                # the original's weights and score say nothing of the others' inputs
+                original = ended.job.scores_original
+                computed = computed or (outcome.state == "done" and not original)
                 if outcome.state == "failed":
                     broken.add(ended.job.key)
                 yield outcome

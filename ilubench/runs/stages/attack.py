@@ -55,7 +55,8 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
             last = checkpoint
             scorers = extra if checkpoint.step == 0 else {**suite_scorers, **extra}
             if scorers:
-                score_checkpoint(checkpoint, bench.engine, scorers, folder / "scores", progress)
+                with bench.in_scoring_dtype(checkpoint.model):
+                    score_checkpoint(checkpoint, bench.engine, scorers, folder / "scores", progress)
             log.skip_time()
         if last is not None and "attacked" in bench.experiment.run.keep:
             save_changes(last.model, bench.target_folder, folder)

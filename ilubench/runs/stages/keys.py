@@ -106,7 +106,7 @@ def _scorer(bench: Workbench, scorer: Scorer, attack: Attack | None) -> dict[str
     return {
         **plugin_identity(scorer),
         "data": _fingerprints(bench, roles),
-        "publish": {name: bench.tables.source(role).publish_text for name, role in roles.items()},
+        "publish": {name: bench.keeps_text(role) for name, role in roles.items()},
         "files": [file_sha256(path) for path in scorer.files()],
     }
 
@@ -122,7 +122,7 @@ def _scoring(bench: Workbench) -> dict[str, JsonValue]:
     return {
         "engine": name,
         "batch": bench.suite.score_batch,
-        "dtype": bench.suite.dtype,
+        "dtype": bench.suite.scored_in,
         "device": bench.device,
         "libraries": dict(library_versions(libraries)),
         "code": dict(

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from ilubench.errors import DataError, DivergedError, did_you_mean
 from ilubench.interfaces import BoundPromptAttack, Checkpoint, Progress, SampleScore
 from ilubench.records.estimators import estimate
+from ilubench.records.ranges import is_beyond, range_of, range_text
 from ilubench.records.results import ScoreRecord, ScoreSummary
 from ilubench.records.scores import SAMPLES, read_score
 from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.workbench import Measure, Workbench
-from ilubench.specs import Estimator
 
 if TYPE_CHECKING:
     from ilubench.interfaces import Engine
@@ -33,14 +33,19 @@ _SCHEMA = pa.schema([*SAMPLES, ("choices", pa.list_(pa.float32())), ("text", pa.
 
 
 def _summary(
-    scorer: str, metric: str, estimator: Estimator, samples: Sequence[SampleScore]
+    scorer: str, metric: str, measure: Measure, samples: Sequence[SampleScore]
 ) -> ScoreSummary:
     mine = [sample for sample in samples if sample.metric == metric]
+    estimator, bounds = measure.metrics[metric], range_of(measure.ranges, metric)
     values = [sample.value for sample in mine]
     if not values:
         raise DataError(f"scorer {scorer!r}: no sample was scored for {metric!r}")
     if not all(math.isfinite(value) for value in values):
         raise DivergedError(f"scorer {scorer!r}: a score of {metric!r} is not finite")
+    for sample in mine:
+        if is_beyond(sample.value, bounds):
+            problem = f"item {sample.item!r} of {metric!r} scored {sample.value:g}"
+            raise DataError(f"scorer {scorer!r}: {problem}; {range_text(bounds)}")
     groups, labels = [sample.group for sample in mine], [sample.label for sample in mine]
     value, se = estimate(estimator, values, groups, labels)
     return ScoreSummary(
@@ -94,8 +99,8 @@ def score_checkpoint(
         attack: how the items are asked; None for as they are.
 
     Raises:
-        DataError: a scorer gave no sample, or one that is not finite, or the checkpoint names items
-            of a scorer that there is not.
+        DataError: a scorer gave no sample, or one that is not finite or beyond its range, or the
+            checkpoint names items of a scorer that there is not.
     """
     if (folder / f"{checkpoint.name}.json").is_file():
         return
@@ -115,9 +120,9 @@ def score_checkpoint(
         samples[name] = scored
         progress.advance(done, name)
     summaries = [
-        _summary(name, metric, estimator, samples[name])
+        _summary(name, metric, scorer, samples[name])
         for name, scorer in scorers.items()
-        for metric, estimator in scorer.metrics.items()
+        for metric in scorer.metrics
     ]
     record = ScoreRecord(
         checkpoint=checkpoint.name,
@@ -141,7 +146,9 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         done = bench.store.get("score", job.key)
         if done is not None:
             return done
-        checkpoint = Checkpoint(bench.unlearned_model(job.weights), 0)
-        scores = folder / "scores"
-        score_checkpoint(checkpoint, bench.engine, bench.suite_scorers(), scores, progress)
+        given = job.weights == bench.target  # nothing is unlearned where a model is only scored
+        model = bench.target_model() if given else bench.unlearned_model(job.weights)
+        scores, scorers = folder / "scores", bench.suite_scorers()
+        with bench.in_scoring_dtype(model):
+            score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)
         return bench.store.finish("score", job.key, {"stage": "score"})

@@ -14,9 +14,9 @@ from ilubench.data.rows import render_template
 from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
 from ilubench.interfaces import Context, Progress
-from ilubench.models.checkpoints import load_tokenizer, save_model
+from ilubench.models.checkpoints import save_model
 from ilubench.models.forward import initialise_model
-from ilubench.models.tokenizers import train_tokenizer
+from ilubench.models.tokenizers import load_tokenizer, train_tokenizer
 from ilubench.records.store import Artifact, FolderState
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog

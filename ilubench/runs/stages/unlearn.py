@@ -37,7 +37,8 @@ def run_unlearn(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         context = bench.context(folder, log, progress, role_seed)
         model = bench.target_model()
         if method.trains:
-            bench.engine.load(model)  # what cannot be scored shows before hours of training
+            with bench.in_scoring_dtype(model):
+                bench.engine.load(model)  # what cannot be scored shows before hours of training
         seed_everything(role_seed)
         with passes.counting(model):
             model = method.unlearn(model, data, context)

@@ -1,11 +1,13 @@
 """What the jobs of one run share: data, tokenizer, engine, scorers bound once, weights."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,21 +27,21 @@ from ilubench.interfaces import (
 from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import (
     apply_changes,
-    check_vocabulary,
     find_folder,
     find_tokenizer,
-    load_config,
     load_model,
-    load_tokenizer,
 )
+from ilubench.models.configuration import load_config
 from ilubench.models.forward import recipe_config
+from ilubench.models.precision import weights_in
+from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
 from ilubench.records.store import FolderState, Store
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator, PluginRef
+from ilubench.specs import Estimator, PluginRef, Range
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -73,10 +75,11 @@ def pick_device(asked: str) -> str:
 
 @dataclass(frozen=True)
 class Measure:
-    """A scorer that is ready, and how each of its metrics becomes a number."""
+    """A scorer that is ready, how each of its metrics becomes a number, what an item can score."""
 
     bound: BoundScorer
     metrics: Mapping[str, Estimator]
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
 class Workbench:
@@ -175,10 +178,14 @@ class Workbench:
                 self.engine_choice.name,
                 self.tokenizer,
                 batch_size=self.suite.score_batch,
-                dtype=self.suite.dtype,
+                dtype=self.suite.scored_in,
                 device=self.device,
             )
         return self._engine
+
+    def in_scoring_dtype(self, model: "PreTrainedModel") -> AbstractContextManager[None]:
+        """Hold a live model's weights in the dtype that the suite scores in."""
+        return weights_in(model, self.suite.scored_in)
 
     def close(self) -> None:
         """Stop the engine."""
@@ -208,15 +215,15 @@ class Workbench:
             self._methods[name] = create_plugin("methods", ref)
         return self._methods[name]
 
-    def check_items(self, measures: Mapping[str, Measure]) -> None:
-        """Raise unless every item of the scorers fits the target model.
+    def check_items(self, measures: Mapping[str, Measure]) -> dict[tuple[str, str], int]:
+        """Return (scorer, metric) -> its number of items, all of which fit the target model.
 
         Raises:
             ItemError: one does not; it is named.
         """
         engine = self.check_engine()
-        for measure in measures.values():
-            measure.bound.score(engine)
+        found = {name: measure.bound.score(engine) for name, measure in measures.items()}
+        return dict(Counter((name, one.metric) for name, scored in found.items() for one in scored))
 
     def check_engine(self) -> CheckEngine:
         """Return an engine that refuses what the target model could not take, and answers nothing.
@@ -249,9 +256,9 @@ class Workbench:
         """Return the roles' rows as training examples."""
         name = tuple(roles)
         if name not in self._examples:
-            length = self.suite.max_length
+            config: Any = load_config(self.target_folder).get_text_config()
             self._examples[name] = training_data.tokenize_roles(
-                self.tables, name, self.tokenizer, length
+                self.tables, name, self.tokenizer, self.suite.max_length, int(config.vocab_size)
             )
         return self._examples[name]
 
@@ -272,11 +279,16 @@ class Workbench:
 
             context = ScoreContext(
                 rows=lambda asked: self.tables.rows(role(asked)),
-                publish_text=lambda asked: self.tables.source(role(asked)).publish_text,
+                publish_text=lambda asked: self.keeps_text(role(asked)),
             )
             bound = scorer.build(self.tokenizer, context)
-            self._bound[name] = Measure(bound, scorer.metrics())
+            self._bound[name] = Measure(bound, scorer.metrics(), scorer.ranges)
         return self._bound[name]
+
+    def keeps_text(self, role: str) -> bool:
+        """Whether what models write about a role's rows is kept; never where these are gated."""
+        asked = self.experiment.run.texts and not self.tables.gated(role)
+        return asked or self.tables.source(role).publish_text
 
     def attack_scorers(self, attack: Attack) -> dict[str, Measure]:
         """Return the attack's own scorer, the fine-tuning accuracy, bound; none if it has none."""

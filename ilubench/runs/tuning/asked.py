@@ -11,8 +11,9 @@ from ilubench.experiments.experiment import Experiment, resolve_experiment
 from ilubench.records.results import REFERENCE
 from ilubench.runs.tuning.space import Setting, draw_settings
 from ilubench.specs import Plain, PluginRef, SearchSpec, TuningSpec
-from ilubench.specs.overrides import Override, convert_value
+from ilubench.specs.overrides import Override
 from ilubench.specs.suite_files import load_suite
+from ilubench.specs.values import convert_value
 
 __all__ = ["Trial", "Tuning", "method_words", "resolve_tuning"]
 

@@ -282,6 +282,6 @@ def _record(
         cost=_cost(plan, [job for jobs in planned.trials for job in jobs]),
         engine=plan.bench.engine_choice.name,
         device=plan.bench.device,
-        dtype=experiment.suite.dtype,
+        dtype=experiment.suite.dtypes,
         libraries=dict(library_versions(_LIBRARIES)),
     )

@@ -1,7 +1,7 @@
 """What a tuning takes from a suite, and what it gives back to the suite's `methods`."""
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
@@ -26,7 +26,10 @@ def suite_digest(suite: SuiteSpec) -> str:
     methods may train. So it stays as it is when the chosen settings are written into `methods`.
     It covers what the suite says; what is in files, the keys of the jobs cover.
     """
-    kept = suite.model_dump(mode="json", exclude=_SAID_ELSEWHERE | _NO_MATTER | {"attacks"})
+    left_out: dict[str, Any] = dict.fromkeys(_SAID_ELSEWHERE | _NO_MATTER | {"attacks"}, True)
+    stated = {"__all__": {"stated"}}  # what is published changes no figure
+    left_out |= {"primary_forget": stated, "utility": stated}
+    kept = suite.model_dump(mode="json", exclude=left_out)
     data: dict[str, JsonValue] = {
         name: spec.model_dump(mode="json", include={"data", "generators"})
         for name, spec in sorted(suite.attacks.items())

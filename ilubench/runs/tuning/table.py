@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ilubench.records.labels import UTILITY_KEPT
 from ilubench.runs.tuning.choice import share_forgotten
 from ilubench.runs.tuning.records import TrialRecord, TuningRecord
 
@@ -36,7 +37,7 @@ def _trials(record: TuningRecord) -> Table:
         table.add_column(path)
     for label in record.original.forget:
         table.add_column(label)
-    for name in ("forgotten", "utility kept", ""):
+    for name in ("forgotten", UTILITY_KEPT, ""):
         table.add_column(name)
     original = record.original
     nothing, all_of_it = [""] * len(paths), _number(1.0)

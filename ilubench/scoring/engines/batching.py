@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ilubench.errors import ItemError
+from ilubench.data.vocabulary import unknown_token
+from ilubench.errors import DataError, ItemError, OptionError
 from ilubench.interfaces import Ids
 
-__all__ = ["Group", "check_prompts", "common_prefix", "group_prompts", "packs"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Group", "check_options", "check_prompts", "common_prefix", "group_prompts", "packs"]
 
 _PASS = 64
 """A pass of its own must save more tokens than this: what its overhead is worth, roughly."""
@@ -101,11 +106,35 @@ def packs(sizes: Sequence[int], tokens: int, most: int) -> Iterator[tuple[int, .
         yield tuple(pack)
 
 
-def check_prompts(prompts: Sequence[Ids], *, extra: int, max_length: int, vocabulary: int) -> None:
+def check_options(
+    options: Sequence[int], vocabulary: int, tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    """Raise unless every option is a token of the model.
+
+    Raises:
+        DataError: there are no options.
+        OptionError: one is no token of it.
+    """
+    if not options:
+        raise DataError("there are no options to choose from")
+    for option in options:
+        if problem := unknown_token([option], vocabulary, tokenizer):
+            raise OptionError(option, problem)
+
+
+def check_prompts(
+    prompts: Sequence[Ids],
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    extra: int,
+    max_length: int,
+    vocabulary: int,
+) -> None:
     """Raise unless every prompt can be run with ``extra`` more tokens.
 
     Args:
         prompts: token ids.
+        tokenizer: that made them.
         extra: tokens that will follow the prompt.
         max_length: tokens that the model takes.
         vocabulary: number of token ids that the model knows.
@@ -123,9 +152,5 @@ def check_prompts(prompts: Sequence[Ids], *, extra: int, max_length: int, vocabu
                 f"{len(prompt)} prompt tokens{more} do not fit max_length={max_length}; "
                 "nothing is truncated",
             )
-        if max(prompt) >= vocabulary or min(prompt) < 0:
-            raise ItemError(
-                position,
-                f"a token id is outside the model's vocabulary of {vocabulary}; "
-                "do tokenizer and model belong together?",
-            )
+        if problem := unknown_token(prompt, vocabulary, tokenizer):
+            raise ItemError(position, problem)

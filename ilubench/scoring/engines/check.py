@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ilubench.errors import ItemError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
-from ilubench.scoring.engines.batching import check_prompts
+from ilubench.scoring.engines.batching import check_options, check_prompts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +38,13 @@ class CheckEngine:
         """Do nothing."""
 
     def _check(self, prompts: Sequence[Ids], extra: int = 0) -> None:
-        check_prompts(prompts, extra=extra, max_length=self.max_length, vocabulary=self._vocabulary)
+        check_prompts(
+            prompts,
+            self.tokenizer,
+            extra=extra,
+            max_length=self.max_length,
+            vocabulary=self._vocabulary,
+        )
 
     def generate(self, prompts: Sequence[Ids], sampling: SamplingSpec) -> list[list[Generation]]:
         """Return empty continuations.
@@ -67,6 +73,8 @@ class CheckEngine:
 
         Raises:
             ItemError: a prompt is empty, too long, or has an unknown id.
+            DataError: no options, or one that is no token of the model.
         """
         self._check(prompts)
+        check_options(options, self._vocabulary, self.tokenizer)
         return [(0.0,) * len(options) for _ in prompts]

@@ -1,4 +1,4 @@
-"""Weights on their way from training to an engine: written as safetensors, compared by shape."""
+"""Weights on their way from training to an engine: written as safetensors, compared."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ilubench.errors import ModelError
-from ilubench.models.checkpoints import quiet
+from ilubench.models.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Shapes", "Spool", "check_tensors", "same_model", "write_live"]
-
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-"""Tensor name -> shape."""
-
+__all__ = ["Spool", "same_model", "write_live"]
 
 _PREFIX = "ilubench-weights-"
 _LOCK = "owner.lock"
@@ -94,21 +89,3 @@ def same_model(one: PretrainedConfig, other: PretrainedConfig) -> bool:
         return {key: value for key, value in config.to_diff_dict().items() if key not in volatile}
 
     return plan(one) == plan(other)
-
-
-def check_tensors(expected: Shapes, found: Shapes, folder: Path) -> None:
-    """Raise unless a checkpoint has exactly the tensors of the engine's model.
-
-    vLLM itself says nothing of a missing tensor (the old one stays), and a wrong shape leaves it
-    half loaded.
-    """
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    if missing or extra:
-        problem = f"lacks {missing[0]!r}" if missing else f"has a tensor {extra[0]!r} too many"
-        raise ModelError(f"{folder}: {problem}; the engine's model was another one")
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise ModelError(
-                f"{folder}: {name!r} has shape {list(found[name])}, not {list(shape)}; "
-                "the engine's model was another one"
-            )

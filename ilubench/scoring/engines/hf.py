@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.errors import DataError, DivergedError, ItemError, ModelError
+from ilubench.errors import DivergedError, ItemError, ModelError
 from ilubench.interfaces import Generation, Ids, SamplingSpec, TokenLogprobs
 from ilubench.models.checkpoints import load_model
 from ilubench.scoring.engines.alone import (
@@ -19,7 +19,13 @@ from ilubench.scoring.engines.alone import (
     logprobs_alone,
     packs_rightly,
 )
-from ilubench.scoring.engines.batching import Group, check_prompts, group_prompts, packs
+from ilubench.scoring.engines.batching import (
+    Group,
+    check_options,
+    check_prompts,
+    group_prompts,
+    packs,
+)
 from ilubench.scoring.engines.forward import (
     Reading,
     State,
@@ -104,7 +110,7 @@ class HFEngine:
         """
         if isinstance(weights, str | Path):
             self._model = lambda: None
-            model = _read(Path(weights), self._dtype, self._device)
+            model = load_model(Path(weights), self._device, getattr(torch, self._dtype))
             self._model = lambda: model
         else:
             model = weights
@@ -128,8 +134,7 @@ class HFEngine:
         """
         with self._scoring() as model:
             self._check(model, prompts)
-            if not options or max(options) >= _vocabulary(model) or min(options) < 0:
-                raise DataError(f"the options {list(options)} are not ids of the vocabulary")
+            check_options(options, _vocabulary(model), self.tokenizer)
             rows: list[tuple[float, ...]] = [()] * len(prompts)
             for indices, logits in self._next_logits(model, prompts):
                 scores = logits[:, list(options)] - logits.logsumexp(-1, keepdim=True)
@@ -231,7 +236,11 @@ class HFEngine:
 
     def _check(self, model: PreTrainedModel, prompts: Sequence[Ids], *, extra: int = 0) -> None:
         check_prompts(
-            prompts, extra=extra, max_length=self.max_length, vocabulary=_vocabulary(model)
+            prompts,
+            self.tokenizer,
+            extra=extra,
+            max_length=self.max_length,
+            vocabulary=_vocabulary(model),
         )
 
     def _tokens(self, model: PreTrainedModel) -> int:
@@ -311,11 +320,6 @@ class HFEngine:
             Generation(tuple(ids), cut_at_stop(decode_text(self.tokenizer, ids), sampling.stop))
             for ids in written
         ]
-
-
-def _read(folder: Path, dtype: str, device: str) -> PreTrainedModel:
-    with torch.random.fork_rng([]):
-        return load_model(folder, device, getattr(torch, dtype))
 
 
 def _vocabulary(model: PreTrainedModel) -> int:

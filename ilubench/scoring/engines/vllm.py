@@ -12,10 +12,10 @@ import torch
 
 from ilubench.errors import DataError, DivergedError, IlubenchError, ItemError, JobError, ModelError
 from ilubench.interfaces import MAX_OPTIONS, Generation, Ids, SamplingSpec, TokenLogprobs
-from ilubench.models.checkpoints import load_config, tensor_shapes
+from ilubench.models.folder import check_folder
 from ilubench.models.forward import architecture_name
-from ilubench.scoring.engines.batching import check_prompts
-from ilubench.scoring.engines.handover import Shapes, Spool, check_tensors, same_model, write_live
+from ilubench.scoring.engines.batching import check_options, check_prompts
+from ilubench.scoring.engines.handover import Spool, same_model, write_live
 from ilubench.scoring.engines.text import (
     cut_at_stop,
     decode_text,
@@ -74,7 +74,6 @@ class VllmEngine:
         self._dtype, self._device = dtype, device
         self._llm: Any = None
         self._config: PretrainedConfig | Any = None
-        self._shapes: Shapes = {}
         self._weights: Path | None = None
         self._spool: Spool | None = None
         self._scratch = Spool(0)  # of the tokenizer
@@ -86,8 +85,8 @@ class VllmEngine:
         """Replace the weights: a live model of the same architecture, or a checkpoint's folder.
 
         Raises:
-            ModelError: no safetensors; tensors or shapes are not those of the model in the engine;
-                a live model has another dtype; vLLM cannot run the model.
+            ModelError: no safetensors; tensors or shapes are not those of its configuration; a live
+                model has another dtype; vLLM cannot run the model.
             DivergedError: the weights give logits that are not numbers.
             JobError: vLLM failed twice.
         """
@@ -104,12 +103,11 @@ class VllmEngine:
 
     def _take(self, folder: Path, spool: Spool | None) -> None:
         """Put a checkpoint's weights into vLLM; ``spool`` is its folder if that is ours."""
-        config, shapes = load_config(folder), tensor_shapes(folder)
+        # vLLM itself says nothing of a missing tensor: the one before would stay
+        config = check_folder(folder)
         fits = self._llm is not None and same_model(config, self._config)
-        if fits:
-            check_tensors(self._shapes, shapes, folder)
         before, self._spool = self._spool, spool
-        self._weights, self._config, self._shapes = folder, config, shapes
+        self._weights, self._config = folder, config
         takes = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.max_length = self._given_length or int(takes or self.tokenizer.model_max_length)
         try:
@@ -215,9 +213,7 @@ class VllmEngine:
             DivergedError: a log-probability is not a number.
         """
         self._check(prompts)
-        vocabulary = self._vocabulary()
-        if not options or max(options) >= vocabulary or min(options) < 0:
-            raise DataError(f"the options {list(options)} are not ids of the vocabulary")
+        check_options(options, self._vocabulary(), self.tokenizer)
         if len(set(options)) > MAX_OPTIONS:
             raise DataError(f"{len(set(options))} options at once; vLLM takes {MAX_OPTIONS}")
         asked = {"max_tokens": 1, "logprob_token_ids": sorted(set(options))}
@@ -308,7 +304,11 @@ class VllmEngine:
         if self._weights is None:
             raise ModelError("no weights are loaded; call load()")
         check_prompts(
-            prompts, extra=extra, max_length=self.max_length, vocabulary=self._vocabulary()
+            prompts,
+            self.tokenizer,
+            extra=extra,
+            max_length=self.max_length,
+            vocabulary=self._vocabulary(),
         )
 
     def _requests(

@@ -23,7 +23,7 @@ class WeightSwap:
     """Mixed into vLLM's worker (``worker_extension_cls``): loads other weights into its model."""
 
     def swap_weights(self, folder: str) -> None:
-        """Replace every tensor by the checkpoint's; names and shapes were compared before."""
+        """Replace every tensor by the checkpoint's; that it is complete was seen before."""
         worker: Any = self
         worker.reload_weights(weights_path=folder)
         tied = worker.model_config.hf_text_config.tie_word_embeddings

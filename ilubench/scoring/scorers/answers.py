@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ilubench.errors import ItemError
+from ilubench.errors import ItemError, OptionError
 from ilubench.interfaces import MAX_OPTIONS, Engine, Ids
 
 __all__ = ["loglikelihoods"]
@@ -41,6 +41,9 @@ def loglikelihoods(
         rows = engine.choices(list(rows_of), options)
     except ItemError as error:
         raise ItemError(first[error.position], error.problem) from error
+    except OptionError as error:
+        asked = [continuation[0] for _, continuation in pairs]
+        raise ItemError(asked.index(error.option), error.problem) from error
     column = {option: place for place, option in enumerate(options)}
     return [
         (rows[rows_of[tuple(context)]][column[continuation[0]]], False)

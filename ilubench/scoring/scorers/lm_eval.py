@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -25,9 +25,10 @@ from ilubench.scoring.scorers.lm_eval_host import BuiltTasks, load_members, quie
 from ilubench.scoring.scorers.logged import check_items, render_item
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
+from ilubench.scoring.scorers.task_columns import named_columns
 from ilubench.scoring.scorers.task_files import TaskFacts, task_facts
 from ilubench.scoring.scorers.task_rows import Roles, chosen_members, own_data
-from ilubench.specs import Estimator
+from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,6 +51,8 @@ class LmEval(Scorer):
         group_by: for one task: column that names the subset of the items that each belongs to.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["lm_eval"]
+
     task: str
     data: str
     fewshot: str | None = None
@@ -70,6 +73,17 @@ class LmEval(Scorer):
     def item_roles(self) -> tuple[str, ...]:
         """Return the role of the items."""
         return (self.data,)
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return what the task's file says of its metrics."""
+        return task_facts(self.task).directions
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns that the task's templates name; none where code makes the text."""
+        facts = task_facts(self.task)
+        found = dict.fromkeys(name for member in facts.members for name in named_columns(member))
+        divides = (self.split_by,) if facts.is_group else ()
+        return dict.fromkeys(self.roles(), (*found, *divides)) if found else {}
 
     def asks(self, rows: Sequence[Row]) -> Sequence[Asked] | None:
         """Return what the task asks of each row; None for a group, whose tasks ask differently.
@@ -120,6 +134,8 @@ class LmEval(Scorer):
         members = chosen_members(facts, self.subjects)
         roles = Roles(self.data, self.fewshot, self.num_fewshot, self.split_by)
         data = own_data(facts, members, roles, context)
+        for places, _ in data.values():  # samples are named so, after all is asked
+            item_ids([context.rows(self.data)[place] for place in places], f"data.{self.data}")
         changes: dict[str, Any] = {}
         if self.num_fewshot is not None:
             changes["num_fewshot"] = self.num_fewshot

@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+from ilubench.data.overlap import asks_same
 from ilubench.errors import DataError, ItemError, SpecError, UsageError
 from ilubench.interfaces import BoundPromptAttack, Engine, SampleScore, SamplingSpec
 from ilubench.scoring.scorers.answers import loglikelihoods
-from ilubench.scoring.scorers.logged import naming_requests, prompt_of, sample_scores
+from ilubench.scoring.scorers.logged import (
+    check_choices,
+    item_name,
+    naming_requests,
+    prompt_of,
+    sample_scores,
+)
 from ilubench.scoring.scorers.task_files import Member, TaskFacts
 from ilubench.scoring.scorers.task_rows import OwnData
 
@@ -44,8 +53,66 @@ def load_members(
             problem = f"{facts.name} lays the code {member.code_laid_over[0]} over {member.name}"
             raise SpecError(problem, field="task", remedy="name its tasks one by one")
     listed = [{"task": m.name, **m.changes, **changes, **data[m.name][1]} for m in members]
-    # members of a made-up group, since only there lm-eval lays changes over a registered task
-    return _load(facts, {"group": "ilubench", "task": listed})
+    with _first_options_checked({name: tuple(rows) for name, (rows, _) in data.items()}):
+        # members of a made-up group, since only there lm-eval lays changes over a registered task
+        tasks = _load(facts, {"group": "ilubench", "task": listed})
+    for name, task in tasks.items():
+        if task.config.num_fewshot:
+            _show_others(name, task, data[name][0])
+    return tasks
+
+
+def _show_others(name: str, task: Any, rows: Sequence[int]) -> None:  # noqa: ANN401
+    """Have a task show no example that asks the item itself, from whatever role it comes.
+
+    What lm-eval draws is left as it is where nothing in it does.
+    """
+    draw, examples = task.sampler.sample, task.sampler.fewshot_docs
+    one_split = task.fewshot_cfg.split == task.config.test_split
+    task.fewshot_cfg.split = task.config.test_split  # then lm-eval says which item is asked
+
+    def sample(n: int, eval_doc: Mapping[str, Any], **others: object) -> Sequence[Any]:
+        asked = task.doc_to_text(eval_doc)
+
+        def is_other(doc: Mapping[str, Any]) -> bool:
+            prompt = task.doc_to_text(doc)
+            if not isinstance(prompt, str):  # an option's number: the options are the prompts
+                return not asks_same(eval_doc, doc, "")
+            return prompt != asked and not asks_same(eval_doc, doc, prompt)
+
+        try:
+            drawn = draw(n=n, eval_doc=eval_doc if one_split else None, **others)
+        except (ValueError, AssertionError):  # too few
+            drawn = ()
+        kept = [doc for doc in drawn if is_other(doc)]
+        more = (doc for doc in examples() if doc not in kept and is_other(doc))
+        shown = [*kept, *islice(more, n - len(kept))]
+        if len(shown) < n:
+            place = list(task.eval_docs).index(eval_doc)
+            problem = (
+                f"{n} examples are to be shown before it, and {len(shown)} ask something else; "
+                "give more, or lower num_fewshot"
+            )
+            raise ItemError(place, problem, name=item_name(name, place, eval_doc, rows))
+        return shown
+
+    task.sampler.sample = sample
+
+
+@contextmanager
+def _first_options_checked(numbers: Mapping[str, Sequence[int]]) -> Iterator[None]:
+    """Look at the first item's options before lm-eval does, which takes them for texts."""
+    from lm_eval.api.task import ConfigurableTask  # type: ignore[import-untyped, unused-ignore]
+
+    read = ConfigurableTask.doc_to_choice
+
+    def doc_to_choice(task: Any, doc: Any, *others: Any) -> Any:  # noqa: ANN401
+        options, name = read(task, doc, *others), str(task.config.task)
+        check_choices(item_name(name, 0, doc, numbers.get(name, ())), task, doc, options)
+        return options
+
+    with _set(ConfigurableTask, "doc_to_choice", value=doc_to_choice):
+        yield
 
 
 def _load(facts: TaskFacts, asked: object) -> dict[str, Any]:
@@ -61,7 +128,14 @@ def _load(facts: TaskFacts, asked: object) -> dict[str, Any]:
         raise DataError(f"{facts.name}: the rows do not form one table: {error}") from error
     except jinja2.TemplateError as error:
         raise DataError(f"{facts.name}: its template does not fit the rows: {error}") from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        SyntaxError,
+        TypeError,
+        AttributeError,
+    ) as error:
         problem = f"{type(error).__name__}: {error}"  # lm-eval tries the first row
         raise DataError(f"{facts.name} does not fit the rows ({problem})") from error
 
@@ -77,6 +151,19 @@ def _set(module: object, name: str, *, value: object) -> Iterator[None]:
 
 
 @contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Let a module that is not imported yet look as if it were not installed."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Keep lm-eval off the network and off stderr, and the random state as it was."""
     import numpy as np
@@ -89,7 +176,11 @@ def quiet() -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng([]))
         import datasets.config  # type: ignore[import-untyped, unused-ignore]
         import huggingface_hub.constants
-        import lm_eval.api.task  # type: ignore[import-untyped, unused-ignore]
+
+        # it imports requests, which would load the tables of chardet (a second) to guess how pages
+        # are encoded that nobody fetches
+        with _hidden("chardet"):
+            import lm_eval.api.task  # type: ignore[import-untyped, unused-ignore]
 
         stack.enter_context(_set(datasets.config, "HF_HUB_OFFLINE", value=True))
         stack.enter_context(_set(huggingface_hub.constants, "HF_HUB_OFFLINE", value=True))

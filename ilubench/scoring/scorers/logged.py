@@ -8,11 +8,21 @@ from ilubench.errors import CannotApplyError, DataError, ItemError
 from ilubench.interfaces import Asked, SampleScore
 from ilubench.scoring.scorers.rows import describe_value, item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts
+from ilubench.scoring.scorers.templates import check_answers, check_options, check_values
 
-__all__ = ["check_items", "naming_requests", "prompt_of", "render_item", "sample_scores"]
+__all__ = [
+    "check_choices",
+    "check_items",
+    "item_name",
+    "naming_requests",
+    "prompt_of",
+    "render_item",
+    "sample_scores",
+]
 
 
-def _item(name: str, place: int, doc: Mapping[str, Any], rows: Sequence[int]) -> str:
+def item_name(name: str, place: int, doc: Mapping[str, Any], rows: Sequence[int]) -> str:
+    """Return how a message names a task's item: by its id, else by its row."""
     if doc.get("id") is not None:
         return f"{name}: item {doc['id']!r}"
     return f"{name}: row {(rows[place] if place < len(rows) else place) + 1}"
@@ -33,7 +43,7 @@ def naming_requests(
     except ItemError as error:
         asked = requests[error.position]
         task = str(asked.task_name)
-        name = _item(task, int(asked.doc_id), asked.doc, numbers.get(task, ()))
+        name = item_name(task, int(asked.doc_id), asked.doc, numbers.get(task, ()))
         raise ItemError(error.position, error.problem, name=name) from error
 
 
@@ -59,9 +69,10 @@ def prompt_of(request: Any, before: Mapping[str, str]) -> str:  # noqa: ANN401
 
 
 def check_items(name: str, task: Any, rows: Sequence[int], limit: int | None) -> None:  # noqa: ANN401
-    """Raise unless the task's templates fit every item and its answer is one of the options.
+    """Raise unless each item is what the task's templates mean, and can be answered either way.
 
-    lm-eval counts an item whose answer is no option (an unlabelled -1) as answered wrongly.
+    lm-eval asks whatever a template makes of a row: letters of a text for options, "None" for a
+    null. It counts an item whose answer is no option (an unlabelled -1) as answered wrongly.
 
     Args:
         name: of the task.
@@ -72,25 +83,76 @@ def check_items(name: str, task: Any, rows: Sequence[int], limit: int | None) ->
     Raises:
         DataError: names the first item that does not fit.
     """
-    import jinja2
-
     for place, doc in enumerate(task.eval_docs):
         if limit is not None and place >= limit:
             break
-        where = _item(name, place, doc, rows)
-        try:
-            text, target = task.doc_to_text(doc), task.doc_to_target(doc)
-            chosen = task.OUTPUT_TYPE == "multiple_choice"
-            options = list(task.doc_to_choice(doc)) if chosen else []
-        except (jinja2.TemplateError, LookupError, ValueError, TypeError, AttributeError) as error:
-            problem = f"{type(error).__name__}: {error}"
-            raise DataError(f"{where} does not fit the task's template ({problem})") from error
-        given = text if task.multiple_input else target
-        for answer in given if isinstance(given, list) else [given]:
-            fits = answer in (range(len(options)) if isinstance(answer, int) else options)
-            if chosen and not fits:
-                told = f"{describe_value(answer)} is none of its {len(options)} options"
-                raise DataError(f"{where}: the answer {told}")
+        _check_item(item_name(name, place, doc, rows), task, doc)
+    if task.config.num_fewshot:
+        for place, doc in enumerate(task.sampler.df):
+            _check_item(item_name(f"{name}: few-shot examples", place, doc, ()), task, doc)
+
+
+def _check_item(where: str, task: Any, doc: Mapping[str, Any]) -> None:  # noqa: ANN401
+    import jinja2
+
+    chosen = task.OUTPUT_TYPE == "multiple_choice"
+    try:
+        text, target = task.doc_to_text(doc), task.doc_to_target(doc)
+        options = task.doc_to_choice(doc) if chosen else []
+    except (
+        jinja2.TemplateError,
+        LookupError,
+        ValueError,
+        SyntaxError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise DataError(f"{where} does not fit the task's template ({problem})") from error
+    if chosen:
+        check_choices(where, task, doc, options)
+    check_values(where, task, doc, len(options))
+    given = text if task.multiple_input else target
+    right = given if isinstance(given, list) else [given]
+    if not chosen:
+        _check_targets(where, task, right)
+        return
+    for answer in right:
+        fits = answer in (range(len(options)) if isinstance(answer, int) else options)
+        if not fits:
+            told = f"{describe_value(answer)} is none of its {len(options)} options"
+            raise DataError(f"{where}: the answer {told}")
+    if not isinstance(task.config.doc_to_choice, list | dict):  # else the task's file has them
+        check_answers(where, list(options), right)
+
+
+def check_choices(where: str, task: Any, doc: Mapping[str, Any], options: object) -> None:  # noqa: ANN401
+    """Raise unless the options that a task takes from an item are a list of texts.
+
+    Raises:
+        DataError: names the place.
+    """
+    column = task.config.doc_to_choice
+    if not isinstance(column, list | dict):  # else they are the task's own
+        what = f"column {column!r}" if column in doc else "its doc_to_choice"
+        check_options(where, what, options)
+
+
+def _check_targets(where: str, task: Any, right: Sequence[object]) -> None:  # noqa: ANN401
+    """Raise where a right answer has nothing that the metric compares."""
+    exact = task._metric_fn_list.get("exact_match")
+    ignoring = task._metric_fn_kwargs.get("exact_match", {})
+    for answer in right:
+        if answer is None or isinstance(answer, dict):
+            raise DataError(f"{where}: the answer is {describe_value(answer)}, not text")
+        if not str(answer).strip():
+            raise DataError(f"{where}: the answer is blank")
+        if exact is None:
+            continue
+        # what a metric leaves out (signs, say) may be all that there is
+        same = exact(references=[str(answer)], predictions=[""], **ignoring)
+        if same["exact_match"]:
+            raise DataError(f"{where}: of the answer, exact_match compares nothing")
 
 
 def render_item(name: str, task: Any, doc: Mapping[str, Any], shots: int) -> Asked:  # noqa: ANN401
@@ -120,7 +182,7 @@ def render_item(name: str, task: Any, doc: Mapping[str, Any], shots: int) -> Ask
             prompt, answer = texts[task.doc_to_text(doc)]
             return Asked(prompt, (answer,), shots)
     except (jinja2.TemplateError, LookupError, ValueError, TypeError, AttributeError) as error:
-        where, problem = _item(name, 0, doc, ()), f"{type(error).__name__}: {error}"
+        where, problem = item_name(name, 0, doc, ()), f"{type(error).__name__}: {error}"
         raise DataError(f"{where} does not fit the task's template ({problem})") from error
     chosen = target if isinstance(target, list) else [target]
     right = [

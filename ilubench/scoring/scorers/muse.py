@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pydantic import Field
 
+from ilubench.data.overlap import asks_same
+from ilubench.errors import DataError
 from ilubench.interfaces import (
     BoundPromptAttack,
     BoundScorer,
@@ -20,8 +22,9 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten
+from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_scorer
 from ilubench.scoring.scorers.rows import groups_of, item_ids, name_items, take_rows, text_of
-from ilubench.specs import Estimator
+from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,25 +61,38 @@ class VerbMem(Scorer):
         data: role of the rows.
         max_tokens: tokens generated, and of the reference.
         limit: items at most.
+        rouge_tokens: what ROUGE counts: `latin`, as MUSE (a-z and 0-9 only), or `unicode`, words
+            and letters of any script.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["verbmem"]
 
     data: str
     max_tokens: int = Field(default=128, ge=1)
     limit: int | None = Field(default=None, ge=1)
+    rouge_tokens: RougeTokens = "latin"
 
     def metrics(self) -> Mapping[str, Estimator]:
         """Return `verbmem`, a mean over items."""
         return {"verbmem": Estimator()}
 
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more is recited."""
+        return {"verbmem": "higher"}
+
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
         return (self.data,)
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns of prompt and true continuation."""
+        return {self.data: ("prompt", "gt")}
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Tokenise prompts and cut references.
 
         Raises:
-            DataError: no rows, or a row without `prompt` or `gt`.
+            DataError: no rows, a row without `prompt` or `gt`, or a reference that has no words.
         """
         rows = take_rows(context.rows(self.data), self.limit, self.data)
 
@@ -90,13 +106,17 @@ class VerbMem(Scorer):
             prompt = before + text_of(row, "prompt", self.data)
             return tokenizer.encode(prompt, verbose=False), cleaned(str(reference))
 
+        items, plain = item_ids(rows, self.data), [made(row, "") for row in rows]
+        references = [reference for _, reference in plain]
+        check_references(self.data, items, "gt", references, self.rouge_tokens)
         return _Bound(
             metric="verbmem",
             role=self.data,
-            items=item_ids(rows, self.data),
+            items=items,
             rows=rows,
             make=made,
-            plain=[made(row, "") for row in rows],
+            plain=plain,
+            tokens=self.rouge_tokens,
             sampling=SamplingSpec(max_tokens=self.max_tokens),
             publish_text=context.publish_text(self.data),
         )
@@ -106,9 +126,9 @@ class KnowMem(Scorer):
     r"""Knowledge memorisation: ROUGE-L F1 of a short greedy answer against the right one.
 
     Rows are `{question, answer}` with an optional `id`. The prompt is `Question: {q}\nAnswer:
-    {a}\n\n` for each example pair, then `Question: {q}\nAnswer: ` with the space at its end, all
-    with special tokens. What is written is cut at the first "\n\n", then at "\nQuestion", then at
-    "Question:". Values are on 0-1; the paper shows them times 100.
+    {a}\n\n` for each example pair, but not one that asks the same, then `Question: {q}\nAnswer: `
+    with the space at its end, all with special tokens. What is written is cut at the first "\n\n",
+    then at "\nQuestion", then at "Question:". Values are on 0-1; the paper shows them times 100.
 
     The cut comes after the whole generation. Ending it at these strings could give another text:
     with byte-level fallback, as in Llama 2's tokenizer, two newlines decode as such only until the
@@ -120,17 +140,26 @@ class KnowMem(Scorer):
         max_tokens: tokens generated.
         limit: questions at most.
         group_by: column that names the subset of the questions that each belongs to.
+        rouge_tokens: what ROUGE counts: `latin`, as MUSE (a-z and 0-9 only), or `unicode`, words
+            and letters of any script.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["knowmem"]
 
     data: str
     icl: str
     max_tokens: int = Field(default=32, ge=1)
     limit: int | None = Field(default=None, ge=1)
     group_by: str | None = None
+    rouge_tokens: RougeTokens = "latin"
 
     def metrics(self) -> Mapping[str, Estimator]:
         """Return `knowmem`, a mean over items."""
         return {"knowmem": Estimator()}
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more is answered rightly."""
+        return {"knowmem": "higher"}
 
     def roles(self) -> tuple[str, ...]:
         """Return the roles of questions and example pairs."""
@@ -140,29 +169,49 @@ class KnowMem(Scorer):
         """Return the role of the questions."""
         return (self.data,)
 
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns of question and answer."""
+        pair = ("question", "answer")
+        return {self.data: (*pair, self.group_by) if self.group_by else pair, self.icl: pair}
+
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the prompts.
 
         Raises:
-            DataError: no rows, or a row without `question` or `answer`.
+            DataError: no rows, a row without `question` or `answer`, an answer that has no words,
+                or a question that all the pairs ask.
         """
         rows = take_rows(context.rows(self.data), self.limit, self.data)
-        shown = "".join(
-            _asked(pair, self.icl) + text_of(pair, "answer", self.icl) + "\n\n"
+        items = item_ids(rows, self.data)
+        pairs = [
+            (pair, _asked(pair, self.icl), text_of(pair, "answer", self.icl))
             for pair in take_rows(context.rows(self.icl), None, self.icl)
-        )
+        ]
 
         def made(row: Row, before: str) -> _Made:
+            shown = "".join(
+                f"{asked}{answer}\n\n"
+                for pair, asked, answer in pairs
+                if not asks_same(row, pair, asked)
+            )
             prompt = before + shown + _asked(row, self.data)
             return tokenizer.encode(prompt, verbose=False), text_of(row, "answer", self.data)
 
+        for item, row in zip(items, rows, strict=True):
+            if all(asks_same(row, pair, asked) for pair, asked, _ in pairs):
+                problem = f"data.{self.icl}: no pair besides item {item!r} of data.{self.data}"
+                raise DataError(f"{problem} can be shown before it; give others")
+        plain = [made(row, "") for row in rows]
+        answers = [answer for _, answer in plain]
+        check_references(self.data, items, "answer", answers, self.rouge_tokens)
         return _Bound(
             metric="knowmem",
             role=self.data,
-            items=item_ids(rows, self.data),
+            items=items,
             rows=rows,
             make=made,
-            plain=[made(row, "") for row in rows],
+            plain=plain,
+            tokens=self.rouge_tokens,
             sampling=SamplingSpec(max_tokens=self.max_tokens),
             publish_text=context.publish_text(self.data),
             ends=_ANSWER_ENDS,
@@ -187,6 +236,7 @@ class _Bound:
         plain: the items without an attack, made.
         ends: what is written is cut at the first of each, one after the other.
         groups: item -> its subset.
+        tokens: what ROUGE counts.
     """
 
     metric: str
@@ -197,6 +247,7 @@ class _Bound:
     plain: Sequence[_Made]
     sampling: SamplingSpec
     publish_text: bool
+    tokens: RougeTokens
     ends: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
 
@@ -216,9 +267,7 @@ class _Bound:
         self, engine: Engine, made: Sequence[_Made], sampling: SamplingSpec
     ) -> list[SampleScore]:
         """ROUGE-L F1 of what is written for each item, in the items' order; one a sample."""
-        from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped, unused-ignore]
-
-        rouge = RougeScorer(["rougeL"], use_stemmer=False)
+        rouge = rouge_scorer(self.tokens)
         with name_items(self.items, self.role):
             found = engine.generate([prompt for prompt, _ in made], sampling)
         written = [[self._cut(cleaned(one.text)) for one in own] for own in found]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from ilubench.data.rows import render_template
+from ilubench.data.template import template_columns
 from ilubench.errors import DataError
 from ilubench.interfaces import (
     Asked,
@@ -23,7 +24,7 @@ from ilubench.interfaces import (
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows
-from ilubench.specs import DataSource, Estimator
+from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,6 +43,8 @@ class AnswerNLL(Scorer):
         limit: items at most.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["answer_nll"]
+
     data: str
     prompt: str
     completion: str
@@ -56,11 +59,19 @@ class AnswerNLL(Scorer):
         """Return the role of the rows."""
         return (self.data,)
 
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `lower`: less surprised."""
+        return {"nll": "lower"}
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns that the templates name."""
+        return {self.data: template_columns(self.prompt, self.completion, labels=self.labels)}
+
     def asks(self, rows: Sequence[Row]) -> Sequence[Asked]:
         """Return prompt and answer of each row.
 
         Raises:
-            DataError: a row lacks a column.
+            DataError: a row lacks a column, or its answer is blank.
         """
         texts = (self._text(row) for row in rows)
         return [Asked(prompt, (answer,)) for prompt, answer in texts]
@@ -68,7 +79,10 @@ class AnswerNLL(Scorer):
     def _text(self, row: Row) -> tuple[str, str]:
         source = DataSource(path=self.data, labels=self.labels)
         prompt = render_template(self.prompt, row, source, self.data)
-        return prompt, render_template(self.completion, row, source, self.data)
+        answer = render_template(self.completion, row, source, self.data)
+        if not answer.strip():
+            raise DataError(f"data.{self.data}: item {row.get('id')!r}: the answer is blank")
+        return prompt, answer
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the items.
@@ -96,14 +110,10 @@ def split_answer(
     """Encode prompt and completion together and divide the ids where the prompt's own end.
 
     A token that merges the end of the prompt with the start of the completion belongs to the
-    completion, so that no part of the answer is given away. An end-of-sequence token that the
-    tokenizer appends by itself is left out.
+    completion, so that no part of the answer is given away.
     """
     alone = list(tokenizer.encode(prompt, verbose=False))
     whole = list(tokenizer.encode(prompt + completion, verbose=False))
-    end = tokenizer.eos_token_id
-    if alone and whole and alone[-1] == whole[-1] == end:
-        alone, whole = alone[:-1], whole[:-1]
     cut = 0
     while cut < min(len(alone), len(whole)) and alone[cut] == whole[cut]:
         cut += 1

@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows, text_of
-from ilubench.specs import Estimator
+from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +49,8 @@ class PrivLeak(Scorer):
         limit: texts of each role at most.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["privleak"]
+
     forget: str
     holdout: str
     retrain_auc: float = Field(gt=0, le=1)
@@ -64,17 +66,38 @@ class PrivLeak(Scorer):
         """Return the roles of forget and holdout texts."""
         return (self.forget, self.holdout)
 
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `lower`: what was trained on is told from what was not."""
+        return {"auc": "lower", "privleak": "lower"}
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the column of the text."""
+        return {self.forget: ("text",), self.holdout: ("text",)}
+
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Tokenise the texts.
 
         Raises:
-            DataError: no rows, a row without `text`, or a text with so few tokens that none counts.
+            DataError: no rows, a row without `text`, a text with so few tokens that none counts, or
+                one that is in both roles.
         """
+        self._check_apart(context)
         texts = [
             self._texts(tokenizer, context, role, label)
             for role, label in ((self.forget, "0"), (self.holdout, "1"))
         ]
         return _Bound(texts, self.k)
+
+    def _check_apart(self, context: ScoreContext) -> None:
+        """Raise where a text is in both roles: nothing can tell it from itself."""
+        known = {text_of(row, "text", self.forget): row for row in context.rows(self.forget)}
+        for row in context.rows(self.holdout):
+            twin = known.get(text_of(row, "text", self.holdout))
+            if twin is not None:
+                raise DataError(
+                    f"data.{self.holdout}: item {row.get('id')!r} is the text of item "
+                    f"{twin.get('id')!r} of data.{self.forget}; holdout texts were never trained on"
+                )
 
     def _texts(
         self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext, role: str, label: str

@@ -1,10 +1,9 @@
 """Rows of evaluation items: never none, each with a stable name."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from ilubench.data.values import describe_value, text_in
 from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
@@ -23,47 +22,36 @@ def take_rows(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
 
 
 def text_of(row: Row, column: str, role: str) -> str:
-    """Return a column that must hold text.
+    """Return a column that must hold text, or a number, which counts as its text.
 
     Raises:
         DataError: it does not.
     """
-    value = row.get(column)
-    if not isinstance(value, str) or not value:
-        problem = "is missing" if column not in row else f"is {describe_value(value)}, not text"
-        raise DataError(f"data.{role}: column {column!r} {problem}; {did_you_mean(column, row)}")
-    return value
-
-
-def describe_value(value: object) -> str:
-    """Return how a message names a row's value: numbers, but no words, which may be gated."""
-    if value is None or isinstance(value, bool | int | float):
-        return repr(value)
-    return f"a {type(value).__name__}" if value else "empty"
+    text = text_in(row.get(column))
+    if text:
+        return text
+    where = f"data.{role}: item {row['id']!r}" if "id" in row else f"data.{role}"
+    if column not in row:
+        raise DataError(f"{where}: column {column!r} is missing; {did_you_mean(column, row)}")
+    problem = f"column {column!r} is {describe_value(row[column])}, not text"
+    raise DataError(f"{where}: {problem}; give text, or leave the row out")
 
 
 def item_ids(rows: Sequence[Mapping[str, object]], where: str) -> list[str]:
-    """Return a stable name for each row: its `id`, or a hash of what it holds.
-
-    Rows that are equal and have no `id` are numbered.
+    """Return a name for each row: its `id`, else its number.
 
     Raises:
-        DataError: two rows have the same `id`.
+        DataError: two rows have the same name.
     """
-    names: list[str] = []
     seen: dict[str, int] = {}
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         given = row.get("id")
-        if given is None:
-            text = json.dumps(dict(row), sort_keys=True, ensure_ascii=False, default=str)
-            name = hashlib.sha256(text.encode()).hexdigest()[:16]
-        else:
-            name = str(given)
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1 and given is not None:
-            raise DataError(f"{where}: the id {name!r} occurs twice")
-        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return names
+        name = str(number if given is None else given)
+        if name in seen:
+            both = f"rows {seen[name]} and {number}"
+            raise DataError(f"{where}: the id {name!r} occurs twice ({both}); ids must differ")
+        seen[name] = number
+    return list(seen)
 
 
 def groups_of(rows: Sequence[Row], column: str | None, role: str) -> dict[str, str]:

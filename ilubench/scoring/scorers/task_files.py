@@ -1,5 +1,6 @@
 """lm-eval task files, read without lm-eval: where a task is defined and what it measures."""
 
+import difflib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.specs import Estimator
+from ilubench.specs import Direction, Estimator
 from ilubench.specs.yaml_files import task_file, task_names
 
 __all__ = ["Member", "Reference", "TaskFacts", "task_facts"]
@@ -90,6 +91,7 @@ class TaskFacts:
             they include, and the Python files beside them that a `!function` names.
         names: (lm-eval's metric, its filter) -> the name of the scorer's metric.
         estimators: the scorer's metric -> how its samples become one number.
+        directions: the scorer's metric -> which values are better.
     """
 
     name: str
@@ -98,6 +100,7 @@ class TaskFacts:
     files: tuple[Path, ...]
     names: Mapping[tuple[str, str], str]
     estimators: Mapping[str, Estimator]
+    directions: Mapping[str, Direction]
 
 
 class _Loader(yaml.SafeLoader):
@@ -179,7 +182,10 @@ def _locate(name: str, beside: Path | None = None) -> Path:
     found = _defining(name, sorted(beside.glob("*.yaml"))) if beside else None
     found = found or _builtin(name)
     if found is None:
-        remedy = did_you_mean(name, task_names("evals")) + " (or a task of lm-eval)"
+        own, file = task_names("evals"), f"{name}.yaml"
+        near = difflib.get_close_matches(name, [*own, *(path.stem for path in _builtin_files())], 1)
+        remedy = did_you_mean(name, [file] if Path(file).is_file() else near or own)
+        remedy += " (or a task of lm-eval, or a file that ends in .yaml)"
         raise SpecError(f"unknown evaluation task {name!r}", field="task", remedy=remedy)
     return found
 
@@ -300,6 +306,19 @@ def _estimators(config: Config, names: Mapping[tuple[str, str], str]) -> dict[st
     }
 
 
+def _directions(config: Config, names: Mapping[tuple[str, str], str]) -> dict[str, Direction]:
+    listed = config.get("metric_list")
+    said = {"brier_score": False} | {
+        str(entry.get("metric")): entry["higher_is_better"]
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("higher_is_better"), bool)
+    }
+    return {
+        public: "higher" if said.get(metric, True) else "lower"
+        for (metric, _), public in names.items()
+    }
+
+
 def _filters(entry: Config, names: Mapping[tuple[str, str], str]) -> list[JsonValue]:
     given = entry.get("filter_list")
     if given is None:
@@ -338,4 +357,5 @@ def task_facts(name: str) -> TaskFacts:
         files=tuple(dict.fromkeys(files + more)),
         names=names,
         estimators=_estimators(config, names),
+        directions=_directions(members[0].config, names),
     )

@@ -1,12 +1,16 @@
 """Rows of a role divided among the tasks of a group, as data sets that lm-eval takes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ilubench.errors import DataError, SpecError, did_you_mean
 from ilubench.interfaces import Row, ScoreContext
+from ilubench.scoring.scorers.task_columns import as_table, column_values, read_columns
 from ilubench.scoring.scorers.task_files import Member, TaskFacts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["OwnData", "Roles", "chosen_members", "own_data"]
 
@@ -78,14 +82,19 @@ def own_data(
     own: OwnData = {}
     for member in members:
         rows = context.rows(roles.data)
-        splits = {"test": [rows[place] for place in items[member.name]]}
+        asked = [rows[place] for place in items[member.name]]
+        splits = {"test": _table(member, asked, roles.data)}
+        have, where = 0, "fewshot"
         if roles.fewshot is not None and member in showing:
-            examples = context.rows(roles.fewshot)
-            splits["fewshot"] = [examples[place] for place in shown[member.name]]
-        _check_examples(member, roles, len(splits.get("fewshot", ())))
-        for name, role in (("test", roles.data), ("fewshot", roles.fewshot)):
-            _check_columns(splits.get(name, ()), str(role))
-        own[member.name] = items[member.name], _in_place(splits)
+            examples = [context.rows(roles.fewshot)[place] for place in shown[member.name]]
+            have = len(examples)
+            if roles.fewshot == roles.data:
+                have -= 1  # an item is no example of itself: lm-eval sees to it within one split
+                where = "test"
+            elif examples:
+                splits["fewshot"] = _table(member, examples, roles.fewshot)
+        _check_examples(member, roles, have)
+        own[member.name] = items[member.name], _in_place(splits, where)
     return own
 
 
@@ -99,30 +108,42 @@ def _check_examples(member: Member, roles: Roles, have: int) -> None:
         )
     if roles.fewshot is not None and have < shots:
         raise DataError(
-            f"data.{roles.fewshot}: {member.name} shows {shots} examples and there are {have}; "
+            f"data.{roles.fewshot}: {member.name} shows {shots} examples and there are {have}"
+            f"{' besides the item asked' if roles.fewshot == roles.data else ''}; "
             "give more, or set num_fewshot"
         )
 
 
-def _check_columns(rows: Sequence[Row], role: str) -> None:
-    """Raise where a row lacks a column of the first: a data set would hold a None there."""
+def _table(member: Member, rows: Sequence[Row], role: str) -> "pa.Table":
+    """The columns that a task reads, as a table; others do no harm, whatever they hold."""
+    where = f"data.{role}"
+    columns = read_columns(member, rows, role)
     for row in rows:
-        lacking = sorted(set(rows[0]) - set(row))
-        if lacking:
+        lacking = [name for name, use in columns.items() if name not in row and not use.optional]
+        if lacking:  # a data set would hold a None there
             shown = row.get("id", dict(row))
-            raise DataError(f"data.{role}: item {shown!r} has no column {lacking[0]!r}; add it")
+            raise DataError(f"{where}: item {shown!r} has no column {lacking[0]!r}; add it")
+    values = {name: column_values(name, rows, use, where) for name, use in columns.items()}
+    return as_table(values, rows, where)
 
 
-def _in_place(splits: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+def _in_place(splits: Mapping[str, "pa.Table"], examples: str) -> dict[str, Any]:
+    def custom_dataset(**_: object) -> Mapping[str, Any]:
+        """What lm-eval calls for a data set: the rows in memory, nothing cached on disk."""
+        import datasets  # type: ignore[import-untyped, unused-ignore]
+
+        in_memory = datasets.table.InMemoryTable
+        return {name: datasets.Dataset(in_memory(table)) for name, table in splits.items()}
+
     return {
-        "custom_dataset": _data_set(splits),
+        "custom_dataset": custom_dataset,
         "dataset_path": None,
         "dataset_name": None,
         "dataset_kwargs": None,
         "training_split": None,
         "validation_split": None,
         "test_split": "test",
-        "fewshot_split": "fewshot" if "fewshot" in splits else None,
+        "fewshot_split": examples if examples in splits else None,
     }
 
 
@@ -178,17 +199,3 @@ def divide(
             )
         positions[value].append(number)
     return {member.name: positions[member.subset] for member in members}
-
-
-def _data_set(splits: Mapping[str, Sequence[Row]]) -> Callable[..., Mapping[str, Any]]:
-    """Return what lm-eval calls for a data set: the rows in memory, nothing cached on disk."""
-
-    def custom_dataset(**_: object) -> Mapping[str, Any]:
-        import datasets  # type: ignore[import-untyped, unused-ignore]
-
-        return {
-            name: datasets.Dataset.from_list([dict(row) for row in rows])
-            for name, rows in splits.items()
-        }
-
-    return custom_dataset

@@ -42,10 +42,10 @@ function scatter(rows, state, width) {
   const y = axisOf(around(reach(points.map((point) => point.y))), size.height - size.bottom, size.top);
   const chart = svg("svg", {
     width: size.width, height: size.height, viewBox: `0 0 ${size.width} ${size.height}`,
-    role: "group", "aria-label": `Utility kept against RA core in ${state.metric}, ${points.length} rows`,
+    role: "group", "aria-label": `${titled("kept")} against ${DATA.labels.core} in ${state.metric}, ${points.length} rows`,
   });
-  chart.append(...frame(size, x, y, ["utility kept (worst metric, chance-corrected)",
-    `RA core, ${state.metric}`]));
+  chart.append(...frame(size, x, y, [`${DATA.labels.kept} (worst metric, chance-corrected)`,
+    `${DATA.labels.core}, ${state.metric}`]));
   chart.append(...guide(size, y, boardOf(state).metrics[metricOf(state)].chance / 1000));
   const placed = points.map((point) => ({
     ...point, px: x.at(point.x[0] / 1000), py: y.at(point.y[0] / 1000),
@@ -123,7 +123,7 @@ function pointLink(point, state) {
   const told = [
     row.title, TIERS[tierOf(row)][0], row.disputed && "disputed",
     figures.rank ? `rank ${figures.rank}` : figures.note,
-    `RA core ${words(point.y)}`, `utility kept ${words(point.x)}`,
+    `${DATA.labels.core} ${words(point.y)}`, `${DATA.labels.kept} ${words(point.x)}`,
   ].filter(Boolean);
   return svg("a", {
     href: address({ ...state, row: row.id }), class: `point${figures.status === "ok" ? "" : " fallen"}`,
@@ -208,7 +208,7 @@ function smallMultiples(state, rows, width) {
   const each = Math.floor((width - (columns - 1) * 14) / columns);
   return h("div", { class: "multiples" }, board.attacks.map((attack, k) =>
     h("figure", null,
-      h("figcaption", null, attack.name, hidden(": "), attack.core ? "" : h("span", { class: "soft" }, " not in RA core")),
+      h("figcaption", null, attack.name, hidden(": "), attack.core ? "" : h("span", { class: "soft" }, ` not in ${DATA.labels.core}`)),
       multiple(attack, found[k], rows, { ends, width: each, state }))));
 }
 
@@ -220,7 +220,7 @@ function multiple(attack, curves, rows, { ends, width, state }) {
   y.ticks = ticks(...ends, 4);
   const picture = svg("svg", {
     width: size.width, height: size.height, viewBox: `0 0 ${size.width} ${size.height}`,
-    role: "img", "aria-label": `${state.curve === "forget" ? state.metric : "Recovery"} under ${attack.name}, ` +
+    role: "img", "aria-label": `${state.curve === "forget" ? state.metric : titled("recovery")} under ${attack.name}, ` +
       `${rows.length} rows; the numbers are in the table below`,
   });
   const few = attack.levels.length || attack.steps.length <= 6;

@@ -58,7 +58,7 @@ function standingText(row, state) {
 function bestText(figures) {
   if (!figures.best) return null;
   const { title, by, figure } = figures.best;
-  return h("p", null, `Best known attack: ${title}, submitted by ${by}: worst case ${words(figure)}.`);
+  return h("p", null, `Best known attack: ${title}, submitted by ${by}: ${DATA.labels.worst} ${words(figure)}.`);
 }
 
 function metricsTable(row, board) {
@@ -71,8 +71,8 @@ function metricsTable(row, board) {
     figureFull(found.recovery), found.n.join(" / "));
   });
   return wide("Figures of all metrics", h("table", { class: "plain" },
-    heads("metric", "rank", "f_0, original", "f_u, unlearned", "RA core", "RA all", "worst case",
-      "recovery", "seeds / items"),
+    heads("metric", "rank", ...["f0", "fu", "core", "all", "worst", "recovery"].map((key) =>
+      DATA.labels[key]), "seeds / items"),
     h("tbody", null, body)));
 }
 
@@ -87,7 +87,8 @@ function attacksTable(row, state, board) {
       sizes(figures[0], found.n).join(" / "));
   });
   return wide("Figures by attack", h("table", { class: "plain" },
-    heads("attack", "RA", "recovery", "half-life (steps)", "area", "vs never knew", "seeds / items"),
+    heads("attack", DATA.labels.ra, DATA.labels.recovery, `${DATA.labels.half} (steps)`, DATA.labels.area,
+      DATA.labels.never, "seeds / items"),
     h("tbody", null, body)));
 }
 
@@ -104,7 +105,7 @@ function downstreamTable(row, board) {
     ? values.map((value, k) => `${attack.levels[k - 1] || attack.steps[k]}: ${value === null ? "–" : number(value)}`).join(", ")
     : "–";
   return wide("Fine-tuning accuracy and utility along the attacks", h("table", { class: "plain" },
-    heads("attack", "FA difference", "FA at each step", "utility kept at each step"),
+    heads("attack", DATA.labels.fa, "FA at each step", `${DATA.labels.kept} at each step`),
     h("tbody", null, board.attacks.map((attack, k) => cells(attack.name, figureFull(row.fa[k]),
       line(row.fa_steps[k], attack), line(row.kept_steps[k], attack))))));
 }

@@ -1,12 +1,15 @@
 // What is shown, as files. Texts are strangers': none may become a formula or a command.
 
+/** A figure's name as a field: `worst_case`. */
+const fieldOf = (key) => DATA.labels[key].replace(/[ -]/g, "_");
+
 const FIELDS = [
-  ["core", (r, f) => f.core], ["all", (r, f) => f.all], ["forgotten", (r, f) => f.fu],
-  ["worst_case", (r, f) => worstOf(f)], ["recovery", (r, f) => f.recovery],
-  ["half_life", (r, f, b) => shortestHalfLife(f, b).figure],
-  ["utility_kept", (r) => r.kept[r.worst_utility || 0]],
-  ["fa_difference", (r, f, b) => (lowestFa(r, b) ? lowestFa(r, b).figure : null)],
-];
+  ["core", (r, f) => f.core], ["all", (r, f) => f.all], ["fu", (r, f) => f.fu],
+  ["worst", (r, f) => worstOf(f)], ["recovery", (r, f) => f.recovery],
+  ["half", (r, f, b) => shortestHalfLife(f, b).figure],
+  ["kept", (r) => r.kept[r.worst_utility || 0]],
+  ["fa", (r, f, b) => (lowestFa(r, b) ? lowestFa(r, b).figure : null)],
+].map(([key, of]) => [fieldOf(key), of]);
 
 /** Rows as plain objects; figures as value, low, high and, where there is none, why. */
 function plainRows(rows, state) {
@@ -19,7 +22,7 @@ function plainRows(rows, state) {
       ties: figures.ties, seen: row.seen, seeds: row.seeds.length,
     };
     for (const [name, of] of FIELDS) plain[name] = plainFigure(of(row, figures, board));
-    if (figures.best) plain.worst_case.attack = `${figures.best.title}, by ${figures.best.by}`;
+    if (figures.best) plain[fieldOf("worst")].attack = `${figures.best.title}, by ${figures.best.by}`;
     return { ...plain, cost: row.cost };
   });
 }
@@ -33,9 +36,9 @@ function plainFigure(figure) {
 
 function asJson(rows, state) {
   const board = boardOf(state);
-  const { suite, version, engine, dtype } = board;
+  const { suite, version, engine, dtype, conditions } = board;
   return JSON.stringify({
-    suite, version, engine, dtype, metric: state.metric, rows: plainRows(rows, state),
+    suite, version, engine, dtype, conditions, metric: state.metric, rows: plainRows(rows, state),
   }, null, 1);
 }
 
@@ -78,17 +81,18 @@ function texFigure({ value, low, high }) {
   return low === null || high === null ? `$${shown}$` : `$${shown}$ {\\footnotesize $[${low.toFixed(3)}, ${high.toFixed(3)}]$}`;
 }
 
+const TEX_FIELDS = ["fu", "core", "worst", "recovery", "kept"];
+
 function asLatex(rows, state) {
   const board = boardOf(state);
   const lines = plainRows(rows, state).map((one) => [
     one.rank ?? "--", tex(one.method) + (one.disputed ? " (disputed)" : ""), tex(TIERS[one.tier][0]),
-    texFigure(one.forgotten), texFigure(one.core), texFigure(one.worst_case),
-    texFigure(one.recovery), texFigure(one.utility_kept),
+    ...TEX_FIELDS.map((key) => texFigure(one[fieldOf(key)])),
   ].join(" & "));
   return [
     `% ilubench ${tex(board.name)}, ${tex(state.metric)}; 95 % intervals; needs booktabs`,
     "\\begin{tabular}{rllrrrrr}", "\\toprule",
-    "Rank & Method & Tier & Forgotten & RA core & Worst case & Recovery & Utility kept \\\\",
+    `${["Rank", "Method", "Tier", ...TEX_FIELDS.map((key) => tex(titled(key)))].join(" & ")} \\\\`,
     "\\midrule", ...lines.map((line) => `${line} \\\\`), "\\bottomrule", "\\end{tabular}", "",
   ].join("\n");
 }

@@ -49,12 +49,12 @@ function renderMeasured(state, board) {
   fill("exports", exportButtons(rows, state));
   fill("below", below(board.metrics[metricOf(state)]));
   const curves = curveRows(state);
-  fill("curve-kind", choices("curve", [["recovery", "Recovery"], ["forget", state.metric]], state));
+  fill("curve-kind", choices("curve", [["recovery", titled("recovery")], ["forget", state.metric]], state));
   fill("curve-legend", curveLegend(curves, state));
   fill("curves", curves.length ? smallMultiples(state, curves, at("curves").clientWidth)
     : h("p", { class: "empty" }, "Choose rows in the table's last column."));
   fill("curve-table", curves.length ? curveTable(state, curves) : "");
-  fill("heat-kind", choices("heat", [["recovery", "Recovery"], ["ra", "RA"]], state));
+  fill("heat-kind", choices("heat", [["recovery", titled("recovery")], ["ra", DATA.labels.ra]], state));
   fill("heat-legend", heatLegend(state));
   const order = sorted(rows, { ...state, sort: "rank", dir: "" });
   fill("heat", heatmap(order, state));
@@ -74,17 +74,14 @@ function choices(name, known, state) {
 }
 
 function about(board) {
-  const version = board.version === null ? "" : ` Suite version ${board.version}, engine ${board.engine}, ${board.dtype}.`;
+  const version = board.version === null ? "" : ` Suite version ${board.version}, ${board.how}.`;
   return [h("strong", null, board.title), h("span", null, `.${version}`)];
 }
 
 function below(metric) {
-  const limits = metric.detectable && metric.detectable.map((one) => number(one));
   return [
-    h("p", null, limits
-      ? `Smallest difference of RA core that this table could have shown: ${limits[1]} in every pair, ` +
-        `${limits[0]} in the sharpest (alpha .05 over ${metric.pairs} pairs, power .8).`
-      : "Nothing could be ranked: no two rows can be compared."),
+    metric.turned && h("p", null, `${metric.label} is ${metric.turned}.`),
+    h("p", null, metric.shows),
     metric.notes.length ? h("ul", null, metric.notes.map((note) => h("li", null, note))) : null,
   ];
 }

@@ -3,6 +3,12 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const BOARDS = DATA.boards;
 
+/** A figure's name, as it stands at the head of a column. */
+const titled = (key) => {
+  const name = DATA.labels[key];
+  return name.includes("_") ? name : name[0].toUpperCase() + name.slice(1);
+};
+
 const FILTER_TIERS = ["verified-method", "verified-weights", "submitted", "reference"];
 const MOST_CURVES = 8;
 
@@ -112,14 +118,14 @@ const COLUMNS = [
   { key: "rank", name: "Rank", best: "asc", of: (r, f) => f.rank },
   { key: "method", name: "Method", best: "asc", of: (r) => r.title.toLowerCase() },
   { key: "tier", name: "Tier", best: "asc", of: (r) => FILTER_TIERS.indexOf(tierOf(r)) },
-  { key: "fu", name: "Forgotten before", hint: "f_u: forget metric after unlearning, before any attack", best: "desc", of: (r, f) => valueOf(f.fu) },
-  { key: "core", name: "RA core", hint: "mean forget metric over the unseen core attacks; what ranks rest on", best: "desc", of: (r, f) => valueOf(f.core) },
-  { key: "all", name: "RA all", hint: "mean forget metric over all attacks", best: "desc", of: (r, f) => valueOf(f.all) },
-  { key: "worst", name: "Worst case", hint: "lowest forget metric over attacks and checkpoints that keep 90 % of the utility, and under the best known submitted attack", best: "desc", of: (r, f) => valueOf(worstOf(f)) },
-  { key: "recovery", name: "Recovery", hint: "0 stayed forgotten, 1 known as before; mean over the attacks", best: "asc", of: (r, f) => valueOf(f.recovery) },
-  { key: "half", name: "Half-life", hint: "optimizer steps until recovery reaches one half; the shortest over the core attacks", best: "desc", of: (r, f, b) => halfOrder(shortestHalfLife(f, b).figure) },
-  { key: "kept", name: "Utility kept", hint: "of the metric that kept least, chance-corrected", best: "desc", of: (r) => valueOf(r.kept[r.worst_utility || 0]) },
-  { key: "fa", name: "FA difference", hint: "what the downstream user gets, against fine-tuning the original model; the lowest over the attacks", best: "desc", of: (r, f, b) => (lowestFa(r, b) ? lowestFa(r, b).figure[0] : null) },
+  { key: "fu", name: titled("fu"), hint: "forget metric after unlearning, before any attack", best: "desc", of: (r, f) => valueOf(f.fu) },
+  { key: "core", name: titled("core"), hint: "mean forget metric over the unseen core attacks; what ranks rest on", best: "desc", of: (r, f) => valueOf(f.core) },
+  { key: "all", name: titled("all"), hint: "mean forget metric over all attacks", best: "desc", of: (r, f) => valueOf(f.all) },
+  { key: "worst", name: titled("worst"), hint: "lowest forget metric over attacks and checkpoints that keep 90 % of the utility, and under the best known submitted attack", best: "desc", of: (r, f) => valueOf(worstOf(f)) },
+  { key: "recovery", name: titled("recovery"), hint: "0 stayed forgotten, 1 known as before; mean over the attacks", best: "asc", of: (r, f) => valueOf(f.recovery) },
+  { key: "half", name: titled("half"), hint: "optimizer steps until recovery reaches one half; the shortest over the core attacks", best: "desc", of: (r, f, b) => halfOrder(shortestHalfLife(f, b).figure) },
+  { key: "kept", name: titled("kept"), hint: "of the metric that kept least, chance-corrected", best: "desc", of: (r) => valueOf(r.kept[r.worst_utility || 0]) },
+  { key: "fa", name: titled("fa"), hint: "what the downstream user gets, against fine-tuning the original model; the lowest over the attacks", best: "desc", of: (r, f, b) => (lowestFa(r, b) ? lowestFa(r, b).figure[0] : null) },
   { key: "steps", name: "Steps", hint: "optimizer steps of unlearning", best: "asc", of: (r) => r.cost.steps ?? null },
   { key: "passes", name: "Passes", hint: "forward and backward passes through the layers", best: "asc", of: (r) => passesOf(r) },
   { key: "seconds", name: "Seconds", hint: "of unlearning, on the submitter's machine", best: "asc", of: (r) => r.cost.train_seconds ?? null },

@@ -1,0 +1,5 @@
+"""`python -m ilubench`, where no script is installed."""
+
+from ilubench.cli import main
+
+main()

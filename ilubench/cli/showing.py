@@ -1,0 +1,94 @@
+"""The command that shows what a run is: asked for what, ended how, with which figures, where."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ilubench.cli.guard import COMPLETE
+from ilubench.cli.words import Json, as_words, console
+
+if TYPE_CHECKING:
+    from ilubench.records.finished import FinishedRun
+
+__all__ = ["show"]
+
+FILES = {
+    "results.json": "every figure",
+    "samples.parquet": "every item's score",
+    "texts.parquet": "what models wrote",
+    "metrics.parquet": "the mean of every metric at every checkpoint",
+    "config.yaml": "what was asked, resolved",
+    "plan.json": "the jobs",
+    "failures": "tracebacks of jobs that failed",
+}
+
+
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")],
+    as_json: Json = False,
+) -> int:
+    """Show a run without carrying it out: what was asked, how it ended, its figures and files."""
+    from ilubench.cli.run_folders import find_runs, is_run
+    from ilubench.errors import DataError
+    from ilubench.records.finished import read_run
+    from ilubench.reports.run_report import run_report
+
+    if run.is_dir() and not is_run(run):
+        below = next(find_runs(run), None)
+        remedy = f"it has runs below it, such as {below}" if below else "give a run's folder"
+        raise DataError(f"{run} is no folder of a run; {remedy}")
+    if run.is_dir() and not (run / "results.json").is_file():
+        typer.echo("\n".join(_unfinished(run)))
+        return COMPLETE
+    found = read_run(run)
+    if as_json:
+        typer.echo(found.record.model_dump_json(indent=1))
+        return COMPLETE
+    out = console(stderr=False)
+    for line in _asked(found):
+        out.print(line, soft_wrap=True, highlight=False)
+    if found.suite is None:
+        out.print(f"Note: {found.unread}", soft_wrap=True, highlight=False)
+    out.print(run_report(found.record, found.rows, found.suite, run))
+    for name, what in FILES.items():
+        if (run / name).exists():
+            out.print(f"{run / name}: {what}", soft_wrap=True, highlight=False)
+    return COMPLETE
+
+
+def _asked(run: "FinishedRun") -> Iterator[str]:
+    record = run.record
+    settings = record.method.get("settings")
+    words = as_words(settings) if isinstance(settings, Mapping) else ""
+    yield f"run      {record.run}"
+    yield f"suite    {record.suite} version {record.suite_version}"
+    if record.method:
+        yield f"method   {record.method_name} version {record.method_version} ({words})"
+        yield f"attacks  {', '.join(record.attacks) or 'none'}"
+        seeds = ", ".join(map(str, record.seeds))
+        yield f"seeds    {seeds}; engine {record.engine}, {record.dtype}"
+    else:
+        scorers = dict.fromkeys(score.scorer for score in record.scores)
+        yield f"scored   by {', '.join(scorers)}; engine {record.engine}, {record.dtype}"
+    failed = len(record.failures)
+    yield f"status   finished, {f'{failed} jobs failed' if failed else 'all jobs done'}"
+
+
+def _unfinished(run: Path) -> Iterator[str]:
+    """Yield what the files of a run say that was planned, or that was stopped."""
+    from ilubench.errors import DataError
+
+    try:
+        status = json.loads((run / "status.json").read_text(encoding="utf-8"))
+        ended = f"{int(status['ended'])} of {int(status['jobs'])} jobs ended"
+    except FileNotFoundError:
+        ended = "planned, no job ended"
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{run / 'status.json'}: not what a run leaves") from error
+    yield f"run      {run.name}"
+    yield f"status   not finished: {ended}; the same `ilubench run` goes on with it"
+    if (run / "config.yaml").is_file():
+        yield f"config   {run / 'config.yaml'}"

@@ -1,0 +1,180 @@
+"""A checkpoint's config.json: read, or what is wrong with it in one sentence."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from ilubench.errors import ModelError, did_you_mean
+from ilubench.models.quiet import quiet
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+__all__ = ["load_config", "read_json", "refuse_pointer", "wrong_setting"]
+
+_POINTER = b"version https://git-lfs"
+
+_QUANTISED = ("quantize_config.json", "quant_config.json")
+"""Files by which older GPTQ and AWQ checkpoints say what config.json does not."""
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise if a file is what Git LFS leaves in the place of one that was not fetched.
+
+    Raises:
+        ModelError: it is.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            remedy = "run `git lfs pull` there, or download it again"
+            raise ModelError(f"{path} is a Git LFS pointer, not the file itself; {remedy}")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """Return what a JSON file of a checkpoint holds.
+
+    Raises:
+        ModelError: there is no such file, or it is damaged.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path.parent} has no {path.name}; is it a model's folder?")
+    refuse_pointer(path)
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is no readable JSON; it is damaged, copy it again") from error
+
+
+def load_config(folder: Path) -> "PretrainedConfig":
+    """Return the configuration of a causal language model, of full weights.
+
+    Raises:
+        ModelError: there is none, it is damaged, or it is one of another kind of model.
+    """
+    from transformers import AutoConfig
+
+    path = folder / "config.json"
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise ModelError(f"{path} holds {str(raw)[:20]!r} and no settings; copy it again")
+    _refuse_quantised(folder, raw)
+    _refuse_unknown(path, raw)
+    for field in ("dtype", "torch_dtype"):
+        name = raw.get(field) or "auto"
+        if name != "auto" and not isinstance(getattr(torch, str(name), None), torch.dtype):
+            raise ModelError(f"{path}: {field} is {name!r}, which is no dtype of torch")
+    try:
+        with quiet():
+            found = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:
+        # whatever a model's own class raises of settings that it does not expect
+        raise ModelError(f"{path}: {wrong_setting(raw)}") from error
+    config = cast("PretrainedConfig", found)
+    text = config.get_text_config()
+    for field in ("vocab_size", "hidden_size", "num_hidden_layers"):
+        if getattr(text, field, 1) == 0:
+            name = text.attribute_map.get(field, field)
+            raise ModelError(f"{path}: {name} is 0, which makes no model")
+    _refuse_other_kinds(path, config)
+    return config
+
+
+def _refuse_unknown(path: Path, raw: Mapping[str, Any]) -> None:
+    import transformers
+
+    kind, known = raw.get("model_type"), transformers.CONFIG_MAPPING
+    if isinstance(kind, str) and kind in known:
+        return
+    if raw.get("auto_map"):
+        problem = "brings its own code, which is never run; only models of transformers are loaded"
+        raise ModelError(f"{path.parent} {problem}")
+    if not isinstance(kind, str):
+        raise ModelError(f"{path} names no model_type; is it a language model's?")
+    problem = f"transformers {transformers.__version__} has no model_type {kind!r}"
+    raise ModelError(f"{path}: {problem}; {did_you_mean(kind, known)}")
+
+
+def _refuse_other_kinds(path: Path, config: "PretrainedConfig") -> None:
+    """Raise unless a model reads a text from its start to its end, and predicts the next token."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    kind, problem = config.model_type, ""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        problem = "is no causal language model"
+    elif getattr(config, "is_encoder_decoder", False):
+        problem = "has an encoder and a decoder"
+    elif kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", True):
+        problem = "is an encoder"  # its class would load, and read what it is to predict
+    if problem:
+        raise ModelError(f"{path}: a model of type {kind!r} {problem}; give one that writes text")
+
+
+def wrong_setting(raw: Mapping[str, Any]) -> str:
+    """Name the setting without which transformers makes a model of the others.
+
+    Args:
+        raw: what config.json says.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kind = raw["model_type"]
+
+    def accepted(settings: Mapping[str, Any]) -> bool:
+        try:
+            with quiet(), torch.device("meta"):
+                AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
+        except Exception:  # noqa: BLE001 - whatever a model's class raises
+            return False
+        return True
+
+    given = {name: value for name, value in raw.items() if name != "model_type"}
+    mends = [name for name in given if accepted({k: v for k, v in given.items() if k != name})]
+    alone = [name for name in mends if not accepted({name: given[name]})]
+    if not mends:
+        return f"its settings do not make a {kind!r} model"
+    name = (alone or mends)[0]
+    return f"{name} is {str(given[name])[:40]!r}, which does not make a {kind!r} model"
+
+
+def _refuse_quantised(folder: Path, raw: Mapping[str, Any]) -> None:
+    """Raise if the weights are integers or 8-bit floats with scales: such are never trained here.
+
+    Raises:
+        ModelError: names method and bits.
+    """
+    text = raw.get("text_config")
+    places = [raw, *([text] if isinstance(text, dict) else [])]
+    names = ("quantization_config", "compression_config")
+    found = next((one[name] for one in places for name in names if one.get(name)), None)
+    for name in _QUANTISED:
+        if found is None and (folder / name).is_file():
+            found = read_json(folder / name)
+    if found is None:
+        return
+    facts = dict(_leaves(found))
+    method = facts.get("quant_method")
+    widths = (facts.get(name) for name in ("bits", "w_bit", "num_bits", "nbits"))
+    bits = next((width for width in widths if width), None)
+    if method is None and any(name.startswith(("load_in_", "bnb_")) for name in facts):
+        method = "bitsandbytes"
+    if bits is None:
+        words = " ".join(str(name if value is True else value) for name, value in facts.items())
+        wide = re.search(r"(?:fp|int|nf|load_in_)(\d+)", words.lower())
+        bits = int(wide[1]) if wide else None
+    shown = ", ".join([str(method or "method not named"), *([f"{bits} bit"] if bits else [])])
+    raise ModelError(f"{folder} is quantised ({shown}); give the full weights")
+
+
+def _leaves(value: object) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a tree, the outermost last."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _leaves(inner)
+        yield from ((str(k), v) for k, v in value.items() if isinstance(v, str | int | float))

@@ -1,0 +1,57 @@
+"""What figures are called, one name each: for terminals, Markdown, the page, exports. Pure."""
+
+from collections.abc import Mapping
+
+from ilubench.specs import MetricSpec
+
+__all__ = [
+    "AREA",
+    "FA_DIFFERENCE",
+    "F_0",
+    "F_U",
+    "HALF_LIFE",
+    "NEVER_KNEW",
+    "PAGE",
+    "RA",
+    "RA_ALL",
+    "RA_CORE",
+    "RECOVERY",
+    "UTILITY_KEPT",
+    "WORST_CASE",
+    "turned_from",
+]
+
+F_0 = "f_0"
+F_U = "f_u"
+RA = "RA"
+RA_CORE = "RA_core"
+RA_ALL = "RA_all"
+WORST_CASE = "worst case"
+RECOVERY = "recovery"
+HALF_LIFE = "half-life"
+AREA = "area"
+UTILITY_KEPT = "utility kept"
+FA_DIFFERENCE = "FA difference"
+NEVER_KNEW = "never-knew difference"
+
+PAGE: Mapping[str, str] = {
+    "f0": F_0,
+    "fu": F_U,
+    "ra": RA,
+    "core": RA_CORE,
+    "all": RA_ALL,
+    "worst": WORST_CASE,
+    "recovery": RECOVERY,
+    "half": HALF_LIFE,
+    "area": AREA,
+    "kept": UTILITY_KEPT,
+    "fa": FA_DIFFERENCE,
+    "never": NEVER_KNEW,
+}
+"""What the page's script calls a figure -> its name."""
+
+
+def turned_from(spec: MetricSpec) -> str:
+    """Return what a forget metric is of a scorer's own metric: `1 - forget_mc.acc`."""
+    raw = f"{spec.scorer}.{spec.metric}"
+    return f"1 - {raw}" if spec.direction == "higher" else raw

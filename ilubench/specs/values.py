@@ -1,0 +1,135 @@
+"""Text -> a value of the type that is wanted: ``3`` is a number, or text, as the field says."""
+
+import re
+import types
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
+
+from ilubench.errors import SpecError, did_you_mean
+
+__all__ = ["convert_value"]
+
+MOST_NUMBERS = 10_000
+"""Numbers that one range may stand for."""
+
+_EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_WHOLE = re.compile(r"[-+]?\d{1,18}")
+
+_RANGES: tuple[tuple[str, Callable[[int, int], str]], ...] = (
+    (r"(\d{1,9})\s*(?:-|:|to|\.{3})\s*(\d{1,9})", lambda a, b: f"{a}..{b}"),
+    (r"range\(\s*()(\d{1,9})\s*\)", lambda _, b: f"0..{b - 1}"),
+    (r"range\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)", lambda a, b: f"{a}..{b - 1}"),
+)
+"""How others write a range of whole numbers, and how it is written here."""
+
+
+def _range_written_otherwise(text: str) -> str:
+    """Return what to write for a range or list in another language's signs; empty: it is none."""
+    for pattern, written in _RANGES:
+        found = re.fullmatch(pattern, text.strip())
+        if found:
+            first, last = found.groups()
+            return written(int(first or 0), int(last))
+    parts = re.split(r"[\s;+]+", text.strip())
+    return ",".join(parts) if len(parts) > 1 and all(map(_WHOLE.fullmatch, parts)) else ""
+
+
+def _numbers(text: str, key: str, part: str) -> list[object]:
+    """Return the numbers of ``first..last``."""
+    first, _, last = part.partition("..")
+    if not (_WHOLE.fullmatch(first) and _WHOLE.fullmatch(last)):
+        written = _range_written_otherwise(text) or "first..last, e.g. 0..4"
+        raise SpecError(f"{part!r} is not a range", field=key, remedy=f"write {written}")
+    start, stop = int(first), int(last)
+    if stop < start:
+        raise SpecError(f"the range {part!r} is empty", field=key, remedy="write 0..4")
+    if stop - start >= MOST_NUMBERS:
+        problem = f"the range {part!r} has {stop - start + 1} numbers, more than {MOST_NUMBERS}"
+        raise SpecError(problem, field=key, remedy="write a shorter one, e.g. 0..4")
+    return list(range(start, stop + 1))
+
+
+def _items(text: str, inner: object, key: str) -> list[object]:
+    whole = _plain_type(inner) is int
+    written = _range_written_otherwise(text.strip("[] ")) if whole else ""
+    if written:
+        raise SpecError(f"cannot read {text!r}", field=key, remedy=f"write {key}={written}")
+    values: list[object] = []
+    for part in (part.strip(" \t'\"") for part in text.strip("[]()").split(",")):
+        if whole and ".." in part:
+            numbers = _numbers(text, key, part)
+            values += [convert_value(inner, str(number), key) for number in numbers]
+        elif part:
+            values.append(convert_value(inner, part, key))
+    return values
+
+
+def _plain_type(annotation: object) -> object:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _json(text: str, key: str) -> object:
+    """Return the value of a field of any type, read as YAML; ``1e-5`` is a number."""
+    try:
+        value: object = float(text) if _EXPONENT.fullmatch(text) else yaml.safe_load(text)
+        return _ANY.validate_python(value)
+    # too many digits, a date that is none, infinity; brackets without end
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        given = text if len(text) <= 60 else f"{text[:60]}..."
+        raise SpecError(
+            "not a value that YAML can read", field=key, remedy=f"given: {given!r}"
+        ) from error
+
+
+_FINITE = ConfigDict(allow_inf_nan=False)
+_ANY: TypeAdapter[object] = TypeAdapter(JsonValue, config=_FINITE)
+
+
+def convert_value(annotation: object, text: str, key: str) -> object:
+    """Return ``text`` as the annotated type.
+
+    Args:
+        annotation: a field's type.
+        text: what stands after the `=`.
+        key: the whole key, for messages.
+
+    Raises:
+        SpecError: the text is no such value.
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        if type(None) in inner and text.lower() in ("none", "null"):
+            return None
+        rest = sorted((part for part in inner if part is not type(None)), key=lambda p: p is str)
+        for part in rest[:-1]:  # text is the last resort, since everything is text
+            try:
+                return convert_value(part, text, key)
+            except SpecError:
+                continue
+        return convert_value(rest[-1], text, key)
+    if origin in (tuple, list):
+        return _items(text, inner[0] if inner else str, key)
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        raise SpecError(
+            f"{key!r} has fields of its own", remedy=f"set one of them: {key}.<field>=<value>"
+        )
+    if annotation is JsonValue or annotation is Any:
+        return _json(text, key)
+    if origin is Literal:
+        text = next((c for c in inner if str(c).casefold() == text.casefold()), text)
+    if _plain_type(annotation) is int and re.fullmatch(r"\d+-\d+", text):
+        # pydantic would read 0-4 as -4
+        raise SpecError("not a whole number", field=key, remedy=f"given: {text!r}")
+    try:
+        adapter = TypeAdapter[object](cast("Any", annotation), config=_FINITE)
+        value = adapter.validate_python(text)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        remedy = f"given: {text!r}"
+        if origin is Literal:
+            remedy = did_you_mean(text, [str(choice) for choice in inner])
+        raise SpecError(message, field=key, remedy=remedy) from error
+    return value

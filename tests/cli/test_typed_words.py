@@ -1,0 +1,365 @@
+"""What people type, and the words that would work: each mistake is answered with them."""
+
+import io
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import SUITE, TINY, WEAK, command, environment
+
+from ilubench import __version__
+from ilubench.cli.guard import guarded
+from ilubench.experiments.experiment import resolve_experiment
+from ilubench.specs.overrides import parse_words
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(*words: str, code: int = 2) -> str:
+    done = command(*words)
+    assert done.code == code, done.err
+    assert done.out == ""
+    *_, last = done.err.splitlines()
+    assert last.startswith("error: ")
+    assert "internal" not in last
+    assert "Traceback" not in done.err
+    return last
+
+
+TYPED: list[tuple[str, str]] = [
+    ("seeds=0-4", "write seeds=0..4"),
+    ("seeds=[0-4]", "write seeds=0..4"),
+    ("seeds=0:4", "write seeds=0..4"),
+    ("seeds=0...4", "write seeds=0..4"),
+    ("seeds=range(5)", "write seeds=0..4"),
+    ("'seeds=range(2, 5)'", "write seeds=2..4"),
+    ("'seeds=0 1 2'", "write seeds=0,1,2"),
+    ("'seeds=0;1;2'", "write seeds=0,1,2"),
+    ("seeds=0, 1, 2", "write seeds=0,1,2"),
+    ("seeds=-1", "greater than or equal to 0"),
+    ("seeds=0,-4", "greater than or equal to 0"),
+    ("seeds=0..100000000000", "100000000001 numbers, more than 10000; write a shorter one"),
+    (f"seeds=0..{'9' * 5000}", "is not a range; write first..last"),
+    ("seeds=1.5", "valid integer"),
+    ("seed=3", "did you mean seeds=3?"),
+    ("attack=gsm8k", "did you mean attacks=gsm8k?"),
+    ("attacks=gsm8k agnews", "write attacks=gsm8k,agnews"),
+    ("'attacks=gsm8k agnews'", "write attacks=gsm8k,agnews"),
+    ("attacks=gsm8k+agnews", "write attacks=gsm8k,agnews"),
+    ("attacks=GSM8K", "did you mean 'gsm8k'?"),
+    ("attacks=gsm-8k", "did you mean 'gsm8k'?"),
+    ("--method ilu", "write method=ilu, without dashes"),
+    ("--method=ilu", "write method=ilu, without dashes"),
+    ("--seeds 0..4", "write seeds=0..4, without dashes"),
+    ("--method.train.lr 1e-5", "write method.train.lr=1e-5, without dashes"),
+    ("--never-knew=false", "write never_knew=false, without dashes"),
+    ("-method ilu", "write method=ilu, without dashes"),
+    ("'method=ilu attacks=gsm8k'", "write method=ilu attacks=gsm8k"),
+    ("'method=ilu  seeds=0..4'", "write method=ilu seeds=0..4"),
+    ("method = ilu", "write method=ilu"),
+    ("'method = ilu'", "write method=ilu"),
+    ("method= ilu", "write method=ilu"),
+    ("method =ilu", "write method=ilu"),
+    ("ilu", "e.g. method=ilu or suite=ilu"),
+    ("seeds", "e.g. seeds=<value>"),
+    ("method=ILU", "did you mean 'ilu'?"),
+    ("method=Task-Vector", "did you mean 'task_vector'?"),
+    ("method=Sim_NPO", "did you mean 'simnpo'?"),
+    ("method=npo+sam", "write method=sam method.base=npo"),
+    ("method=sam-npo", "write method=sam method.base=npo"),
+    ("method=NPO_SAM", "write method=sam method.base=npo"),
+    ("'method=ilu(rmu)'", "write method=ilu method.base=rmu"),
+    ("method=npo,rmu", "method=npo or method=rmu"),
+    ("lr=1e-5", "did you mean method.train.lr=1e-5 or attack.train.lr=1e-5?"),
+    ("LR=1e-5", "did you mean method.train.lr=1e-5 or attack.train.lr=1e-5?"),
+    ("learning-rate=1e-5", "method.train.lr=1e-5 or attack.train.lr=1e-5"),
+    ("epochs=3", "method.train.epochs=3 or attack.train.epochs=3"),
+    ("batch_size=8", "method.train.batch_size=8 or attack.train.batch_size=8"),
+    ("train.steps=8", "method.train.steps=8 or attack.train.steps=8"),
+    ("beta=0.3 method=npo", "did you mean method.beta=0.3?"),
+    ("beta=0.3 method=ilu", "did you mean method.base.beta=0.3?"),
+    ("max_length=64", "suite.max_length=64"),
+    ("limit=3", "data.<role>.limit=3"),
+    ("model=x", "suite.target.model.path=<folder> or suite.target.model.hub=<org/name>"),
+    ("dataset=x.jsonl", "data.<role>=<file>"),
+    ("output=x", "did you mean out=x?"),
+    ("method=npo method.lr=1", "did you mean 'method.train.lr'?"),
+    ("attack.lr=1", "did you mean attack.train.lr?"),
+    ("attack.gsm8k.lr=1", "did you mean 'attack.gsm8k.train.lr'?"),
+    ("engine=vlm", "did you mean 'vllm'?"),
+    ("attack.train.lr=1e400", "finite number"),
+    ("attack.fractions=nan", "finite number"),
+    ("attack.train.epochs=1e308", "less than or equal to 1000000"),
+    ("suite.methods.npo.beta=2024-13-45", "not a value that YAML can read"),
+    (f"suite.target.recipe.config.x={'[' * 3000}", "not a value that YAML can read"),
+    (f"suite.scorers.retain_mc.settings.limit={'9' * 5000}", "not a value that YAML can read"),
+]
+"""What follows `plan SUITE`, and the words that the answer has."""
+
+
+@pytest.mark.parametrize(("typed", "answer"), TYPED, ids=lambda text: text[:40])
+def test_the_answer_has_the_words_that_work(typed: str, answer: str, here: Path) -> None:
+    assert answer in refused("plan", SUITE, *shlex.split(typed))
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["engine=HF", "attacks=none"], ["engine=hf", "attacks=none"]),
+        (["device=CPU"], ["device=cpu"]),
+        (["attacks=['gsm8k', \"agnews\"]"], ["attacks=gsm8k,agnews"]),
+        (["method=npo", "method.retain=KL"], ["method=npo", "method.retain=kl"]),
+        (["seeds=0,1,2"], ["seeds=0..2"]),
+    ],
+)
+def test_values_that_mean_the_same(typed: list[str], meant: list[str]) -> None:
+    one, other = (resolve_experiment(parse_words([SUITE, *words])) for words in (typed, meant))
+    assert (one.run, one.method, one.seeds) == (other.run, other.method, other.seeds)
+
+
+def test_one_number_as_seeds_gets_a_hint(here: Path) -> None:
+    done = command("plan", SUITE, "seeds=5", "--json")
+    assert done.code == 0
+    assert done.err == "note: seeds=5 is one seed; 5 seeds are seeds=0..4\n"
+    for single in ("seeds=0", "seeds=1000", "seeds=5,6"):
+        assert command("plan", SUITE, single, "--json").err == ""
+
+
+def test_templates_may_hold_what_looks_like_words(here: Path) -> None:
+    words = "data.forget_passages.prompt=Say: method=ilu suite=mini "
+    assert command("plan", SUITE, words).code == 0
+
+
+# --------------------------------------------------------------------------- a --config file
+
+
+@pytest.mark.parametrize("field", ["attacks", "method", "seeds", "attack.train.lr"])
+def test_a_blank_field_of_a_config_file_is_named(field: str, here: Path) -> None:
+    Path("c.yaml").write_text(f"suite: {TINY}\n{field}:\n")
+    told = refused("plan", "--config", "c.yaml")
+    assert f"c.yaml:2: {field}: is blank; leave the field out, or write none" in told
+
+
+def test_a_config_file_is_read_as_it_is_written(here: Path) -> None:
+    """Numbers, dates and truth values of YAML are the text that words would have."""
+    from ilubench.specs.overrides import from_file
+
+    Path("r.yaml").write_text(
+        "data:\n  forget_mc: {revision: 1234e56, subset: 0123, limit: null}\n"
+        "never_knew: no\nseeds: [0, 1]\nout: 2024-12-05\n"
+    )
+    found = {override.key: override.text for override in from_file(Path("r.yaml"))}
+    assert found == {
+        "data.forget_mc.revision": "1234e56",
+        "data.forget_mc.subset": "0123",
+        "data.forget_mc.limit": "none",
+        "never_knew": "no",
+        "seeds": "0,1",
+        "out": "2024-12-05",
+    }
+
+
+def test_a_config_file_with_a_zero_byte(here: Path) -> None:
+    Path("n.yaml").write_text("a: 1\n\0\n")
+    assert "n.yaml: not valid YAML" in refused("plan", "--config", "n.yaml")
+    assert "n.yaml: not valid YAML" in refused("plan", "suite=./n.yaml")
+
+
+# --------------------------------------------------------------------------- commands
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("rnu", "did you mean 'run'?"),
+        ("tabel x", "did you mean 'table'?"),
+        ("Run", "did you mean 'run'?"),
+        ("make_target x", "did you mean 'make-target'?"),
+        ("leaderboard chek", "did you mean 'check'?"),
+        ("method=ilu seeds=0", "write ilubench run method=ilu seeds=0"),
+    ],
+)
+def test_an_unknown_command(typed: str, answer: str) -> None:
+    from ilubench.cli import app
+
+    err = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", err)
+        code = guarded(lambda: app(typed.split(), prog_name="ilubench", standalone_mode=False))
+    assert code == 2
+    assert answer in err.getvalue()
+
+
+def test_help_is_a_command_too() -> None:
+    assert command("help").out == command("--help").out
+    assert command("help", "run").out == command("run", "--help").out
+    assert command("leaderboard", "help", "check").out == (
+        command("leaderboard", "check", "--help").out
+    )
+
+
+def test_help_of_run_names_the_keys() -> None:
+    from ilubench.specs import RunSpec
+
+    page = command("run", "--help").out
+    for key in (*RunSpec.model_fields, "method.<setting>", "data.<role>", "suite.<field>"):
+        assert f"\n  {key} " in page, key
+    assert "such as 0..4" in page
+
+
+def test_the_version_is_told() -> None:
+    assert command("--version").out == f"ilubench {__version__}\n"
+
+
+# --------------------------------------------------------------------------- models and paths
+
+
+def _folder(name: str, **files: str) -> str:
+    folder = Path(name)
+    folder.mkdir(parents=True)
+    for file, text in files.items():
+        (folder / file.replace("_json", ".json")).write_text(text)
+    return name
+
+
+def test_a_run_or_an_adapter_is_no_model(here: Path) -> None:
+    _folder("runs/one", results_json="{}")
+    told = refused("score", "runs/one", SUITE, code=3)
+    assert "the folder of a run, no model; `ilubench show runs/one`" in told
+    assert "--weights-to" in told
+    told = refused("attack", "runs", SUITE, code=3)
+    assert "a folder of runs, no model; `ilubench ls runs runs`" in told
+    adapter = _folder("lora", adapter_config_json='{"base_model_name_or_path": "org/base"}')
+    told = refused("attack", adapter, SUITE, code=3)
+    assert "an adapter (LoRA) of org/base, no model; merge the two with peft" in told
+    broken = _folder("broken", adapter_config_json="{")
+    assert "an adapter (LoRA)" in refused("score", broken, SUITE, code=3)
+    Path("model.safetensors").write_text("x")
+    assert "is a file; give the folder" in refused("score", "model.safetensors", SUITE, code=3)
+
+
+def test_the_home_folder_is_known_in_every_path(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    Path("t.yaml").write_text(TINY.read_text())
+    Path("c.yaml").write_text("suite: ~/t.yaml\nout: ~/o\n")
+    Path("rows.jsonl").write_text('{"text": "a"}\n')
+    words = ("suite=~/t.yaml", "out=~/o", "data.forget_passages=~/rows.jsonl")
+    assert command("plan", *words, "--write").code == 0
+    assert any((here / "o").glob("tiny-*/plan.json"))
+    assert command("plan", "--config", "~/c.yaml").code == 0
+    assert command("plan", "--config=~/c.yaml").code == 0
+    assert str(here / "none") in refused("score", "~/none", "suite=~/t.yaml", code=3)
+    assert f"{here}/o" in refused("table", "~/o", code=2)
+    assert "no.yaml" in refused("plan", "suite=~/no.yaml")
+
+
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        ("file", "a file is there, and a folder is needed"),
+        ("file/below", "a file is there, and a folder is needed"),
+        ("a" * 300, "the name is too long"),
+        ("/proc/none", "there is no such file or folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_leaves_with_3(out: str, reason: str, here: Path) -> None:
+    Path("file").write_text("")
+    told = refused("plan", SUITE, "--write", f"out={out}", code=3)
+    assert out in told
+    assert reason in told
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (13, "you may not read or write it"),
+        (28, "no space is left"),
+        (30, "its disk is read-only"),
+        (122, "your quota"),
+    ],
+)
+def test_faults_of_the_system_name_the_path(
+    number: int, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call() -> Any:
+        raise OSError(number, "whatever", "some/where")
+
+    assert guarded(call) == 3
+    assert f"error: some/where: {reason}" in capsys.readouterr().err
+
+
+def test_other_faults_stay_internal(capsys: pytest.CaptureFixture[str]) -> None:
+    def call() -> Any:
+        raise ConnectionError("no path in it")
+
+    assert guarded(call) == 5
+    assert "internal" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_the_output() -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "ilubench", "ls", "suites", "--json"]
+        done = subprocess.run(words, stdout=full, stderr=-1, env=environment(), check=False)
+    assert done.returncode == 3
+    assert done.stderr.decode().count("\n") == 1
+    assert b"no space is left" in done.stderr
+
+
+# --------------------------------------------------------------------------- interrupted
+
+
+WAITS = """
+import time
+from ilubench.cli import app, main
+
+@app.command()
+def wait() -> None:
+    print("begun", flush=True)
+    time.sleep(60)
+
+main()
+"""
+
+
+def _interrupted(words: list[str], how: signal.Signals, begun: str) -> None:
+    """Send a signal to a process once it has said that it has begun."""
+    run = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True
+    )
+    assert run.stdout is not None
+    assert run.stderr is not None
+    try:
+        said = run.stdout if begun == "begun" else run.stderr
+        assert any(line.startswith(begun) for line in iter(said.readline, ""))
+        run.send_signal(how)
+        _, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 130
+    told = "error: interrupted; the same command goes on where it stopped"
+    assert err.splitlines()[-1] == told
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_says_how_to_go_on(how: signal.Signals) -> None:
+    _interrupted([sys.executable, "-c", WAITS, "wait"], how, "begun")
+
+
+@pytest.mark.slow
+def test_a_signal_in_a_run_says_how_to_go_on(tmp_path: Path) -> None:
+    words = ["-m", "ilubench", "run", SUITE, WEAK, "method=npo", f"out={tmp_path}/o"]
+    _interrupted([sys.executable, *words], signal.SIGINT, "folder")
