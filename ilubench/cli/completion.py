@@ -8,7 +8,6 @@ __all__ = [
     "KINDS",
     "complete_ls",
     "complete_names",
-    "complete_score_words",
     "complete_value_in_bash",
     "complete_words",
 ]
@@ -28,16 +27,6 @@ def complete_words(ctx: typer.Context, args: list[str], incomplete: str) -> list
 
     known = list_keys(words, scoring=ctx.command.name == "score")
     return _next_level([name for name in known if name not in words], key)
-
-
-def complete_score_words(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
-    """Return the words of `score` that begin so."""
-    from ilubench.specs import ScoreSpec
-
-    known = (*ScoreSpec.model_fields, "suite.", "data.")
-    found = complete_words(ctx, args, incomplete)
-    own = _begin(incomplete, (f"{name}=" for name in ScoreSpec.model_fields))
-    return list(dict.fromkeys([*own, *(word for word in found if word.startswith(known))]))
 
 
 def complete_value_in_bash(environment: Mapping[str, str]) -> list[str] | None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ilubench.cli.completion import complete_score_words
+from ilubench.cli.completion import complete_words
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
 from ilubench.cli.running import model_source
 from ilubench.cli.words import Config, Json, Model, console, overrides_of
@@ -17,7 +17,7 @@ Words = Annotated[
     typer.Argument(
         metavar="[KEY=VALUE]...",
         help="e.g. suite=mini scorers=forget_mc, or task=FILE data=FILE",
-        autocompletion=complete_score_words,
+        autocompletion=complete_words,
     ),
 ]
 

@@ -3,8 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +11,6 @@ import yaml
 from hub_server import ask_only, go_offline, served
 from runs import SUITE, Outcome, command
 
-from ilubench.cli.completion import complete_score_words
 from ilubench.experiments.experiment import restore_experiment
 from ilubench.records.finished import read_run
 from ilubench.runs.plan import make_plan
@@ -322,14 +320,6 @@ def test_help_names_its_own_keys() -> None:
     assert "\n  method" not in shown
     assert "method=" not in shown
     _refused(command("score", "model", "--task", "a.yaml"), 2, "write task=a.yaml")
-
-
-def test_completion_offers_its_own_keys() -> None:
-    context = cast("Any", SimpleNamespace(params={"words": []}))
-    assert complete_score_words(context, [], "sc") == ["scorers="]
-    offered = complete_score_words(context, [], "")
-    assert {"task=", "data=", "data.", "suite="} <= set(offered)
-    assert not [word for word in offered if word.startswith(("method", "attack", "seeds"))]
 
 
 def test_ls_says_what_a_suite_s_scorers_read() -> None:
