@@ -36,7 +36,7 @@ class RunSpec(Spec):
     seeds: tuple[Seed, ...] | None = None
     engine: Literal["auto", "hf", "vllm"] = "auto"
     device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
     job_timeout: float | None = Field(default=None, gt=0)
     keep: tuple[Literal["attacked"], ...] = ()
     never_knew: bool = True

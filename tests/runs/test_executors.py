@@ -231,6 +231,7 @@ def test_ctrl_c_ends_all_workers_within_seconds(tmp_path: Path) -> None:
     target = f"suite.target.model.path={target_folder(made())}"
     settings = ("method.how=hangs", f"method.place={tmp_path}")
     words = ("run", SUITE, target, "method=./ends.py:Ends", *settings, "workers=2")
+    words += ("allow_weak_target=true",)
     with subprocess.Popen(
         [sys.executable, "-m", "ilubench.cli", *words],
         cwd=tmp_path,
