@@ -299,9 +299,9 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
 
     Raises:
         UsageError: names two runs and what they differ in: suite, version, engine, dtype, size of
-            the scoring batches, world size, attacks,
-            their settings or steps, data, metrics or any other field of the suites that can change
-            a figure, what training kept in memory, the original model. Or a run is given twice.
+            the scoring batches, world size, attacks, their settings or steps, data, metrics or any
+            other field of the suites that can change a figure, what training kept in memory, the
+            original model. Or a run is given twice.
     """
     first = runs[0]
     seen: dict[str, Path] = {}

@@ -7,7 +7,7 @@ from ilubench.data.values import describe_value, text_in
 from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
-__all__ = ["describe_value", "groups_of", "item_ids", "name_items", "take_rows", "text_of"]
+__all__ = ["groups_of", "item_ids", "name_items", "take_rows", "text_of"]
 
 
 def take_rows(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
