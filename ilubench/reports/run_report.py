@@ -121,9 +121,9 @@ def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpe
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
         value = f"{score.value:.4f}{spread}"
-        chance = chance_text(score, suite and suite.metric_of(score.scorer, score.metric))
+        spec = suite.metric_of(score.scorer, score.metric) if suite else None
         who, seed, items = names[score.who], str(score.seed), str(score.n)
-        table.add_row(score.scorer, score.metric, who, seed, value, chance, items)
+        table.add_row(score.scorer, score.metric, who, seed, value, chance_text(score, spec), items)
     return table
 
 
@@ -178,7 +178,7 @@ def _closing(record: RunRecord, folder: Path, *, attacked: bool) -> str:
             "One seed: intervals are over items only, and nothing can be ranked. "
             "Next: the same command with seeds=0..4"
         )
-    elif record.method["use"] == "ilu":
+    elif record.method_name == "ilu":
         lines.append("Next: the control, method.penalty=cross_entropy, and the base, method=npo")
     else:
         lines.append("Next: `ilubench ls methods` for another method to compare with")
