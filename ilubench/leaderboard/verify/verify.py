@@ -216,7 +216,7 @@ def _run_again(
     from ilubench.runs.stages.workbench import make_bench
     from ilubench.specs import PluginRef
 
-    use, settings = str(entry.run.method["use"]), entry.run.method["settings"]
+    use, settings = entry.run.method_name, entry.run.method["settings"]
     package = check_provided(use, entry.package)
     seeds = fresh_seeds(entry.run.seeds, request.seeds, ENOUGH)
     ref = PluginRef.model_validate({"use": use, "settings": settings})
