@@ -18,7 +18,14 @@ from ilubench.interfaces import Generator, Row
 from ilubench.records.keys import digest
 from ilubench.specs import DataSource, GeneratorSpec
 
-__all__ = ["Tables", "hub_repository", "local_file", "read_hub", "render_template"]
+__all__ = [
+    "Tables",
+    "hub_repository",
+    "local_file",
+    "read_hub",
+    "render_pair",
+    "render_template",
+]
 
 
 def local_file(source: DataSource, role: str) -> Path:
@@ -90,6 +97,9 @@ def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
         for row in rows
         if all(text_in(row.get(key)) == str(value) for key, value in source.where.items())
     ]
+    if source.blank == "leave_out":
+        texts = (render_template(source.completion, row, source, role) for row in kept)
+        kept = [row for row, text in zip(kept, texts, strict=True) if text.strip()]
     if source.shuffle is not None:
         random.Random(source.shuffle).shuffle(kept)
     stop = None if source.limit is None else source.offset + source.limit
@@ -129,6 +139,22 @@ def render_template(template: str, row: Row, source: DataSource, role: str) -> s
             "write {column}, and {{ or }} for a brace",
         )
         raise SpecError(problem, field=f"data.{role}", remedy=remedy) from error
+
+
+def render_pair(row: Row, source: DataSource, role: str) -> tuple[str, str]:
+    """Return a row's prompt and completion.
+
+    Raises:
+        DataError: as `render_template` does, or the completion is blank: nothing could be learned.
+    """
+    prompt = render_template(source.prompt, row, source, role)
+    completion = render_template(source.completion, row, source, role)
+    if not completion.strip():
+        raise DataError(
+            f"data.{role}: item {row['id']!r} has no token to learn: its completion is blank; "
+            f"give text, or leave such rows out (data.{role}.blank=leave_out)"
+        )
+    return prompt, completion
 
 
 class _Filling(string.Formatter):
