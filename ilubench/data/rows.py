@@ -93,9 +93,7 @@ def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
             remedy = did_you_mean(column, rows[0])
             raise DataError(f"data.{role}: where: there is no column {column!r}; {remedy}")
     kept = [
-        row
-        for row in rows
-        if all(text_in(row.get(key)) == str(value) for key, value in source.where.items())
+        row for row in rows if all(_is(row.get(key), value) for key, value in source.where.items())
     ]
     if source.blank == "leave_out":
         texts = (render_template(source.completion, row, source, role) for row in kept)
@@ -110,6 +108,13 @@ def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
             f"(where={dict(source.where)}, offset={source.offset}); an empty set measures nothing"
         )
     return kept
+
+
+def _is(found: JsonValue, wanted: str | int) -> bool:
+    """Whether a column has the value that is wanted, in whatever way its file writes it."""
+    if isinstance(found, bool):
+        return str(wanted).lower() in (str(found).lower(), str(int(found)))
+    return text_in(found) == str(wanted)
 
 
 def _named(rows: Sequence[Row]) -> list[Row]:
@@ -129,10 +134,6 @@ def render_template(template: str, row: Row, source: DataSource, role: str) -> s
     """
     try:
         return _Filling(row, source, role).vformat(template, (), row)
-    except KeyError as error:
-        column = str(error.args[0])
-        remedy = did_you_mean(column, row)
-        raise DataError(f"data.{role}: there is no column {column!r}; {remedy}") from error
     except (ValueError, IndexError, AttributeError, TypeError) as error:
         problem, remedy = (
             f"{template!r} cannot be filled",
@@ -161,7 +162,7 @@ class _Filling(string.Formatter):
     """``str.format`` of one row, in which only text and numbers are printed."""
 
     def __init__(self, row: Row, source: DataSource, role: str) -> None:
-        self._source = source
+        self._source, self._role = source, role
         file = f"{source.path}: " if source.path not in (None, role) else ""
         item = f"item {row['id']!r}: " if "id" in row else ""
         self._where = f"data.{role}: {file}{item}"
@@ -174,7 +175,19 @@ class _Filling(string.Formatter):
             kwargs = {name: list_in(kwargs[name])}
             if kwargs[name] is None:
                 raise DataError(f"{self._where}column {name!r} is text, and a list is wanted")
-        value, used = super().get_field(field_name, args, kwargs)
+        if name and not name.isdecimal() and name not in kwargs:
+            remedy = did_you_mean(name, kwargs)
+            item = f" in item {row_id!r}" if (row_id := kwargs.get("id")) else ""
+            raise DataError(f"data.{self._role}: there is no column {name!r}{item}; {remedy}")
+        try:
+            value, used = super().get_field(field_name, args, kwargs)
+        except (LookupError, TypeError) as error:
+            if name.isdecimal() or not name:
+                raise
+            has = describe_value(kwargs[name])
+            raise DataError(
+                f"{self._where}column {name!r} ({has}) has no {field_name!r}"
+            ) from error
         if text_in(value) is None:
             problem = f"column {field_name!r} is {describe_value(value)}, not text"
             raise DataError(f"{self._where}{problem}; give text, or leave the row out")

@@ -70,9 +70,7 @@ def bind_attack(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttac
 
 def _shots(bench: Workbench, role: str) -> tuple[Shot, ...]:
     source = bench.tables.source(role)
-    return tuple(
-        Shot(row, *render_pair(row, source, role)) for row in bench.tables.rows(role)
-    )
+    return tuple(Shot(row, *render_pair(row, source, role)) for row in bench.tables.rows(role))
 
 
 def applicable_scorers(
