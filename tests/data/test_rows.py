@@ -112,7 +112,7 @@ def test_rows_are_selected_by_truth(tmp_path: Path, wanted: str | int) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"q": "a", "ok": true}\n{"q": "b", "ok": false}\n{"q": "c", "ok": "true"}\n')
     kept = texts(one(path, where={"ok": wanted}).rows("role"))
-    assert kept[:1] == ["a"] and "b" not in kept
+    assert kept in (["a"], ["a", "c"])
 
 
 def test_a_csv_is_selected_by_numbers_and_text(tmp_path: Path) -> None:
