@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data.rows import Tables, render_template
+from ilubench.data.rows import Tables, render_pair
 from ilubench.data.seeds import seed_for
 from ilubench.data.values import row_name
 from ilubench.data.vocabulary import unknown_token
@@ -108,7 +108,7 @@ def tokenize_roles(
             parts = _fit(*encoded, source, length, row_name(role, row))
             end = tokenizer.eos_token_id
             if not _learned([encoded], end):
-                problem = "its completion is empty, or its whole text a single token"
+                problem = "its whole text is a single token"
                 raise DataError(f"{row_name(role, row)} has no token to learn: {problem}")
             if not _learned(parts, end):
                 given = encoded[1].index(True)
@@ -130,8 +130,7 @@ def _encoded(
     row: Row, role: str, source: DataSource, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[str, tuple[list[int], list[bool]]]:
     """A row's prompt; ids and loss mask of prompt and completion."""
-    prompt = render_template(source.prompt, row, source, role)
-    completion = render_template(source.completion, row, source, role)
+    prompt, completion = render_pair(row, source, role)
     return prompt, encode_pair(tokenizer, prompt, completion)
 
 

@@ -88,7 +88,14 @@ def list_in(value: JsonValue) -> Sequence[JsonValue] | None:
         words = [literal_eval(t.string) for t in found if t.type == tokenize.STRING]
     except (tokenize.TokenError, SyntaxError, ValueError):
         return None
-    marks = "".join("w" if t.type == tokenize.STRING else t.string for t in found)
-    if not re.fullmatch(r"\[w(,?w)*,?\]", marks) or not all(isinstance(w, str) for w in words):
+    marks, end = "", (0, 0)
+    for t in found:
+        # 'it''s' is one word to some, two to others
+        marks += " " if t.type == tokenize.STRING and t.start > end else ""
+        marks += "w" if t.type == tokenize.STRING else t.string
+        end = t.end
+    if not re.fullmatch(r"\[ ?w(( w)*|(, ?w)*,?)\]", marks) or not all(
+        isinstance(w, str) for w in words
+    ):
         return None
     return words

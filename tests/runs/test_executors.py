@@ -230,8 +230,8 @@ def test_ctrl_c_ends_all_workers_within_seconds(tmp_path: Path) -> None:
     (tmp_path / "ends.py").write_text(textwrap.dedent(PLUGIN))
     target = f"suite.target.model.path={target_folder(made())}"
     settings = ("method.how=hangs", f"method.place={tmp_path}")
-    words = ("run", SUITE, target, "method=./ends.py:Ends", *settings, "workers=2")
-    words += ("allow_weak_target=true",)
+    asked = (SUITE, target, "method=./ends.py:Ends", *settings)
+    words = ("run", *asked, "workers=2", "allow_weak_target=true")
     with subprocess.Popen(
         [sys.executable, "-m", "ilubench.cli", *words],
         cwd=tmp_path,

@@ -120,6 +120,7 @@ def _check_item(where: str, task: Any, doc: Mapping[str, Any]) -> None:  # noqa:
         return
     for answer in right:
         fits = answer in (range(len(options)) if isinstance(answer, int) else options)
+        fits = fits and not (isinstance(answer, bool) and len(options) > len((False, True)))
         if not fits:
             told = f"{describe_value(answer)} is none of its {len(options)} options"
             raise DataError(f"{where}: the answer {told}")
