@@ -33,24 +33,16 @@ def ls(
     as_json: Json = False,
 ) -> int:
     """List what is installed, or the runs below a folder."""
-    from rich.table import Table
+    from ilubench.records.markdown import cell, table
 
     if what == "scorers" and words:
-        return _ls_suite_scorers(words, as_json=as_json)
+        return _ls_suite_scorers(words, form, as_json=as_json)
     if what == "runs":
         return _list_runs(words or (), form, as_json=as_json)
     rows = _rows_of(what) + _rows_of_suite(what, words or ())
-    if form is not None or as_json:
-        from ilubench.records.markdown import cell, table
-
-        text = table(["name", "what"], [[cell(name), cell(title)] for name, title in rows])
-        plain = [{"name": name, "title": title} for name, title in rows]
-        show(text, plain, form, as_json=as_json)
-        return COMPLETE
-    shown = Table(show_header=False, box=None)
-    for name, title in rows:
-        shown.add_row(name, title)
-    console(stderr=False).print(shown)
+    text = table(["name", "what"], [[cell(name), cell(title)] for name, title in rows])
+    plain = [{"name": name, "title": title} for name, title in rows]
+    show(text, plain, form, as_json=as_json)
     return COMPLETE
 
 
@@ -145,17 +137,12 @@ def doctor(as_json: Json = False) -> int:
     return COMPLETE if found.fine else FAILED_CHECKS
 
 
-def _ls_suite_scorers(words: Sequence[str], *, as_json: bool) -> int:
-    import json
-
-    from ilubench.reports.suite_scorers import scorers_table, suite_scorers
+def _ls_suite_scorers(words: Sequence[str], form: FormatOption, *, as_json: bool) -> int:
+    from ilubench.reports.suite_scorers import scorers_text, suite_scorers
     from ilubench.specs.overrides import parse_words
 
     found = suite_scorers(parse_words(words))
-    if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=1))
-    else:
-        console(stderr=False).print(scorers_table(found))
+    show(scorers_text(found), found.as_json(), form, as_json=as_json)
     return COMPLETE
 
 

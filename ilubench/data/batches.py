@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data.rows import Tables, render_template
+from ilubench.data.rows import Tables, render_pair
 from ilubench.data.seeds import seed_for
+from ilubench.data.values import row_name
 from ilubench.data.vocabulary import unknown_token
 from ilubench.errors import DataError
 from ilubench.interfaces import Batch, Dataset, Example, Ids, Row
@@ -101,19 +102,19 @@ def tokenize_roles(
         for place, row in enumerate(tables.rows(role)):
             prompt, encoded = _encoded(row, role, source, tokenizer)
             if rows is not None and (problem := unknown_token(encoded[0], rows, tokenizer)):
-                raise DataError(f"{_name(row, role)}: {problem}")
+                raise DataError(f"{row_name(role, row)}: {problem}")
             if place < _MASKS_CHECKED:
-                check_mask(tokenizer, prompt, encoded, _name(row, role), gated=gated)
-            parts = _fit(*encoded, source, length, _name(row, role))
+                check_mask(tokenizer, prompt, encoded, row_name(role, row), gated=gated)
+            parts = _fit(*encoded, source, length, row_name(role, row))
             end = tokenizer.eos_token_id
             if not _learned([encoded], end):
-                problem = "its completion is empty, or its whole text a single token"
-                raise DataError(f"{_name(row, role)} has no token to learn: {problem}")
+                problem = "its whole text is a single token"
+                raise DataError(f"{row_name(role, row)} has no token to learn: {problem}")
             if not _learned(parts, end):
                 given = encoded[1].index(True)
                 field = f"data.{role}" if length < max_length else "suite"
                 raise DataError(
-                    f"{_name(row, role)}: its prompt alone has {given} tokens, and "
+                    f"{row_name(role, row)}: its prompt alone has {given} tokens, and "
                     f"{field}.max_length={length} leaves nothing of its completion; raise it"
                 )
             found.extend(
@@ -125,16 +126,11 @@ def tokenize_roles(
     return found
 
 
-def _name(row: Row, role: str) -> str:
-    return f"data.{role}: item {row['id']!r}"
-
-
 def _encoded(
     row: Row, role: str, source: DataSource, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[str, tuple[list[int], list[bool]]]:
     """A row's prompt; ids and loss mask of prompt and completion."""
-    prompt = render_template(source.prompt, row, source, role)
-    completion = render_template(source.completion, row, source, role)
+    prompt, completion = render_pair(row, source, role)
     return prompt, encode_pair(tokenizer, prompt, completion)
 
 

@@ -26,7 +26,7 @@ __all__ = ["ENDINGS", "is_readable", "read_file"]
 
 _LINES = (".jsonl", ".json", ".ndjson")
 _TABLES = {".csv": ",", ".tsv": "\t"}
-_PACKED = (".gz", ".bz2", ".zst")
+_PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 ENDINGS = f"{', '.join((*_LINES, *_TABLES))} (each also with {', '.join(_PACKED)}) or .parquet"
 
 _NAME = re.compile(rf"(.*?)({'|'.join((*_LINES, *_TABLES))})({'|'.join(_PACKED)})?|.*(\.parquet)")
@@ -59,7 +59,7 @@ def read_file(path: Path, role: str) -> list[Row]:
     try:
         if found[4]:
             return _parquet(path)
-        text = _text(path, packed=bool(found[3]))
+        text = _text(path, _PACKED.get(found[3]))
         return _table(text, _TABLES[found[2]]) if found[2] in _TABLES else _json(text, path.name)
     except OSError as error:
         problem = error.strerror or f"it is no {path.suffix} file, or cut short; copy it again"
@@ -68,14 +68,15 @@ def read_file(path: Path, role: str) -> list[Row]:
         raise DataError(f"data.{role}: {path} cannot be read: {error}") from error
 
 
-def _text(path: Path, *, packed: bool) -> str:
-    if packed:
+def _text(path: Path, packed: str | None) -> str:
+    if packed is not None:
         import pyarrow
 
-        with pyarrow.input_stream(str(path), compression="detect") as stream:
+        with pyarrow.input_stream(str(path), compression=packed) as stream:
             data: bytes = stream.read()
     else:
         data = path.read_bytes()
+    _refuse_pointer(data)
     encoding = "utf-8-sig"
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         encoding = "utf-32"
@@ -91,6 +92,11 @@ def _text(path: Path, *, packed: bool) -> str:
     if "\0" in text:
         raise ValueError("it holds zero bytes, as UTF-16 does; save the file as UTF-8")
     return text
+
+
+def _refuse_pointer(data: bytes) -> None:
+    if data.startswith(b"version https://git-lfs"):
+        raise ValueError("it is a Git LFS pointer, not the file itself; run `git lfs pull` there")
 
 
 def _json(text: str, name: str) -> list[Row]:
@@ -183,6 +189,7 @@ def _parquet(path: Path) -> list[Row]:
             known = [name for name, kind in kinds.items() if not _NO_JSON.search(kind)]
             table = file.read(columns=known)
     except pyarrow.ArrowException as error:
+        _refuse_pointer(path.read_bytes())
         raise ValueError("it is no Parquet file, or cut short; copy it again") from error
     columns: dict[str, list[JsonValue]] = {}
     for name, kind in kinds.items():

@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from pydantic import JsonValue
 
+from ilubench.data.values import number_in
 from ilubench.interfaces import Row
 
 __all__ = ["Overlap", "asks_same", "count_overlaps", "item_texts"]
@@ -73,7 +74,9 @@ def asks_same(item: Row, shown: Row, prompt: str) -> bool:
     """Whether a row that is shown with its answer asks what the item asks.
 
     Of the columns that both have, those texts count that stand in the shown prompt (where none
-    does, all), word for word, and what is in lists, in any order. Ids and numbers do not count.
+    does, all but numbers, in any order), word for word, and of what is in lists, one: the same
+    question with another choice of wrong options has the same answer. Ids and numbers do not count.
+    Where they have no column in common, the prompt is looked through for the item's texts.
 
     Args:
         item: what is asked.
@@ -82,13 +85,20 @@ def asks_same(item: Row, shown: Row, prompt: str) -> bool:
     """
     both = [(item[name], shown[name]) for name in item if name != "id" and name in shown]
     texts = [(a, b) for a, b in both if isinstance(a, str) and isinstance(b, str)]
-    asked = [(a, b) for a, b in texts if b.strip() and b.strip() in prompt] or texts
+    asked = [(a, b) for a, b in texts if b.strip() and b.strip() in prompt]
     below = [(a, b) for a, b in both if isinstance(a, list | dict) and isinstance(b, list | dict)]
-    if not asked and not below:
+    if not texts and not below:
+        found = f" {_plain(prompt)} "
+        return any(f" {_plain(text)} " in found for text in item_texts(item))
+    if not asked:
+        worded = [pair for pair in texts if None in map(number_in, pair)]
+        asked = list(
+            zip(*(sorted(own, key=_plain) for own in zip(*worded, strict=True)), strict=True)
+        )
+    if not all(_plain(a) == _plain(b) for a, b in asked):
         return False
-    return all(_plain(a) == _plain(b) for a, b in asked) and all(
-        sorted(map(_plain, _strings(a))) == sorted(map(_plain, _strings(b))) for a, b in below
-    )
+    options = [[sorted(map(_plain, _strings(one))) for one in pair] for pair in below]
+    return all(bool({*a} & {*b}) if asked else a == b for a, b in options)
 
 
 def _plain(text: str) -> str:

@@ -18,7 +18,14 @@ from ilubench.interfaces import Generator, Row
 from ilubench.records.keys import digest
 from ilubench.specs import DataSource, GeneratorSpec
 
-__all__ = ["Tables", "hub_repository", "local_file", "read_hub", "render_template"]
+__all__ = [
+    "Tables",
+    "hub_repository",
+    "local_file",
+    "read_hub",
+    "render_pair",
+    "render_template",
+]
 
 
 def local_file(source: DataSource, role: str) -> Path:
@@ -86,10 +93,11 @@ def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
             remedy = did_you_mean(column, rows[0])
             raise DataError(f"data.{role}: where: there is no column {column!r}; {remedy}")
     kept = [
-        row
-        for row in rows
-        if all(text_in(row.get(key)) == str(value) for key, value in source.where.items())
+        row for row in rows if all(_is(row.get(key), value) for key, value in source.where.items())
     ]
+    if source.blank == "leave_out":
+        texts = (render_template(source.completion, row, source, role) for row in kept)
+        kept = [row for row, text in zip(kept, texts, strict=True) if text.strip()]
     if source.shuffle is not None:
         random.Random(source.shuffle).shuffle(kept)
     stop = None if source.limit is None else source.offset + source.limit
@@ -100,6 +108,13 @@ def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
             f"(where={dict(source.where)}, offset={source.offset}); an empty set measures nothing"
         )
     return kept
+
+
+def _is(found: JsonValue, wanted: str | int) -> bool:
+    """Whether a column has the value that is wanted, in whatever way its file writes it."""
+    if isinstance(found, bool):
+        return str(wanted).lower() in (str(found).lower(), str(int(found)))
+    return text_in(found) == str(wanted)
 
 
 def _named(rows: Sequence[Row]) -> list[Row]:
@@ -119,10 +134,6 @@ def render_template(template: str, row: Row, source: DataSource, role: str) -> s
     """
     try:
         return _Filling(row, source, role).vformat(template, (), row)
-    except KeyError as error:
-        column = str(error.args[0])
-        remedy = did_you_mean(column, row)
-        raise DataError(f"data.{role}: there is no column {column!r}; {remedy}") from error
     except (ValueError, IndexError, AttributeError, TypeError) as error:
         problem, remedy = (
             f"{template!r} cannot be filled",
@@ -131,11 +142,27 @@ def render_template(template: str, row: Row, source: DataSource, role: str) -> s
         raise SpecError(problem, field=f"data.{role}", remedy=remedy) from error
 
 
+def render_pair(row: Row, source: DataSource, role: str) -> tuple[str, str]:
+    """Return a row's prompt and completion.
+
+    Raises:
+        DataError: as `render_template` does, or the completion is blank: nothing could be learned.
+    """
+    prompt = render_template(source.prompt, row, source, role)
+    completion = render_template(source.completion, row, source, role)
+    if not completion.strip():
+        raise DataError(
+            f"data.{role}: item {row['id']!r} has no token to learn: its completion is blank; "
+            f"give text, or leave such rows out (data.{role}.blank=leave_out)"
+        )
+    return prompt, completion
+
+
 class _Filling(string.Formatter):
     """``str.format`` of one row, in which only text and numbers are printed."""
 
     def __init__(self, row: Row, source: DataSource, role: str) -> None:
-        self._source = source
+        self._source, self._role = source, role
         file = f"{source.path}: " if source.path not in (None, role) else ""
         item = f"item {row['id']!r}: " if "id" in row else ""
         self._where = f"data.{role}: {file}{item}"
@@ -148,7 +175,19 @@ class _Filling(string.Formatter):
             kwargs = {name: list_in(kwargs[name])}
             if kwargs[name] is None:
                 raise DataError(f"{self._where}column {name!r} is text, and a list is wanted")
-        value, used = super().get_field(field_name, args, kwargs)
+        if name and not name.isdecimal() and name not in kwargs:
+            remedy = did_you_mean(name, kwargs)
+            item = f" in item {row_id!r}" if (row_id := kwargs.get("id")) else ""
+            raise DataError(f"data.{self._role}: there is no column {name!r}{item}; {remedy}")
+        try:
+            value, used = super().get_field(field_name, args, kwargs)
+        except (LookupError, TypeError) as error:
+            if name.isdecimal() or not name:
+                raise
+            has = describe_value(kwargs[name])
+            raise DataError(
+                f"{self._where}column {name!r} ({has}) has no {field_name!r}"
+            ) from error
         if text_in(value) is None:
             problem = f"column {field_name!r} is {describe_value(value)}, not text"
             raise DataError(f"{self._where}{problem}; give text, or leave the row out")

@@ -1,8 +1,7 @@
 """The keys that words can have: of the run, its suite, method, attacks and data. No torch."""
 
-import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -10,6 +9,7 @@ from ilubench.errors import IlubenchError, SpecError, closest_word, did_you_mean
 from ilubench.interfaces.discovery import list_entries
 from ilubench.interfaces.sources import list_settings
 from ilubench.specs import DataSource, RunSpec, ScoreSpec, SuiteSpec
+from ilubench.specs.meaning import spec_within
 from ilubench.specs.overrides import Override
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import task_names
@@ -48,7 +48,7 @@ def list_keys(words: Mapping[str, str], *, scoring: bool = False) -> list[str]:
         scoring: those of `ilubench score` instead.
     """
     found = [name for name in _fields(RunSpec, 2) if not name.startswith("method.")]
-    suite = _suite(words.get("suite", str(RunSpec.model_fields["suite"].default)))
+    suite = _suite(words)
     found += [f"method.{name}" for name in _method(suite, words)]
     attacks = cast("dict[str, Any]", suite.get("attacks") or {})
     kinds = {str((attack or {}).get("use", "finetune")) for attack in attacks.values()}
@@ -96,9 +96,10 @@ def unknown_key(unknown: Override, words: Sequence[Override]) -> SpecError:
     return SpecError(f"unknown setting {unknown.path[0]!r}", field=key, remedy=remedy)
 
 
-def _suite(name: str) -> Mapping[str, Any]:
+def _suite(words: Mapping[str, str]) -> Mapping[str, Any]:
+    """The fields of the suite that the words name, else of the default's."""
     try:
-        return load_suite(name)[0]
+        return load_suite(words.get("suite", str(RunSpec.model_fields["suite"].default)))[0]
     except IlubenchError:  # whoever resolves the words says so
         return {}
 
@@ -123,12 +124,10 @@ def _method(suite: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]
 def _fields(model: type[BaseModel], depth: int) -> Iterator[str]:
     """Yield a spec's fields that take a value, and those of the specs within it."""
     for name, field in model.model_fields.items():
-        within = field.annotation
-        if get_origin(within) is not dict:
+        if get_origin(field.annotation) is not dict:
             yield name
-        if get_origin(within) in (Union, types.UnionType):
-            within = next((part for part in get_args(within) if part is not type(None)), None)
-        if depth > 1 and isinstance(within, type) and issubclass(within, BaseModel):
+        within = spec_within(field.annotation)
+        if depth > 1 and within is not None:
             yield from (f"{name}.{below}" for below in _fields(within, depth - 1))
 
 
@@ -142,7 +141,7 @@ def list_values(key: str, words: Mapping[str, str]) -> list[str]:
         key: dotted.
         words: the other words, which say which suite's names count.
     """
-    suite = _suite(words.get("suite", str(RunSpec.model_fields["suite"].default)))
+    suite = _suite(words)
     if key in ("attacks", "scorers"):
         return [*(suite.get(key) or {})]
     if key == "method.environments":

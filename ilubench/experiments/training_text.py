@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
 from ilubench.data.overlap import count_overlaps, item_texts
-from ilubench.data.rows import Tables, render_template
+from ilubench.data.rows import Tables, render_pair
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Attack, Experiment, environment_role
 from ilubench.interfaces import Asked, Row
@@ -52,7 +52,8 @@ def check_form(experiment: Experiment, attack: Attack) -> None:
             name = f"{attack.name}.{role}"
             rows = experiment.tables.rows(name)
             chosen = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
-            trained = [_trained(experiment.tables, name, row) for row in chosen]
+            source = experiment.tables.source(name)
+            trained = [render_pair(row, source, name) for row in chosen]
             asked = _asked(attack, role, chosen)
             for row, own, one in zip(chosen, trained, asked, strict=True):
                 _check_row(experiment, attack, role, (row, own, one))
@@ -75,15 +76,6 @@ def _asked(attack: Attack, role: str, rows: Sequence[Row]) -> Sequence[Asked]:
         problem = f"{type(scorer).__name__} cannot say what it asks, so that nothing can be checked"
         raise _refused(attack, role, problem, "define its method `asks`")
     return found
-
-
-def _trained(tables: Tables, name: str, row: Row) -> tuple[str, str]:
-    source = tables.source(name)
-    prompt, completion = (
-        render_template(template, row, source, name)
-        for template in (source.prompt, source.completion)
-    )
-    return prompt, completion
 
 
 def _check_row(
@@ -147,7 +139,7 @@ def distinct_examples(tables: Tables, suite: SuiteSpec, roles: Sequence[str]) ->
 
 def _texts(tables: Tables, suite: SuiteSpec, role: str) -> list[str]:
     source = tables.source(role)
-    texts = ["".join(_trained(tables, role, row)) for row in tables.rows(role)]
+    texts = ["".join(render_pair(row, source, role)) for row in tables.rows(role)]
     if source.overlong == "truncate":
         # a token is no more than a word: these words hold at least the tokens that are trained on
         most = source.max_length or suite.max_length

@@ -135,6 +135,8 @@ def wrong_setting(raw: Mapping[str, Any]) -> str:
         return True
 
     given = {name: value for name, value in raw.items() if name != "model_type"}
+    if accepted(given):
+        return f"it makes a {kind!r} model, into which the tensors cannot be loaded"
     mends = [name for name in given if accepted({k: v for k, v in given.items() if k != name})]
     alone = [name for name in mends if not accepted({name: given[name]})]
     if not mends:
@@ -152,7 +154,7 @@ def _refuse_quantised(folder: Path, raw: Mapping[str, Any]) -> None:
     text = raw.get("text_config")
     places = [raw, *([text] if isinstance(text, dict) else [])]
     names = ("quantization_config", "compression_config")
-    found = next((one[name] for one in places for name in names if one.get(name)), None)
+    found = next((one[name] for one in places for name in names if one.get(name) is not None), None)
     for name in _QUANTISED:
         if found is None and (folder / name).is_file():
             found = read_json(folder / name)

@@ -48,6 +48,11 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         raise ModelError(f"{folder}: its tokenizer cannot be loaded: {_fault(folder)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: a fast tokenizer (tokenizer.json) is needed")
+    if ends is None:
+        remedy = "put the text into its post_processor"
+        raise ModelError(
+            f"{folder}: its tokenizer gives special tokens alone, whatever it reads; {remedy}"
+        )
     if ends:
         _append_nothing(tokenizer)
         if _appended(tokenizer):
@@ -83,14 +88,14 @@ def _fault(folder: Path) -> str:
     return f"there is no tokenizer.json; copy one's files there, or {OTHER_TOKENIZER}"
 
 
-def _appended(tokenizer: Any) -> list[str]:  # noqa: ANN401
-    """Return the special tokens with which a tokenizer ends a text."""
+def _appended(tokenizer: Any) -> list[str] | None:  # noqa: ANN401
+    """Return the special tokens with which a tokenizer ends a text; None if it leaves texts out."""
     for text in ("a", *islice(tokenizer.get_vocab(), 100)):
         encoding = tokenizer(text, verbose=False).encodings[0]
         places = [place for place, of in enumerate(encoding.sequence_ids) if of is not None]
         if places:
             return list(encoding.tokens[places[-1] + 1 :])
-    return []
+    return None
 
 
 def _append_nothing(tokenizer: Any) -> None:  # noqa: ANN401

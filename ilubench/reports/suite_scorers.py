@@ -4,19 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from ilubench.errors import UsageError
 from ilubench.experiments.experiment import create_scorers
+from ilubench.experiments.roles import file_words
 from ilubench.experiments.suites import read_suite
 from ilubench.interfaces import Scorer
-from ilubench.reports.score_report import metric_of
+from ilubench.records.markdown import cell, table
 from ilubench.specs import DataSource, SuiteSpec
 from ilubench.specs.overrides import Override
 
-__all__ = ["SuiteScorers", "scorers_table", "suite_scorers"]
+__all__ = ["SuiteScorers", "scorers_text", "suite_scorers"]
 
 
 _STATED = ("label", "chance", "direction")
@@ -31,7 +29,7 @@ class SuiteScorers:
 
     def stated(self, scorer: str, metric: str) -> tuple[str | None, float | None, str | None]:
         """Return label and chance, where the suite states them, and the direction of a metric."""
-        spec = metric_of(self.suite, scorer, metric)
+        spec = self.suite.metric_of(scorer, metric)
         if spec is None:
             return None, None, self.scorers[scorer].directions().get(metric)
         return spec.label, spec.chance, spec.direction
@@ -46,7 +44,7 @@ class SuiteScorers:
                 "reads": list(scorer.roles()),
                 "sources": {role: _place(self.suite.data.get(role)) for role in scorer.roles()},
                 "columns": {role: list(own) for role, own in scorer.columns().items()},
-                "words": _words(scorer),
+                "words": file_words(scorer.roles()),
                 "metrics": [
                     {"metric": metric, **dict(zip(_STATED, self.stated(name, metric), strict=True))}
                     for metric in scorer.metrics()
@@ -69,39 +67,29 @@ def suite_scorers(words: Sequence[Override]) -> SuiteScorers:
     return SuiteScorers(suite, create_scorers(suite, path))
 
 
-def scorers_table(found: SuiteScorers) -> Group:
-    """Return a suite's scorers as a table, and how to score a model with one of them."""
-    table = Table(title=f"Scorers of suite {found.suite.name}", title_justify="left")
-    for name in ("scorer", "kind", "reads", "columns", "metric", "chance", "knows more"):
-        table.add_column(name, justify="right" if name == "chance" else "left")
+def scorers_text(found: SuiteScorers) -> str:
+    """Return a suite's scorers as a Markdown table, and how to score a model with one of them."""
+    head = ["scorer", "kind", "reads", "columns", "metric", "chance", "knows more"]
+    rows = []
     for name, scorer in found.scorers.items():
         columns = scorer.columns()
-        reads = "\n".join(f"{r} ({_place(found.suite.data.get(r))})" for r in scorer.roles())
-        own = "\n".join(", ".join(columns.get(role, ())) or "?" for role in scorer.roles())
+        roles = [f"{role} ({_place(found.suite.data.get(role))})" for role in scorer.roles()]
+        own = [", ".join(columns.get(role, ())) or "?" for role in scorer.roles()]
         stated = [(metric, *found.stated(name, metric)) for metric in scorer.metrics()]
-        table.add_row(
-            name,
-            found.suite.scorers[name].use,
-            reads,
-            own,
-            "\n".join(f"{metric} ({label})" if label else metric for metric, label, *_ in stated),
-            "\n".join("" if chance is None else f"{chance:g}" for *_, chance, _ in stated),
-            "\n".join(direction or "" for *_, direction in stated),
-        )
+        metrics = [f"{metric} ({label})" if label else metric for metric, label, *_ in stated]
+        chances = ["?" if chance is None else f"{chance:g}" for *_, chance, _ in stated]
+        more = [direction or "?" for *_, direction in stated]
+        parts = map("; ".join, (roles, own, metrics, chances, more))
+        rows.append([cell(one) for one in (name, found.suite.scorers[name].use, *parts)])
     name, scorer = next(iter(found.scorers.items()))
     hint = f"ilubench score MODEL suite={found.suite.name} scorers={name}"
-    return Group(
-        table,
-        Text(f"{hint} reads no more than {', '.join(scorer.roles())}"),
-        Text(f"from files of your own: {_words(scorer)}"),
-    )
+    reads = f"{hint} reads no more than {', '.join(scorer.roles())}"
+    files = f"from files of your own: {file_words(scorer.roles())}"
+    title = f"Scorers of suite {found.suite.name}"
+    return "\n\n".join([cell(title), table(head, rows), cell(reads), cell(files)])
 
 
 # --- inside ---
-
-
-def _words(scorer: Scorer) -> str:
-    return " ".join(f"data.{role}=FILE" for role in scorer.roles())
 
 
 def _place(source: DataSource | None) -> str:

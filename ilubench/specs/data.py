@@ -31,6 +31,7 @@ class DataSource(Spec):
         labels: column -> words in the place of its numbers.
         max_length: tokens of a sequence; none: the suite's.
         overlong: what becomes of a longer text.
+        blank: what becomes of a row whose completion is blank, before `offset` and `limit` count.
         license: as its owner states it.
         gated: whether terms must be accepted; then no text is recorded.
     """
@@ -58,6 +59,11 @@ class DataSource(Spec):
     labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     max_length: int | None = Field(default=None, ge=2)
     overlong: Literal["error", "windows", "truncate"] = "error"
+
+    # left out where it is not given, older records stay equal
+    blank: Literal["error", "leave_out"] = Field(
+        default="error", exclude_if=lambda value: value == "error"
+    )
 
     license: str = ""
     gated: bool = False

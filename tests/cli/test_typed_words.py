@@ -256,9 +256,9 @@ def test_a_run_or_an_adapter_is_no_model(here: Path) -> None:
     assert "a folder of runs, no model; `ilubench ls runs runs`" in told
     adapter = _folder("lora", adapter_config_json='{"base_model_name_or_path": "org/base"}')
     told = refused("attack", adapter, SUITE, code=3)
-    assert "an adapter (LoRA) of org/base, no model; merge the two with peft" in told
-    broken = _folder("broken", adapter_config_json="{")
-    assert "an adapter (LoRA)" in refused("score", broken, SUITE, code=3)
+    assert (
+        "an adapter (adapter_config.json), not a model; merge it into its base 'org/base'" in told
+    )
     Path("model.safetensors").write_text("x")
     assert "is a file; give the folder" in refused("score", "model.safetensors", SUITE, code=3)
 

@@ -150,7 +150,7 @@ PAIR = {"prompt": "{q}", "completion": "{a}"}
         ({"q": SENTENCES[0], "a": ""}, PAIR),
         ({"q": "", "a": ""}, PAIR),
         ({"text": ""}, {}),
-        ({"text": "a"}, {}),  # nothing stands before it
+        ({"q": SENTENCES[0], "a": ""}, {"prompt": "{q}", "completion": " {a}\n"}),
         ({"q": SENTENCES[0] * 4, "a": ""}, PAIR),  # several windows
     ],
 )
@@ -160,6 +160,24 @@ def test_an_end_alone_is_nothing_to_learn(
     length = 1000 if overlong == "error" else 16
     with pytest.raises(DataError, match=r"^data\.role: item 'x' has no token to learn: its compl"):
         build([{"id": "x", **row}], length=length, overlong=overlong, **fields)
+
+
+def test_a_single_token_is_nothing_to_learn(build: Build) -> None:
+    with pytest.raises(DataError, match=r"^data\.role: item '1' has no token .* a single token"):
+        build([{"text": "a"}])  # nothing stands before it
+
+
+def test_rows_with_blank_completions_are_left_out_where_the_role_says_so(build: Build) -> None:
+    rows = [{"text": " "}, {"text": SENTENCES[0]}, {"text": ""}, {"text": SENTENCES[1]}]
+    with pytest.raises(DataError, match=r"item '1' .* is blank; .*data\.role\.blank=leave_out"):
+        build(rows)
+    assert [one.id for one in build(rows, blank="leave_out")] == ["role/2/0", "role/4/0"]
+    (one,) = build(rows, blank="leave_out", limit=1)
+    assert one.id == "role/2/0"
+    with pytest.raises(DataError, match=r"no rows are left of 2"):
+        build([{"text": " "}, {"text": ""}], blank="leave_out")
+    with pytest.raises(DataError, match=r"column 'text' is null"):
+        build([{"text": None}], blank="leave_out")
 
 
 def test_short_texts_are_learned(build: Build) -> None:

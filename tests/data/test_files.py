@@ -86,6 +86,17 @@ def test_compressed(
         read(tmp_path, f"{name}.{ending}", content)
 
 
+def test_capital_endings_are_endings(tmp_path: Path) -> None:
+    assert read(tmp_path, "A.JSONL.GZ", gzip.compress(b'{"q": "a"}')) == [{"q": "a"}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_what_git_lfs_leaves_is_no_data(tmp_path: Path, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"
+    with pytest.raises(DataError, match=rf"{name} cannot be read: it is a Git LFS pointer.*pull"):
+        read(tmp_path, name, pointer)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize(("name", "content"), [("a.json", LINES), ("a.csv", COMMAS)])
 def test_a_mark_of_the_encoding_is_no_text(
@@ -187,6 +198,8 @@ def test_parquet_columns_of_every_kind(tmp_path: Path) -> None:
         ("['a' 'b'\n 'c']", ["a", "b", "c"]),
         ("['a, b', 'c',]", ["a, b", "c"]),
         ("[]", None),
+        ("['it''s', 'b']", None),  # one word or two
+        ("['a', 'b' 'c']", None),
         ("['a', None]", None),
         ("[1, 2]", None),
         ("[a, b]", None),

@@ -107,6 +107,14 @@ def test_columns_that_nothing_reads_do_no_harm(tmp_path: Path) -> None:
     assert one(path, completion="{q}").fingerprint("role") != whole
 
 
+@pytest.mark.parametrize("wanted", [True, "true", "True", 1])
+def test_rows_are_selected_by_truth(tmp_path: Path, wanted: str | int) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"q": "a", "ok": true}\n{"q": "b", "ok": false}\n{"q": "c", "ok": "true"}\n')
+    kept = texts(one(path, where={"ok": wanted}).rows("role"))
+    assert kept in (["a"], ["a", "c"])
+
+
 def test_a_csv_is_selected_by_numbers_and_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,q,label\n007,a,1\n2a,b,0\n3,c,1\n")
@@ -196,6 +204,17 @@ def test_an_element_of_a_list_is_never_a_letter_of_a_text() -> None:
             render_template("{o[1]}", {"o": options}, source(), "role")
     with pytest.raises(DataError, match=r"column 'o\[1\]' is null"):
         render_template("{o[1]}", {"o": ["a", None]}, source(), "role")
+
+
+def test_what_an_item_lacks_is_named_with_the_item() -> None:
+    row: Row = {"id": "7", "o": ["a"], "m": {"k": "v"}}
+    assert render_template("{o[0]}{m[k]}", row, source(), "role") == "av"
+    with pytest.raises(DataError, match=r"item '7': column 'o' \(a list\) has no 'o\[1\]'"):
+        render_template("{o[1]}", row, source(), "role")
+    with pytest.raises(DataError, match=r"item '7': column 'm' \(a mapping\) has no 'm\[x\]'"):
+        render_template("{m[x]}", row, source(), "role")
+    with pytest.raises(DataError, match=r"^data\.role: there is no column 'p' in item '7'; choose"):
+        render_template("{p}", row, source(), "role")
 
 
 def test_a_missing_column_gets_a_did_you_mean() -> None:

@@ -93,7 +93,7 @@ def test_everything_is_resolved(suite: Path) -> None:
     assert found.method_name == "npo"
     assert [attack.name for attack in found.attacks] == ["gsm8k", "agnews"]
     assert found.seeds == (0, 1)
-    assert [metric.label for metric in found.metrics] == ["F", "U"]
+    assert [metric.label for metric in found.suite.metrics] == ["F", "U"]
     assert found.tables.roles == ("f", "r", "gsm8k.train", "agnews.train")
     assert found.attacks[0].role("train", found.suite) == "gsm8k.train"
     assert found.attacks[0].role("f", found.suite) == "f"

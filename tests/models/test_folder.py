@@ -233,6 +233,7 @@ QUANTISED: dict[str, tuple[dict[str, Any] | str, str]] = {
     "4 bits": ({"load_in_4bit": True, "load_in_8bit": False}, "bitsandbytes, 4 bit"),
     "bnb": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes, 8 bit"),
     "gptq": ({"quant_method": "gptq", "bits": 3}, "gptq, 3 bit"),
+    "empty": ({}, "method not named"),
     "awq": ({"quant_method": "awq", "bits": 4}, "awq, 4 bit"),
     "fp8": ({"quant_method": "fp8", "fmt": "e4m3"}, "fp8, 8 bit"),
     "mxfp4": ({"quant_method": "mxfp4"}, "mxfp4, 4 bit"),

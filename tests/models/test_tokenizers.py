@@ -216,6 +216,17 @@ FAULTS: dict[str, tuple[Files, str]] = {
     "no words": (_changed(model={"type": "BPE", "vocab": 3}), "is none that `tokenizers` reads"),
     "no model": (_changed(model=None), "is none that `tokenizers` reads"),
     "a new step": (_changed(post_processor={"type": "New"}), "is none that `tokenizers` reads"),
+    "no text": (
+        _changed(
+            post_processor={
+                "type": "TemplateProcessing",
+                "single": [],
+                "pair": [],
+                "special_tokens": {},
+            }
+        ),
+        "its tokenizer gives special tokens alone, whatever it reads",
+    ),
     "half": (_written("tokenizer.json", '{"a"'), "tokenizer.json is no readable JSON"),
     "null": (_written("tokenizer.json", "null"), "tokenizer.json holds no settings"),
     "a nest": (_written("tokenizer.json", "[" * 100_000), "tokenizer.json is no readable JSON"),

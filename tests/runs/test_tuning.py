@@ -347,15 +347,22 @@ class Interrupts:
     """A reporter that is interrupted after so many jobs."""
 
     def __init__(self, after: int) -> None:
-        self.progress, self.left = SilentProgress(), after
+        self.left = after
 
     def planned(self, plan: Plan) -> None:
         pass
 
-    def started(self, job: Job) -> None:
+    def started(self, job: Job) -> SilentProgress:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
+        return SilentProgress()
+
+    def silent(self, job: Job, seconds: float) -> None:
+        pass
+
+    def show(self, label: str) -> SilentProgress:
+        return SilentProgress()
 
     def finished(self, outcome: Any) -> None:
         pass

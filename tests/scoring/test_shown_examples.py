@@ -135,7 +135,15 @@ def test_shots_of_the_attack_leave_out_the_question(item: Row) -> None:
 @pytest.mark.parametrize(
     ("item", "other", "prompt", "same"),
     [
-        ({"q": "a b", "choices": ["x", "y"]}, {"q": "a b", "choices": ["y", "z"]}, "a b", False),
+        ({"q": "a b", "choices": ["x", "y"]}, {"q": "a b", "choices": ["y", "z"]}, "a b", True),
+        ({"q": "a b", "choices": ["x", "y"]}, {"q": "a b", "choices": ["w", "z"]}, "a b", False),
+        ({"choices": ["x", "y"]}, {"choices": ["y", "z"]}, "", False),
+        (
+            {"s": "the _ ran", "option1": "x", "option2": "y", "answer": "1"},
+            {"s": "The _ ran", "option1": "y", "option2": "x", "answer": "2"},
+            "",
+            True,
+        ),
         ({"q": "a b", "n": 1}, {"q": "a b", "n": 2}, "a b", True),
         ({"q": "a b", "a": "one"}, {"q": "a b", "a": "two"}, "Q: a b", True),
         (
@@ -144,7 +152,9 @@ def test_shots_of_the_attack_leave_out_the_question(item: Row) -> None:
             "",
             0,
         ),
-        ({"id": "1", "text": "x"}, {"id": "1", "other": "x"}, "x", False),
+        ({"id": "1", "text": "x"}, {"id": "1", "other": "x"}, "x", True),
+        ({"id": "1", "text": "a b"}, {"id": "1", "other": "x"}, "Q: so A, b?", True),
+        ({"id": "1", "text": "a b"}, {"id": "1", "other": "x"}, "Q: a bc", False),
         ({"text": "?!"}, {"text": "!?"}, "!?", False),
     ],
 )

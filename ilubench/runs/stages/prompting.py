@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from ilubench.data.rows import render_template
+from ilubench.data.rows import render_pair
 from ilubench.data.seeds import seed_for
 from ilubench.errors import CannotApplyError, PluginError, UsageError
 from ilubench.experiments.experiment import Attack
@@ -70,14 +70,7 @@ def bind_attack(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttac
 
 def _shots(bench: Workbench, role: str) -> tuple[Shot, ...]:
     source = bench.tables.source(role)
-    return tuple(
-        Shot(
-            row,
-            render_template(source.prompt, row, source, role),
-            render_template(source.completion, row, source, role),
-        )
-        for row in bench.tables.rows(role)
-    )
+    return tuple(Shot(row, *render_pair(row, source, role)) for row in bench.tables.rows(role))
 
 
 def applicable_scorers(
@@ -96,7 +89,7 @@ def applicable_scorers(
         PluginError: a scorer takes the attack and does not apply it.
         ItemError: a rewritten item does not fit the model.
     """
-    needed = {metric.scorer: metric.label for metric in bench.experiment.metrics}
+    needed = {metric.scorer: metric.label for metric in bench.suite.metrics}
     engine = bench.check_engine()
     can: dict[str, Measure] = {}
     left_out: dict[str, str] = {}

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ilubench.data.values import describe_value
 from ilubench.errors import CannotApplyError, DataError, ItemError
 from ilubench.interfaces import Asked, SampleScore
-from ilubench.scoring.scorers.rows import describe_value, item_ids
+from ilubench.scoring.scorers.rows import item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts
 from ilubench.scoring.scorers.templates import check_answers, check_options, check_values
 
@@ -119,6 +120,7 @@ def _check_item(where: str, task: Any, doc: Mapping[str, Any]) -> None:  # noqa:
         return
     for answer in right:
         fits = answer in (range(len(options)) if isinstance(answer, int) else options)
+        fits = fits and not (isinstance(answer, bool) and len(options) > len((False, True)))
         if not fits:
             told = f"{describe_value(answer)} is none of its {len(options)} options"
             raise DataError(f"{where}: the answer {told}")
