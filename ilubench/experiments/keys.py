@@ -86,6 +86,7 @@ def unknown_key(unknown: Override, words: Sequence[Override]) -> SpecError:
         for one in known:
             if f".{one}".endswith(f".{last}"):
                 heads.setdefault(one.split(".", maxsplit=1)[0], one)
+        heads = {last: last} if last in known else heads
         if "data" in heads:
             heads["data"] = f"data.<role>.{last}"
         meant = [f"{one}={text}" for one in heads.values()]

@@ -297,7 +297,7 @@ PLAIN: list[tuple[str, int, tuple[str, ...]]] = [
         ("attack.gsm8k.train.stepz", "did you mean 'steps'?"),
     ),
     (f"run {SUITE} method.weight=much", 2, ("method.weight", "number", "'much'")),
-    (f"run {SUITE} method.weight=-1", 2, ("weight", "greater", "-1")),
+    (f"run {SUITE} method.weight=-1", 2, ("weight", "at least", "-1")),
     (f"run {SUITE} seeds=4..0", 2, ("seeds", "4..0")),
     (f"run {SUITE} seeds=", 2, ("seed",)),
     (f"run {SUITE} seeds=1 seeds=2", 2, ("'seeds'", "twice")),

@@ -64,6 +64,7 @@ TYPED: list[tuple[str, str]] = [
     ("texts=maybe", "must be true or false"),
     ("method.train.lr=fast", "must be a number"),
     ("seed=3", "did you mean seeds=3?"),
+    ("sedes=3", "did you mean seeds=3?"),
     ("attack=gsm8k", "did you mean attacks=gsm8k?"),
     ("attacks=gsm8k agnews", "write attacks=gsm8k,agnews"),
     ("'attacks=gsm8k agnews'", "write attacks=gsm8k,agnews"),
