@@ -131,6 +131,9 @@ def attack(
     return _run(experiment_of(words, config, method=method), as_json=as_json)
 
 
+HUB_PAGE = "https://huggingface.co/"
+
+
 def model_source(text: str) -> "ModelSource":
     """Read MODEL: a folder if there is one, else a hub id with an optional @revision."""
     from ilubench.errors import ModelError, UsageError
@@ -143,8 +146,12 @@ def model_source(text: str) -> "ModelSource":
             raise ModelError(f"{text}: {problem}")
         return ModelSource(path=str(path))
     if "=" in text:
-        problem = f"MODEL comes before the words, and {text!r} is one of them"
-        raise UsageError(f"{problem}; write ilubench score MODEL {text}")
+        key, _, value = text.partition("=")
+        remedy = f"write {value} alone" if key.casefold() == "model" else f"write MODEL {text}"
+        raise UsageError(f"MODEL comes first, a folder or hub id, and {text!r} is none; {remedy}")
+    if text.startswith(HUB_PAGE):
+        hub_id = "/".join(text.removeprefix(HUB_PAGE).split("/")[:2])
+        raise UsageError(f"{text} is a page; write the hub id, {hub_id}")
     if path.is_file():
         raise ModelError(f"{text} is a file; give the folder of a model: {path.parent}")
     hub, _, revision = text.partition("@")

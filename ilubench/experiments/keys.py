@@ -30,7 +30,7 @@ _MEANT = {
     "checkpoint": ("suite.target.model.path=<folder>",),
     "dataset": ("data.<role>=<file>",),
     "data": ("data.<role>=<file>",),
-    "task": ("suite=<name>", "attacks=<name>"),
+    "seed": ("seeds={}",),
     "env": ("method.environments=<name>",),
     "learning_rate": ("method.train.lr={}", "attack.train.lr={}"),
     "bs": ("method.train.batch_size={}", "attack.train.batch_size={}"),
@@ -74,22 +74,25 @@ def unknown_key(unknown: Override, words: Sequence[Override]) -> SpecError:
     """
     key = unknown.key
     last = key.casefold().replace("-", "_")
-    close = closest_word(key, RunSpec.model_fields)
-    if last in _MEANT:
-        meant = [word.format(unknown.text) for word in _MEANT[last]]
-    elif close and len(unknown.path) == 1:
-        meant = [f"{close}={unknown.text}"]
-    else:
-        known = list_keys({o.key: o.text for o in words})
+    text = unknown.text or "<value>"
+    known = list_keys({o.key: o.text for o in words})
+    scoring = key in ScoreSpec.model_fields
+    there = scoring or last in _MEANT or any(one.endswith(f".{last}") for one in known)
+    if len(unknown.path) == 1 and not there:
+        last = closest_word(last, {one.rpartition(".")[2] for one in known}) or last
+    meant = [word.format(text) for word in _MEANT.get(last, ())]
+    if not meant:
         heads: dict[str, str] = {}  # one of each group: the shortest, which comes first
         for one in known:
-            if one.endswith(f".{last}"):
+            if f".{one}".endswith(f".{last}"):
                 heads.setdefault(one.split(".", maxsplit=1)[0], one)
         if "data" in heads:
             heads["data"] = f"data.<role>.{last}"
-        meant = [f"{one}={unknown.text}" for one in heads.values()]
+        meant = [f"{one}={text}" for one in heads.values()]
     known_heads = [*RunSpec.model_fields, "data", "attack"]
     remedy = f"did you mean {' or '.join(meant)}?" if meant else did_you_mean(key, known_heads)
+    if scoring and not meant:
+        remedy = f"`ilubench score MODEL {key}={text}` takes it"
     return SpecError(f"unknown setting {unknown.path[0]!r}", field=key, remedy=remedy)
 
 
@@ -119,9 +122,10 @@ def _method(suite: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]
 
 
 def _fields(model: type[BaseModel], depth: int) -> Iterator[str]:
-    """Yield a spec's fields, and those of the specs within it."""
+    """Yield a spec's fields that take a value, and those of the specs within it."""
     for name, field in model.model_fields.items():
-        yield name
+        if get_origin(field.annotation) is not dict:
+            yield name
         within = spec_within(field.annotation)
         if depth > 1 and within is not None:
             yield from (f"{name}.{below}" for below in _fields(within, depth - 1))
