@@ -44,10 +44,6 @@ def _at_home(arg: str) -> str:
     return head + equals + os.path.expanduser(path) if path[:2] == "~/" else arg  # noqa: PTH111
 
 
-SCORED = ("data", "suite")
-"""Heads of keys that `score` takes."""
-
-
 class WordsCommand(TyperCommand):
     """A command that takes `key=value` words: its help names the keys."""
 

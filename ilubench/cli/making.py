@@ -21,7 +21,7 @@ def make_target(
 ) -> int:
     """Train a suite's target model by its recipe (the shipped ones were made so)."""
     from ilubench.errors import UsageError
-    from ilubench.runs.progress import job_bars
+    from ilubench.runs.progress import make_reporter
     from ilubench.runs.stages.target import build_target, recipe_of
     from ilubench.runs.stages.workbench import make_bench
 
@@ -31,8 +31,8 @@ def make_target(
     recipe_of(bench.suite, retrain=retrain)  # none is an error before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with job_bars(console()) as progress:
-            build_target(bench, folder, progress, retrain=retrain)
+        with make_reporter(console()) as shown:
+            build_target(bench, folder, shown.show(""), retrain=retrain)
     finally:  # interrupted, it leaves an empty folder: the same command works again
         for scratch in (*folder.glob("state.*"), folder / "log.jsonl"):
             scratch.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Commands that carry out jobs: run, plan, tune, attack."""
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,10 +81,10 @@ def job(
     first; `ilubench run` with the same words finds all of them done. Leaves with 4 where it failed.
     """
     from ilubench.runs.carry_out import carry_out_planned
-    from ilubench.runs.progress import job_bars
+    from ilubench.runs.progress import make_reporter
 
-    with job_bars(console()) as progress:
-        outcome = carry_out_planned(folder, key, progress)
+    with make_reporter(console()) as shown:
+        outcome = carry_out_planned(folder, key, shown.show(""))
     typer.echo(f"{outcome.job.label}: {outcome.state}, {outcome.seconds:.1f} s", err=True)
     if outcome.failure is not None:
         typer.echo(f"failed: {outcome.failure.message}", err=True)
@@ -132,6 +131,9 @@ def attack(
     return _run(experiment_of(words, config, method=method), as_json=as_json)
 
 
+HUB_PAGE = "https://huggingface.co/"
+
+
 def model_source(text: str) -> "ModelSource":
     """Read MODEL: a folder if there is one, else a hub id with an optional @revision."""
     from ilubench.errors import ModelError, UsageError
@@ -144,8 +146,12 @@ def model_source(text: str) -> "ModelSource":
             raise ModelError(f"{text}: {problem}")
         return ModelSource(path=str(path))
     if "=" in text:
-        problem = f"MODEL comes before the words, and {text!r} is one of them"
-        raise UsageError(f"{problem}; write ilubench score MODEL {text}")
+        key, _, value = text.partition("=")
+        remedy = f"write {value} alone" if key.casefold() == "model" else f"write MODEL {text}"
+        raise UsageError(f"MODEL comes first, a folder or hub id, and {text!r} is none; {remedy}")
+    if text.startswith(HUB_PAGE):
+        hub_id = "/".join(text.removeprefix(HUB_PAGE).split("/")[:2])
+        raise UsageError(f"{text} is a page; write the hub id, {hub_id}")
     if path.is_file():
         raise ModelError(f"{text} is a file; give the folder of a model: {path.parent}")
     hub, _, revision = text.partition("@")
@@ -156,8 +162,6 @@ def model_source(text: str) -> "ModelSource":
 
 def _no_model(folder: Path) -> str:
     """Return what a folder is that looks like a model's and is none; empty where it may be one."""
-    import json
-
     from ilubench.cli.run_folders import find_runs, is_run
 
     if is_run(folder):
@@ -165,15 +169,6 @@ def _no_model(folder: Path) -> str:
             f"this is the folder of a run, no model; `ilubench show {folder}` shows it, and "
             f"`ilubench leaderboard submit {folder} --by YOU --weights-to FOLDER` writes its "
             "unlearned models, each into a folder that can be given here"
-        )
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        base = "its base model"
-        with contextlib.suppress(ValueError, AttributeError):  # what it is shows all the same
-            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-            base = config.get("base_model_name_or_path") or base
-        return (
-            f"this is an adapter (LoRA) of {base}, no model; merge the two with peft "
-            "(`merge_and_unload`, then `save_pretrained`) and give that folder"
         )
     if not (folder / "config.json").is_file() and any(find_runs(folder)):
         return f"this is a folder of runs, no model; `ilubench ls runs {folder}` lists them"

@@ -49,6 +49,8 @@ def score(
         if "=" not in word and Path(word).is_file():
             key = "task" if word.endswith((".yaml", ".yml")) else "data"
             raise UsageError(f"{word!r} is a file, and not said what for; write {key}={word}")
+    if words and "=" not in words[0]:
+        raise UsageError(f"cannot read {words[0]!r}; write scorers={words[0]} or task={words[0]}")
     experiment = resolve_scoring(overrides_of(words, config), model_source(model))
     with make_reporter(console()) as shown:
         result = run(experiment, shown)

@@ -10,6 +10,7 @@ import torch
 
 from ilubench.data.rows import Tables, render_pair
 from ilubench.data.seeds import seed_for
+from ilubench.data.values import row_name
 from ilubench.data.vocabulary import unknown_token
 from ilubench.errors import DataError
 from ilubench.interfaces import Batch, Dataset, Example, Ids, Row
@@ -101,19 +102,19 @@ def tokenize_roles(
         for place, row in enumerate(tables.rows(role)):
             prompt, encoded = _encoded(row, role, source, tokenizer)
             if rows is not None and (problem := unknown_token(encoded[0], rows, tokenizer)):
-                raise DataError(f"{_name(row, role)}: {problem}")
+                raise DataError(f"{row_name(role, row)}: {problem}")
             if place < _MASKS_CHECKED:
-                check_mask(tokenizer, prompt, encoded, _name(row, role), gated=gated)
-            parts = _fit(*encoded, source, length, _name(row, role))
+                check_mask(tokenizer, prompt, encoded, row_name(role, row), gated=gated)
+            parts = _fit(*encoded, source, length, row_name(role, row))
             end = tokenizer.eos_token_id
             if not _learned([encoded], end):
                 problem = "its whole text is a single token"
-                raise DataError(f"{_name(row, role)} has no token to learn: {problem}")
+                raise DataError(f"{row_name(role, row)} has no token to learn: {problem}")
             if not _learned(parts, end):
                 given = encoded[1].index(True)
                 field = f"data.{role}" if length < max_length else "suite"
                 raise DataError(
-                    f"{_name(row, role)}: its prompt alone has {given} tokens, and "
+                    f"{row_name(role, row)}: its prompt alone has {given} tokens, and "
                     f"{field}.max_length={length} leaves nothing of its completion; raise it"
                 )
             found.extend(
@@ -123,10 +124,6 @@ def tokenize_roles(
     if not found:
         raise DataError(f"no training items in {', '.join(roles) or 'no role'}")
     return found
-
-
-def _name(row: Row, role: str) -> str:
-    return f"data.{role}: item {row['id']!r}"
 
 
 def _encoded(

@@ -5,11 +5,11 @@ import math
 import re
 import tokenize
 from ast import literal_eval
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-__all__ = ["Cell", "Unusable", "describe_value", "list_in", "number_in", "text_in"]
+__all__ = ["Cell", "Unusable", "describe_value", "list_in", "number_in", "row_name", "text_in"]
 
 
 class Cell(str):
@@ -40,6 +40,19 @@ def describe_value(value: object) -> str:
     kinds = {str: "text", dict: "a mapping", list: "a list", tuple: "a list"}
     named = (name for kind, name in kinds.items() if isinstance(value, kind))
     return next(named, f"a {type(value).__name__}") if value else "empty"
+
+
+def row_name(role: str, row: Mapping[str, object], place: int | None = None) -> str:
+    """Return how a message names a row: by its id, else by its number where that is known.
+
+    Args:
+        role: of the rows.
+        row: one of them.
+        place: of it among them, from 0.
+    """
+    if "id" in row:
+        return f"data.{role}: item {row['id']!r}"
+    return f"data.{role}" if place is None else f"data.{role}: row {place + 1}"
 
 
 def text_in(value: object) -> str | None:

@@ -140,7 +140,9 @@ def _made(
 def _value(values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
     first, _, rest = name.partition(".")
     value = values.get(first)
-    return _value(value, rest) if rest and isinstance(value, Mapping) else None if rest else value
+    if not rest:
+        return value
+    return _value(value, rest) if isinstance(value, Mapping) else None
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401

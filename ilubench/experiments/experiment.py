@@ -86,11 +86,6 @@ class Experiment:
     scores_only: bool = False
 
     @property
-    def metrics(self) -> tuple[MetricSpec, ...]:
-        """Primary forget metrics, then utility."""
-        return self.suite.primary_forget + self.suite.utility
-
-    @property
     def seen(self) -> tuple[str, ...]:
         """Attacks whose data the method trained on."""
         mine = {environment_role(self.suite, name) for name in self.method.environment_names()}
@@ -199,7 +194,7 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
         name: cast("Scorer", create_plugin("scorers", ref, source=f"{source}: scorers.{name}"))
         for name, ref in suite.scorers.items()
     }
-    for spec in suite.primary_forget + suite.utility:
+    for spec in suite.metrics:
         _check_metric(scorers[spec.scorer], spec, f"{source}: {spec.label}")
     return scorers
 

@@ -1,8 +1,7 @@
 """The keys that words can have: of the run, its suite, method, attacks and data. No torch."""
 
-import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -10,6 +9,7 @@ from ilubench.errors import IlubenchError, SpecError, closest_word, did_you_mean
 from ilubench.interfaces.discovery import list_entries
 from ilubench.interfaces.sources import list_settings
 from ilubench.specs import DataSource, RunSpec, ScoreSpec, SuiteSpec
+from ilubench.specs.meaning import spec_within
 from ilubench.specs.overrides import Override
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import task_names
@@ -30,7 +30,7 @@ _MEANT = {
     "checkpoint": ("suite.target.model.path=<folder>",),
     "dataset": ("data.<role>=<file>",),
     "data": ("data.<role>=<file>",),
-    "task": ("suite=<name>", "attacks=<name>"),
+    "seed": ("seeds={}",),
     "env": ("method.environments=<name>",),
     "learning_rate": ("method.train.lr={}", "attack.train.lr={}"),
     "bs": ("method.train.batch_size={}", "attack.train.batch_size={}"),
@@ -48,7 +48,7 @@ def list_keys(words: Mapping[str, str], *, scoring: bool = False) -> list[str]:
         scoring: those of `ilubench score` instead.
     """
     found = [name for name in _fields(RunSpec, 2) if not name.startswith("method.")]
-    suite = _suite(words.get("suite", str(RunSpec.model_fields["suite"].default)))
+    suite = _suite(words)
     found += [f"method.{name}" for name in _method(suite, words)]
     attacks = cast("dict[str, Any]", suite.get("attacks") or {})
     kinds = {str((attack or {}).get("use", "finetune")) for attack in attacks.values()}
@@ -74,28 +74,32 @@ def unknown_key(unknown: Override, words: Sequence[Override]) -> SpecError:
     """
     key = unknown.key
     last = key.casefold().replace("-", "_")
-    close = closest_word(key, RunSpec.model_fields)
-    if last in _MEANT:
-        meant = [word.format(unknown.text) for word in _MEANT[last]]
-    elif close and len(unknown.path) == 1:
-        meant = [f"{close}={unknown.text}"]
-    else:
-        known = list_keys({o.key: o.text for o in words})
+    text = unknown.text or "<value>"
+    known = list_keys({o.key: o.text for o in words})
+    scoring = key in ScoreSpec.model_fields
+    there = scoring or last in _MEANT or any(one.endswith(f".{last}") for one in known)
+    if len(unknown.path) == 1 and not there:
+        last = closest_word(last, {one.rpartition(".")[2] for one in known}) or last
+    meant = [word.format(text) for word in _MEANT.get(last, ())]
+    if not meant:
         heads: dict[str, str] = {}  # one of each group: the shortest, which comes first
         for one in known:
-            if one.endswith(f".{last}"):
+            if f".{one}".endswith(f".{last}"):
                 heads.setdefault(one.split(".", maxsplit=1)[0], one)
         if "data" in heads:
             heads["data"] = f"data.<role>.{last}"
-        meant = [f"{one}={unknown.text}" for one in heads.values()]
+        meant = [f"{one}={text}" for one in heads.values()]
     known_heads = [*RunSpec.model_fields, "data", "attack"]
     remedy = f"did you mean {' or '.join(meant)}?" if meant else did_you_mean(key, known_heads)
+    if scoring and not meant:
+        remedy = f"`ilubench score MODEL {key}={text}` takes it"
     return SpecError(f"unknown setting {unknown.path[0]!r}", field=key, remedy=remedy)
 
 
-def _suite(name: str) -> Mapping[str, Any]:
+def _suite(words: Mapping[str, str]) -> Mapping[str, Any]:
+    """The fields of the suite that the words name, else of the default's."""
     try:
-        return load_suite(name)[0]
+        return load_suite(words.get("suite", str(RunSpec.model_fields["suite"].default)))[0]
     except IlubenchError:  # whoever resolves the words says so
         return {}
 
@@ -118,13 +122,12 @@ def _method(suite: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]
 
 
 def _fields(model: type[BaseModel], depth: int) -> Iterator[str]:
-    """Yield a spec's fields, and those of the specs within it."""
+    """Yield a spec's fields that take a value, and those of the specs within it."""
     for name, field in model.model_fields.items():
-        yield name
-        within = field.annotation
-        if get_origin(within) in (Union, types.UnionType):
-            within = next((part for part in get_args(within) if part is not type(None)), None)
-        if depth > 1 and isinstance(within, type) and issubclass(within, BaseModel):
+        if get_origin(field.annotation) is not dict:
+            yield name
+        within = spec_within(field.annotation)
+        if depth > 1 and within is not None:
             yield from (f"{name}.{below}" for below in _fields(within, depth - 1))
 
 
@@ -138,7 +141,7 @@ def list_values(key: str, words: Mapping[str, str]) -> list[str]:
         key: dotted.
         words: the other words, which say which suite's names count.
     """
-    suite = _suite(words.get("suite", str(RunSpec.model_fields["suite"].default)))
+    suite = _suite(words)
     if key in ("attacks", "scorers"):
         return [*(suite.get(key) or {})]
     if key == "method.environments":

@@ -1,12 +1,12 @@
 """The data roles that a run reads: which, and all that are missing in one error."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ilubench.errors import AccessError, DataError, NotCachedError
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import trained_roles
 
-__all__ = ["needed_roles", "read_roles"]
+__all__ = ["file_words", "needed_roles", "read_roles"]
 
 
 def needed_roles(experiment: Experiment) -> tuple[str, ...]:
@@ -48,6 +48,11 @@ def read_roles(experiment: Experiment) -> None:
         raise only
 
 
+def file_words(places: Iterable[str]) -> str:
+    """Return the words that give a file for each role, or input of a generator."""
+    return " ".join(f"data.{place}=FILE" for place in places)
+
+
 # --- inside ---
 
 
@@ -59,7 +64,7 @@ def _described(experiment: Experiment, failed: Mapping[str, DataError]) -> Itera
         alike.setdefault(told or str(error), []).append(role)
     for reason, roles in alike.items():
         places = dict.fromkeys(place for role in roles for place in _places(experiment, role))
-        yield f"{reason}: {' '.join(f'data.{place}=FILE' for place in places)}"
+        yield f"{reason}: {file_words(places)}"
 
 
 def _places(experiment: Experiment, role: str) -> list[str]:

@@ -4,7 +4,7 @@ from ilubench.records.results import ScoreSummary
 from ilubench.specs import MetricSpec, turned
 from ilubench.statistics.intervals import mean_half_width
 
-__all__ = ["at_chance"]
+__all__ = ["at_chance", "chance_text"]
 
 
 def at_chance(score: ScoreSummary, spec: MetricSpec) -> bool:
@@ -14,3 +14,10 @@ def at_chance(score: ScoreSummary, spec: MetricSpec) -> bool:
     """
     above = turned(score.value, spec) - turned(spec.chance, spec)
     return score.se is None or above <= mean_half_width(score.se, score.n)
+
+
+def chance_text(score: ScoreSummary, spec: MetricSpec | None) -> str:
+    """Return a metric's chance level, and whether a score is no better; empty where none states."""
+    if spec is None:
+        return ""
+    return f"{spec.chance:g}{': no better' if at_chance(score, spec) else ''}"

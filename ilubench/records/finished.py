@@ -121,10 +121,14 @@ class FinishedRun:
         """Return what the scores of a primary metric's row lie between."""
         return self.metric_ranges.of_row(*self._metric(label))
 
+    @property
+    def kept_within(self) -> Ranges | None:
+        """What the intervals of the record's rows are kept within; None: its version does not."""
+        return None if self.record.schema_version < BOUNDED else self.metric_ranges
+
     def _bounded(self, label: str, row: RobustnessRow) -> RobustnessRow:
         """A row that is as the record's version has it, as it is shown."""
-        old = self.record.schema_version < BOUNDED
-        return bounded_row(row, self.ranges(label)) if old else row
+        return bounded_row(row, self.ranges(label)) if self.kept_within is None else row
 
     def bar(self, label: str) -> Note | None:
         """Return why the run is listed but has no rank in a metric; None where it may have one."""
@@ -177,10 +181,8 @@ class FinishedRun:
         suite, metric = self._metric(label)
         attacks, seeds = self.record.attacks, self.record.seeds
         found = Compared(self._mine, self._reference, self._never)
-        old = self.record.schema_version < BOUNDED
-        ranges = None if old else self.metric_ranges
         with self._reading(label):
-            row = robustness_row(suite, metric, attacks, seeds, found, ranges)
+            row = robustness_row(suite, metric, attacks, seeds, found, self.kept_within)
         if row.status == "incomplete" and stored.status == "diverged":
             # what diverged is missing in the samples; only the record knows why
             row = replace(row, status="diverged")
@@ -299,9 +301,9 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
 
     Raises:
         UsageError: names two runs and what they differ in: suite, version, engine, dtype, size of
-            the scoring batches, world size, attacks,
-            their settings or steps, data, metrics or any other field of the suites that can change
-            a figure, what training kept in memory, the original model. Or a run is given twice.
+            the scoring batches, world size, attacks, their settings or steps, data, metrics or any
+            other field of the suites that can change a figure, what training kept in memory, the
+            original model. Or a run is given twice.
     """
     first = runs[0]
     seen: dict[str, Path] = {}

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic import JsonValue
 
 from ilubench.specs import MemorySpec, SuiteSpec
 
 __all__ = [
+    "STATED",
     "condition_differences",
     "conditions_text",
     "memory_differences",
@@ -47,6 +48,11 @@ WORDS = re.compile(
     r"|^attacks\.[^.]+\.(title$|protocol\b)"
 )
 """Fields within them that cannot."""
+
+STATED: Mapping[str, Any] = {
+    name: {"__all__": {"stated"}} for name in ("primary_forget", "utility")
+}
+"""What is published of a suite's metrics, to be left out of a dump: it changes no figure."""
 
 PLACE = re.compile(r"^(?:data|attacks\.(?P<attack>[^.]+)\.data)\.(?P<role>[^.]+)\.path$")
 
@@ -136,10 +142,7 @@ def _leaves(name: str, value: object) -> Leaves:
 
 
 def _measured(suite: SuiteSpec, attacks: Collection[str]) -> Leaves:
-    stated = {"__all__": {"stated"}}  # what is published changes no figure
-    values: dict[str, JsonValue] = suite.model_dump(
-        mode="json", exclude={"primary_forget": stated, "utility": stated}
-    )
+    values: dict[str, JsonValue] = suite.model_dump(mode="json", exclude=dict(STATED))
     values["dtype"] = suite.dtypes
     for field in MEASURED:
         yield from _told(field, values[field])

@@ -28,9 +28,9 @@ def run_names(records: Sequence[RunRecord]) -> tuple[str, ...]:
     if len(set(ids)) != len(ids):
         raise ValueError(f"a run appears twice: {ids}")
     named = {}
-    methods = dict.fromkeys(str(record.method["use"]) for record in records)
+    methods = dict.fromkeys(record.method_name for record in records)
     for method in methods:
-        mine = [record for record in records if record.method["use"] == method]
+        mine = [record for record in records if record.method_name == method]
         for record, tail in zip(mine, _tails(mine), strict=True):
             named[record.run] = f"{method} ({tail})" if tail else method
     return tuple(named[record.run] for record in records)

@@ -135,7 +135,7 @@ def _row(name: str, run: FinishedRun, label: str, unseen: Sequence[str]) -> Atta
 
 def _carried(label: str, named: Mapping[str, FinishedRun]) -> Iterator[Carried]:
     for several, run in named.items():
-        if len(run.record.seen) < SEVERAL or run.record.method["use"] in REFERENCES:
+        if len(run.record.seen) < SEVERAL or run.record.method_name in REFERENCES:
             continue
         singles = {
             name: other

@@ -111,7 +111,7 @@ def _known(what: str, name: str, known: Sequence[str]) -> str:
 
 
 def _about_bands(rows: Rows) -> str:
-    drawn = (row for record, row in rows.values() if record.method["use"] not in REFERENCES)
+    drawn = (row for record, row in rows.values() if record.method_name not in REFERENCES)
     kinds = sorted({part.ra.kind for row in drawn for part in row.attacks} & INTERVALS.keys())
     over = " or ".join(INTERVALS[kind] for kind in kinds)
     return f"\nbands: 95 % intervals over {over}" if over else ""
@@ -120,7 +120,7 @@ def _about_bands(rows: Rows) -> str:
 def _draw_panel(panel: Axes, attack: str, rows: Rows) -> None:
     styles = iter((colour, dash) for dash in DASHES for colour in COLOURS)
     for name, (record, row) in rows.items():
-        method = str(record.method["use"])
+        method = record.method_name
         if method in REFERENCES:
             colour, (title, dash) = "#444444", TITLES[method]
         else:

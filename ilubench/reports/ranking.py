@@ -174,7 +174,7 @@ def _place(row: TableRow) -> tuple[bool, bool, int, float]:
 
 
 def _is_reference(row: TableRow) -> bool:
-    return row.run.record.method["use"] in REFERENCES
+    return row.run.record.method_name in REFERENCES
 
 
 def _notes(rows: Sequence[TableRow], ranks: Ranks | None) -> Iterator[Note]:

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ilubench.records.chance import at_chance
+from ilubench.records.chance import chance_text
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import (
     AREA,
@@ -118,16 +118,12 @@ def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpe
     for name in ("scorer", "metric", "model", "seed", "value", "chance", "items"):
         table.add_column(name)
     names = {"reference": reference, "retrain": "retrained", "method": "unlearned"}
-    metrics = suite.primary_forget + suite.utility if suite else ()
-    specs = {(spec.scorer, spec.metric): spec for spec in metrics}
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
         value = f"{score.value:.4f}{spread}"
-        spec, chance = specs.get((score.scorer, score.metric)), ""
-        if spec is not None:
-            chance = f"{spec.chance:g}{': no better' if at_chance(score, spec) else ''}"
+        spec = suite.metric_of(score.scorer, score.metric) if suite else None
         who, seed, items = names[score.who], str(score.seed), str(score.n)
-        table.add_row(score.scorer, score.metric, who, seed, value, chance, items)
+        table.add_row(score.scorer, score.metric, who, seed, value, chance_text(score, spec), items)
     return table
 
 
@@ -182,7 +178,7 @@ def _closing(record: RunRecord, folder: Path, *, attacked: bool) -> str:
             "One seed: intervals are over items only, and nothing can be ranked. "
             "Next: the same command with seeds=0..4"
         )
-    elif record.method["use"] == "ilu":
+    elif record.method_name == "ilu":
         lines.append("Next: the control, method.penalty=cross_entropy, and the base, method=npo")
     else:
         lines.append("Next: `ilubench ls methods` for another method to compare with")

@@ -9,10 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ilubench.experiments.experiment import Experiment
-from ilubench.records.chance import at_chance
+from ilubench.records.chance import chance_text
 from ilubench.records.figure_text import figure_text
 from ilubench.records.results import ModelScore, RunRecord
-from ilubench.specs import MetricSpec, SuiteSpec
 from ilubench.statistics.bounds import UNBOUNDED, Range, keep_within
 from ilubench.statistics.intervals import Figure, mean_half_width
 
@@ -22,16 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["score_json", "score_report"]
 
 
-def metric_of(suite: SuiteSpec, scorer: str, metric: str) -> MetricSpec | None:
-    """Return what a suite says of a scorer's metric; None where it only measures it."""
-    stated = (*suite.primary_forget, *suite.utility)
-    return next((one for one in stated if (one.scorer, one.metric) == (scorer, metric)), None)
-
-
 def metric_meaning(experiment: Experiment, score: ModelScore) -> str:
     """Return what a high or low value of a metric means; empty where nobody says."""
     suite = experiment.suite
-    spec = metric_of(suite, score.scorer, score.metric)
+    spec = suite.metric_of(score.scorer, score.metric)
     if spec is None:
         known = experiment.scorers[score.scorer].directions().get(score.metric)
         return f"{known} = knows more" if known else ""
@@ -61,15 +54,12 @@ def score_report(result: "RunResult", model: str) -> RenderableType:
     for name in ("scorer", "metric", "value", "items", "chance", "meaning"):
         table.add_column(name, justify="right" if name in ("items", "chance") else "left")
     for score in record.scores:
-        spec = metric_of(suite, score.scorer, score.metric)
         table.add_row(
             score.scorer,
             score.metric,
             figure_text(score_figure(record, score), 4),
             str(score.n),
-            ""
-            if spec is None
-            else f"{spec.chance:g}{': no better' if at_chance(score, spec) else ''}",
+            chance_text(score, suite.metric_of(score.scorer, score.metric)),
             metric_meaning(result.plan.experiment, score),
         )
     shown: list[RenderableType] = [table] if record.scores else []
@@ -88,7 +78,7 @@ def score_json(result: "RunResult") -> dict[str, JsonValue]:
     """Return the record, with what its table says besides."""
     suite, record = result.plan.bench.suite, result.record.model_dump(mode="json")
     for score, own in zip(record["scores"], result.record.scores, strict=True):
-        spec = metric_of(suite, own.scorer, own.metric)
+        spec = suite.metric_of(own.scorer, own.metric)
         figure = score_figure(result.record, own)
         score |= {"low": figure.low, "high": figure.high}
         score["means"] = metric_meaning(result.plan.experiment, own)

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from ilubench.errors import UsageError
 from ilubench.experiments.experiment import create_scorers
+from ilubench.experiments.roles import file_words
 from ilubench.experiments.suites import read_suite
 from ilubench.interfaces import Scorer
-from ilubench.reports.score_report import metric_of
 from ilubench.specs import DataSource, SuiteSpec
 from ilubench.specs.overrides import Override
 
@@ -31,7 +31,7 @@ class SuiteScorers:
 
     def stated(self, scorer: str, metric: str) -> tuple[str | None, float | None, str | None]:
         """Return label and chance, where the suite states them, and the direction of a metric."""
-        spec = metric_of(self.suite, scorer, metric)
+        spec = self.suite.metric_of(scorer, metric)
         if spec is None:
             return None, None, self.scorers[scorer].directions().get(metric)
         return spec.label, spec.chance, spec.direction
@@ -46,7 +46,7 @@ class SuiteScorers:
                 "reads": list(scorer.roles()),
                 "sources": {role: _place(self.suite.data.get(role)) for role in scorer.roles()},
                 "columns": {role: list(own) for role, own in scorer.columns().items()},
-                "words": _words(scorer),
+                "words": file_words(scorer.roles()),
                 "metrics": [
                     {"metric": metric, **dict(zip(_STATED, self.stated(name, metric), strict=True))}
                     for metric in scorer.metrics()
@@ -93,15 +93,11 @@ def scorers_table(found: SuiteScorers) -> Group:
     return Group(
         table,
         Text(f"{hint} reads no more than {', '.join(scorer.roles())}"),
-        Text(f"from files of your own: {_words(scorer)}"),
+        Text(f"from files of your own: {file_words(scorer.roles())}"),
     )
 
 
 # --- inside ---
-
-
-def _words(scorer: Scorer) -> str:
-    return " ".join(f"data.{role}=FILE" for role in scorer.roles())
 
 
 def _place(source: DataSource | None) -> str:

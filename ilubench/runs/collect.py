@@ -1,6 +1,8 @@
 """Artifacts of a run -> its samples and its rows."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,38 +37,43 @@ _ONCE = "once"
 def gather_samples(plan: Plan) -> pa.Table:
     """Return every sample of a run as one table; the row's figures follow from it alone."""
     tables = [SCHEMA.empty_table()]
-    for job in plan.jobs:
-        artifact = plan.artifact(job)
-        if artifact is None:
-            continue
-        for path in scored_checkpoints(artifact.folder / "scores"):
-            step, level = _point(path)
-            samples = read_samples(path.with_suffix(".parquet"))
-            where = (job.who, job.attack, job.seed, step)
-            shared = [
-                pa.array([value] * len(samples), column.type)
-                for column, value in zip(WHERE, where, strict=True)
-            ]
-            levels = pa.array([level] * len(samples), pa.string())
-            tables.append(pa.table([*shared, *samples.columns, levels], schema=SCHEMA))
+    for path, where, level in _checkpoints(plan):
+        samples = read_samples(path)
+        levels = pa.array([level] * len(samples), pa.string())
+        columns = [*_repeated(where, len(samples)), *samples.columns, levels]
+        tables.append(pa.table(columns, schema=SCHEMA))
     return pa.concat_tables(tables).combine_chunks()
 
 
 def gather_texts(plan: Plan) -> pa.Table:
     """Return what the run's models wrote, where it is kept: an item and checkpoint a line."""
     kept = ["scorer", "item", "metric", "value", "text"]
+    names = [*(column.name for column in WHERE), *kept]
     tables = []
+    for path, where, _ in _checkpoints(plan):
+        found = pq.read_table(path, columns=kept)
+        found = found.filter(pc.not_equal(found["text"], ""))
+        tables.append(pa.table([*_repeated(where, len(found)), *found.columns], names=names))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+Where: TypeAlias = tuple[str, str, int, int]
+"""Values of the columns :data:`~ilubench.records.scores.WHERE`."""
+
+
+def _checkpoints(plan: Plan) -> Iterator[tuple[Path, Where, str]]:
+    """Yield the file of each checkpoint's scores, where it stands in the run, and its level."""
     for job in plan.jobs:
         artifact = plan.artifact(job)
         for path in scored_checkpoints(artifact.folder / "scores") if artifact else ():
-            step, _ = _point(path)
-            found = pq.read_table(path.with_suffix(".parquet"), columns=kept)
-            found = found.filter(pc.not_equal(found["text"], ""))
-            where = (job.who, job.attack, job.seed, step)
-            for place, (column, value) in enumerate(zip(WHERE, where, strict=True)):
-                found = found.add_column(place, column, pa.array([value] * len(found), column.type))
-            tables.append(found)
-    return pa.concat_tables(tables).combine_chunks()
+            step, level = _point(path)
+            yield path.with_suffix(".parquet"), (job.who, job.attack, job.seed, step), level
+
+
+def _repeated(where: Where, times: int) -> list[pa.Array]:
+    return [
+        pa.array([value] * times, column.type) for column, value in zip(WHERE, where, strict=True)
+    ]
 
 
 def _point(path: Path) -> tuple[int, str]:

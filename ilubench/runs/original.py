@@ -119,7 +119,7 @@ def _weak(experiment: Experiment, scores: Scores) -> Iterator[str]:
 
 def _missed(experiment: Experiment, scores: Scores) -> Iterator[str]:
     suite = experiment.suite
-    for spec, score, told in _measured((*suite.primary_forget, *suite.utility), scores):
+    for spec, score, told in _measured(suite.metrics, scores):
         stated = spec.stated
         if stated is not None and abs(score.value - stated.value) > stated.within:
             yield f"{told}, and the suite states {stated.value:g} +- {stated.within:g}"

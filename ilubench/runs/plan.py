@@ -270,7 +270,7 @@ def check_inputs(plan: Plan) -> None:
             _check_count(fa_scorer(attack.name), attack.spec.fa, counts[FA, attack.spec.fa.metric])
     if any(job.stage in ("score", "attack") for job in open_jobs):
         counts = bench.check_items(bench.suite_scorers())
-        for spec in (*suite.primary_forget, *suite.utility) if bench.experiment.attacks else ():
+        for spec in suite.metrics if bench.experiment.attacks else ():
             _check_count(spec.scorer, spec, counts[spec.scorer, spec.metric])
     for attack in attacks:
         if isinstance(attack.plugin, PromptAttack):

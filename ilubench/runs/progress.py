@@ -1,58 +1,25 @@
 """How a run shows itself: nested bars with an ETA in a terminal, plain lines in a pipe."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ilubench.experiments.training_text import overlap_warnings
+from ilubench.interfaces import Progress as Shown
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
+from ilubench.runs.remaining import RemainingTime
 
-__all__ = ["Lines", "job_bars", "make_reporter"]
-
-_GUESS = {"target": 180.0, "unlearn": 20.0, "score": 5.0, "attack": 20.0}
-"""Seconds of a job of which none like it has been seen yet."""
+__all__ = ["Lines", "make_reporter"]
 
 
 def _clock(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-class _Estimate:
-    """Remaining time, from what jobs of the same kind took."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._left = {job.key: job for job in plan.jobs if not plan.is_done(job)}
-        self._seen: dict[tuple[str, str, str], list[float]] = {}
-        for job in plan.jobs:
-            seconds = plan.seconds(job)
-            if seconds is not None:
-                self._seen.setdefault(self._kind(job), []).append(seconds)
-
-    @staticmethod
-    def _kind(job: Job) -> tuple[str, str, str]:
-        return job.stage, job.attack, job.who
-
-    def expected(self, job: Job) -> float:
-        seen = self._seen.get(self._kind(job))
-        if not seen:
-            close = [s for kind, s in self._seen.items() if kind[:2] == self._kind(job)[:2]]
-            seen = [value for values in close for value in values]
-        return sum(seen) / len(seen) if seen else _GUESS[job.stage]
-
-    def finished(self, outcome: Outcome) -> None:
-        self._left.pop(outcome.job.key, None)
-        if outcome.state == "done":
-            self._seen.setdefault(self._kind(outcome.job), []).append(outcome.seconds)
-
-    def remaining(self) -> float:
-        return sum(self.expected(job) for job in self._left.values())
 
 
 def _headline(plan: Plan) -> str:
@@ -107,28 +74,35 @@ class Lines:
     def __init__(self, console: Console) -> None:
         """Write to ``console``."""
         self._console = console
-        self._begun = time.monotonic()
-        self.progress = _Silent()
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
         """Print the plan's headline."""
-        self._estimate = _Estimate(plan)
+        self._remaining = RemainingTime(plan)
         self._total, self._ended = len(plan.jobs), 0
         self._print(_headline(plan))
 
-    def started(self, job: Job) -> None:
+    def started(self, job: Job) -> Shown:
         """Print nothing: the end of a job is the line."""
+        return self.show(job.label)
+
+    def show(self, label: str) -> Shown:  # noqa: ARG002
+        """Print nothing."""
+        return _Silent()
+
+    def silent(self, job: Job, seconds: float) -> None:
+        """Print that a job says nothing."""
+        self._print(f"{job.label}: no sign of progress for {seconds:.0f} s")
 
     def finished(self, outcome: Outcome) -> None:
         """Print a line, unless the job was cached."""
         self._ended += 1
-        self._estimate.finished(outcome)
+        self._remaining.finished(outcome)
         if outcome.state == "cached":
             return
-        left = _clock(self._estimate.remaining())
+        left = _clock(self._remaining.seconds())
         place = f"[{self._ended}/{self._total}]"
         line = f"{place} {outcome.job.label}: {outcome.state}, {outcome.seconds:.1f} s, ETA {left}"
         self._print(line)
@@ -136,8 +110,25 @@ class Lines:
             self._print(f"{place} failed: {outcome.failure.message}")
 
 
+class _Row:
+    """A job's bar: its phases, one after the other."""
+
+    def __init__(self, bars: Progress, label: str) -> None:
+        self._bars, self._label = bars, label
+        self.task = bars.add_task(f"  {label}", total=1, note="")
+
+    def start(self, phase: str, total: int) -> None:
+        """Open a phase."""
+        shown = f"  {self._label}: {phase}"
+        self._bars.reset(self.task, total=max(1, total), description=shown, note="")
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Move the bar."""
+        self._bars.update(self.task, completed=done, note=note)
+
+
 class Bars:
-    """Nested live bars: the run with its ETA, the job, the phase within it."""
+    """Nested live bars: the run with its ETA, below it each job that runs."""
 
     def __init__(self, console: Console) -> None:
         """Draw on ``console``; `live` must be entered."""
@@ -152,8 +143,7 @@ class Bars:
             console=console,
             transient=True,
         )
-        self.progress = self
-        self._phase: TaskID | None = None
+        self._rows: dict[str, _Row] = {}
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
@@ -163,48 +153,40 @@ class Bars:
 
     def planned(self, plan: Plan) -> None:
         """Print the plan's headline and open the run's bar."""
-        self._estimate = _Estimate(plan)
+        self._remaining = RemainingTime(plan)
         self._console.print(_headline(plan), markup=False, highlight=False)
         self._run = self._bars.add_task("run", total=len(plan.jobs), note="")
-        self._phase = self._bars.add_task("", total=1, note="", visible=False)
-        self._job: Job | None = None
         self._show_eta()
 
-    def _show_eta(self, done_share: float = 0.0) -> None:
-        left = self._estimate.remaining()
-        if self._job is not None:
-            left -= done_share * self._estimate.expected(self._job)
-        self._bars.update(self._run, note=f"ETA {_clock(max(0.0, left))}")
+    def _show_eta(self) -> None:
+        self._bars.update(self._run, note=f"ETA {_clock(self._remaining.seconds())}")
 
-    def started(self, job: Job) -> None:
-        """Name the job."""
-        self._job = job
-        self._bars.update(self._run, description=job.label)
+    def started(self, job: Job) -> Shown:
+        """Open the job's bar."""
+        self._rows[job.key] = row = _Row(self._bars, job.label)
+        return row
+
+    def show(self, label: str) -> Shown:
+        """Open a bar for work that is no job of a plan."""
+        return _Row(self._bars, label)
+
+    def silent(self, job: Job, seconds: float) -> None:
+        """Say it behind the job's bar."""
+        self._bars.update(self._rows[job.key].task, note=f"no sign for {seconds:.0f} s")
 
     def finished(self, outcome: Outcome) -> None:
-        """Advance the run's bar."""
-        self._estimate.finished(outcome)
-        self._job = None
+        """Advance the run's bar and close the job's."""
+        self._remaining.finished(outcome)
         self._bars.advance(self._run)
         if outcome.state not in ("cached", "skipped"):
             line = f"{outcome.job.label}: {outcome.state}, {outcome.seconds:.1f} s"
             self._console.print(line, markup=False, highlight=False)
         if outcome.failure is not None:
             self._console.print(f"  {outcome.failure.message}", markup=False, style="red")
-        if self._phase is not None:
-            self._bars.update(self._phase, visible=False)
+        row = self._rows.pop(outcome.job.key, None)
+        if row is not None:
+            self._bars.remove_task(row.task)
         self._show_eta()
-
-    def start(self, phase: str, total: int) -> None:
-        """Open a phase of the current job."""
-        if self._phase is not None:
-            self._bars.reset(self._phase, total=max(1, total), description=f"  {phase}", note="")
-            self._bars.update(self._phase, visible=True)
-
-    def advance(self, done: int, note: str = "") -> None:
-        """Move the phase's bar."""
-        if self._phase is not None:
-            self._bars.update(self._phase, completed=done, note=note)
 
 
 @contextlib.contextmanager
@@ -216,30 +198,3 @@ def make_reporter(console: Console) -> Iterator[Bars | Lines]:
             yield bars
     else:
         yield Lines(console)
-
-
-class _JobBars:
-    """Progress of one job, with nothing around it."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._task = bars.add_task("", total=1, note="")
-
-    def start(self, phase: str, total: int) -> None:
-        """Open a phase."""
-        self._bars.reset(self._task, total=max(1, total), description=phase, note="")
-
-    def advance(self, done: int, note: str = "") -> None:
-        """Move the bar."""
-        self._bars.update(self._task, completed=done, note=note)
-
-
-@contextlib.contextmanager
-def job_bars(console: Console) -> Iterator["_JobBars | _Silent"]:
-    """Yield the progress of a single job."""
-    if not console.is_terminal:
-        yield _Silent()
-        return
-    bars = Bars(console)
-    with bars.live():
-        yield _JobBars(bars._bars)

@@ -10,6 +10,7 @@ from typing import cast
 
 from ilubench.errors import SpecError, did_you_mean
 from ilubench.experiments.experiment import Experiment, create_scorers, suite_tables
+from ilubench.experiments.roles import file_words
 from ilubench.experiments.suites import NO_PLUGINS, change_suite, read_suite
 from ilubench.interfaces import Method, Scorer
 from ilubench.interfaces.discovery import create_plugin
@@ -61,7 +62,7 @@ def resolve_scoring(overrides: Sequence[Override], model: ModelSource) -> Experi
         suite, path = read_suite(asked.suite, below["suite"], below["data"], model)
         _refuse(given & {*_OF_TASKS}, "is for tasks", "add task=FILE data=FILE")
         if "data" in given:
-            roles = _words(scored_part(suite, asked.scorers, path).data)
+            roles = file_words(scored_part(suite, asked.scorers, path).data)
             remedy = f"add task=FILE, or name the role: {roles}"
             raise SpecError("whose rows are these?", field="data", remedy=remedy)
         suite = scored_part(suite, asked.scorers, path)
@@ -126,10 +127,6 @@ def scored_part(suite: SuiteSpec, names: Sequence[str], source: Path) -> SuiteSp
 
 def _roles(scorers: Iterable[Scorer]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(role for scorer in scorers for role in scorer.roles()))
-
-
-def _words(roles: Iterable[str]) -> str:
-    return " ".join(f"data.{role}=FILE" for role in roles)
 
 
 def _refuse(words: Iterable[str], problem: str, remedy: str = "leave it out") -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-__all__ = ["FieldMeaning", "field_meanings", "summary_of"]
+__all__ = ["FieldMeaning", "field_meanings", "spec_within", "summary_of"]
 
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): +(.*(?:\n {8}.*)*)", re.MULTILINE)
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -43,7 +43,7 @@ def field_meanings(model: type[BaseModel], *, nested: bool = True) -> Iterator[F
         meaning = field.description or told.get(name, "")
         kind = _type_text(field.annotation)
         yield FieldMeaning(name, kind, _range_text(field), _default_text(field), meaning)
-        within = _spec_within(field.annotation)
+        within = spec_within(field.annotation)
         if nested and within is not None:
             for below in field_meanings(within):
                 yield below._replace(name=f"{name}.{below.name}")
@@ -61,7 +61,8 @@ def _attributes(model: type) -> dict[str, str]:
     return found
 
 
-def _spec_within(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401
+def spec_within(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401
+    """Return the spec that a field holds; None where it holds plain values, or a plugin."""
     parts = [annotation]
     if get_origin(annotation) in (Union, types.UnionType):
         parts = [part for part in get_args(annotation) if part is not type(None)]

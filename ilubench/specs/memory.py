@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
 from ilubench.specs.base import Spec
 
 __all__ = ["BLOCK", "BytesPerParameter", "MemorySpec", "memory_per_parameter"]
@@ -65,9 +63,7 @@ class MemorySpec(Spec):
     update: Literal["auto", "plain", "master", "stochastic"] = "auto"
     moments: Literal["float32", "bfloat16", "float8"] = "float32"
     offload: bool = False
-    checkpointing: bool | None = Field(
-        default=None, description="layers computed again on the way back; large models"
-    )
+    checkpointing: bool | None = None
 
     def update_of(self, dtype: WeightType) -> Literal["plain", "master", "stochastic"]:
         """Return how weights of a type take updates, `auto` decided."""

@@ -59,7 +59,11 @@ class Estimator(Spec):
 
 
 class StatedScore(Spec):
-    """What was published of the original model, on the metric's own scale."""
+    """What was published of the original model, on the metric's own scale.
+
+    Attributes:
+        value: the score.
+    """
 
     value: float
     within: float = Field(gt=0, description="how far a score may be from it")
@@ -68,7 +72,11 @@ class StatedScore(Spec):
 class MetricSpec(Spec):
     """One published number: a scorer's metric, what it is called, its chance level.
 
-    ``direction`` says which raw values mean that the model does the task better.
+    Attributes:
+        label: what tables call it.
+        scorer: of the suite.
+        metric: of the scorer.
+        direction: which raw values mean that the model does the task better.
     """
 
     label: str
@@ -86,9 +94,14 @@ class MetricSpec(Spec):
 class FineTuningAccuracySpec(Spec):
     """What the downstream user wanted from the fine-tuning (FA).
 
-    ``form`` says how the attack's training text stands to what the scorer asks, and is checked:
-    `same` prompt and answer; the same but `zero_shot`, without the scorer's few-shot examples;
-    or `other`, declared to be different on purpose, which nothing checks.
+    Attributes:
+        label: what tables call it.
+        scorer: a plugin, with its settings.
+        metric: of the scorer.
+        direction: which raw values mean that the model does the task better.
+        form: how the attack's training text stands to what the scorer asks, and is checked:
+            `same` prompt and answer; the same but `zero_shot`, without the scorer's few-shot
+            examples; or `other`, declared to be different on purpose, which nothing checks.
     """
 
     label: str = "FA"

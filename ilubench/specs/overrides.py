@@ -19,7 +19,7 @@ from ilubench.errors import SpecError, did_you_mean
 from ilubench.specs.run import RunSpec
 from ilubench.specs.score import ScoreSpec
 from ilubench.specs.values import convert_value
-from ilubench.specs.yaml_files import load_nodes, merge_mappings
+from ilubench.specs.yaml_files import load_nodes, merge_mappings, task_names
 
 __all__ = [
     "Override",
@@ -86,7 +86,7 @@ _KEY = re.compile(r"[^\s.=-][^\s.=]*(?:\.[^\s.=]+)*")
 
 def _is_word(word: str) -> bool:
     key, equals, text = word.partition("=")
-    if not equals or not _KEY.fullmatch(key):
+    if not equals or not _KEY.fullmatch(key) or (key in _FIELDS and not text.strip()):
         return False
     # templates may hold anything; they lie below `data.<role>.` and `suite.<field>.`
     free = key.startswith(("data.", "suite.")) and key.count(".") > 1
@@ -109,17 +109,21 @@ def _what_to_write(word: str, words: Sequence[str]) -> str:
             before = meant[-1] if meant else ""
             if piece.startswith("--"):
                 meant.append(piece.lstrip("-") + ("" if "=" in piece else "="))
-            elif piece.startswith("=") or before.endswith("="):
+            elif piece.startswith("=") or (before.endswith("=") and "=" not in piece):
                 meant[-1:] = [before + piece]
             elif "=" not in piece and _is_list(before):
                 meant[-1] = f"{before.rstrip(',')},{piece.strip(',')}"
             else:
                 meant.append(piece)
+    meant = [one.rstrip(",") for one in meant]
     if meant != list(words) and all(map(_is_word, meant)):
         return f"write {' '.join(one for one in meant if one not in words)}"
-    example = f"{word}=<value>" if word in _FIELDS else "method=ilu"
+    key = word.partition("=")[0]
+    example = f"{key}=<value>" if key in _FIELDS else "method=ilu"
     if re.fullmatch(r"[a-z][\w-]*", word) and word not in _FIELDS:
-        example = f"method={word} or suite={word}"
+        heads = {"suite": "suites", "attacks": "attacks"}
+        head = next((head for head, kind in heads.items() if word in task_names(kind)), "method")
+        example = f"{head}={word}"
     return f"write key=value, e.g. {example}"
 
 
@@ -141,7 +145,7 @@ def _flatten(prefix: str, node: yaml.Node, where: str) -> Iterable[tuple[str, st
     elif isinstance(node, yaml.SequenceNode):
         if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
             raise SpecError("a list of plain values is needed", where=line, field=prefix)
-        yield prefix, ",".join(item.value for item in node.value)
+        yield prefix, ",".join(item.value for item in node.value) or "[]"
     elif node.tag.endswith(":null"):
         if not node.value:
             remedy = "leave the field out, or write none where nothing is meant"

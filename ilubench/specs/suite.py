@@ -85,6 +85,16 @@ class SuiteSpec(Spec):
         return tuple(name for name in needed if not getattr(self, name))
 
     @property
+    def metrics(self) -> tuple[MetricSpec, ...]:
+        """Those of forgetting, then those of what must be kept."""
+        return self.primary_forget + self.utility
+
+    def metric_of(self, scorer: str, metric: str) -> MetricSpec | None:
+        """Return what is stated of a scorer's metric; None where it is only measured."""
+        named = (one for one in self.metrics if (one.scorer, one.metric) == (scorer, metric))
+        return next(named, None)
+
+    @property
     def scored_in(self) -> Literal["float32", "bfloat16"]:
         """The dtype of the weights while they are scored."""
         return self.score_dtype or self.dtype
@@ -125,9 +135,8 @@ class SuiteSpec(Spec):
         if self.retrain is not None and self.retrain.tokenizer is not None:
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)
-        metrics = self.primary_forget + self.utility
-        known("scorer", tuple(m.scorer for m in metrics), self.scorers)
-        labels = [metric.label for metric in metrics]
+        known("scorer", tuple(m.scorer for m in self.metrics), self.scorers)
+        labels = [metric.label for metric in self.metrics]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")
         sources = dict(self.data)

@@ -66,6 +66,10 @@ class PackSpec(Spec):
 
     A model that only ever saw short blocks recites nothing behind a long prompt; short blocks make
     more steps of the same text, and learn faster. Hence phases.
+
+    Attributes:
+        length: tokens of a block.
+        share: of the recipe's steps.
     """
 
     length: int = Field(ge=16)

@@ -2,7 +2,7 @@
 
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import yaml
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationEr
 
 from ilubench.errors import SpecError, did_you_mean
 
-__all__ = ["convert_value"]
+__all__ = ["convert_value", "problem_in_words"]
 
 MOST_NUMBERS = 10_000
 """Numbers that one range may stand for."""
@@ -19,7 +19,7 @@ _EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 _WHOLE = re.compile(r"[-+]?\d{1,18}")
 
 _RANGES: tuple[tuple[str, Callable[[int, int], str]], ...] = (
-    (r"(\d{1,9})\s*(?:-|:|to|\.{3})\s*(\d{1,9})", lambda a, b: f"{a}..{b}"),
+    (r"(\d{1,9})\s*(?:-|:|to|\.{3}|…)\s*(\d{1,9})", lambda a, b: f"{a}..{b}"),
     (r"range\(\s*()(\d{1,9})\s*\)", lambda _, b: f"0..{b - 1}"),
     (r"range\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)", lambda a, b: f"{a}..{b - 1}"),
 )
@@ -54,11 +54,14 @@ def _numbers(text: str, key: str, part: str) -> list[object]:
 
 def _items(text: str, inner: object, key: str) -> list[object]:
     whole = _plain_type(inner) is int
-    written = _range_written_otherwise(text.strip("[] ")) if whole else ""
-    if written:
-        raise SpecError(f"cannot read {text!r}", field=key, remedy=f"write {key}={written}")
+    parts = [part.strip(" \t'\"") for part in text.strip("[](){} ").split(",")]
+    if whole:
+        written = [_range_written_otherwise(part) or part for part in parts]
+        meant = _range_written_otherwise(text.strip("[]{} ")) or ",".join(written)
+        if meant != ",".join(parts):
+            raise SpecError(f"cannot read {text!r}", field=key, remedy=f"write {key}={meant}")
     values: list[object] = []
-    for part in (part.strip(" \t'\"") for part in text.strip("[]()").split(",")):
+    for part in parts:
         if whole and ".." in part:
             numbers = _numbers(text, key, part)
             values += [convert_value(inner, str(number), key) for number in numbers]
@@ -82,6 +85,31 @@ def _json(text: str, key: str) -> object:
         raise SpecError(
             "not a value that YAML can read", field=key, remedy=f"given: {given!r}"
         ) from error
+
+
+_PROBLEMS = {
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
+    "finite_number": "must be finite",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    "string_type": "must be text",
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must have fields"),
+}
+"""Kind of a problem in pydantic -> what it is in our words."""
+
+
+def problem_in_words(error: Mapping[str, Any]) -> str:
+    """Return what is wrong with a value, from one of pydantic's `errors()`."""
+    words = _PROBLEMS.get(error["type"])
+    if words is None:
+        return str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return words.format(**error.get("ctx", {}))
 
 
 _FINITE = ConfigDict(allow_inf_nan=False)
@@ -127,9 +155,9 @@ def convert_value(annotation: object, text: str, key: str) -> object:
         adapter = TypeAdapter[object](cast("Any", annotation), config=_FINITE)
         value = adapter.validate_python(text)
     except ValidationError as error:
-        message = error.errors()[0]["msg"]
-        remedy = f"given: {text!r}"
+        message, remedy = problem_in_words(error.errors()[0]), f"given: {text!r}"
         if origin is Literal:
+            message = f"unknown value {text!r}"
             remedy = did_you_mean(text, [str(choice) for choice in inner])
         raise SpecError(message, field=key, remedy=remedy) from error
     return value

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from ilubench.errors import SpecError, did_you_mean
+from ilubench.specs.values import problem_in_words
 
 __all__ = [
     "load_nodes",
@@ -213,8 +214,7 @@ def validate_spec(model: type[M], value: object, *, source: Path | str = "") -> 
         location = [
             part for part in first["loc"] if part not in ("function-after", "function-before")
         ]
-        message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        remedy = ""
+        message, remedy = problem_in_words(first), ""
         if first["type"] == "extra_forbidden":
             message = "unknown field"
             remedy = did_you_mean(str(location[-1]), _fields_at(model, location[:-1]))

@@ -50,7 +50,7 @@ TASK = {
     "metric_list": [{"metric": "acc"}],
 }
 
-OURS = ["ilubench.cli", "score", "model", "task=tasks/start.yaml", "data=rows.jsonl", "device=cpu"]
+OURS = ["ilubench", "score", "model", "task=tasks/start.yaml", "data=rows.jsonl", "device=cpu"]
 THEIRS = [
     *("lm_eval", "--model", "hf", "--model_args", "pretrained=model,dtype=float32"),
     *("--tasks", "start", "--include_path", "tasks", "--device", "cpu", "--batch_size", "32"),

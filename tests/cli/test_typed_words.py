@@ -45,11 +45,24 @@ TYPED: list[tuple[str, str]] = [
     ("'seeds=0 1 2'", "write seeds=0,1,2"),
     ("'seeds=0;1;2'", "write seeds=0,1,2"),
     ("seeds=0, 1, 2", "write seeds=0,1,2"),
-    ("seeds=-1", "greater than or equal to 0"),
-    ("seeds=0,-4", "greater than or equal to 0"),
+    ("seeds=-1", "must be at least 0"),
+    ("seeds=0,-4", "must be at least 0"),
     ("seeds=0..100000000000", "100000000001 numbers, more than 10000; write a shorter one"),
     (f"seeds=0..{'9' * 5000}", "is not a range; write first..last"),
-    ("seeds=1.5", "valid integer"),
+    ("seeds=1.5", "must be a whole number"),
+    ("seeds=0…4", "write seeds=0..4"),
+    ("seeds=0-4,7", "write seeds=0..4,7"),
+    ("seeds=", "e.g. seeds=<value>"),
+    ("out=", "e.g. out=<value>"),
+    ("attacks=", "e.g. attacks=<value>"),
+    ("'method=npo, seeds=0'", "write method=npo seeds=0"),
+    ("steps=3", "did you mean method.train.steps=3 or attack.train.steps=3?"),
+    ("max_steps=3", "did you mean method.train.steps=3 or attack.train.steps=3?"),
+    ("weigth=3", "did you mean method.weight=3?"),
+    ("scorers=retain_mc", "`ilubench score MODEL scorers=retain_mc` takes it"),
+    ("lr=", "did you mean method.train.lr=<value>"),
+    ("texts=maybe", "must be true or false"),
+    ("method.train.lr=fast", "must be a number"),
     ("seed=3", "did you mean seeds=3?"),
     ("attack=gsm8k", "did you mean attacks=gsm8k?"),
     ("attacks=gsm8k agnews", "write attacks=gsm8k,agnews"),
@@ -69,7 +82,9 @@ TYPED: list[tuple[str, str]] = [
     ("'method = ilu'", "write method=ilu"),
     ("method= ilu", "write method=ilu"),
     ("method =ilu", "write method=ilu"),
-    ("ilu", "e.g. method=ilu or suite=ilu"),
+    ("ilu", "e.g. method=ilu"),
+    ("mini", "e.g. suite=mini"),
+    ("gsm8k", "e.g. attacks=gsm8k"),
     ("seeds", "e.g. seeds=<value>"),
     ("method=ILU", "did you mean 'ilu'?"),
     ("method=Task-Vector", "did you mean 'task_vector'?"),
@@ -96,9 +111,9 @@ TYPED: list[tuple[str, str]] = [
     ("attack.lr=1", "did you mean attack.train.lr?"),
     ("attack.gsm8k.lr=1", "did you mean 'attack.gsm8k.train.lr'?"),
     ("engine=vlm", "did you mean 'vllm'?"),
-    ("attack.train.lr=1e400", "finite number"),
-    ("attack.fractions=nan", "finite number"),
-    ("attack.train.epochs=1e308", "less than or equal to 1000000"),
+    ("attack.train.lr=1e400", "must be finite"),
+    ("attack.fractions=nan", "must be finite"),
+    ("attack.train.epochs=1e308", "must be at most 1000000"),
     ("suite.methods.npo.beta=2024-13-45", "not a value that YAML can read"),
     (f"suite.target.recipe.config.x={'[' * 3000}", "not a value that YAML can read"),
     (f"suite.scorers.retain_mc.settings.limit={'9' * 5000}", "not a value that YAML can read"),
@@ -241,9 +256,9 @@ def test_a_run_or_an_adapter_is_no_model(here: Path) -> None:
     assert "a folder of runs, no model; `ilubench ls runs runs`" in told
     adapter = _folder("lora", adapter_config_json='{"base_model_name_or_path": "org/base"}')
     told = refused("attack", adapter, SUITE, code=3)
-    assert "an adapter (LoRA) of org/base, no model; merge the two with peft" in told
-    broken = _folder("broken", adapter_config_json="{")
-    assert "an adapter (LoRA)" in refused("score", broken, SUITE, code=3)
+    assert (
+        "an adapter (adapter_config.json), not a model; merge it into its base 'org/base'" in told
+    )
     Path("model.safetensors").write_text("x")
     assert "is a file; give the folder" in refused("score", "model.safetensors", SUITE, code=3)
 

@@ -207,7 +207,7 @@ def test_an_element_of_a_list_is_never_a_letter_of_a_text() -> None:
 
 
 def test_what_an_item_lacks_is_named_with_the_item() -> None:
-    row = {"id": "7", "o": ["a"], "m": {"k": "v"}}
+    row: Row = {"id": "7", "o": ["a"], "m": {"k": "v"}}
     assert render_template("{o[0]}{m[k]}", row, source(), "role") == "av"
     with pytest.raises(DataError, match=r"item '7': column 'o' \(a list\) has no 'o\[1\]'"):
         render_template("{o[1]}", row, source(), "role")

@@ -262,7 +262,7 @@ def test_a_form_that_differs_is_told_without_gated_text(hub: Hub) -> None:
 
 def test_a_run_that_is_refused_ends_with_one_line(hub: Hub) -> None:
     Path("suite.yaml").write_text(yaml.safe_dump(SUITE))
-    done = command("run", "suite=./suite.yaml", "method=graddiff", "attacks=", "out=out")
+    done = command("run", "suite=./suite.yaml", "method=graddiff", "attacks=none", "out=out")
     assert done.code == 3
     (line,) = done.err.splitlines()
     assert line.startswith("error: data.forget: data set org/gated@main: it is gated, and no token")
@@ -364,7 +364,7 @@ def test_a_run_with_a_tokenizer_from_elsewhere(
     hub: Hub, apart: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scores are those of the model that has the same tokenizer beside it."""
-    words = ("run", "suite=./suite.yaml", "method=graddiff", "attacks=", "--json")
+    words = ("run", "suite=./suite.yaml", "method=graddiff", "attacks=none", "--json")
     Path("suite.yaml").write_text(yaml.safe_dump({**SUITE, "target": apart}))
     done = command(*words, "out=out")
     assert done.code == 0, done.err
@@ -429,7 +429,7 @@ def test_a_tokenizer_of_another_model_stops_a_run_before_anything_is_made(
     tokenizer.save_pretrained("words")
     Path("suite.yaml").write_text(yaml.safe_dump({**SUITE, "target": apart}))
     word = "suite.target.tokenizer.path=words"
-    done = command("run", "suite=./suite.yaml", "method=graddiff", "attacks=", "out=out", word)
+    done = command("run", "suite=./suite.yaml", "method=graddiff", "attacks=none", "out=out", word)
     assert done.code == ModelError.exit_code
     assert done.err.startswith("error: words: its tokenizer gives '<fill>'")
     assert not list(Path("out").rglob("*.safetensors"))

@@ -122,7 +122,7 @@ def test_memory_is_that_of_the_job(tmp_path: Path) -> None:
 
 def test_a_record_has_the_passes(tmp_path: Path) -> None:
     with_target(made(), tmp_path)
-    done = command("run", SUITE, "method=npo", "attacks=", f"out={tmp_path}", "--json")
+    done = command("run", SUITE, "method=npo", "attacks=none", f"out={tmp_path}", "--json")
     assert done.code == 0, done.err
     cost = json.loads(done.out)["cost"]
     assert cost["forward_passes"] > cost["backward_passes"] > 0

@@ -77,7 +77,7 @@ def stages(out: Path) -> dict[str, int]:
 
 def test_a_target_that_looks_forgotten_stops_the_run(tmp_path: Path) -> None:
     own, out = suite(tmp_path, chance=0.5), tmp_path / "out"
-    for words in (("method=npo",), ("method=npo", "attacks="), ("method=none",)):
+    for words in (("method=npo",), ("method=npo", "attacks=none"), ("method=none",)):
         done = stopped("run", own, *words, f"out={out}")
         assert done.code == 3
         error = done.err.splitlines()[-1]
@@ -107,7 +107,7 @@ def test_going_on_is_noted(tmp_path: Path) -> None:
 
 def test_a_strong_target_needs_no_word(tmp_path: Path) -> None:
     own, out = suite(tmp_path), tmp_path / "out"
-    done = stopped("run", own, "method=npo", "attacks=", f"out={out}", "--json")
+    done = stopped("run", own, "method=npo", "attacks=none", f"out={out}", "--json")
     assert done.code == 0, done.err
     assert done.json["notes"] == []
     first = [job["label"] for job in done.json["jobs"]][:3]
@@ -117,12 +117,12 @@ def test_a_strong_target_needs_no_word(tmp_path: Path) -> None:
 def test_what_the_suite_states_of_its_target(tmp_path: Path) -> None:
     out = tmp_path / "out"
     own = suite(tmp_path, stated={"value": 1.25, "within": 0.01})
-    done = stopped("run", own, "method=npo", "attacks=", f"out={out}")
+    done = stopped("run", own, "method=npo", "attacks=none", f"out={out}")
     assert done.code == 3
     assert "for the original model, and the suite states 1.25 +- 0.01" in done.err
     # other data: what was published is of others
     done = stopped(
-        "run", own, "data.retain_mc.limit=5", "method=npo", "attacks=", f"out={out}", "--json"
+        "run", own, "data.retain_mc.limit=5", "method=npo", "attacks=none", f"out={out}", "--json"
     )
     assert done.code == 0, done.err
     (note,) = done.json["notes"]
@@ -131,13 +131,13 @@ def test_what_the_suite_states_of_its_target(tmp_path: Path) -> None:
     )
     value = next(s["value"] for s in done.json["scores"] if s["scorer"] == "forget_nll")
     right = suite(tmp_path, stated={"value": round(value, 3), "within": 0.01})
-    assert stopped("run", right, "method=npo", "attacks=", f"out={out}").code == 0
+    assert stopped("run", right, "method=npo", "attacks=none", f"out={out}").code == 0
 
 
 def test_jobs_on_their_own_stop_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     own = suite(tmp_path, chance=0.5)
-    assert stopped("plan", own, "method=npo", "attacks=", "--write").code == 0
+    assert stopped("plan", own, "method=npo", "attacks=none", "--write").code == 0
     (folder,) = (path for path in Path("runs").iterdir() if (path / "plan.json").is_file())
     codes = {
         job["label"]: command("job", str(folder), job["key"])
@@ -161,14 +161,14 @@ def test_weights_are_scored_in_another_type(tmp_path: Path) -> None:
         ("suite.dtype=bfloat16",),
         ("suite.dtype=bfloat16", "suite.score_dtype=float32"),
     ):
-        done = command("run", own, "method=none", "attacks=", *words, f"out={out}", "--json")
+        done = command("run", own, "method=none", "attacks=none", *words, f"out={out}", "--json")
         assert done.code == 0, done.err
         values[done.json["dtype"]] = done.json["scores"][0]["value"]
     assert list(values) == ["float32", "bfloat16", "bfloat16, scored in float32"]
     exact, coarse, both = values.values()
     assert len({exact, coarse, both}) == 3
     assert both == pytest.approx(exact, abs=0.02)
-    shown = command("run", own, "method=none", "attacks=", *words, f"out={out}").out
+    shown = command("run", own, "method=none", "attacks=none", *words, f"out={out}").out
     assert "Scores in float32" in shown
 
 
@@ -182,7 +182,9 @@ def test_texts_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
         raw["scorers"][name] = {"use": "verbmem", "settings": {"data": name, "max_tokens": 3}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
     for words, kept in (((), None), (("texts=true",), {"open": 2})):
-        done = command("run", own, "method=none", "attacks=", *words, f"out={tmp_path}", "--json")
+        done = command(
+            "run", own, "method=none", "attacks=none", *words, f"out={tmp_path}", "--json"
+        )
         assert done.code == 0, done.err
         path = tmp_path / done.json["run"] / "texts.parquet"
         if kept is None:

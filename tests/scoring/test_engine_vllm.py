@@ -474,7 +474,7 @@ def test_a_whole_run_equals_that_of_the_other_engine(tmp_path: Path) -> None:
 def test_a_killed_run_leaves_no_process_and_resumes(tmp_path: Path) -> None:
     out = with_target(made(), tmp_path / "run")
     others = spools()
-    words = [sys.executable, "-m", "ilubench.cli", "run", SUITE, "method=npo", "engine=vllm"]
+    words = [sys.executable, "-m", "ilubench", "run", SUITE, "method=npo", "engine=vllm"]
     running = subprocess.Popen(
         [*words, f"out={out}"], env=environment(), stdout=-3, stderr=-3, start_new_session=True
     )

@@ -135,15 +135,16 @@ MODELS = ("mini", "llama", "llama-tied", "qwen2", "neox")
 @cache
 def rows() -> dict[str, list[Row]]:
     tables = build_tables(0)
-    facts = [dict(row) for row in tables["forget_mc"][:60] + tables["retain_mc"][:50]]
+    facts = [dict(row) for row in tables["forget_mc"][:60] + tables["retain_mc"][:59]]
     for row in facts:  # two words an option: more than one token in every vocabulary
         words = cast("list[str]", row["choices"])
         row["choices"] = [f"{word} {words[at - 1]}" for at, word in enumerate(words)]
-    news = [dict(row) for row in tables["agnews_eval"][:110]]
-    halves = [{**row, "subject": "a" if at % 3 else "b"} for at, row in enumerate(news)]
+    news = [dict(row) for row in tables["agnews_eval"][:119]]
+    halves = [{**row, "subject": "a" if at % 3 else "b"} for at, row in enumerate(news[:110])]
     sums = [dict(row) for row in tables["gsm8k_eval"][:30]]
-    of_task = dict.fromkeys(CHOICE, facts)
-    of_task |= {"topics": news, "first": news, "sums": sums, "halves": halves}
+    of_task = dict.fromkeys(CHOICE, facts[:110])
+    of_task |= {"topics": news[:110], "first": news[:110], "sums": sums, "halves": halves}
+    of_task |= {"shown examples": facts[110:], "first examples": news[110:]}
     found = cast("dict[str, list[Row]]", of_task)
     assert all(len(found[name]) >= 100 for name in CHOICE)
     assert len(sums) == 30
@@ -151,7 +152,8 @@ def rows() -> dict[str, list[Row]]:
 
 
 def more(name: str) -> list[Row]:
-    return rows()[name][-9:] if name in ("shown", "first") else []
+    """Examples that are no items."""
+    return rows().get(f"{name} examples", [])
 
 
 def _lines(path: Path, table: Sequence[Row]) -> Path:

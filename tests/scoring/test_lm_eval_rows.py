@@ -317,7 +317,7 @@ def test_yes_and_no_choose_among_two(engine: Engine) -> None:
 def test_a_row_without_a_column(engine: Engine) -> None:
     rows = [question(n, "x") for n in range(3)]
     rows[1] = {key: value for key, value in rows[1].items() if key != "question"}
-    with pytest.raises(DataError, match=r"data.rows: item .* has no column 'question'"):
+    with pytest.raises(DataError, match=r"^data.rows: row 2 has no column 'question'"):
         score(engine, "wmdp_bio", rows)
     with pytest.raises(DataError, match=r"mnli does not fit the rows \(KeyError: 'premise'\)"):
         score(engine, "mnli", [question(0, "x")])

@@ -195,7 +195,11 @@ def test_the_suites_say_where_their_data_are(corpus: str, area: float) -> None:
     privleak = experiment.scorers["privleak"]
     assert isinstance(privleak, PrivLeak)
     assert privleak.retrain_auc == area
-    assert {spec.scorer for spec in experiment.metrics} == {"verbmem_f", "knowmem_f", "knowmem_r"}
+    assert {spec.scorer for spec in experiment.suite.metrics} == {
+        "verbmem_f",
+        "knowmem_f",
+        "knowmem_r",
+    }
     read = {role for scorer in experiment.scorers.values() for role in scorer.roles()}
     assert read | {"forget_text", "retain_text"} == set(suite.data)
     assert read.isdisjoint(suite.forget + suite.retain)

@@ -94,7 +94,7 @@ def test_an_error_names_the_nested_line_and_what_was_given(tmp_path: Path) -> No
         validate_spec(AttackSpec, load_yaml(path), source=path)
     assert caught.value.where == f"{path}:7"
     assert caught.value.field == "data.train.limit"
-    assert "greater than or equal to 1; given: 0" in str(caught.value)
+    assert "must be at least 1; given: 0" in str(caught.value)
 
 
 @pytest.mark.parametrize(

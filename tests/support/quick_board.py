@@ -22,6 +22,7 @@ from ilubench.leaderboard.records.samples import point_to_samples
 from ilubench.leaderboard.submit.entry import About, submit_run
 from ilubench.models.checkpoints import apply_changes, load_model
 from ilubench.records.keys import file_sha256
+from ilubench.records.ranges import Ranges
 from ilubench.records.scores import Compared, method_samples, robustness_row
 from ilubench.specs import SuiteSpec
 from ilubench.statistics.row import RobustnessRow
@@ -115,9 +116,10 @@ def altered(path: Path, change: Callable[[pa.Table], pa.Array]) -> None:
     suite = SuiteSpec.model_validate(entry.config["suite"])
     run = entry.run
     found = Compared(*(method_samples(samples, who) for who in ("method", "reference", "retrain")))
+    ranges = Ranges.of_suite(suite, run.ranges)
     rows = {
         metric.label: ROW.dump_python(
-            robustness_row(suite, metric, run.attacks, run.seeds, found), mode="json"
+            robustness_row(suite, metric, run.attacks, run.seeds, found, ranges), mode="json"
         )
         for metric in suite.primary_forget
     }

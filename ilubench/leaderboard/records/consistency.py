@@ -27,7 +27,7 @@ def trained_roles(run: RunRecord, suite: SuiteSpec) -> tuple[str, ...]:
     The forget and retain sets, the environments that its settings name, and the training rows of
     the attacks that its record marks as seen. A reference (`none`, `retrain`) has none.
     """
-    if run.method["use"] in REFERENCES:
+    if run.method_name in REFERENCES:
         return ()
     roles = [*suite.forget, *suite.retain]
     roles += [

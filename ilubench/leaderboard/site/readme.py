@@ -96,7 +96,7 @@ def _rows(group: EntryGroup, ranks: MetricRanks) -> list[RobustnessRow]:
 def _order(group: EntryGroup, ranks: MetricRanks, place: Place) -> tuple[bool, bool, int, int]:
     """References last, before them what fell; else as ranked."""
     row = group.rows[place.entry][ranks.metric]
-    is_reference = _entry(group, place).run.method.get("use") in REFERENCES
+    is_reference = _entry(group, place).run.method_name in REFERENCES
     return (
         is_reference,
         row.status != "ok",

@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import JsonValue, TypeAdapter
 
+from ilubench.data.hub.models import SINGLE
 from ilubench.errors import DataError, UsageError, did_you_mean
 from ilubench.leaderboard.records.files import Board, read_entry_run
 from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.keys import file_sha256
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
-from ilubench.records.ranges import Ranges
 from ilubench.records.reader_notes import row_notes
-from ilubench.records.results import BOUNDED, RunRecord
+from ilubench.records.results import RunRecord
 from ilubench.records.scores import Compared, method_samples, robustness_row
 from ilubench.statistics.row import RobustnessRow
 
@@ -105,7 +105,7 @@ def _entry_of(run: FinishedRun, board: Board) -> Entry:
             return entry
         if alike and not next(setting_differences(own.method, mine.method), None):
             return entry
-    method = run.record.method["use"]
+    method = run.record.method_name
     names = ", ".join(entry.entry for entry in board.entries) or "none"
     raise UsageError(
         f"{run.path}: method {method} with these settings is no entry of {board.folder}; there are "
@@ -118,9 +118,9 @@ def _weights_of(run: FinishedRun) -> str:
     settings = run.record.method["settings"]
     model = settings.get("model") if isinstance(settings, dict) else None
     folder = model.get("path") if isinstance(model, dict) else None
-    if run.record.method["use"] != CHECKPOINT or not isinstance(folder, str):
+    if run.record.method_name != CHECKPOINT or not isinstance(folder, str):
         return ""
-    file = Path(folder) / "model.safetensors"
+    file = Path(folder) / SINGLE
     return file_sha256(file) if file.is_file() else ""
 
 
@@ -176,11 +176,9 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
     kept = pc.is_in(run.samples["attack"], value_set=pa.array(["", name]))
     samples = run.samples.filter(kept)
     record, suite = run.record, run.suite
-    old = record.schema_version < BOUNDED
-    ranges = None if old else Ranges.of_suite(suite, record.ranges)
     found = Compared(*(method_samples(samples, who) for who in ("method", "reference", "retrain")))
     rows = {
-        metric.label: robustness_row(suite, metric, [name], record.seeds, found, ranges)
+        metric.label: robustness_row(suite, metric, [name], record.seeds, found, run.kept_within)
         for metric in suite.primary_forget
     }
 
@@ -203,7 +201,7 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
         "jobs": tuple(job for job in record.jobs if job.attack in ("", name)),
         "notes": tuple(notes),
     }
-    if record.method["use"] == CHECKPOINT:  # the record would name a folder of somebody's disk
+    if record.method_name == CHECKPOINT:  # the record would name a folder of somebody's disk
         told["method"], told["method_version"] = entry.run.method, entry.run.method_version
     alone = RunRecord.model_validate(record.model_copy(update=told).model_dump(mode="json"))
     return Tried(entry, name, replace(run, record=alone, recorded=rows, samples=samples))

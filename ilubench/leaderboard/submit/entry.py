@@ -158,7 +158,7 @@ def next_steps(found: Submitted, weights_to: Path | None) -> list[str]:
     lines = [f"note: {note}" for note in found.notes]
     lines.append(f"next: ilubench leaderboard check {record}")
     lines.append(f"then, in a fork of ilubench: git add {' '.join(files)}; commit; pull request")
-    if found.entry.run.method["use"] in REFERENCES:
+    if found.entry.run.method_name in REFERENCES:
         return lines
     if not found.entry.weights:
         lines.append("for the tier verified-weights: again with --weights-to FOLDER --replace")
@@ -259,7 +259,7 @@ def _label(run: FinishedRun, config: Mapping[str, JsonValue]) -> str:
     asked = config.get("run")
     method = asked.get("method") if isinstance(asked, dict) else None
     use = method.get("use") if isinstance(method, dict) else None
-    text = use if isinstance(use, str) else str(run.record.method["use"])
+    text = use if isinstance(use, str) else run.record.method_name
     plain = re.sub(r"[^a-z0-9_-]+", "-", text.rpartition(":")[2].lower()).strip("-_")
     if not plain:
         raise UsageError(f"{text!r} makes no name; give --label")
@@ -321,7 +321,7 @@ def _notes(entry: Entry) -> list[str]:
         found.append(
             "the hashes of its rows are not in the record: it was made by an older version"
         )
-    use = str(entry.run.method["use"])
+    use = entry.run.method_name
     if ":" in use and entry.package is None:
         found.append(f"the method is a file ({use}): a package could be verified as a method")
     return found

@@ -32,7 +32,7 @@ def standing(run: FinishedRun, name: str, place: Path) -> Iterator[str]:
         yield f"`leaderboard check` will refuse it, its suite was changed: {problem}"
     if run.record.suite not in task_names("suites"):
         yield f"suite {run.record.suite} does not come with ilubench: it has a table of its own"
-    if run.record.method["use"] in REFERENCES:
+    if run.record.method_name in REFERENCES:
         return
     reasons: dict[Note, list[str]] = {}
     for label in run.rows:
@@ -65,7 +65,7 @@ def _beside(run: FinishedRun, name: str, place: Path) -> Iterator[str]:
     except UsageError as error:
         yield f"it will have no rank beside the others: {error}"
         return
-    ranked = [entry for entry in others if entry.run.method.get("use") not in REFERENCES]
+    ranked = [entry for entry in others if entry.run.method_name not in REFERENCES]
     mine = {*run.record.seeds}
     apart = tuple(one.entry for one in ranked if len(mine & {*one.run.seeds}) < SHARED_SEEDS)
     if len(mine) >= SHARED_SEEDS and apart and len(apart) == len(ranked):

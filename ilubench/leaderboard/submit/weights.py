@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ilubench.data.hub.models import INDEX, SINGLE, TEXTS
 from ilubench.errors import DataError, UsageError
 from ilubench.leaderboard.records.models import Weights
 from ilubench.records.finished import FinishedRun, read_run
@@ -12,12 +13,6 @@ from ilubench.records.keys import file_sha256
 from ilubench.records.store import Artifact, Store
 
 __all__ = ["export_weights", "place_weights", "write_whole"]
-
-MODEL = "model.safetensors"
-BESIDE = (".json", ".jsonl", ".txt", ".model", ".jinja")
-"""Endings of a checkpoint's configuration and tokenizer."""
-
-INDEX = "model.safetensors.index.json"
 
 
 def place_weights(run: Path, folder: Path | None, addresses: Sequence[str]) -> tuple[Weights, ...]:
@@ -56,7 +51,7 @@ def export_weights(run: FinishedRun, folder: Path) -> tuple[Weights, ...]:
     found = []
     for seed, artifact in unlearned:
         place = folder / f"seed-{seed}"
-        path = place / MODEL
+        path = place / SINGLE
         place.mkdir(parents=True, exist_ok=True)
         for beside in sorted(base.iterdir()):
             if _belongs(beside):
@@ -73,12 +68,12 @@ def export_weights(run: FinishedRun, folder: Path) -> tuple[Weights, ...]:
 def _belongs(path: Path) -> bool:
     """Whether a file beside weights is part of the checkpoint; a job's log is not."""
     names = (INDEX, "log.jsonl")
-    return path.is_file() and path.name.endswith(BESIDE) and path.name not in names
+    return path.is_file() and path.name.endswith(TEXTS) and path.name not in names
 
 
 def _unlearned(run: FinishedRun, store: Store) -> Iterator[tuple[int, Artifact]]:
     """Seed and artifact of each unlearned model of the run's own method."""
-    use, none = run.record.method["use"], True
+    use, none = run.record.method_name, True
     for job in run.record.jobs:
         if job.stage != "unlearn":
             continue
@@ -126,7 +121,7 @@ def write_whole(base: Path, changes: Path, dtype: str, path: Path) -> None:
     apply_changes(model, changes)
     with tempfile.TemporaryDirectory(dir=path.parent) as aside, quiet():
         model.save_pretrained(aside, max_shard_size="1TB")
-        (Path(aside) / MODEL).replace(path)
+        (Path(aside) / SINGLE).replace(path)
 
 
 def _with_addresses(found: tuple[Weights, ...], addresses: Sequence[str]) -> tuple[Weights, ...]:
@@ -137,7 +132,7 @@ def _with_addresses(found: tuple[Weights, ...], addresses: Sequence[str]) -> tup
             urls[int(seed)] = url
             continue
         for one in found:
-            urls.setdefault(one.seed, f"{text.rstrip('/')}/seed-{one.seed}/{MODEL}")
+            urls.setdefault(one.seed, f"{text.rstrip('/')}/seed-{one.seed}/{SINGLE}")
     unknown = sorted(set(urls) - {one.seed for one in found})
     if unknown:
         known = ", ".join(str(one.seed) for one in found)

@@ -169,7 +169,7 @@ def _method_differences(entry: Entry, rerun: FinishedRun) -> list[str]:
     one, other = entry.run, rerun.record
     pairs = [
         ("suite version", one.suite_version, other.suite_version),
-        ("method", one.method.get("use"), other.method.get("use")),
+        ("method", one.method_name, other.method_name),
         ("method version", one.method_version, other.method_version),
         *setting_differences(one.method.get("settings"), other.method.get("settings")),
     ]
@@ -177,12 +177,10 @@ def _method_differences(entry: Entry, rerun: FinishedRun) -> list[str]:
 
 
 def _no_entry(board: Board, rerun: FinishedRun) -> str:
-    use = rerun.record.method.get("use")
+    use = rerun.record.method_name
     named = {one.entry: _method_differences(one, rerun) for one in board.entries}
     same = {
-        name: found
-        for name, found in named.items()
-        if board.entry(name).run.method.get("use") == use
+        name: found for name, found in named.items() if board.entry(name).run.method_name == use
     }
     if not same:
         return f"{board.folder} has no entry of {use}; submit one, or leave the run out"

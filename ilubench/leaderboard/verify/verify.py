@@ -216,7 +216,7 @@ def _run_again(
     from ilubench.runs.stages.workbench import make_bench
     from ilubench.specs import PluginRef
 
-    use, settings = str(entry.run.method["use"]), entry.run.method["settings"]
+    use, settings = entry.run.method_name, entry.run.method["settings"]
     package = check_provided(use, entry.package)
     seeds = fresh_seeds(entry.run.seeds, request.seeds, ENOUGH)
     ref = PluginRef.model_validate({"use": use, "settings": settings})
@@ -226,10 +226,11 @@ def _run_again(
     bench = make_bench(experiment)
     check_method(bench, experiment.method)
     if bench.given_target is None:
-        make_target(bench, target_job(bench.suite, bench.target), reporter.progress)
+        job = target_job(bench.suite, bench.target)
+        make_target(bench, job, reporter.show(job.label))
     cell = Cell(namespaces(), hidden_places(experiment), package)
     for seed in seeds if experiment.method.seeded else seeds[:1]:
-        unlearn_apart(bench, experiment, seed, cell, reporter.progress)
+        unlearn_apart(bench, experiment, seed, cell, reporter.show("verify"))
     return run(experiment, reporter), f"unlearned again, {cell.how}"
 
 
@@ -254,6 +255,7 @@ def _experiment(
         f"device={request.device}",
         f"out={request.out}",
         "never_knew=false",
+        "allow_weak_target=true",  # compared is the entry, whatever its suite's target knows
     )
     try:
         found = resolve_experiment(parse_words(words), method=method)

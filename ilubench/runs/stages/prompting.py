@@ -89,7 +89,7 @@ def applicable_scorers(
         PluginError: a scorer takes the attack and does not apply it.
         ItemError: a rewritten item does not fit the model.
     """
-    needed = {metric.scorer: metric.label for metric in bench.experiment.metrics}
+    needed = {metric.scorer: metric.label for metric in bench.suite.metrics}
     engine = bench.check_engine()
     can: dict[str, Measure] = {}
     left_out: dict[str, str] = {}

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from ilubench.interfaces.discovery import PluginField, name_plugin
 from ilubench.records.keys import digest
+from ilubench.records.likeness import STATED
 from ilubench.specs import Spec, SuiteSpec
 from ilubench.specs.yaml_files import merge_mappings
 
@@ -27,9 +28,7 @@ def suite_digest(suite: SuiteSpec) -> str:
     It covers what the suite says; what is in files, the keys of the jobs cover.
     """
     left_out: dict[str, Any] = dict.fromkeys(_SAID_ELSEWHERE | _NO_MATTER | {"attacks"}, True)
-    stated = {"__all__": {"stated"}}  # what is published changes no figure
-    left_out |= {"primary_forget": stated, "utility": stated}
-    kept = suite.model_dump(mode="json", exclude=left_out)
+    kept = suite.model_dump(mode="json", exclude={**left_out, **STATED})
     data: dict[str, JsonValue] = {
         name: spec.model_dump(mode="json", include={"data", "generators"})
         for name, spec in sorted(suite.attacks.items())

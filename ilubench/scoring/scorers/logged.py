@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ilubench.data.values import describe_value
 from ilubench.errors import CannotApplyError, DataError, ItemError
 from ilubench.interfaces import Asked, SampleScore
-from ilubench.scoring.scorers.rows import describe_value, item_ids
+from ilubench.scoring.scorers.rows import item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts
 from ilubench.scoring.scorers.templates import check_answers, check_options, check_values
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ilubench.data.rows import render_template
 from ilubench.data.template import template_columns
+from ilubench.data.values import row_name
 from ilubench.errors import DataError
 from ilubench.interfaces import (
     Asked,
@@ -81,7 +82,7 @@ class AnswerNLL(Scorer):
         prompt = render_template(self.prompt, row, source, self.data)
         answer = render_template(self.completion, row, source, self.data)
         if not answer.strip():
-            raise DataError(f"data.{self.data}: item {row.get('id')!r}: the answer is blank")
+            raise DataError(f"{row_name(self.data, row)}: the answer is blank")
         return prompt, answer
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:

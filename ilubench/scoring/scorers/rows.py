@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from ilubench.data.values import describe_value, text_in
+from ilubench.data.values import describe_value, row_name, text_in
 from ilubench.errors import DataError, ItemError, did_you_mean
 from ilubench.interfaces import Row
 
-__all__ = ["describe_value", "groups_of", "item_ids", "name_items", "take_rows", "text_of"]
+__all__ = ["groups_of", "item_ids", "name_items", "take_rows", "text_of"]
 
 
 def take_rows(rows: Sequence[Row], limit: int | None, role: str) -> list[Row]:
@@ -30,7 +30,7 @@ def text_of(row: Row, column: str, role: str) -> str:
     text = text_in(row.get(column))
     if text:
         return text
-    where = f"data.{role}: item {row['id']!r}" if "id" in row else f"data.{role}"
+    where = row_name(role, row)
     if column not in row:
         raise DataError(f"{where}: column {column!r} is missing; {did_you_mean(column, row)}")
     problem = f"column {column!r} is {describe_value(row[column])}, not text"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ilubench.data.values import row_name
 from ilubench.errors import DataError, SpecError, did_you_mean
 from ilubench.interfaces import Row, ScoreContext
 from ilubench.scoring.scorers.task_columns import as_table, column_values, read_columns
@@ -118,11 +119,11 @@ def _table(member: Member, rows: Sequence[Row], role: str) -> "pa.Table":
     """The columns that a task reads, as a table; others do no harm, whatever they hold."""
     where = f"data.{role}"
     columns = read_columns(member, rows, role)
-    for row in rows:
+    for place, row in enumerate(rows):
         lacking = [name for name, use in columns.items() if name not in row and not use.optional]
         if lacking:  # a data set would hold a None there
-            shown = row.get("id", dict(row))
-            raise DataError(f"{where}: item {shown!r} has no column {lacking[0]!r}; add it")
+            name = row_name(role, row, place)
+            raise DataError(f"{name} has no column {lacking[0]!r}; add it")
     values = {name: column_values(name, rows, use, where) for name, use in columns.items()}
     return as_table(values, rows, where)
 

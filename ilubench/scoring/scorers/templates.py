@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
+from ilubench.data.values import describe_value
 from ilubench.errors import DataError
-from ilubench.scoring.scorers.rows import describe_value
 
 __all__ = ["check_answers", "check_options", "check_values"]
 

@@ -1,5 +1,0 @@
-"""`python -m ilubench.cli`, where no script is installed."""
-
-from ilubench.cli import main
-
-main()

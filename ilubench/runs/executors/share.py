@@ -1,0 +1,98 @@
+"""How a machine is shared among workers: devices, cores, memory."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+__all__ = ["Share", "share_machine"]
+
+_WORTH = 1_000_000
+"""Weights from which a second worker gains more than its start takes."""
+
+_COPIES = 6
+"""Float32 copies of the weights that a job may hold: itself, gradient, Adam's two, a reference."""
+
+_BASE = 2 * 2**30
+"""Bytes of a worker without a model: libraries, data, activations."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each worker gets.
+
+    Attributes:
+        workers: how many; with one, jobs run in this process.
+        threads: of each on a CPU; 0 leaves it to torch.
+        devices: of each: the value of `CUDA_VISIBLE_DEVICES`; none on a CPU.
+    """
+
+    workers: int
+    threads: int = 0
+    devices: tuple[str, ...] = ()
+
+    def environment(self, worker: int) -> dict[str, str]:
+        """Return the variables of a worker's process."""
+        found: dict[str, str] = {}
+        if self.threads:
+            found["OMP_NUM_THREADS"] = str(self.threads)
+        if self.devices:
+            found["CUDA_VISIBLE_DEVICES"] = self.devices[worker % len(self.devices)]
+        return found
+
+
+def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> Share:
+    """Return how many workers share the machine, and what each gets.
+
+    `auto` is one a GPU; on a CPU, as many as cores and memory allow, and one for a model of
+    less than a million weights. It depends on the machine and the model, not on what is done
+    already: threads decide the last bits of a sum, and a resumed run must go on with as many.
+
+    Args:
+        asked: `workers=`.
+        device: of the run.
+        config: of the target model.
+    """
+    if device == "cuda":
+        devices = _visible_gpus(os.environ)
+        count = len(devices) if asked == "auto" else int(asked)
+        return Share(count, devices=devices if count > 1 else ())
+    if device != "cpu":  # one GPU by its number
+        return Share(1 if asked == "auto" else int(asked))
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    if asked == "auto":
+        weights = _count_weights(config)
+        room = _memory() // (_BASE + _COPIES * 4 * weights)
+        count = max(1, min(cores, room)) if weights >= _WORTH else 1
+    else:
+        count = int(asked)
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(given) if given.isdecimal() and int(given) else max(1, cores // count)
+    return Share(count, threads if count > 1 else 0)
+
+
+def _visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
+    given = environment.get("CUDA_VISIBLE_DEVICES")
+    if given:
+        return tuple(one.strip() for one in given.split(","))
+    return tuple(str(number) for number in range(torch.cuda.device_count()))
+
+
+def _count_weights(config: "PretrainedConfig") -> int:
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = cast("Any", AutoModelForCausalLM).from_config(config)
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory; not what is free, which a resumed run would find changed."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

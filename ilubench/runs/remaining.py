@@ -1,0 +1,45 @@
+"""How long a run's open jobs will take, from what jobs of their kind took."""
+
+from ilubench.runs.executors.base import Outcome
+from ilubench.runs.jobs import Job
+from ilubench.runs.plan import Plan
+
+__all__ = ["RemainingTime"]
+
+_GUESS = {"target": 180.0, "unlearn": 20.0, "score": 5.0, "attack": 20.0}
+"""Seconds of a job of which none like it has been seen yet."""
+
+
+class RemainingTime:
+    """Remaining time of a plan's jobs; finished ones teach it."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Learn from the jobs that are done already."""
+        self._left = {job.key: job for job in plan.jobs if not plan.is_done(job)}
+        self._seen: dict[tuple[str, str, str], list[float]] = {}
+        for job in plan.jobs:
+            seconds = plan.seconds(job)
+            if seconds is not None:
+                self._seen.setdefault(self._kind(job), []).append(seconds)
+
+    @staticmethod
+    def _kind(job: Job) -> tuple[str, str, str]:
+        return job.stage, job.attack, job.who
+
+    def expected(self, job: Job) -> float:
+        """Return the seconds that a job will take."""
+        seen = self._seen.get(self._kind(job))
+        if not seen:
+            close = [s for kind, s in self._seen.items() if kind[:2] == self._kind(job)[:2]]
+            seen = [value for values in close for value in values]
+        return sum(seen) / len(seen) if seen else _GUESS[job.stage]
+
+    def finished(self, outcome: Outcome) -> None:
+        """Learn from a job that ended."""
+        self._left.pop(outcome.job.key, None)
+        if outcome.state == "done":
+            self._seen.setdefault(self._kind(outcome.job), []).append(outcome.seconds)
+
+    def seconds(self) -> float:
+        """Return the seconds of all open jobs, one after the other."""
+        return sum(self.expected(job) for job in self._left.values())
