@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ilubench.errors import IlubenchError, ModelError, did_you_mean
 from ilubench.interfaces import Batch
+from ilubench.models.configuration import wrong_setting
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -68,7 +69,6 @@ def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
     Raises:
         ModelError: transformers does not accept it.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING, AutoConfig
 
     given: dict[str, Any] = dict(settings)
@@ -78,9 +78,9 @@ def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
         raise ModelError(f"recipe.config: unknown model_type {model_type!r}; {remedy}")
     try:
         return AutoConfig.for_model(model_type, **given)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        problem = " ".join(str(error).split())
-        raise ModelError(f"recipe.config: {problem}") from error
+    except Exception as error:
+        # whatever a model's own class raises of settings that it does not expect
+        raise ModelError(f"recipe.config: {wrong_setting(settings)}") from error
 
 
 def architecture_name(config: "PretrainedConfig") -> str:
@@ -110,9 +110,12 @@ def initialise_model(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
-    except (ValueError, TypeError, KeyError) as error:
-        problem = " ".join(str(error).split())
-        raise ModelError(f"recipe.config: {problem}") from error
+    except torch.OutOfMemoryError:
+        raise  # no fault of the settings
+    except Exception as error:
+        # whatever a model's own class raises of settings that do not go together
+        settings = {**config, "vocab_size": vocabulary}
+        raise ModelError(f"recipe.config: {wrong_setting(settings)}") from error
     return cast("PreTrainedModel", model)
 
 

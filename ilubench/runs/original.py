@@ -62,8 +62,10 @@ def original_notes(bench: Workbench, jobs: Sequence[Job]) -> Iterator[str]:
     if experiment.method_name == REFERENCE and not experiment.attacks:
         return  # a model is scored, whatever it is
     scores = _scores(bench, jobs)
-    if experiment.run.allow_weak_target:
-        yield from (f"{text} (allow_weak_target)" for text in _weak(experiment, scores))
+    went_on = (
+        "allow_weak_target" if experiment.run.allow_weak_target else "all jobs were done before"
+    )
+    yield from (f"{text} ({went_on})" for text in _weak(experiment, scores))
     own = _is_own_target(experiment)
     why = "allow_weak_target" if own else "target, data or scorers are not the suite's"
     yield from (f"{text} ({why})" for text in _missed(experiment, scores))

@@ -189,8 +189,12 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     [
         ({"model_type": "lama"}, r"unknown model_type 'lama'; did you mean 'llama'\?"),
         ({"hidden_size": 96}, "unknown model_type ''"),
-        ({"model_type": "llama", "hidden_size": "x"}, "hidden_size.*expected int"),
-        ({"model_type": "llama", "hidden_size": 97, "num_attention_heads": 2}, "multiple"),
+        ({"model_type": "llama", "hidden_size": "x"}, "hidden_size is 'x', which does not make"),
+        (
+            {"model_type": "llama", "hidden_size": 97, "num_attention_heads": 2},
+            "hidden_size is '97', which does not",
+        ),
+        ({"model_type": "llama", "num_attention_heads": 0}, "num_attention_heads is '0', which"),
         ({"model_type": "llama", "vocab_size": 3}, "vocab_size"),
     ],
 )

@@ -99,6 +99,10 @@ def test_going_on_is_noted(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     notes = [note for note in done.json["notes"] if "allow_weak_target" in note]
     assert [note.split(" is ")[0] for note in notes] == ["nll of forget_nll", "nll of retain_mc"]
+    again = command(*words, "allow_weak_target=false")  # nothing is left to be stopped
+    assert again.code == 0
+    notes = [note for note in again.json["notes"] if "all jobs were done before" in note]
+    assert [note.split(" is ")[0] for note in notes] == ["nll of forget_nll", "nll of retain_mc"]
 
 
 def test_a_strong_target_needs_no_word(tmp_path: Path) -> None:
