@@ -9,6 +9,8 @@ __all__ = ["RunStatus", "find_runs", "is_run", "read_status", "within"]
 
 RUN_FILES = ("results.json", "status.json", "plan.json")
 
+SCORED = "scored"
+
 DEEPEST = 3
 """Levels below a folder in which runs are looked for."""
 
@@ -34,6 +36,8 @@ def is_run(folder: Path) -> bool:
 def within(paths: Iterable[Path]) -> list[Path]:
     """Return the finished runs that paths stand for: each itself, or those in a folder of runs.
 
+    Models that were only scored have no row, and are left out of a folder's.
+
     Raises:
         UsageError: a folder has runs, and none is finished.
     """
@@ -46,7 +50,7 @@ def within(paths: Iterable[Path]) -> list[Path]:
         if below and not finished:
             remedy = "the same `ilubench run` goes on with it"
             raise UsageError(f"{path}: no finished run in it, only {below[0].name}; {remedy}")
-        found += finished or [path]
+        found += [run for run in finished if read_status(run).status != SCORED] or [path]
     return found
 
 
@@ -82,7 +86,7 @@ def read_status(folder: Path) -> RunStatus:
         record.suite,
         record.method_name,
         ",".join(map(str, record.seeds)) if record.method else "",
-        status or "scored",
+        status or SCORED,
         date,
     )
 

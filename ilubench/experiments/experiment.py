@@ -135,7 +135,7 @@ def _method(
     settings = merge_mappings(method_settings(suite, ref.use), ref.settings)
     settings = apply_overrides(found, settings, overrides, lookup, prefix="method.")
     check_suite_models(suite, found, settings)
-    label = f"method {ref.use} (settings of suite {source.name})"
+    label = f"method {ref.use} (settings of {source.name} and of the words)"
     return cast(
         "Method", create_plugin("methods", PluginRef(use=ref.use, settings=settings), source=label)
     )

@@ -1,6 +1,6 @@
 """What figures are called, one name each: for terminals, Markdown, the page, exports. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ilubench.specs import MetricSpec
 
@@ -18,6 +18,7 @@ __all__ = [
     "RECOVERY",
     "UTILITY_KEPT",
     "WORST_CASE",
+    "name_ra",
     "turned_from",
 ]
 
@@ -49,6 +50,15 @@ PAGE: Mapping[str, str] = {
     "never": NEVER_KNEW,
 }
 """What the page's script calls a figure -> its name."""
+
+
+ALL_ATTACKS = 6
+"""From so many attacks on, a heading names them all instead of each."""
+
+
+def name_ra(attacks: Sequence[str]) -> str:
+    """Return what RA over the attacks of a run is called."""
+    return RA_ALL if len(attacks) >= ALL_ATTACKS else f"{RA} over {{{', '.join(attacks)}}}"
 
 
 def turned_from(spec: MetricSpec) -> str:

@@ -98,10 +98,7 @@ def save_figure(figure: Figure, out: Path) -> None:
     if out.suffix not in UNDATED:
         raise UsageError(f"--out {out}: must end in {', '.join(UNDATED)}")
     with mpl.rc_context({"svg.hashsalt": "ilubench"}):
-        try:
-            figure.savefig(out, metadata=UNDATED[out.suffix], dpi=150, facecolor="white")
-        except OSError as error:
-            raise UsageError(f"--out {out}: {error.strerror}") from error
+        figure.savefig(out, metadata=UNDATED[out.suffix], dpi=150, facecolor="white")
 
 
 def _known(what: str, name: str, known: Sequence[str]) -> str:

@@ -17,12 +17,11 @@ from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
 from ilubench.records.labels import (
     F_U,
     FA_DIFFERENCE,
-    RA,
-    RA_ALL,
     RA_CORE,
     RECOVERY,
     UTILITY_KEPT,
     WORST_CASE,
+    name_ra,
     turned_from,
 )
 from ilubench.records.likeness import conditions_text
@@ -50,9 +49,6 @@ __all__ = [
     "ranking_json",
     "ranking_text",
 ]
-
-ALL_ATTACKS = 6
-"""Attacks of the full set; RA over fewer says over which."""
 
 NEAR = 0.05
 """How far a checkpoint may lie from its quartile, as a share of the attack's steps."""
@@ -292,7 +288,7 @@ def _head(one: RankedTable) -> list[str]:
         "seeds",
         F_U,
         f"{RA_CORE} over {_names(core)}" if core else RA_CORE,
-        RA_ALL if len(attacks) >= ALL_ATTACKS else f"{RA} over {_names(attacks)}",
+        name_ra(attacks),
         WORST_CASE,
         RECOVERY,
         UTILITY_KEPT,

@@ -18,6 +18,7 @@ from ilubench.records.labels import (
     RA_CORE,
     RECOVERY,
     WORST_CASE,
+    name_ra,
 )
 from ilubench.records.results import ModelScore, RunRecord
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
@@ -64,7 +65,7 @@ def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: st
 
 
 def _figures(row: RobustnessRow) -> Iterator[tuple[str, str]]:
-    yield f"{RA} over {{{', '.join(row.ra_attacks)}}}", figure_text(row.ra)
+    yield name_ra(row.ra_attacks), figure_text(row.ra)
     if row.ra_core is not None:
         yield f"{RA_CORE} over {{{', '.join(row.ra_core_attacks)}}}", figure_text(row.ra_core)
     yield WORST_CASE, figure_text(row.worst_case) + _worst_at(row)
