@@ -8,6 +8,7 @@ a small score. They name no line, and keep all rows a second time on disk.
 """
 
 import codecs
+import contextlib
 import csv
 import io
 import json
@@ -15,6 +16,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -149,9 +151,18 @@ def _whole(row: Row, where: str) -> Row:
 
 
 def _table(text: str, delimiter: str) -> list[Row]:
+    def read(quoting: Literal[0, 3]) -> list[Row]:
+        lines = io.StringIO(text, "")
+        return list(_cells(csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)))
+
     before = csv.field_size_limit(2**31 - 1)  # a chapter of a book is longer than the default
     try:
-        return list(_cells(csv.reader(io.StringIO(text, ""), delimiter=delimiter, strict=True)))
+        return read(csv.QUOTE_MINIMAL)
+    except ValueError:
+        if delimiter == "\t":  # GLUE's files quote nothing: a quote is a sign like any other
+            with contextlib.suppress(ValueError):
+                return read(csv.QUOTE_NONE)
+        raise
     finally:
         csv.field_size_limit(before)
 

@@ -219,3 +219,16 @@ def test_lists_in_text(text: str, found: list[str] | None) -> None:
 def test_numbers_in_text() -> None:
     given = ["0", "-1", 12, "007", "-0", "1.0", " 1", "", "1" * 30, None, True, 1.0]
     assert [number_in(value) for value in given] == [0, -1, 12] + [None] * 9
+
+
+def test_a_tsv_file_may_quote_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.tsv"
+    file.write_text('s\tn\n"so" he said\t1\nan inch is 1"\t2\n"whole"\t3\n')
+    assert [row["s"] for row in read_file(file, "r")] == [
+        '"so" he said',
+        'an inch is 1"',
+        '"whole"',
+    ]
+    file.write_text('s\tn\n"so" he said\t1\t2\n')
+    with pytest.raises(DataError, match="line 2: a quoted value does not end"):
+        read_file(file, "r")
