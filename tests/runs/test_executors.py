@@ -125,16 +125,16 @@ def test_small_models_get_one_worker_and_large_ones_the_cores(
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     target = f"suite.target.model.path={target_folder(made())}"
     words = ("run", SUITE, target, "method=npo", "seeds=0..1", "attacks=gsm8k")
-    for count in ("1", "3"):
+    for count in ("1", "2"):
         done = process(*words, f"workers={count}", f"out={tmp_path / count}")
         assert done.code == 0, done.err
         assert "attack npo with gsm8k, seed 1: done" in done.err
-    one, three = tmp_path / "1", tmp_path / "3"
-    assert samples(one) == samples(three)
-    assert weights(one) == weights(three)
-    record, jobs, failures = rows(three)
+    one, two = tmp_path / "1", tmp_path / "2"
+    assert samples(one) == samples(two)
+    assert weights(one) == weights(two)
+    record, jobs, failures = rows(two)
     assert (record, sorted(jobs), failures) == (rows(one)[0], sorted(rows(one)[1]), [])
-    assert (next(three.glob("tiny-*")) / "workers" / "0.log").is_file()
+    assert (next(two.glob("tiny-*")) / "workers" / "0.log").is_file()
 
 
 PLUGIN = """
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_all_workers_within_seconds(tmp_path: Path) -> None:
     asked = (SUITE, target, "method=./ends.py:Ends", *settings)
     words = ("run", *asked, "workers=2", "allow_weak_target=true")
     with subprocess.Popen(
-        [sys.executable, "-m", "ilubench.cli", *words],
+        [sys.executable, "-m", "ilubench", *words],
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
