@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import SUITE, TINY, WEAK, command, environment
+from runs import SUITE, TINY, WEAK, command, environment, interruptible
 
 from ilubench import __version__
 from ilubench.cli.guard import guarded
@@ -352,9 +352,10 @@ main()
 
 def _interrupted(words: list[str], how: signal.Signals, begun: str) -> None:
     """Send a signal to a process once it has said that it has begun."""
-    run = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True
-    )
+    with interruptible():
+        run = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True
+        )
     assert run.stdout is not None
     assert run.stderr is not None
     try:
@@ -364,6 +365,7 @@ def _interrupted(words: list[str], how: signal.Signals, begun: str) -> None:
         _, err = run.communicate(timeout=60)
     finally:
         run.kill()
+        run.wait()
     assert run.returncode == 130
     told = "error: interrupted; the same command goes on where it stopped"
     assert err.splitlines()[-1] == told

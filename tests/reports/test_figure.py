@@ -77,7 +77,6 @@ def test_the_same_runs_give_the_same_file(
         (["--metric", "FK"], "--metric FK: choose from: FQ"),
         (["--attack", "cor"], "--attack cor: did you mean 'core'?"),
         (["--out", "figure.jpg"], "must end in .svg, .pdf, .png"),
-        (["--out", "no/such/folder/figure.svg"], "--out no/such/folder/figure.svg"),
     ],
 )
 def test_wrong_words_are_named(runs: dict[str, Path], words: list[str], named: str) -> None:
@@ -85,3 +84,9 @@ def test_wrong_words_are_named(runs: dict[str, Path], words: list[str], named: s
     assert done.code == 2
     assert named in done.err
     assert not Path("figure.svg").exists()
+
+
+def test_a_place_that_is_not_there_is_named(runs: dict[str, Path]) -> None:
+    done = command("plot", str(runs["npo"]), "--out", "no/such/folder/figure.svg")
+    assert done.code == 3
+    assert "no/such/folder/figure.svg: there is no such" in done.err

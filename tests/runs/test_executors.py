@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 from doubles import SilentProgress
-from runs import SUITE, environment, made, process, rows, samples, target_folder, weights
+from runs import (
+    SUITE,
+    environment,
+    interruptible,
+    made,
+    process,
+    rows,
+    samples,
+    target_folder,
+    weights,
+)
 
 from ilubench.errors import DataError, UsageError
 from ilubench.experiments.experiment import resolve_experiment
@@ -232,15 +242,18 @@ def test_ctrl_c_ends_all_workers_within_seconds(tmp_path: Path) -> None:
     settings = ("method.how=hangs", f"method.place={tmp_path}")
     asked = (SUITE, target, "method=./ends.py:Ends", *settings)
     words = ("run", *asked, "workers=2", "allow_weak_target=true")
-    with subprocess.Popen(
-        [sys.executable, "-m", "ilubench", *words],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as run:
+    with (
+        interruptible(),
+        subprocess.Popen(
+            [sys.executable, "-m", "ilubench", *words],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as run,
+    ):
         deadline = time.monotonic() + 60
         while not (tmp_path / "hangs").exists():
             assert time.monotonic() < deadline
