@@ -88,16 +88,13 @@ class Shape:
 
 def shape_of(config: "PretrainedConfig", dtype: DType, scored: DType | None = None) -> Shape:
     """Return the shape of the model that a configuration describes; no weights are made."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    from ilubench.models.forward import parameter_sizes
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
     text: Any = config.get_text_config()
     heads = int(text.num_attention_heads)
     size = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
     return Shape(
-        {name: parameter.numel() for name, parameter in model.named_parameters()},
+        parameter_sizes(config),
         int(text.num_hidden_layers),
         int(text.hidden_size),
         int(getattr(text, "intermediate_size", None) or 4 * text.hidden_size),

@@ -28,6 +28,7 @@ __all__ = [
     "body_inputs",
     "evaluate_only",
     "initialise_model",
+    "parameter_sizes",
     "recipe_config",
     "state_logits",
     "token_values",
@@ -117,6 +118,15 @@ def initialise_model(
         settings = {**config, "vocab_size": vocabulary}
         raise ModelError(f"recipe.config: {wrong_setting(settings)}") from error
     return cast("PreTrainedModel", model)
+
+
+def parameter_sizes(config: "PretrainedConfig") -> dict[str, int]:
+    """Return parameter -> its number of weights; none is made."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
+    return {name: parameter.numel() for name, parameter in model.named_parameters()}
 
 
 # --------------------------------------------------------------------------- forward

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
+
+from ilubench.models.forward import parameter_sizes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -68,7 +70,7 @@ def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> 
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     if asked == "auto":
-        weights = _count_weights(config)
+        weights = sum(parameter_sizes(config).values())
         room = _memory() // (_BASE + _COPIES * 4 * weights)
         count = max(1, min(cores, room)) if weights >= _WORTH else 1
     else:
@@ -83,14 +85,6 @@ def _visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
     if given:
         return tuple(one.strip() for one in given.split(","))
     return tuple(str(number) for number in range(torch.cuda.device_count()))
-
-
-def _count_weights(config: "PretrainedConfig") -> int:
-    from transformers import AutoModelForCausalLM
-
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = cast("Any", AutoModelForCausalLM).from_config(config)
-    return sum(weight.numel() for weight in model.parameters())
 
 
 def _memory() -> int:

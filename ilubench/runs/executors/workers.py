@@ -104,7 +104,7 @@ class Workers:
                 ended = self._hear(busy[connection])  # type: ignore[index]
                 if ended is not None:
                     return ended
-            for worker in busy.values():
+            for worker in tuple(self._workers):  # one that died was replaced meanwhile
                 ended = self._look_after(worker)
                 if ended is not None:
                     return ended
