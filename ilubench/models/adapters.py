@@ -1,5 +1,6 @@
 """LoRA adapters merged into their base."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -83,7 +84,7 @@ def merge_adapter(adapter: Path, weights: Path, base: Path) -> "PreTrainedModel"
     refuse_pointer(weights)
     model = load_model(base, "cpu")
     try:
-        with quiet(), torch.random.fork_rng([]):
+        with quiet(), warnings.catch_warnings(action="ignore"), torch.random.fork_rng([]):
             config = peft.PeftConfig.from_pretrained(str(adapter))
             config.inference_mode = True
             wrapped: Any = peft.PeftModel(cast("Any", model), config, _NAME).eval()
@@ -107,7 +108,7 @@ def _merged(wrapped: Any, adapter: Path) -> "PreTrainedModel":  # noqa: ANN401
     """Merge, and see that the model which will be loaded computes what the two did."""
     rows = wrapped.get_input_embeddings().weight.shape[0]
     probe = torch.linspace(0, rows - 1, min(_PROBES, rows)).long()[None]
-    with quiet(), torch.no_grad():
+    with quiet(), warnings.catch_warnings(action="ignore"), torch.no_grad():
         before = wrapped(input_ids=probe).logits
         model = wrapped.merge_and_unload(safe_merge=False)
         model.tie_weights()

@@ -1,6 +1,7 @@
 """Models in other forms -> a folder of plain safetensors, a configuration and a tokenizer."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ilubench.data.hub.repository import Repository, fetch, listing
 from ilubench.errors import ModelError, UsageError
 from ilubench.models.adapters import ADAPTER, find_base, merge_adapter
 from ilubench.models.checkpoints import model_sha256, refuse_odd_numbers
-from ilubench.models.configuration import load_config, refuse_pointer
+from ilubench.models.configuration import load_config, read_json, refuse_pointer
 from ilubench.models.folder import (
     FLOATS,
     WRAPPERS,
@@ -280,17 +281,14 @@ def _read_weights(found: _Source, dtype: str | None, scratch: Path) -> _Read:
 
 def _as_safetensors(files: Sequence[Path], scratch: Path) -> tuple[list[Path], tuple[str, ...]]:
     """Return the files, pickles among them as safetensors, and what was done for it."""
-    found, steps = [], []
-    for number, path in enumerate(files):
-        if path.suffix == ".safetensors":
-            found.append(path)
-            continue
-        plain = scratch / f"{number}.safetensors"
-        within = unpickle(path, plain)
-        found.append(plain)
+    if all(path.suffix == ".safetensors" for path in files):
+        return list(files), ()
+    found = unpickle(files, scratch)
+    steps = []
+    for path, within in zip(files, found.values(), strict=True):
         where = f"; of it {within!r}, which has the tensors" if within else ""
         steps.append(f"pickle {path.name} read by torch's weights_only loader{where}")
-    return found, tuple(steps)
+    return list(found), tuple(steps)
 
 
 def _unwrapped(names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -324,6 +322,7 @@ def _write_tokenizer(found: _Source, read: _Read, part: Path) -> Path | None:
     if read.tokenizer is not None:
         with quiet():
             read.tokenizer.save_pretrained(part)
+        _drop_added(part / "tokenizer.json", read.model.config.get_text_config().vocab_size)
         return found.weights[0]
     if found.endswith(".gguf"):
         return None
@@ -341,3 +340,10 @@ def _write_tokenizer(found: _Source, read: _Read, part: Path) -> Path | None:
                     shutil.copyfile(place / name, part / name)
             return place
     return None
+
+
+def _drop_added(path: Path, rows: int) -> None:
+    """Leave out tokens without an embedding: transformers adds its own where GGUF names no UNK."""
+    state = read_json(path)
+    state["added_tokens"] = [one for one in state["added_tokens"] if one["id"] < rows]
+    path.write_text(json.dumps(state, ensure_ascii=False, indent=2), encoding="utf-8")

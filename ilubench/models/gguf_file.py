@@ -63,12 +63,13 @@ def read_gguf(
     _check_nothing_lost(path, header, model, info)
     config = model.config
     del config.quantization_config  # it says how the file was read
-    return config, model.state_dict(), _tokenizer(path, _text(header, "tokenizer.ggml.model"))
+    return config, model.state_dict(), _tokenizer(path, header)
 
 
-def _tokenizer(path: Path, kind: str) -> "PreTrainedTokenizerBase | None":
+def _tokenizer(path: Path, header: Any) -> "PreTrainedTokenizerBase | None":  # noqa: ANN401
     from transformers import AutoTokenizer
 
+    kind = _text(header, "tokenizer.ggml.model")
     if kind in ("", "none", "no_vocab"):
         return None
     try:

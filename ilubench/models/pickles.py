@@ -1,15 +1,15 @@
 """Pickled weights -> safetensors, in a process of their own.
 
-Run as `python -P -m ilubench.models.pickles PICKLE SAFETENSORS`. torch's `weights_only` loader runs
-no code of a pickle; whatever gets past it meets a process without network or other programs, with
-bounded memory and time, that only writes tensors.
+Run as `python -P -m ilubench.models.pickles TOLD PICKLE SAFETENSORS ...`. torch's `weights_only`
+loader runs no code of a pickle; whatever gets past it meets a process without network or other
+programs, with bounded memory and time, that only writes tensors.
 """
 
 import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +30,25 @@ _SECONDS, _PACE = 300, 5 << 20  # of the processor, and bytes a second beyond th
 _DAMAGED = "is cut short or damaged, or no pickle of torch; copy it again"
 
 
-def unpickle(source: Path, target: Path) -> str:
-    """Write the tensors of a pickle as safetensors; return under which of its keys they lay.
+def unpickle(sources: Sequence[Path], scratch: Path) -> dict[Path, str]:
+    """Write the tensors of pickles as safetensors; return file -> the pickle's key they lay under.
 
     Raises:
-        ModelError: it has code, or something else than tensors, or is damaged.
+        ModelError: one has code, or something else than tensors, or is damaged.
     """
-    told = target.with_suffix(".json")
-    command = [sys.executable, "-P", "-m", __name__, str(source.absolute()), str(target)]
+    told = scratch / "told.json"
+    targets = [scratch / f"{number}.safetensors" for number in range(len(sources))]
+    pairs = [str(one.absolute()) for pair in zip(sources, targets, strict=True) for one in pair]
+    command = [sys.executable, "-P", "-m", __name__, str(told), *pairs]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if not told.is_file():
-        problem = f"the process that reads it ended with code {done.returncode}"
-        raise ModelError(
-            f"{source}: {problem}; is the file damaged, or no memory or space on the disk of "
-            f"{target.parent.parent.parent} left?"
-        )
+        problem = f"the process that reads pickles ended with code {done.returncode}"
+        remedy = "is a file damaged, or no memory or space on the disk left?"
+        raise ModelError(f"{sources[0]}: {problem}; {remedy}")
     found = json.loads(told.read_text(encoding="utf-8"))
     if found["problem"]:
-        raise ModelError(f"{source} {found['problem']}")
-    return str(found["within"])
+        raise ModelError(f"{sources[len(found['within'])]} {found['problem']}")
+    return dict(zip(targets, found["within"], strict=True))
 
 
 # --------------------------------------------------------------------------- the other process
@@ -58,33 +58,35 @@ class _RefusedError(Exception):
     """What is wrong with a pickle."""
 
 
-def _main(source: Path, target: Path) -> None:
+def _main(told: Path, paths: Sequence[Path]) -> None:
     from safetensors.torch import save_file
 
-    within = problem = ""
-    _confine(source.stat().st_size)
-    tensors: dict[str, torch.Tensor] = {}
-    try:
-        within, found = _tensors_of(_loaded(source))
-        tensors = _separate(found)
-    except _RefusedError as error:
-        problem = str(error)
-    except Exception:  # noqa: BLE001 - whatever a damaged file leads to
-        problem = _DAMAGED
-    if tensors:
+    within: list[str] = []
+    problem = ""
+    _confine(max(path.stat().st_size for path in paths[::2]), len(paths))
+    for source, target in zip(paths[::2], paths[1::2], strict=True):
+        try:
+            key, found = _tensors_of(_loaded(source))
+            tensors = _separate(found)
+        except _RefusedError as error:
+            problem = str(error)
+            break
+        except Exception:  # noqa: BLE001 - whatever a damaged file leads to
+            problem = _DAMAGED
+            break
         save_file(tensors, target, {"format": "pt"})
-    told = json.dumps({"within": within, "problem": problem})
-    target.with_suffix(".json").write_text(told, encoding="utf-8")
+        within.append(key)
+    told.write_text(json.dumps({"within": within, "problem": problem}), encoding="utf-8")
 
 
-def _confine(size: int) -> None:
+def _confine(size: int, files: int) -> None:
     """Bound this process's memory and time, and keep it from network and other programs."""
     with contextlib.suppress(ImportError, OSError, ValueError):  # what the system has not
         import resource
 
         pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
         memory = pages * resource.getpagesize() + _TIMES * size + _SPARE
-        seconds = _SECONDS + size // _PACE
+        seconds = files * (_SECONDS + size // _PACE)
         for kind, limit in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds)):
             hard = resource.getrlimit(kind)[1]
             if hard == resource.RLIM_INFINITY or limit < hard:
@@ -149,10 +151,14 @@ def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             raise _RefusedError(f"holds {name!r} sparse, quantised or without its values")
         place = tensor.untyped_storage().data_ptr()
         plain = tensor.detach()
-        found[name] = plain.clone() if place in seen else plain.contiguous()
+        found[name] = (
+            plain.clone(memory_format=torch.contiguous_format)
+            if place in seen
+            else plain.contiguous()
+        )
         seen.add(place)
     return found
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]))
+    _main(Path(sys.argv[1]), [Path(one) for one in sys.argv[2:]])
