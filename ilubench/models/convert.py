@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 import ilubench
 from ilubench.data.hub.models import INDEX, SINGLE, TEXTS, has_tokenizer, indexed, is_tokenizer_file
 from ilubench.data.hub.repository import Repository, fetch, listing
-from ilubench.errors import ModelError, UsageError
+from ilubench.errors import ModelError, PathError, UsageError
 from ilubench.models.adapters import ADAPTER, find_base, merge_adapter
 from ilubench.models.checkpoints import model_sha256, refuse_odd_numbers
 from ilubench.models.configuration import load_config, read_json, refuse_pointer
@@ -81,8 +81,13 @@ class _Source:
     folder: Path
     weights: tuple[Path, ...]
 
-    def endswith(self, *endings: str) -> bool:
-        return self.weights[0].name.endswith(endings)
+    @property
+    def is_gguf(self) -> bool:
+        return self.weights[0].suffix == ".gguf"
+
+    @property
+    def is_adapter(self) -> bool:
+        return (self.folder / ADAPTER).is_file() and not self.is_gguf
 
 
 @dataclass(frozen=True)
@@ -122,20 +127,19 @@ def convert(
     """
     with _written(folder.absolute()) as (part, scratch):
         found = _find(source)
-        if base is not None and not (found.folder / ADAPTER).is_file():
+        if base is not None and not found.is_adapter:
             raise UsageError(f"{found.folder} is no adapter, and needs no base; leave --base out")
         for path in found.weights:
             refuse_pointer(path)
-        if found.endswith(".gguf"):
+        if found.is_gguf:
             read = _read_gguf(found)
-        elif (found.folder / ADAPTER).is_file():
+        elif found.is_adapter:
             read = _read_adapter(found, base, scratch)
         else:
             read = _read_weights(found, dtype, scratch)
         wanted = getattr(torch, dtype) if dtype else read.dtype
         refuse_odd_numbers(read.model.to(wanted), found.weights[0])
-        with quiet():
-            read.model.save_pretrained(part)
+        _save(read.model, part, folder)
         whose = _write_tokenizer(found, read, part)
         config = check_folder(part)
         if whose:
@@ -195,7 +199,7 @@ def _find(source: Path | ModelSource) -> _Source:
     """Return the files of a source, fetched from its hub if need be."""
     if isinstance(source, ModelSource):
         name, revision = str(source.hub), source.revision or "main"
-        wanted = Repository("model", name, revision, "SOURCE", "`ilubench convert FOLDER ...`")
+        wanted = Repository("model", name, revision, "SOURCE", "its folder as SOURCE")
         held = listing(wanted)
         top = [name for name in held.files if "/" not in name]
         texts = [name for name in top if name.endswith((*TEXTS, ".jinja"))]
@@ -314,7 +318,17 @@ def _own_dtype(held: Any) -> torch.dtype:  # noqa: ANN401
     return torch.float32 if own is torch.float64 else own
 
 
-# --------------------------------------------------------------------------- beside the weights
+# --------------------------------------------------------------------------- what is written
+
+
+def _save(model: "PreTrainedModel", part: Path, folder: Path) -> None:
+    from safetensors import SafetensorError
+
+    try:
+        with quiet():
+            model.save_pretrained(part)
+    except SafetensorError as error:
+        raise PathError(f"{folder}: the weights cannot be written; is its disk full?") from error
 
 
 def _write_tokenizer(found: _Source, read: _Read, part: Path) -> Path | None:
@@ -324,7 +338,7 @@ def _write_tokenizer(found: _Source, read: _Read, part: Path) -> Path | None:
             read.tokenizer.save_pretrained(part)
         _drop_added(part / "tokenizer.json", read.model.config.get_text_config().vocab_size)
         return found.weights[0]
-    if found.endswith(".gguf"):
+    if found.is_gguf:
         return None
     places = [found.folder, read.base] if read.base else [found.folder]
     if found.folder.name.startswith("checkpoint-"):
