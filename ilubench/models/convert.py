@@ -138,7 +138,8 @@ def convert(
         else:
             read = _read_weights(found, dtype, scratch)
         wanted = getattr(torch, dtype) if dtype else read.dtype
-        refuse_odd_numbers(read.model.to(wanted), found.weights[0])
+        torch.nn.Module.to(read.model, wanted)
+        refuse_odd_numbers(read.model, found.weights[0])
         _save(read.model, part, folder)
         whose = _write_tokenizer(found, read, part)
         config = check_folder(part)

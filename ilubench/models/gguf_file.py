@@ -52,7 +52,7 @@ def read_gguf(
     try:
         # its bar is no part of transformers' logging
         with quiet(), torch.random.fork_rng([]), contextlib.redirect_stderr(io.StringIO()):
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 path.parent, config=config, dtype=torch.float32, output_loading_info=True, **place
             )
     except torch.OutOfMemoryError:
@@ -60,6 +60,7 @@ def read_gguf(
     except Exception as error:
         problem = f"{by} cannot load its tensors into a {config.model_type!r} model"
         raise ModelError(f"{path}: {problem}; {remedy}") from error
+    model, info = loaded
     _check_nothing_lost(path, header, model, info)
     config = model.config
     del config.quantization_config  # it says how the file was read

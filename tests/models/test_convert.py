@@ -353,7 +353,7 @@ def gguf_file(path: Path, *, extra: bool = False, **changes: Any) -> PreTrainedM
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     if "scaling" in changes:
         writer.add_rope_scaling_type(gguf.RopeScalingType(changes["scaling"]))
-    state = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
     words = sorted(tokenizer.get_vocab().items(), key=lambda one: one[1])
     writer.add_tokenizer_model(changes.get("tokenizer", "gpt2"))
     writer.add_token_list([word for word, _ in words])
