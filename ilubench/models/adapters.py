@@ -70,7 +70,10 @@ def merge_adapter(adapter: Path, weights: Path, base: Path) -> "PreTrainedModel"
         ModelError: it is no LoRA, does not fit the base, or what comes out computes something else
             than the base with the adapter beside it.
     """
-    kind = _settings(adapter).get("peft_type")
+    settings = _settings(adapter)
+    kind = settings.get("peft_type")
+    if settings.get("megatron_config"):  # peft would import a module that the file names
+        raise ModelError(f"{adapter / ADAPTER}: adapters of Megatron's layers are not merged")
     if kind != "LORA":
         problem = f"peft_type is {kind!r}, and only adapters of type 'LORA' can be merged"
         raise ModelError(f"{adapter / ADAPTER}: {problem}; merge it with what trained it")

@@ -47,6 +47,9 @@ PROVENANCE = "conversion.yaml"
 
 _PICKLE, _PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+_VOCABULARIES = {"vocab.json", "vocab.txt"}
+"""What older tokenizers consist of, beside merges."""
+
 _LIBRARIES = ("torch", "transformers", "safetensors", "gguf", "peft")
 
 
@@ -203,7 +206,7 @@ def _find(source: Path | ModelSource) -> _Source:
         wanted = Repository("model", name, revision, "SOURCE", "its folder as SOURCE")
         held = listing(wanted)
         top = [name for name in held.files if "/" not in name]
-        texts = [name for name in top if name.endswith((*TEXTS, ".jinja"))]
+        texts = [name for name in top if name.endswith(TEXTS)]
         folder = fetch(wanted, held, texts)
         names = _weights_among(folder, top)
         return _Source(folder, tuple(fetch(wanted, held, names) / name for name in names))
@@ -334,6 +337,8 @@ def _save(model: "PreTrainedModel", part: Path, folder: Path) -> None:
 
 def _write_tokenizer(found: _Source, read: _Read, part: Path) -> Path | None:
     """Write tokenizer and generation settings; return whose tokenizer it is, if there is one."""
+    from transformers import AutoTokenizer
+
     if read.tokenizer is not None:
         with quiet():
             read.tokenizer.save_pretrained(part)
@@ -348,12 +353,16 @@ def _write_tokenizer(found: _Source, read: _Read, part: Path) -> Path | None:
     if settings:
         shutil.copyfile(settings / "generation_config.json", part / "generation_config.json")
     for place in places:
-        names = [path.name for path in place.iterdir() if path.is_file()]
-        if has_tokenizer(names):
-            for name in filter(is_tokenizer_file, names):
-                if name != "config.json":
-                    shutil.copyfile(place / name, part / name)
-            return place
+        names = {path.name for path in place.iterdir() if path.is_file()}
+        if not has_tokenizer(names) and not _VOCABULARIES & names:
+            continue
+        load_tokenizer(place)
+        for name in filter(is_tokenizer_file, names - {"config.json"}):
+            shutil.copyfile(place / name, part / name)
+        if "tokenizer.json" not in names:
+            with quiet():
+                AutoTokenizer.from_pretrained(place, local_files_only=True).save_pretrained(part)
+        return place
     return None
 
 

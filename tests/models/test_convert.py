@@ -195,21 +195,27 @@ def test_tensors_below_a_trainers_key_and_views(tmp_path: Path) -> None:
         assert all(torch.equal(back[name], tensors[name]) for name in tensors)
 
 
-def test_a_damaged_pickle_and_a_process_without_network(folder: Path, tmp_path: Path) -> None:
-    pickled(folder)
+def test_the_process_that_reads_pickles(folder: Path, tmp_path: Path) -> None:
+    """It reaches no network and no program, has bounded memory, and tells which file is damaged."""
+    tensors = pickled(folder)
     data = (folder / PICKLE).read_bytes()
-    (folder / PICKLE).write_bytes(data[: len(data) // 2])
-    with pytest.raises(ModelError, match=r"source/pytorch_model\.bin is cut short or damaged"):
-        convert(folder, tmp_path / "out")
+    (tmp_path / "cut.bin").write_bytes(data[: len(data) // 2])
+    told, plain = tmp_path / "told.json", tmp_path / "0.safetensors"
+    paths = [folder / PICKLE, plain, tmp_path / "cut.bin", tmp_path / "1.safetensors"]
     program = (
-        "import socket, subprocess\nfrom ilubench.models import pickles\npickles._confine(0, 1)\n"
+        "import socket, subprocess, sys\nfrom pathlib import Path\n"
+        "from ilubench.models import pickles\n"
+        "pickles._main(Path(sys.argv[1]), [Path(one) for one in sys.argv[2:]])\n"
         "for call in (lambda: socket.create_connection(('127.0.0.1', 9)),\n"
         "             lambda: subprocess.run(['true']), lambda: bytes(1 << 33)):\n"
         "    try:\n        call()\n"
         "    except (pickles._RefusedError, MemoryError):\n        print('refused')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    command = [sys.executable, "-c", program, str(told), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout.split() == [b"refused"] * 3
+    assert json.loads(told.read_text()) == {"within": [""], "problem": pickles._DAMAGED}
+    assert load_file(plain).keys() == tensors.keys()
 
 
 # --------------------------------------------------------------------------- names and types
@@ -253,6 +259,27 @@ def test_the_type_is_the_sources_or_the_asked(folder: Path, tmp_path: Path) -> N
         convert(folder, tmp_path / "narrow", dtype="float16")
 
 
+def test_a_tokenizer_of_a_vocabulary_and_merges(folder: Path, tmp_path: Path) -> None:
+    """As models of the time of pickles have it: a tokenizer.json is made of them."""
+    state = json.loads((folder / "tokenizer.json").read_text())["model"]
+    old = load_tokenizer(folder)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    merges = "\n".join(" ".join(pair) for pair in state["merges"])
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    (folder / "vocab.json").write_text(json.dumps(state["vocab"]))
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<pad>"}
+    kind = {"tokenizer_class": "GPT2Tokenizer", **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(kind))
+    assert convert(folder, tmp_path / "out").tokenizer
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+    assert load_tokenizer(tmp_path / "out")(TEXT).input_ids == old(TEXT).input_ids
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / "vocab.json").unlink()
+    assert not convert(folder, tmp_path / "bare").tokenizer
+
+
 # --------------------------------------------------------------------------- adapters
 
 
@@ -277,6 +304,8 @@ def adapter(base: Path, folder: Path, **settings: Any) -> torch.Tensor:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "of the embeddings": {"target_modules": ["embed_tokens", "v_proj"]},
+    "that changed its base": {"init_lora_weights": "pissa"},
     "scaled, and by layer": {"use_rslora": True, "rank_pattern": {"down_proj": 2}},
     "DoRA": {"use_dora": True},
     "with a whole module": {"modules_to_save": ["lm_head"]},
@@ -314,6 +343,8 @@ def test_an_adapter_without_its_base(good: Path, tmp_path: Path) -> None:
     )
     refused(r"no model folder '.*/none'; check the path \(--base\)", base=tmp_path / "none")
     refused("peft_type is 'IA3', and only adapters of type 'LORA' can be merged", peft_type="IA3")
+    megatron = {"megatron_config": {"a": 1}, "megatron_core": "this"}
+    refused("adapters of Megatron's layers are not merged", **megatron)
     refused("has no place for 4 tensors, first", target_modules=["q_proj"])
     refused("lacks 4 tensors, first", target_modules=["q_proj", "down_proj", "up_proj"])
     refused("its settings, its tensors and the base do not go together", target_modules=["x_proj"])
@@ -322,6 +353,12 @@ def test_an_adapter_without_its_base(good: Path, tmp_path: Path) -> None:
     refused("its settings, its tensors and the base do not go together", base=small)
     with pytest.raises(UsageError, match="is no adapter, and needs no base; leave --base out"):
         convert(good, tmp_path / "out", base=ModelSource(path=str(good)))
+
+
+def test_an_adapter_that_repeats_layers(good: Path, tmp_path: Path) -> None:
+    adapter(good, tmp_path / "lora", layer_replication=[(0, 2), (0, 2)])
+    with pytest.raises(ModelError, match="merged it computes something else than beside its base"):
+        convert(tmp_path / "lora", tmp_path / "out")
 
 
 def test_an_adapter_of_one_of_two_tied_tensors(tmp_path: Path) -> None:
