@@ -15,8 +15,9 @@ from ilubench.records.results import RunRecord
 from ilubench.runs.carry_out import carry_out, write_trace
 from ilubench.runs.collect import gather_samples, robustness_rows
 from ilubench.runs.executors.base import Outcome, Slots, Watcher, execute, longest_first
+from ilubench.runs.executors.processes import ThisMachine
 from ilubench.runs.executors.serial import ThisProcess
-from ilubench.runs.executors.share import share_machine
+from ilubench.runs.executors.share import share_machine, worker_memory
 from ilubench.runs.executors.workers import Workers
 from ilubench.runs.folder import run_config, run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.jobs import Job
@@ -80,24 +81,38 @@ def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> I
 def _share_jobs(plan: Plan, reporter: Reporter) -> tuple[Sequence[Job], Slots]:
     """Return the jobs in the order of their start, and where they run."""
     asked, bench = plan.experiment.run, plan.bench
-    share = share_machine(asked.workers, bench.device, bench.target_config)
     left = sum(not plan.is_done(job) for job in plan.jobs)
-    count = 1 if plan.experiment.scores_only else min(share.workers, left)
     method = plan.experiment.method_name
-    if count > 1 and type(plan.experiment.method) is find_plugin("methods", method):
-        # a worker finds the method by its name, as `ilubench job` does
+    # a worker finds the method by its name, as `ilubench job` does
+    named = type(plan.experiment.method) is find_plugin("methods", method)
+    slots: Slots | None = None
+    if asked.executor == "ray" and left and named:
+        slots = _on_ray(plan, left, reporter)
+    share = share_machine(asked.workers, bench.device, bench.target_config)
+    count = 1 if plan.experiment.scores_only else min(share.workers, left)
+    if asked.executor == "local" and count > 1 and named:
         environments = [share.environment(number) for number in range(count)]
-        workers = Workers(
-            run_config(plan.experiment),
-            environments,
-            plan.folder / "workers",
-            reporter,
-            asked.job_timeout,
-        )
-        return longest_first(plan.jobs, RemainingTime(plan).expected), workers
+        here = ThisMachine(run_config(plan.experiment), environments, plan.folder / "workers")
+        slots = Workers(here, count, reporter, asked.job_timeout)
+    if slots is not None:
+        return longest_first(plan.jobs, RemainingTime(plan).expected), slots
     if share.threads:  # as many as a worker has: a resumed run computes the same sums
         torch.set_num_threads(share.threads)
     return plan.jobs, ThisProcess(lambda job: carry_out(bench, job, reporter.started(job)))
+
+
+def _on_ray(plan: Plan, left: int, reporter: Reporter) -> Slots:
+    from ilubench.runs.executors.ray_actors import ray_workers
+    from ilubench.runs.executors.ray_cluster import Need
+
+    asked, device = plan.experiment.run, plan.bench.device
+    memory = worker_memory(plan.bench.target_config) if device == "cpu" else 0
+    if asked.ray.memory is not None:
+        memory = round(asked.ray.memory * 1e9)
+    need = Need(asked.ray.cpus, gpus=int(device == "cuda"), memory=memory)
+    config = run_config(plan.experiment)
+    config["run"] = {**asked.model_dump(mode="json"), "device": device}  # not what a node picks
+    return ray_workers(asked, need, left, config, plan.folder / "workers", reporter)
 
 
 def run(experiment: Experiment, reporter: Reporter) -> RunResult:
