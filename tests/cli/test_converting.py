@@ -23,6 +23,10 @@ def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.code == 3
     assert "convert the weights: `ilubench convert model FOLDER`" in refused.err
 
+    Path("weights.bin").touch()
+    refused = command("score", "weights.bin", "suite=mini")
+    assert "is a file; convert the weights: `ilubench convert weights.bin FOLDER`" in refused.err
+
     done = command("convert", "model", "out")
     sha256 = file_sha256(Path("out/model.safetensors"))
     assert done.code == 0

@@ -343,7 +343,7 @@ def test_an_adapter_without_its_base(good: Path, tmp_path: Path) -> None:
     )
     refused(r"no model folder '.*/none'; check the path \(--base\)", base=tmp_path / "none")
     refused("peft_type is 'IA3', and only adapters of type 'LORA' can be merged", peft_type="IA3")
-    megatron = {"megatron_config": {"a": 1}, "megatron_core": "this"}
+    megatron: dict[str, Any] = {"megatron_config": {"a": 1}, "megatron_core": "this"}
     refused("adapters of Megatron's layers are not merged", **megatron)
     refused("has no place for 4 tensors, first", target_modules=["q_proj"])
     refused("lacks 4 tensors, first", target_modules=["q_proj", "down_proj", "up_proj"])
