@@ -80,7 +80,7 @@ def merge_adapter(adapter: Path, weights: Path, base: Path) -> "PreTrainedModel"
     try:
         import peft
     except ImportError as error:
-        remedy = 'pip install "ilubench[lora]"'
+        remedy = "`pip install peft` (the extra ilubench[lora])"
         raise ModelError(f"{adapter}: merging an adapter needs peft; {remedy}") from error
     from safetensors.torch import load_file
 

@@ -89,7 +89,7 @@ def _header(path: Path) -> Any:  # noqa: ANN401
         import accelerate  # noqa: F401
         from gguf import GGUFReader
     except ImportError as error:
-        remedy = 'pip install "ilubench[gguf]"'
+        remedy = "`pip install gguf accelerate` (the extra ilubench[gguf])"
         raise ModelError(f"{path}: reading GGUF needs gguf and accelerate; {remedy}") from error
     try:
         header = GGUFReader(path)

@@ -18,11 +18,11 @@ import torch
 import yaml
 from architectures import make_model
 from doubles import make_tokenizer, tiny_llama
-from hub_server import ask_only, served
+from hub_server import ask_only, go_offline, served
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from ilubench.errors import ModelError, UsageError
+from ilubench.errors import ModelError, NotCachedError, UsageError
 from ilubench.models import convert as converting
 from ilubench.models import pickles
 from ilubench.models.checkpoints import find_folder, load_model, save_model
@@ -471,7 +471,7 @@ def test_a_missing_library_is_named(
         about = {"peft_type": "LORA", "base_model_name_or_path": str(good)}
         (source / "adapter_config.json").write_text(json.dumps(about))
         save_file({"a": torch.ones(1)}, source / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match=rf'pip install "ilubench\[{extra}\]"$'):
+    with pytest.raises(ModelError, match=rf"`pip install .*` \(the extra ilubench\[{extra}\]\)$"):
         convert(source, tmp_path / "out")
 
 
@@ -490,6 +490,29 @@ def test_a_hubs_weights(
             find_folder(ModelSource(hub="org/old"))
         convert(ModelSource(hub="org/new"), tmp_path / "out")
     check_same(tmp_path / "out", good)
+
+
+def test_an_adapter_and_its_base_of_a_hub(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = tmp_path / "lora"
+    expected = adapter(good, lora)
+    about = lora / "adapter_config.json"
+    about.write_text(about.read_text().replace(str(good), "org/base"))
+    with served() as hub:
+        for name, folder in (("org/lora", lora), ("org/base", good)):
+            files = {one.name: one.read_bytes() for one in folder.iterdir()}
+            hub.add("model", name, files)
+        ask_only(hub, str(tmp_path / "cache"), monkeypatch)
+        go_offline(monkeypatch)
+        problem = r"model org/base@main: offline, and .* or give a local folder: --base FOLDER$"
+        with pytest.raises(NotCachedError, match=problem):
+            convert(lora, tmp_path / "out")
+        monkeypatch.undo()
+        ask_only(hub, str(tmp_path / "cache"), monkeypatch)
+        convert(ModelSource(hub="org/lora"), tmp_path / "out")
+    found = logits(load_model(tmp_path / "out", "cpu"))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_folders_without_one_model(folder: Path, tmp_path: Path) -> None:
