@@ -6,13 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ilubench.errors import DataError, SpecError
-from ilubench.experiments.experiment import (
-    Attack,
-    Experiment,
-    environment_role,
-    naming_method,
-    suite_method,
-)
+from ilubench.experiments.experiment import Attack, Experiment, environment_role, suite_method
+from ilubench.experiments.method_words import naming_method
 from ilubench.experiments.roles import read_roles
 from ilubench.experiments.training_text import check_form, find_overlaps
 from ilubench.interfaces import Method, PromptAttack, WeightAttack
