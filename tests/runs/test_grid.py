@@ -19,15 +19,17 @@ from ilubench.experiments.experiment import resolve_grid
 from ilubench.runs.plan import make_plan, outline_jobs
 from ilubench.specs.overrides import parse_words
 
-METHODS = ("npo", "graddiff", "ilu", "none")
+METHODS = ("retrain", "npo", "ilu", "none")
 SHORT = ("seeds=0..1", "attacks=gsm8k")
+DATA_CHECK = ("data", "check", SUITE, "attacks=none", "--json")
 MEASURED = ("train_seconds", "grown_bytes", "peak_bytes")
 VARIANT = ("suite.methods.strong.use=npo", "suite.methods.strong.beta=0.5")
 
 
 def asked(methods: str, out: Path) -> tuple[str, ...]:
-    target = f"suite.target.model.path={target_folder(made())}"
-    return ("run", SUITE, target, f"method={methods}", *SHORT, f"out={out}")
+    folder = target_folder(made())
+    models = (f"suite.{which}.model.path={folder}" for which in ("target", "retrain"))
+    return ("run", SUITE, *models, f"method={methods}", *SHORT, f"out={out}")
 
 
 def rows_in(out: Path) -> dict[str, Path]:
@@ -75,8 +77,8 @@ def test_shared_jobs_are_done_once_and_the_table_ends_it(grid: tuple[Path, Outco
     out, said = grid
     assert said.code == 0, said.err
     done = [line.split("] ")[1].split(":")[0] for line in said.err.splitlines() if "done," in line]
-    assert len(done) == len(set(done)) == 4 + 3 * 2 * 3  # none: weights, score, two attacks
-    assert "jobs     23, of which 22 to do; 5 are of several methods" in said.err
+    assert len(done) == len(set(done)) == 2 * 4 + 2 * 2 * 3  # two references, two methods
+    assert "jobs     21, of which 20 to do; 9 are of several methods" in said.err
     folders = [str(rows_in(out)[method]) for method in METHODS]
     table = command("table", *folders)
     assert said.out.startswith(table.out.rstrip("\n"))
@@ -89,7 +91,7 @@ def test_killed_with_two_workers_and_resumed_with_one(
     grid: tuple[Path, Outcome], tmp_path: Path
 ) -> None:
     out, _ = grid
-    words = asked("npo,graddiff", tmp_path)
+    words = asked("npo,ilu", tmp_path)
     started = [sys.executable, "-m", "ilubench", *words, WEAK, "workers=2"]
     with subprocess.Popen(started, env=environment(), stderr=subprocess.DEVNULL) as run:
         deadline = time.monotonic() + 120
@@ -103,16 +105,16 @@ def test_killed_with_two_workers_and_resumed_with_one(
     again = command(*words, "--json")
     assert again.code == 0, again.err
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert [run["method"]["use"] for run in again.json] == ["npo", "graddiff"]
-    same_rows(tmp_path, out, ["npo", "graddiff"])
+    assert [run["method"]["use"] for run in again.json] == ["npo", "ilu"]
+    same_rows(tmp_path, out, ["npo", "ilu"])
 
 
 def test_a_row_that_fails_leaves_the_others(grid: tuple[Path, Outcome], tmp_path: Path) -> None:
     out, _ = grid
     (tmp_path / "store").symlink_to(out / "store")
-    done = command(*asked(f"npo,{FIXTURES}/faulty.py:Raises,graddiff", tmp_path))
+    done = command(*asked(f"npo,{FIXTURES}/faulty.py:Raises,ilu", tmp_path))
     assert done.code == 4
-    same_rows(tmp_path, out, ["npo", "graddiff"])
+    same_rows(tmp_path, out, ["npo", "ilu"])
     failed = rows_in(tmp_path)["raises"]
     told = record(failed)["failures"]
     assert [one["label"].split(", ")[-1] for one in told] == ["seed 0", "seed 1"]
@@ -192,8 +194,17 @@ def test_settings_are_all_methods_or_one_methods() -> None:
     assert told == [(0.3, 1.0), (0.3, 0.7)]
 
 
-@pytest.mark.parametrize("name", [["data", "check"], ["make-target", "x"]])
-def test_commands_of_one_method_say_so(name: Sequence[str]) -> None:
-    done = command(*name, SUITE, "method=npo,ilu")
+def test_the_data_of_all_methods_are_looked_for() -> None:
+    found = {
+        methods: {
+            supply["field"] for supply in command(*DATA_CHECK, f"method={methods}").json["supplies"]
+        }
+        for methods in ("npo", "ilu", "npo,ilu")
+    }
+    assert found["npo"] < found["npo,ilu"] == found["ilu"]
+
+
+def test_a_command_of_one_method_says_so(tmp_path: Path) -> None:
+    done = command("make-target", str(tmp_path / "x"), SUITE, "method=npo,ilu")
     assert done.code == 2
     assert "one method is needed here, and 2 are named; write method=npo" in done.err
