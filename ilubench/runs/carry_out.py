@@ -3,16 +3,20 @@
 import contextlib
 import json
 import os
+import platform
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import torch
 from pydantic import ValidationError
 
 from ilubench.errors import UsageError
 from ilubench.experiments.experiment import restore_experiment
 from ilubench.interfaces import Progress
+from ilubench.records.keys import library_versions
+from ilubench.records.run_files import read_libraries
 from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.executors.base import Outcome, failure_of
 from ilubench.runs.jobs import Job, Stage
@@ -70,7 +74,9 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
     with _inside(planned.folder):
         config = folder / "config.yaml"
         bench = make_bench(restore_experiment(load_yaml(config), config))
-        _check_key(bench, job)
+        _check_key(bench, job, folder)
+        if bench.device != "cpu" and not torch.cuda.is_available():
+            raise UsageError(f"{job.label}: {platform.node()} gives this job no GPU")
         if bench.is_done(job):
             return Outcome(job, "cached", 0.0)
         for need in job.needs:
@@ -131,7 +137,7 @@ def _inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _check_key(bench: Workbench, job: Job) -> None:
+def _check_key(bench: Workbench, job: Job, folder: Path) -> None:
     """Refuse a plan that is out of date: its results would be filed under another's key."""
     key = ""
     if job.stage == "target":
@@ -144,7 +150,16 @@ def _check_key(bench: Workbench, job: Job) -> None:
         shared = scoring_identity(bench)
         key = attack_key(bench, shared, bench.attack(job.attack), job.weights, job.seed)
     if key != job.key:
-        problem = (
-            f"{job.label}: code, data, settings, device or libraries are not those of the plan"
-        )
-        raise UsageError(f"{problem}; plan the run again, with the same words")
+        others = ", ".join(_other_versions(folder / "env.json"))
+        problem = f"on {platform.node()} {others or 'code, data, settings, device or libraries'}"
+        remedy = "install the plan's there, or plan the run again, with the same words"
+        raise UsageError(f"{job.label}: {problem} are not those of the plan; {remedy}")
+
+
+def _other_versions(environment: Path) -> Iterator[str]:
+    """Yield the libraries that are not here as they were where the run was planned."""
+    planned = read_libraries(environment)
+    here = library_versions(planned)
+    for name, version in planned.items():
+        if version != here[name]:
+            yield f"{name} {here[name]} (planned with {version})"

@@ -1,5 +1,6 @@
 """Carry out a plan: skip what is done, launch the rest, collect the row."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from ilubench.runs.carry_out import carry_out, write_trace
 from ilubench.runs.collect import gather_samples, robustness_rows
 from ilubench.runs.executors.base import Outcome, Slots, Watcher, execute, longest_first
 from ilubench.runs.executors.serial import ThisProcess
-from ilubench.runs.executors.share import share_machine
+from ilubench.runs.executors.share import share_machine, worker_memory
+from ilubench.runs.executors.slurm import SlurmArrays
 from ilubench.runs.executors.workers import Workers
 from ilubench.runs.folder import run_config, run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.jobs import Job
@@ -80,6 +82,8 @@ def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> I
 def _share_jobs(plan: Plan, reporter: Reporter) -> tuple[Sequence[Job], Slots]:
     """Return the jobs in the order of their start, and where they run."""
     asked, bench = plan.experiment.run, plan.bench
+    if asked.executor == "slurm":
+        return longest_first(plan.jobs, RemainingTime(plan).expected), _slurm_arrays(plan, reporter)
     share = share_machine(asked.workers, bench.device, bench.target_config)
     left = sum(not plan.is_done(job) for job in plan.jobs)
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
@@ -98,6 +102,13 @@ def _share_jobs(plan: Plan, reporter: Reporter) -> tuple[Sequence[Job], Slots]:
     if share.threads:  # as many as a worker has: a resumed run computes the same sums
         torch.set_num_threads(share.threads)
     return plan.jobs, ThisProcess(lambda job: carry_out(bench, job, reporter.started(job)))
+
+
+def _slurm_arrays(plan: Plan, watcher: Watcher) -> SlurmArrays:
+    asked, bench = plan.experiment.run, plan.bench
+    write_inputs(plan)  # what a job reads on its node
+    memory = math.ceil(worker_memory(bench.target_config) / 1e9) if bench.device == "cpu" else None
+    return SlurmArrays(asked.slurm, plan.folder, memory, watcher, asked.job_timeout)
 
 
 def run(experiment: Experiment, reporter: Reporter) -> RunResult:

@@ -94,7 +94,11 @@ class Lines:
 
     def silent(self, job: Job, seconds: float) -> None:
         """Print that a job says nothing."""
-        self._print(f"{job.label}: no sign of progress for {seconds:.0f} s")
+        self.noted(job, f"no sign of progress for {seconds:.0f} s")
+
+    def noted(self, job: Job, what: str) -> None:
+        """Print it behind the job's name."""
+        self._print(f"{job.label}: {what}")
 
     def finished(self, outcome: Outcome) -> None:
         """Print a line, unless the job was cached."""
@@ -172,7 +176,11 @@ class Bars:
 
     def silent(self, job: Job, seconds: float) -> None:
         """Say it behind the job's bar."""
-        self._bars.update(self._rows[job.key].task, note=f"no sign for {seconds:.0f} s")
+        self.noted(job, f"no sign for {seconds:.0f} s")
+
+    def noted(self, job: Job, what: str) -> None:
+        """Say it behind the job's bar."""
+        self._bars.update(self._rows[job.key].task, note=what)
 
     def finished(self, outcome: Outcome) -> None:
         """Advance the run's bar and close the job's."""

@@ -185,6 +185,9 @@ class Watched:
     def silent(self, job: Job, seconds: float) -> None:
         del job, seconds
 
+    def noted(self, job: Job, what: str) -> None:
+        del job, what
+
 
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:

@@ -361,6 +361,9 @@ class Interrupts:
     def silent(self, job: Job, seconds: float) -> None:
         pass
 
+    def noted(self, job: Job, what: str) -> None:
+        pass
+
     def show(self, label: str) -> SilentProgress:
         return SilentProgress()
 

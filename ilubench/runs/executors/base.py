@@ -60,6 +60,9 @@ class Watcher(Protocol):
     def silent(self, job: Job, seconds: float) -> None:
         """A job has given no sign of progress for so long."""
 
+    def noted(self, job: Job, what: str) -> None:
+        """Something befell a job on its way: it waits, runs somewhere, is begun again."""
+
 
 class Slots(Protocol):
     """Places in which jobs run, as many at once as there are places."""

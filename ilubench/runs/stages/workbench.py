@@ -41,7 +41,7 @@ from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator, PluginRef, Range
+from ilubench.specs import Estimator, PluginRef, Range, RunSpec
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -54,15 +54,19 @@ _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 """Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
 
 
-def pick_device(asked: str) -> str:
-    """Return the device of a run.
+def pick_device(run: RunSpec) -> str:
+    """Return the device of a run's jobs, which need not be carried out on this machine.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
     """
+    asked, slurm = run.device, run.executor == "slurm"
+    gpus = run.slurm.gpus > 0 if slurm else torch.cuda.is_available()
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if gpus else "cpu"
+    if asked.startswith("cuda") and not gpus:
+        if slurm:
+            raise UsageError(f"device={asked}: jobs get no GPU; add slurm.gpus=1")
         raise UsageError(f"device={asked}: this torch sees no GPU; use device=cpu")
     try:
         kind = torch.device(asked).type
@@ -308,7 +312,7 @@ def make_bench(experiment: Experiment) -> Workbench:
         UsageError: the device cannot be used, or this is one of several processes of a launch.
     """
     _refuse_launchers(os.environ)
-    device = pick_device(experiment.run.device)
+    device = pick_device(experiment.run)
     return Workbench(experiment, Store(Path(experiment.run.out) / "store"), device)
 
 
