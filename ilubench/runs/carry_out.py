@@ -15,8 +15,6 @@ from pydantic import ValidationError
 from ilubench.errors import UsageError
 from ilubench.experiments.experiment import restore_experiment
 from ilubench.interfaces import Progress
-from ilubench.records.keys import library_versions
-from ilubench.records.run_files import read_libraries
 from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.executors.base import Outcome, failure_of
 from ilubench.runs.jobs import Job, Stage
@@ -74,7 +72,7 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
     with _inside(planned.folder):
         config = folder / "config.yaml"
         bench = make_bench(restore_experiment(load_yaml(config), config))
-        _check_key(bench, job, folder)
+        _check_key(bench, job)
         if bench.device != "cpu" and not torch.cuda.is_available():
             raise UsageError(f"{job.label}: {platform.node()} gives this job no GPU")
         if bench.is_done(job):
@@ -137,7 +135,7 @@ def _inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _check_key(bench: Workbench, job: Job, folder: Path) -> None:
+def _check_key(bench: Workbench, job: Job) -> None:
     """Refuse a plan that is out of date: its results would be filed under another's key."""
     key = ""
     if job.stage == "target":
@@ -150,16 +148,7 @@ def _check_key(bench: Workbench, job: Job, folder: Path) -> None:
         shared = scoring_identity(bench)
         key = attack_key(bench, shared, bench.attack(job.attack), job.weights, job.seed)
     if key != job.key:
-        others = ", ".join(_other_versions(folder / "env.json"))
-        problem = f"on {platform.node()} {others or 'code, data, settings, device or libraries'}"
-        remedy = "install the plan's there, or plan the run again, with the same words"
-        raise UsageError(f"{job.label}: {problem} are not those of the plan; {remedy}")
-
-
-def _other_versions(environment: Path) -> Iterator[str]:
-    """Yield the libraries that are not here as they were where the run was planned."""
-    planned = read_libraries(environment)
-    here = library_versions(planned)
-    for name, version in planned.items():
-        if version != here[name]:
-            yield f"{name} {here[name]} (planned with {version})"
+        problem = (
+            f"{job.label}: code, data, settings, device or libraries are not those of the plan"
+        )
+        raise UsageError(f"{problem}; plan the run again, with the same words")

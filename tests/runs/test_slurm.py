@@ -41,8 +41,8 @@ class Told:
     def silent(self, job: Job, seconds: float) -> None:
         self.notes.append(f"{job.key} silent")
 
-    def noted(self, job: Job, what: str) -> None:
-        self.notes.append(f"{job.key} {what}")
+    def tell(self, text: str) -> None:
+        self.notes.append(text)
 
 
 class Scripted:
@@ -139,10 +139,10 @@ def test_where_a_job_waits_and_runs_is_told(slots: Arrays, tmp_path: Path) -> No
     )
     (end,) = ended(slots, queue, "a")
     assert notes(slots)[:4] == [
-        "a waits as 1 (Priority)",
-        "a runs on n1 as 1",
-        "a was queued again as 1 (Priority)",
-        "a runs on n1 as 1",
+        "score a: waits as 1 (Priority)",
+        "score a: runs on n1 as 1",
+        "score a: was queued again as 1 (Priority)",
+        "score a: runs on n1 as 1",
     ]
     record = json.loads((tmp_path / "slurm" / "1-score" / "submitted.json").read_text())
     assert record == {"1": "a"}

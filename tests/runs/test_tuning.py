@@ -361,7 +361,7 @@ class Interrupts:
     def silent(self, job: Job, seconds: float) -> None:
         pass
 
-    def noted(self, job: Job, what: str) -> None:
+    def tell(self, text: str) -> None:
         pass
 
     def show(self, label: str) -> SilentProgress:

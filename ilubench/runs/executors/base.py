@@ -60,8 +60,8 @@ class Watcher(Protocol):
     def silent(self, job: Job, seconds: float) -> None:
         """A job has given no sign of progress for so long."""
 
-    def noted(self, job: Job, what: str) -> None:
-        """Something befell a job on its way: it waits, runs somewhere, is begun again."""
+    def tell(self, text: str) -> None:
+        """Say where the jobs run."""
 
 
 class Slots(Protocol):

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -79,20 +80,22 @@ class _Signs:
 class PlannedJob:
     """What submitit starts: the job's folder and key come as plain arguments."""
 
-    def __init__(self, threads: int) -> None:
-        """Compute with so many threads."""
-        self._threads = threads
+    def __init__(self, threads: int, versions: Mapping[str, str]) -> None:
+        """Compute with so many threads, and with no other versions."""
+        self._threads, self._versions = threads, versions
 
     def __call__(self, folder: str, key: str) -> Report:
         """Carry the job out and say how it ended."""
         os.environ.setdefault("OMP_NUM_THREADS", str(self._threads))  # before torch is imported
         from ilubench.errors import DataError, UsageError
         from ilubench.runs.carry_out import carry_out_planned
+        from ilubench.runs.executors.node_facts import compare, versions
 
         begun = time.monotonic()
         progress: Progress = _Signs(sign_path(Path(folder), key))
         progress.start("begin", 1)
         try:
+            compare(socket.gethostname(), versions(), self._versions, answered=True)
             outcome = carry_out_planned(Path(folder), key, progress)
         except (UsageError, DataError) as error:
             kind: Literal["usage", "data"] = "usage" if isinstance(error, UsageError) else "data"

@@ -70,8 +70,8 @@ def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> 
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     if asked == "auto":
-        room = _memory() // worker_memory(config)
-        count = max(1, min(cores, room)) if _weights(config) >= _WORTH else 1
+        worth = sum(parameter_sizes(config).values()) >= _WORTH
+        count = max(1, min(cores, _memory() // worker_memory(config))) if worth else 1
     else:
         count = int(asked)
     given = os.environ.get("OMP_NUM_THREADS", "")
@@ -80,12 +80,12 @@ def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> 
 
 
 def worker_memory(config: "PretrainedConfig") -> int:
-    """Return the bytes that a worker may need on a CPU."""
-    return _BASE + _COPIES * 4 * _weights(config)
+    """Return the bytes that a worker on a CPU may take.
 
-
-def _weights(config: "PretrainedConfig") -> int:
-    return sum(parameter_sizes(config).values())
+    Args:
+        config: of the target model.
+    """
+    return _BASE + _COPIES * 4 * sum(parameter_sizes(config).values())
 
 
 def _visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:

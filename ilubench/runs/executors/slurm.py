@@ -25,6 +25,7 @@ from ilubench.interfaces import Progress
 from ilubench.records.results import FailureRecord
 from ilubench.records.store import write_json
 from ilubench.runs.executors.base import Ended, Watcher, failure_of
+from ilubench.runs.executors.node_facts import versions
 from ilubench.runs.executors.planned_job import PlannedJob, Report, read_sign
 from ilubench.runs.executors.queues import LocalQueue, Place, Queue, SlurmQueue
 from ilubench.runs.jobs import Job
@@ -188,7 +189,7 @@ class SlurmArrays:
             if not self._handed:
                 raise UsageError(f"{problem}; change these words") from error
             self._new, self._submit_at = tasks, time.monotonic() + _AGAIN_S
-            self._watcher.noted(tasks[0].job, f"{problem}; tried again in {_AGAIN_S:.0f} s")
+            self._watcher.tell(f"{problem}; tried again in {_AGAIN_S:.0f} s")
             return
         record: dict[str, JsonValue] = {}
         for task, one in zip(tasks, made, strict=True):
@@ -222,7 +223,7 @@ class SlurmArrays:
             slurm_array_parallelism=spec.parallel,
             slurm_additional_parameters={"requeue": True, **spec.options},
         )
-        job, folders = PlannedJob(spec.cpus), [str(self._folder)] * len(keys)
+        job, folders = PlannedJob(spec.cpus, versions()), [str(self._folder)] * len(keys)
         if self._local:
             with _deaf():
                 return executor.map_array(job, folders, keys)
@@ -282,10 +283,10 @@ class SlurmArrays:
         if state in _WAITS and place != before:
             again = "was queued again" if task.since is not None else "waits"
             why = f" ({place.reason})" if place.reason else ""
-            self._watcher.noted(task.job, f"{again} as {task.number}{why}")
+            self._watcher.tell(f"{task.job.label}: {again} as {task.number}{why}")
             task.since = None
         elif state in _RUNS and task.since is None:
-            self._watcher.noted(task.job, f"runs on {place.nodes} as {task.number}")
+            self._watcher.tell(f"{task.job.label}: runs on {place.nodes} as {task.number}")
             task.since = task.heard = now
 
     def _show(self, task: _Task, now: float) -> None:
@@ -310,7 +311,7 @@ class SlurmArrays:
         assert task.submitted is not None
         word = state or "no longer known to the queue"
         if state in _LOST and task.tries < _TRIES:
-            self._watcher.noted(task.job, f"was lost ({word}), is submitted again")
+            self._watcher.tell(f"{task.job.label}: was lost ({word}), is submitted again")
             self._handed.remove(task)
             self._new.append(task)
             return
