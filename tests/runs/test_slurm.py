@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ def test_a_job_that_takes_too_long_is_cancelled(slots: Arrays, tmp_path: Path) -
     slots._submit()
     assert list((tmp_path / "slurm").glob("*/submitted.json"))
     slots.close()
-    assert queue.cancelled == ["1", "2"]
+    assert sorted(queue.cancelled) == ["1", "2"]
     assert not list((tmp_path / "slurm").glob("*/submitted.json"))
 
 
@@ -320,24 +320,49 @@ def submitted(out: Path, run: "subprocess.Popen[str]") -> Path:
     return found[0].parents[1]
 
 
-def test_a_run_whose_process_was_killed_finds_its_jobs(tmp_path: Path) -> None:
+def killed_and_begun_again(
+    tmp_path: Path, *slurm_words: str, between: Callable[[Path], object] = lambda _: None
+) -> None:
+    """Compare a run in this process with one whose own process is killed after submitting."""
     out = {name: tmp_path / name for name in ("serial", "slurm")}
     for folder in out.values():
         shutil.copytree(made() / "store", folder / "store")
-    words = ("run", SUITE, WEAK, "method=npo", "attacks=none", "--json")
+    words = ["run", SUITE, WEAK, "method=npo", "attacks=none", "--json"]
     assert command(*words, f"out={out['serial']}").code == 0
-    words = (*words, f"out={out['slurm']}", "executor=slurm", "slurm.cluster=local")
+    words += [f"out={out['slurm']}", "executor=slurm", *slurm_words]
     with begin(*words, cwd=tmp_path) as run:
         folder = submitted(out["slurm"], run)
         run.kill()
+    between(folder)
     with begin(*words, cwd=tmp_path) as run:
-        told = run.communicate(timeout=120)[1]
+        told = run.communicate(timeout=500)[1]
     assert run.returncode == 0, told
-    assert [path.name for path in sorted(folder.glob("[0-9]*"))] == ["1-unlearn", "2-score"]
+    assert sorted(path.name for path in folder.glob("[0-9]*")) == ["1-unlearn", "2-score"]
     one, two = out.values()
     assert samples(one) == samples(two)
     assert weights(one) == weights(two)
     assert rows(one)[0] == rows(two)[0]
+
+
+def test_a_run_whose_process_was_killed_finds_its_jobs(tmp_path: Path) -> None:
+    killed_and_begun_again(tmp_path, "slurm.cluster=local")
+
+
+def requeue(folder: Path) -> None:
+    """Have the job that a run submitted begin anew, once it runs."""
+    (number,) = json.loads((folder / "1-unlearn" / "submitted.json").read_text())
+    queue = SlurmQueue(folder.parent.name)
+    deadline = time.monotonic() + 60
+    while (queue.places() or {})[number].state != "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    subprocess.run(["scontrol", "requeue", number], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="needs Slurm: .ci/slurm-local")
+def test_slurm_itself(tmp_path: Path) -> None:
+    killed_and_begun_again(tmp_path, "slurm.time=10", "slurm.memory=2", between=requeue)
 
 
 def test_ctrl_c_ends_the_jobs(tmp_path: Path) -> None:

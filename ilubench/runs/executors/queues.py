@@ -51,7 +51,7 @@ class SlurmQueue:
     """Slurm's, asked by its own commands: accounting (sacct) need not be set up."""
 
     every_s = 10.0
-    lag_s = 30.0
+    lag_s = 75.0  # NFS remembers for a minute that a file was not there
 
     def __init__(self, name: str) -> None:
         """Look after the jobs of a name.

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import itertools
 import json
+import shutil
 import signal
 import sys
 import time
@@ -165,11 +166,15 @@ class SlurmArrays:
         if self._handed:
             for path in self._logs.glob(f"*/{_RECORD}"):  # nobody waits for these any more
                 path.unlink(missing_ok=True)
-            self._queue.cancel(task.number for task in self._handed)
+            earlier = {one.job_id for one in self._before.values()}
+            self._queue.cancel(earlier | {task.number for task in self._handed})
 
     # ----------------------------------------------------------------- submitting
 
     def _submit(self) -> None:
+        """Submit what is new; what Slurm does not take now it may take when others have ended."""
+        from submitit.core.utils import FailedJobError
+
         if not self._new or time.monotonic() < self._submit_at:
             return
         tasks, self._new = self._new, []
@@ -177,12 +182,8 @@ class SlurmArrays:
         folder = _make_folder(self._logs, stages)
         try:
             made = self._hand_over(folder, [task.job.key for task in tasks])
-        except Exception as error:
-            from submitit.core.utils import FailedJobError
-
-            if not isinstance(error, FailedJobError):
-                raise
-            folder.rename(folder.with_name(f"{folder.name}-refused"))
+        except FailedJobError as error:
+            shutil.rmtree(folder)
             said = str(error).strip().partition("\n")[0]
             said = said.removeprefix("sbatch: ").removeprefix("error: ")
             problem = f"Slurm does not take jobs with {self._words()}: {said}"
