@@ -276,9 +276,6 @@ def test_bad_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "pip install 'ilubench[slurm]'" in done.err
     for word, told in {
         "slurm.partitions=gpu": "did you mean 'partition'?",
-        "slurm.time=1": "slurm.time",
-        "slurm.cluster=pbs": "choose from: local, slurm",
-        "executor=slrum": "executor",
         "device=cuda": "add slurm.gpus=1",
     }.items():
         words = [one for one in asked if one.partition("=")[0] != word.partition("=")[0]]
@@ -321,31 +318,37 @@ def submitted(out: Path, run: "subprocess.Popen[str]") -> Path:
 
 
 def killed_and_begun_again(
-    tmp_path: Path, *slurm_words: str, between: Callable[[Path], object] = lambda _: None
+    tmp_path: Path,
+    *slurm_words: str,
+    todo: tuple[str, ...],
+    between: Callable[[Path], object] = lambda _: None,
 ) -> None:
-    """Compare a run in this process with one whose own process is killed after submitting."""
-    out = {name: tmp_path / name for name in ("serial", "slurm")}
-    for folder in out.values():
-        shutil.copytree(made() / "store", folder / "store")
+    """Compare jobs of some stages with those of a run whose process is killed after submitting."""
+    one, two = tmp_path / "serial", tmp_path / "slurm"
+    shutil.copytree(made() / "store", one / "store")
     words = ["run", SUITE, WEAK, "method=npo", "attacks=none", "--json"]
-    assert command(*words, f"out={out['serial']}").code == 0
-    words += [f"out={out['slurm']}", "executor=slurm", *slurm_words]
+    assert command(*words, f"out={one}").code == 0
+    shutil.copytree(one / "store", two / "store")
+    for stage, key, label in rows(one)[1]:
+        if stage in todo and "npo" in label:
+            shutil.rmtree(two / "store" / stage / key)
+    words += [f"out={two}", "executor=slurm", *slurm_words]
     with begin(*words, cwd=tmp_path) as run:
-        folder = submitted(out["slurm"], run)
+        folder = submitted(two, run)
         run.kill()
     between(folder)
     with begin(*words, cwd=tmp_path) as run:
         told = run.communicate(timeout=500)[1]
     assert run.returncode == 0, told
-    assert sorted(path.name for path in folder.glob("[0-9]*")) == ["1-unlearn", "2-score"]
-    one, two = out.values()
+    arrays = [f"{number}-{stage}" for number, stage in enumerate(todo, start=1)]
+    assert sorted(path.name for path in folder.glob("[0-9]*")) == arrays
     assert samples(one) == samples(two)
     assert weights(one) == weights(two)
     assert rows(one)[0] == rows(two)[0]
 
 
 def test_a_run_whose_process_was_killed_finds_its_jobs(tmp_path: Path) -> None:
-    killed_and_begun_again(tmp_path, "slurm.cluster=local")
+    killed_and_begun_again(tmp_path, "slurm.cluster=local", todo=("unlearn",))
 
 
 def requeue(folder: Path) -> None:
@@ -362,7 +365,8 @@ def requeue(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("sbatch") is None, reason="needs Slurm: .ci/slurm-local")
 def test_slurm_itself(tmp_path: Path) -> None:
-    killed_and_begun_again(tmp_path, "slurm.time=10", "slurm.memory=2", between=requeue)
+    asked = ("slurm.time=10", "slurm.memory=2")
+    killed_and_begun_again(tmp_path, *asked, todo=("unlearn", "score"), between=requeue)
 
 
 def test_ctrl_c_ends_the_jobs(tmp_path: Path) -> None:
