@@ -1,5 +1,6 @@
 """Carry out a plan: skip what is done, launch the rest, collect the row."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from ilubench.runs.jobs import Job
 from ilubench.runs.loading import collection_paused
 from ilubench.runs.original import check_original
 from ilubench.runs.plan import Plan, check_inputs, make_plan
+from ilubench.runs.references import is_same_original
 from ilubench.runs.remaining import RemainingTime
 from ilubench.statistics.row import RobustnessRow
 
@@ -115,15 +117,25 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
     fresh = not plan.folder.exists()
     write_inputs(plan)
     outcomes: list[Outcome] = []
+    same = True
     try:
-        for outcome in execute_plan(plan, lambda: check_inputs(plan), reporter):
-            outcomes.append(outcome)
-            write_status(plan, outcomes)
+        with contextlib.closing(execute_plan(plan, lambda: check_inputs(plan), reporter)) as ended:
+            for outcome in ended:
+                outcomes.append(outcome)
+                write_status(plan, outcomes)
+                if outcome.job.scores_original:
+                    same = is_same_original(plan.bench, plan.jobs, plan.references)
+                if not same:
+                    break
     except (UsageError, DataError):
         done = (outcome.job for outcome in outcomes if outcome.state == "done")
         if fresh and all(job.scores_original for job in done):
             shutil.rmtree(plan.folder, ignore_errors=True)  # nothing of the run was measured
         raise
+    if not same:
+        if fresh:
+            shutil.rmtree(plan.folder, ignore_errors=True)
+        return run(experiment, reporter)  # planned again, now that the original's score is known
     samples = gather_samples(plan)
     try:
         rows = robustness_rows(experiment, samples)

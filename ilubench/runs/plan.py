@@ -1,7 +1,7 @@
 """The jobs of a run, in order, with their keys; nothing is computed here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from ilubench.records.ranges import fa_scorer
 from ilubench.records.results import REFERENCE, RETRAIN, OverlapRecord, Who
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
+from ilubench.runs.references import References, find_references
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
 from ilubench.runs.stages.workbench import Workbench, make_bench
@@ -44,6 +45,7 @@ class Plan:
     Attributes:
         title: what it is, if no run.
         overlap: what of the evaluation items is in the text that is trained on.
+        references: what is not measured, but taken from the suite's result sets.
     """
 
     run_id: str
@@ -52,6 +54,7 @@ class Plan:
     jobs: tuple[Job, ...]
     title: str = ""
     overlap: tuple[OverlapRecord, ...] = ()
+    references: References = field(default_factory=References)
 
     @property
     def experiment(self) -> Experiment:
@@ -225,17 +228,21 @@ def make_plan(experiment: Experiment) -> Plan:
         DataError: data or the target model are missing or empty, or an evaluation item has no
             words that could be looked for in the training text.
         SpecError: an attack that is still to be done trains on other prompts than its FA task's,
-            or a setting of the method does not fit the target model.
+            a setting of the method does not fit the target model, or the suite's references that
+            were asked for do not match.
     """
     out = Path(experiment.run.out)
     bench = make_bench(experiment)
     check_method(bench, experiment.method)
     read_roles(experiment)
-    ordered = _ordered(experiment, bench.target, _hashed(bench))
+    every = _ordered(experiment, bench.target, _hashed(bench))
+    references = find_references(bench, every)
+    ordered = tuple(job for job in every if not references.cover(job))
     method = experiment.method_name.rpartition(":")[2].lower()
     name = "score" if experiment.scores_only else method
-    run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
-    plan = Plan(run_id, out / run_id, bench, ordered)
+    key = digest([*(job.key for job in ordered), *references.keys])[:10]
+    run_id = f"{experiment.suite.name}-{name}-{key}"
+    plan = Plan(run_id, out / run_id, bench, ordered, references=references)
     for name in {job.attack: None for job in ordered if job.attack and not plan.is_done(job)}:
         check_form(experiment, bench.attack(name))
     return replace(plan, overlap=find_overlaps(experiment))
