@@ -16,6 +16,7 @@ from ilubench.forecast.sources import Source, list_sources
 from ilubench.forecast.took import ORIGINS
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan, make_plan, outline_jobs
+from ilubench.runs.references import References
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.scoring.engines.choice import Choice, choose
 
@@ -159,12 +160,20 @@ def as_json(outlook: Outlook) -> dict[str, JsonValue]:
         "engine": outlook.engine.name,
         "engine_reason": outlook.engine.reason,
         "jobs": jobs,
+        "references": _references(plan.references) if plan is not None else None,
         "warnings": list(outlook.warnings),
         "missing": outlook.missing,
         "forecast": _forecast(outlook.forecast) if outlook.forecast is not None else None,
         "unknown": outlook.unknown,
         "sources": [_plain(source) for source in outlook.sources],
     }
+
+
+def _references(found: References) -> dict[str, JsonValue]:
+    taken: dict[str, JsonValue] = {
+        who: told.model_dump(mode="json") for who, told in found.records.items()
+    }
+    return {"shipped": taken, "refused": list(found.refused)}
 
 
 def _forecast(found: Forecast) -> dict[str, JsonValue]:

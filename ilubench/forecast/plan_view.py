@@ -67,6 +67,11 @@ def cost_table(outlook: Outlook) -> Table:
     table.add_column("figure", overflow="fold")
     if outlook.missing:
         table.add_row("not at hand", f"{outlook.missing} (`plan` itself fetches nothing)")
+    if outlook.plan is not None:
+        for words in outlook.plan.references.shipped:
+            table.add_row("shipped", words)
+        for reason in outlook.plan.references.refused:
+            table.add_row("run here", reason)
     found = outlook.forecast
     if found is None:
         table.add_row("no estimate", outlook.unknown)

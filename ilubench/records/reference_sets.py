@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from ilubench.errors import DataError
 from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.keys import file_sha256
-from ilubench.records.results import REFERENCE, RETRAIN, Who
+from ilubench.records.results import REFERENCE, RETRAIN, ReferenceRecord, Who
 from ilubench.records.scores import SCHEMA
 
-__all__ = ["METHODS", "ReferenceSet", "find_set", "read_set", "reference_rows"]
+__all__ = ["METHODS", "ReferenceSet", "find_set", "read_set", "reference_rows", "rows_taken"]
 
 METHODS: dict[Who, str] = {"reference": REFERENCE, "retrain": RETRAIN}
 """Whose samples a set has -> the method that it is a run of."""
@@ -79,33 +79,26 @@ def read_set(folder: Path, who: Who) -> ReferenceSet:
     return ReferenceSet(who, run, file_sha256(folder / "samples.parquet"), _machine(folder))
 
 
-def reference_rows(
-    found: ReferenceSet, attacks: tuple[str, ...], seeds: tuple[int, ...], *, scored: bool
-) -> pa.Table:
-    """Return samples of a set as a run that takes them has them.
+def reference_rows(found: ReferenceSet, told: ReferenceRecord) -> pa.Table:
+    """Return what a run takes of a set, as the run has it.
 
-    Args:
-        found: the set.
-        attacks: that are taken.
-        seeds: of the attacks, in the run's order.
-        scored: take the score before any attack, too; it has the last seed, as in any run of a
-            model without randomness.
+    A score before any attack has the run's last seed, as of any model without randomness.
     """
-    own = "reference" if found.run.record.method_name == REFERENCE else "method"
-    mine = found.samples.filter(pc.equal(found.samples["who"], own))
-    cells = pc.and_(
-        pc.is_in(mine["attack"], pa.array(attacks, pa.string())),
-        pc.is_in(mine["seed"], pa.array(seeds, pa.int64())),
+    own = "reference" if found.who == "reference" else "method"
+    rows = rows_taken(found.samples, own, told)
+    seeds = pc.if_else(pc.equal(rows["attack"], ""), told.seeds[-1], rows["seed"])
+    who = pa.array([found.who] * len(rows), pa.string())
+    return pa.table(
+        {**dict(zip(SCHEMA.names, rows.columns, strict=True)), "who": who, "seed": seeds}
     )
-    tables = [mine.filter(cells)]
-    if scored:
-        before = mine.filter(pc.equal(mine["attack"], ""))
-        place = SCHEMA.get_field_index("seed")
-        seed = pa.array([seeds[-1]] * len(before), pa.int64())
-        tables.insert(0, before.set_column(place, SCHEMA.field(place), seed))
-    taken = pa.concat_tables(tables)
-    name = pa.array([found.who] * len(taken), pa.string())
-    return taken.set_column(0, SCHEMA.field(0), name)
+
+
+def rows_taken(samples: pa.Table, who: str, told: ReferenceRecord) -> pa.Table:
+    """Return the rows of ``who`` that a record says were taken."""
+    mine = samples.filter(pc.equal(samples["who"], who))
+    attacked = pc.is_in(mine["attack"], pa.array(told.attacks, pa.string()))
+    cells = pc.and_(attacked, pc.is_in(mine["seed"], pa.array(told.seeds, pa.int64())))
+    return mine.filter(pc.or_(cells, pc.equal(mine["attack"], "")) if told.scored else cells)
 
 
 def _machine(folder: Path) -> str:

@@ -80,7 +80,7 @@ def run_record(
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
     original = original_notes(plan.bench, plan.jobs)
     notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
-    notes += tuple(plan.references.lines)
+    notes += plan.references.notes
     found = {
         "scores": scores,
         "rows": {label: plain(dataclasses.asdict(row)) for label, row in rows.items()},

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -53,7 +53,9 @@ class RunResult:
     rows: Mapping[str, RobustnessRow]
 
 
-def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> Iterator[Outcome]:
+def execute_plan(
+    plan: Plan, check: Callable[[], None], reporter: Reporter
+) -> Generator[Outcome, None, None]:
     """Carry out a plan's jobs and yield their outcomes.
 
     Args:

@@ -43,7 +43,8 @@ def _headline(plan: Plan) -> str:
         lines[1] = f"tuning   {plan.title}"
     if experiment.seen:
         lines.insert(3, f"seen     {', '.join(experiment.seen)} (the method trains on it)")
-    lines[4:4] = [f"note     {line}" for line in plan.references.lines]
+    lines[-1:-1] = [f"shipped  {words}" for words in plan.references.shipped]
+    lines[-1:-1] = [f"run here {reason}" for reason in plan.references.refused]
     found = overlap_warnings(experiment, plan.overlap)
     return "\n".join([*lines, *(f"warning  {line}" for line in found)])
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,50 +46,33 @@ class Taken:
 
     Attributes:
         source: the set.
-        attacks: of which samples are taken.
-        seeds: of the attacks.
-        scored: whether the score before any attack is taken, too.
+        record: what the run's record says of it.
     """
 
     source: ReferenceSet
-    attacks: tuple[str, ...]
-    seeds: tuple[int, ...]
-    scored: bool
+    record: ReferenceRecord
 
     def covers(self, job: Job) -> bool:
         """Whether a job of the run need not be done."""
-        if job.who != self.source.who:
-            return False
-        return self.scored if not job.attack else self._has(job)
-
-    def _has(self, job: Job) -> bool:
-        return job.attack in self.attacks and job.seed in self.seeds
+        told = self.record
+        if job.attack:
+            taken = job.attack in told.attacks and job.seed in told.seeds
+        else:
+            taken = told.scored and job.stage in ("unlearn", "score")
+        return taken and job.who == self.source.who
 
     @cached_property
     def samples(self) -> pa.Table:
         """The samples, as the run has them."""
-        return reference_rows(self.source, self.attacks, self.seeds, scored=self.scored)
+        return reference_rows(self.source, self.record)
 
     @property
     def scores(self) -> Iterator[ModelScore]:
         """The scores before any attack, where they are taken."""
-        own = "reference" if self.source.who == "reference" else "method"
-        for score in self.source.run.record.scores if self.scored else ():
-            if score.who == own:
-                yield score.model_copy(update={"who": self.source.who, "seed": self.seeds[-1]})
-
-    @property
-    def record(self) -> ReferenceRecord:
-        """What the run's record says of it."""
-        return ReferenceRecord(
-            run=self.source.run.record.run,
-            samples=self.source.sha256,
-            attacks=self.attacks,
-            seeds=self.seeds,
-            scored=self.scored,
-            machine=self.source.machine,
-            libraries=dict(self.source.run.libraries),
-        )
+        for score in self.source.run.record.scores if self.record.scored else ():
+            if score.who == "method":  # the original is scored in each run
+                told = {"who": self.source.who, "seed": self.record.seeds[-1]}
+                yield score.model_copy(update=told)
 
 
 @dataclass(frozen=True)
@@ -119,14 +102,19 @@ class References:
         return {one.source.who: one.record for one in self.taken}
 
     @property
-    def lines(self) -> list[str]:
-        """What is taken, and what is not, for people."""
-        shipped = [f"shipped with the suite, not measured here: {_words(o)}" for o in self.taken]
-        return [*shipped, *(f"measured here, not as shipped: {reason}" for reason in self.refused)]
+    def shipped(self) -> list[str]:
+        """What is taken, for people."""
+        return [_words(one) for one in self.taken]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the run's figures must know."""
+        found = [f"shipped with the suite, not measured in this run: {o}" for o in self.shipped]
+        return (*found, *(f"not taken as shipped: {reason}" for reason in self.refused))
 
 
 def _words(one: Taken) -> str:
-    cells = f"{', '.join(one.attacks)}, {_seeds(one.seeds)}"
+    cells = f"{', '.join(one.record.attacks)}, {_seeds(one.record.seeds)}"
     return f"{METHODS[one.source.who]} under {cells}: of {one.source.origin}"
 
 
@@ -198,16 +186,13 @@ def metric_summaries(
     names = ("who", "attack", "seed", "step", "level", "scorer", "metric")
     for one in references.taken:
         columns = [one.samples[name].to_numpy() for name in ("value", "group", "label")]
-        for (*where, scorer, metric), lines in lines_by(one.samples, names):
+        for line, lines in lines_by(one.samples, names):
+            *_, scorer, metric = cast("tuple[str, ...]", line)
+            where = cast("tuple[str, str, int, int, str]", line[:-2])
             by = tasks[where[1]][metric] if scorer == FA else known[scorer, metric]
-            values, groups, labels = (column[lines].tolist() for column in columns)
-            value, se = estimate(by, values, groups, labels)
-            yield (
-                tuple(where),
-                ScoreSummary(
-                    scorer=scorer, metric=metric, estimator=by, value=value, se=se, n=len(lines)
-                ),
-            )
+            value, se = estimate(by, *(column[lines].tolist() for column in columns))
+            told = {"scorer": scorer, "metric": metric, "estimator": by, "n": len(lines)}
+            yield where, ScoreSummary(**told, value=value, se=se)
 
 
 # --- inside ---
@@ -241,12 +226,17 @@ def _match(bench: Workbench, jobs: Sequence[Job], found: ReferenceSet, mine: Fin
         refused.append(f"{_seeds(others)} (the set has {_seeds(found.run.record.seeds)})")
     if not attacks or not seeds:
         return _Found(None, tuple(refused))
-    taken = Taken(found, tuple(attacks), tuple(seeds), scored=False)
-    if found.who != "reference" and all(
-        taken.covers(job) for job in jobs if job.who == found.who and job.attack
-    ):
-        taken = replace(taken, scored=True)  # nothing is left that its weights are needed for
-    return _Found(taken, tuple(refused))
+    told = ReferenceRecord(
+        run=found.run.record.run,
+        samples=found.sha256,
+        attacks=tuple(attacks),
+        seeds=tuple(seeds),
+        # nothing is left to do that its weights are needed for; the original is scored here anyway
+        scored=found.who != "reference" and not others and len(attacks) == len(mine.record.attacks),
+        machine=found.machine,
+        libraries=dict(found.run.libraries),
+    )
+    return _Found(Taken(found, told), tuple(refused))
 
 
 def _prospect(bench: Workbench) -> FinishedRun:
