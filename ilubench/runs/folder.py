@@ -78,7 +78,7 @@ def run_record(
     scores += tuple(score for one in plan.references.taken for score in one.scores)
     shared = overlap_warnings(experiment, plan.overlap)
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
-    original = original_notes(plan.bench, plan.jobs)
+    original = original_notes(plan)
     notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
     notes += plan.references.notes
     found = {
@@ -91,7 +91,7 @@ def run_record(
         "references": plan.references.records,
         "notes": notes,
     }
-    return RunRecord(**(dict(record_head(plan.bench, plan.run_id)) | found))
+    return RunRecord(**(dict(record_head(experiment, plan.bench, plan.run_id)) | found))
 
 
 def _left_out(plan: Plan) -> Iterator[str]:
@@ -184,7 +184,7 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(bench.device) if bench.device != "cpu" else "cpu",
         "seeds": list(bench.experiment.seeds),
-        "data": dict(row_hashes(bench)),
+        "data": dict(row_hashes(plan.experiment, bench)),
         "hub": _hub_origins(plan),
     }
 
@@ -278,7 +278,9 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
         }
         for job, record, summary in _summaries(plan)
     ]
-    for (who, attack, seed, step, level), taken in metric_summaries(plan.bench, plan.references):
+    for (who, attack, seed, step, level), taken in metric_summaries(
+        plan.experiment, plan.references
+    ):
         place = {"attack": attack, "seed": seed, "step": None if level else step, "level": level}
         stage = "attack" if attack else "score"
         rows.append({"who": who, "stage": stage, **place, **taken.model_dump()})

@@ -1,6 +1,5 @@
 """Carry out a plan: skip what is done, launch the rest, collect the row."""
 
-import contextlib
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from ilubench.runs.references import is_same_original
 from ilubench.runs.remaining import RemainingTime
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["Reporter", "RunResult", "execute_plan", "run"]
+__all__ = ["Reporter", "RunResult", "execute_plan", "run", "run_grid"]
 
 
 class Reporter(Watcher, Protocol):
@@ -70,7 +69,6 @@ def execute_plan(
     try:
         for outcome in execute(jobs, plan.is_done, slots):
             reporter.finished(outcome)
-            write_trace(plan.folder, outcome)
             yield outcome
             job = outcome.job
             if job.stage == "target" and outcome.state == "done":
@@ -87,9 +85,7 @@ def _share_jobs(plan: Plan, reporter: Reporter) -> tuple[Sequence[Job], Slots]:
     share = share_machine(asked.workers, bench.device, bench.target_config)
     left = sum(not plan.is_done(job) for job in plan.jobs)
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
-    method = plan.experiment.method_name
-    if count > 1 and type(plan.experiment.method) is find_plugin("methods", method):
-        # a worker finds the method by its name, as `ilubench job` does
+    if count > 1 and all(_is_named(row.experiment) for row in plan.rows):
         environments = [share.environment(number) for number in range(count)]
         workers = Workers(
             run_config(plan.experiment),
@@ -104,6 +100,11 @@ def _share_jobs(plan: Plan, reporter: Reporter) -> tuple[Sequence[Job], Slots]:
     return plan.jobs, ThisProcess(lambda job: carry_out(bench, job, reporter.started(job)))
 
 
+def _is_named(experiment: Experiment) -> bool:
+    """Whether a worker finds the method by its name, as `ilubench job` does."""
+    return type(experiment.method) is find_plugin("methods", experiment.method_name)
+
+
 def run(experiment: Experiment, reporter: Reporter) -> RunResult:
     """Carry out a run; killed at any moment, the same call resumes it.
 
@@ -111,36 +112,84 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
         DataError: data are missing, or no seed could be scored.
         ModelError: the original model seems to have forgotten already.
     """
+    return run_grid((experiment,), reporter)[0]
+
+
+def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[RunResult, ...]:
+    """Carry out runs that differ in their method alone; the jobs that they share are done once.
+
+    A run's record is written as soon as its own jobs have ended. Killed at any moment, the same
+    call resumes it.
+
+    Raises:
+        DataError: data are missing, or no seed could be scored.
+        ModelError: the original model seems to have forgotten already.
+    """
     with collection_paused():
-        plan = make_plan(experiment)
+        plan = make_plan(*experiments)
         if plan.is_done(plan.jobs[0]):
             check_inputs(plan)
     reporter.planned(plan)
-    fresh = not plan.folder.exists()
-    write_inputs(plan)
-    outcomes: list[Outcome] = []
-    same = True
+    fresh = [one for one in (*plan.grid, plan) if not one.folder.exists()]
+    for one in (*plan.grid, plan):
+        write_inputs(one)
+    outcomes: dict[str, Outcome] = {}
+    results: dict[str, RunResult] = {}
+    wrong: list[str] = []
     try:
-        with contextlib.closing(execute_plan(plan, lambda: check_inputs(plan), reporter)) as ended:
-            for outcome in ended:
-                outcomes.append(outcome)
-                write_status(plan, outcomes)
-                if outcome.job.scores_original:
-                    same = is_same_original(plan.bench, plan.jobs, plan.references)
-                if not same:
-                    break
+        ended = execute_plan(plan, lambda: check_inputs(plan), reporter)
+        for outcome in ended:
+            if outcome.job.scores_original and not all(map(_has_its_original, plan.rows)):
+                ended.close()
+                for one in fresh:
+                    shutil.rmtree(one.folder, ignore_errors=True)
+                # planned again, now that the original's score is known
+                return run_grid(experiments, reporter)
+            outcomes[outcome.job.key] = outcome
+            for row in (row for row in plan.rows if outcome.job.key in row.keys):
+                mine = _outcomes_of(row, outcomes)
+                write_trace(row.folder, outcome)
+                write_status(row, mine)
+                if len(mine) == len(row.jobs):
+                    try:
+                        results[row.run_id] = _collected(row, mine)
+                    except DataError as error:  # the other rows' are not its fault
+                        wrong.append(f"{row.run_id}: {error}")
     except (UsageError, DataError):
-        done = (outcome.job for outcome in outcomes if outcome.state == "done")
-        if fresh and all(job.scores_original for job in done):
-            shutil.rmtree(plan.folder, ignore_errors=True)  # nothing of the run was measured
+        for one in fresh:
+            done = (o.job for o in _outcomes_of(one, outcomes) if o.state == "done")
+            if one.run_id not in results and all(job.scores_original for job in done):
+                shutil.rmtree(one.folder, ignore_errors=True)  # nothing of the run was measured
         raise
-    if not same:
-        if fresh:
-            shutil.rmtree(plan.folder, ignore_errors=True)
-        return run(experiment, reporter)  # planned again, now that the original's score is known
+    if wrong:
+        raise DataError("; ".join(wrong))
+    return tuple(results[row.run_id] for row in plan.rows)
+
+
+def _has_its_original(row: Plan) -> bool:
+    return is_same_original(row.bench, row.jobs, row.references)
+
+
+def _outcomes_of(row: Plan, outcomes: Mapping[str, Outcome]) -> list[Outcome]:
+    """Return what became of a run's jobs, in its order; they may have other labels in a grid."""
+    found = []
+    for job in row.jobs:
+        outcome = outcomes.get(job.key)
+        if outcome is not None:
+            failure = outcome.failure and outcome.failure.model_copy(update={"label": job.label})
+            found.append(replace(outcome, job=job, failure=failure))
+    return found
+
+
+def _collected(plan: Plan, outcomes: Sequence[Outcome]) -> RunResult:
+    """Write the record of a run whose jobs have ended, and return it.
+
+    Raises:
+        DataError: no job failed, and there still is no row.
+    """
     samples = gather_samples(plan)
     try:
-        rows = robustness_rows(experiment, samples)
+        rows = robustness_rows(plan.experiment, samples)
     except DataError:
         if not any(outcome.failure for outcome in outcomes):
             raise

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import IlubenchError
 from ilubench.experiments.experiment import Attack, Experiment
+from ilubench.experiments.roles import needed_roles
 from ilubench.models.checkpoints import tokenizer_sha256
 from ilubench.models.folder import weight_files
 from ilubench.records.keys import digest, file_sha256, library_versions
@@ -31,9 +32,9 @@ LIBRARIES = (
 )
 
 
-def record_head(bench: Workbench, run_id: str = "") -> RunRecord:
+def record_head(experiment: Experiment, bench: Workbench, run_id: str = "") -> RunRecord:
     """Return the record of a run of which no job is done yet."""
-    experiment, alone = bench.experiment, bench.experiment.scores_only
+    alone = experiment.scores_only
     settings = plain(experiment.method.model_dump(mode="json"))
     return RunRecord(
         run=run_id,
@@ -50,7 +51,7 @@ def record_head(bench: Workbench, run_id: str = "") -> RunRecord:
         cost={},
         jobs=(),
         protocol={a.name: _protocol(experiment, a) for a in experiment.attacks},
-        data=row_hashes(bench),
+        data=row_hashes(experiment, bench),
         target=_target_hash(bench),
         ranges=declared_ranges(experiment),
         conditions=suite_conditions(experiment.suite),
@@ -75,10 +76,13 @@ def plain(value: object) -> JsonValue:
     return cast("JsonValue", json.loads(json.dumps(value, allow_nan=False)))
 
 
-def row_hashes(bench: Workbench) -> dict[str, str]:
-    """Return the hash of the rows of each role that was read."""
-    tables = bench.tables
-    roles = [role for role in tables.roles if tables.is_loaded(role)]
+def row_hashes(experiment: Experiment, bench: Workbench) -> dict[str, str]:
+    """Return the hash of the rows of each role that was read for a run.
+
+    Others of its grid may read more.
+    """
+    tables, mine = bench.tables, needed_roles(experiment)
+    roles = [role for role in tables.roles if role in mine and tables.is_loaded(role)]
     return {role: str(tables.fingerprint(role)["rows"]) for role in roles}
 
 

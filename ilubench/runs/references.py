@@ -5,17 +5,17 @@ A set is taken for the attacks and seeds in which a run of it and this run could
 one, as with the rows of a table. The original is scored here all the same, and must score alike.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ilubench.errors import SpecError
-from ilubench.experiments.experiment import suite_method
+from ilubench.experiments.experiment import Experiment, suite_method
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.estimators import estimate
 from ilubench.records.finished import SAME_ORIGINAL, FinishedRun, run_differences
@@ -24,7 +24,6 @@ from ilubench.records.reference_sets import (
     METHODS,
     ReferenceSet,
     find_set,
-    read_set,
     reference_rows,
 )
 from ilubench.records.results import REFERENCE, ModelScore, ReferenceRecord, ScoreSummary, Who
@@ -34,7 +33,14 @@ from ilubench.runs.record_head import record_head
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.statistics.row import FA
 
-__all__ = ["References", "Taken", "find_references", "is_same_original", "metric_summaries"]
+__all__ = [
+    "ReadSet",
+    "References",
+    "Taken",
+    "find_references",
+    "is_same_original",
+    "metric_summaries",
+]
 
 _COMMIT = 40
 """Digits of a commit; a branch may have other weights tomorrow."""
@@ -125,18 +131,24 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def find_references(bench: Workbench, jobs: Sequence[Job]) -> References:
+ReadSet: TypeAlias = Callable[[Path, Who], ReferenceSet]
+
+
+def find_references(
+    experiment: Experiment, bench: Workbench, jobs: Sequence[Job], read: ReadSet
+) -> References:
     """Return what a run takes from shipped result sets, as it was asked.
 
     Args:
+        experiment: the run.
         bench: of the run.
         jobs: all of the run, as if it took nothing.
+        read: reads a set.
 
     Raises:
         SpecError: a set was asked for and is not there, or does not match; says in what.
         DataError: a set cannot be read.
     """
-    experiment = bench.experiment
     asked = experiment.run.references
     attacked = {job.who for job in jobs if job.attack} - {"method"}
     if experiment.method_name == REFERENCE:
@@ -152,8 +164,8 @@ def find_references(bench: Workbench, jobs: Sequence[Job]) -> References:
             if asked == "shipped":
                 refused.setdefault("no result set comes with the suite", []).append(name)
             continue
-        mine = mine or _prospect(bench)
-        found = _match(bench, jobs, read_set(folder, who), mine)
+        mine = mine or _prospect(experiment, bench)
+        found = _match(bench, jobs, read(folder, who), mine)
         taken += [found.taken] if found.taken is not None else []
         for reason in found.refused:
             refused.setdefault(reason, []).append(name)
@@ -177,10 +189,9 @@ def is_same_original(bench: Workbench, jobs: Sequence[Job], references: Referenc
 
 
 def metric_summaries(
-    bench: Workbench, references: References
+    experiment: Experiment, references: References
 ) -> Iterator[tuple[tuple[str, str, int, int, str], ScoreSummary]]:
     """Yield (who, attack, seed, step, level) and the mean of each metric that is taken."""
-    experiment = bench.experiment
     known = {(n, m): e for n, s in experiment.scorers.items() for m, e in s.metrics().items()}
     tasks = {attack.name: attack.fa.metrics() for attack in experiment.attacks if attack.fa}
     names = ("who", "attack", "seed", "step", "level", "scorer", "metric")
@@ -239,13 +250,12 @@ def _match(bench: Workbench, jobs: Sequence[Job], found: ReferenceSet, mine: Fin
     return _Found(Taken(found, told), tuple(refused))
 
 
-def _prospect(bench: Workbench) -> FinishedRun:
+def _prospect(experiment: Experiment, bench: Workbench) -> FinishedRun:
     """The run as it will be, to be compared with finished ones."""
-    experiment = bench.experiment
     settings = {a.name: a.plugin.model_dump(mode="json") for a in experiment.attacks}
     return FinishedRun(
         Path(experiment.run.out),
-        record_head(bench),
+        record_head(experiment, bench),
         {},
         experiment.suite,
         None,
