@@ -5,26 +5,19 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import torch
-
 from ilubench.errors import DataError, DivergedError, UsageError
 from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces import Progress
-from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.results import RunRecord
-from ilubench.runs.carry_out import carry_out, write_trace
+from ilubench.runs.carry_out import write_trace
 from ilubench.runs.collect import gather_samples, robustness_rows
-from ilubench.runs.executors.base import Outcome, Slots, Watcher, execute, longest_first
-from ilubench.runs.executors.serial import ThisProcess
-from ilubench.runs.executors.share import share_machine
-from ilubench.runs.executors.workers import Workers
-from ilubench.runs.folder import run_config, run_record, write_inputs, write_outputs, write_status
-from ilubench.runs.jobs import Job
+from ilubench.runs.executors.base import Outcome, Watcher, execute
+from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.loading import collection_paused
 from ilubench.runs.original import check_original
+from ilubench.runs.placing import place_jobs
 from ilubench.runs.plan import Plan, check_inputs, make_plan
 from ilubench.runs.references import is_same_original
-from ilubench.runs.remaining import RemainingTime
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Reporter", "RunResult", "execute_plan", "run", "run_grid"]
@@ -65,7 +58,7 @@ def execute_plan(
     Raises:
         ModelError: the original model seems to have forgotten already.
     """
-    jobs, slots = _share_jobs(plan, reporter)
+    jobs, slots = place_jobs(plan, reporter)
     try:
         for outcome in execute(jobs, plan.is_done, slots):
             reporter.finished(outcome)
@@ -77,32 +70,6 @@ def execute_plan(
                 check_original(plan.bench, plan.jobs)
     finally:
         plan.bench.close()
-
-
-def _share_jobs(plan: Plan, reporter: Reporter) -> tuple[Sequence[Job], Slots]:
-    """Return the jobs in the order of their start, and where they run."""
-    asked, bench = plan.experiment.run, plan.bench
-    share = share_machine(asked.workers, bench.device, bench.target_config)
-    left = sum(not plan.is_done(job) for job in plan.jobs)
-    count = 1 if plan.experiment.scores_only else min(share.workers, left)
-    if count > 1 and all(_is_named(row.experiment) for row in plan.rows):
-        environments = [share.environment(number) for number in range(count)]
-        workers = Workers(
-            run_config(plan.experiment),
-            environments,
-            plan.folder / "workers",
-            reporter,
-            asked.job_timeout,
-        )
-        return longest_first(plan.jobs, RemainingTime(plan).expected), workers
-    if share.threads:  # as many as a worker has: a resumed run computes the same sums
-        torch.set_num_threads(share.threads)
-    return plan.jobs, ThisProcess(lambda job: carry_out(bench, job, reporter.started(job)))
-
-
-def _is_named(experiment: Experiment) -> bool:
-    """Whether a worker finds the method by its name, as `ilubench job` does."""
-    return type(experiment.method) is find_plugin("methods", experiment.method_name)
 
 
 def run(experiment: Experiment, reporter: Reporter) -> RunResult:

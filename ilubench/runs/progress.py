@@ -117,6 +117,10 @@ class Lines:
         """Print that a job says nothing."""
         self._print(f"{job.label}: no sign of progress for {seconds:.0f} s")
 
+    def tell(self, text: str) -> None:
+        """Print a line."""
+        self._print(text)
+
     def finished(self, outcome: Outcome) -> None:
         """Print a line, unless the job was cached."""
         self._ended += 1
@@ -194,6 +198,10 @@ class Bars:
     def silent(self, job: Job, seconds: float) -> None:
         """Say it behind the job's bar."""
         self._bars.update(self._rows[job.key].task, note=f"no sign for {seconds:.0f} s")
+
+    def tell(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(text, markup=False, highlight=False)
 
     def finished(self, outcome: Outcome) -> None:
         """Advance the run's bar and close the job's."""
