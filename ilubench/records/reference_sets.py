@@ -105,6 +105,8 @@ def _machine(folder: Path) -> str:
     """Platform and device by the run's `env.json`."""
     try:
         told = json.loads((folder / "env.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / 'env.json'}: is no JSON of a run's environment") from error
     named = [told.get(name) for name in ("platform", "device")] if isinstance(told, dict) else []

@@ -28,8 +28,8 @@ class RunSpec(Spec):
         job_timeout: seconds after which a job is ended; with several workers only.
         keep: `attacked` keeps the attacked models' weights, too.
         never_knew: attack the suite's `retrain` weights too, where it has any.
-        references: where the attacks on the original and the retrained model are from: `shipped`
-            with the suite, an error where they do not match; `run` here; `auto`, what matches.
+        references: the attacks on the original and the retrained model: `run` measures them here,
+            `shipped` takes those that come with the suite, `auto` those of them that match.
         allow_weak_target: go on where the original model scores as if it had forgotten already.
         texts: keep what models write, beside the samples; never of gated data.
         memory: what training keeps in memory.
