@@ -29,6 +29,8 @@ class RunSpec(Spec):
         job_timeout: seconds after which a job is ended; with several workers only.
         keep: `attacked` keeps the attacked models' weights, too.
         never_knew: attack the suite's `retrain` weights too, where it has any.
+        references: the attacks on the original and the retrained model: `run` measures them here,
+            `shipped` takes those that come with the suite, `auto` those of them that match.
         allow_weak_target: go on where the original model scores as if it had forgotten already.
         texts: keep what models write, beside the samples; never of gated data.
         memory: what training keeps in memory.
@@ -48,6 +50,7 @@ class RunSpec(Spec):
     job_timeout: float | None = Field(default=None, gt=0)
     keep: tuple[Literal["attacked"], ...] = ()
     never_knew: bool = True
+    references: Literal["auto", "shipped", "run"] = "auto"
     allow_weak_target: bool = False
     texts: bool = False
     memory: MemorySpec = MemorySpec()
