@@ -56,7 +56,7 @@ class SlurmSpec(Spec):
 
     partition: str | None = Field(default=None, min_length=1)
     account: str | None = Field(default=None, min_length=1)
-    time: int = Field(default=60, ge=2)
+    time: int = Field(default=60, ge=5)  # a job is told 90 s before
     memory: int | None = Field(default=None, ge=1)
     cpus: int = Field(default=1, ge=1)
     gpus: int = Field(default=0, ge=0)
