@@ -245,6 +245,7 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
     import torch
 
     bench = plan.bench
+    here = bench.device != "cpu" and torch.cuda.is_available()  # the workers' GPUs may be elsewhere
     return {
         "ilubench": __version__,
         "git": _git(),
@@ -252,7 +253,7 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(bench.device) if bench.device != "cpu" else "cpu",
+        "device": torch.cuda.get_device_name(bench.device) if here else bench.device,
         "seeds": list(bench.experiment.seeds),
         "data": dict(_row_hashes(plan)),
         "hub": _hub_origins(plan),

@@ -31,6 +31,13 @@ _JOIN_S = 60.0
 _ANSWER_S = 90.0
 """So long may a node take until it has said what it has: its Python starts meanwhile."""
 
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
+    "RAY_raylet_start_wait_time_s": "120",  # seconds that it may take to start on busy cores
+}
+"""Variables that Ray reads, unless they are set."""
+
 _LEFT_ASIDE = 80 * 2**20
 """Bytes of a Ray of our own for shared objects: there are none but messages."""
 
@@ -186,8 +193,7 @@ def connect(spec: RaySpec, store: Path, tell: Callable[[str], None]) -> RayClust
     """
     if importlib.util.find_spec("ray") is None:
         raise UsageError("executor=ray needs Ray: pip install 'ilubench[ray]'")
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    for name, value in quiet.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -196,11 +202,21 @@ def connect(spec: RaySpec, store: Path, tell: Callable[[str], None]) -> RayClust
     with _handlers_kept():
         if address is None:
             tell("no Ray cluster is here: one is started on this machine, for this run")
-            ray.init("local", include_dashboard=False, object_store_memory=_LEFT_ASIDE, **plain)
+            _start(ray, plain)
             return RayCluster(ray, "this machine", store)
         _try_to_join(address)
         ray.init(address, **plain)
     return RayCluster(ray, address, store)
+
+
+def _start(ray: Any, plain: Mapping[str, Any]) -> None:  # noqa: ANN401
+    try:
+        ray.init("local", include_dashboard=False, object_store_memory=_LEFT_ASIDE, **plain)
+    except Exception as error:  # what Ray raises here has no class of its own
+        ray.shutdown()
+        logs = Path(tempfile.gettempdir()) / "ray/session_latest/logs"
+        problem = f"Ray could not be started on this machine; {logs} says why"
+        raise UsageError(f"{problem}; workers=N shares its cores without Ray") from error
 
 
 def _address(asked: str) -> str | None:

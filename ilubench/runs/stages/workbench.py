@@ -54,12 +54,20 @@ _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 """Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
 
 
-def pick_device(asked: str) -> str:
+def pick_device(asked: str, *, elsewhere: bool = False) -> str:
     """Return the device of a run.
+
+    Args:
+        asked: what the run says.
+        elsewhere: whether jobs run on other machines, whose GPUs this one need not have.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
     """
+    if elsewhere and asked.startswith("cuda"):
+        if asked != "cuda":
+            raise UsageError(f"device={asked}: each worker gets a GPU; write device=cuda")
+        return asked
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked.startswith("cuda") and not torch.cuda.is_available():
@@ -308,7 +316,8 @@ def make_bench(experiment: Experiment) -> Workbench:
         UsageError: the device cannot be used, or this is one of several processes of a launch.
     """
     _refuse_launchers(os.environ)
-    device = pick_device(experiment.run.device)
+    asked = experiment.run
+    device = pick_device(asked.device, elsewhere=asked.executor != "local")
     return Workbench(experiment, Store(Path(experiment.run.out) / "store"), device)
 
 
