@@ -214,12 +214,13 @@ def test_a_run_on_a_cluster_that_loses_a_worker_and_a_node(tmp_path: Path) -> No
     with nodes(2) as cluster:
         kills = Kills(tmp_path / "ray" / "store", cluster, at=(3, 5))
         kills.start()
-        place = f"ray.address={cluster.address}"
-        done = command(*words, "executor=ray", place, f"out={tmp_path / 'ray'}")
+        address = cluster.address
+        place = (f"ray.address={address}", f"out={tmp_path / 'ray'}")
+        done = command(*words, "executor=ray", *place)
         kills.ended = True
     assert done.code == 0, done.err
     assert kills.done == ["worker at 3", "node at 5"]
-    assert f"2 workers on {cluster.address}" in done.err
+    assert f"2 workers on {address}" in done.err
     assert command(*words, f"out={tmp_path / 'serial'}").code == 0
     one, two = tmp_path / "serial", tmp_path / "ray"
     assert samples(one) == samples(two)

@@ -34,6 +34,7 @@ _ANSWER_S = 90.0
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it writes of lost workers to stdout
     "RAY_raylet_start_wait_time_s": "120",  # seconds that it may take to start on busy cores
 }
 """Variables that Ray reads, unless they are set."""
