@@ -246,7 +246,6 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
     import torch
 
     bench = plan.bench
-    here = bench.device != "cpu" and torch.cuda.is_available()  # the workers' GPUs may be elsewhere
     return {
         "ilubench": __version__,
         "git": _git(),
@@ -254,11 +253,19 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(bench.device) if here else bench.device,
+        "device": _device_name(bench.device),
         "seeds": list(bench.experiment.seeds),
         "data": dict(_row_hashes(plan)),
         "hub": _hub_origins(plan),
     }
+
+
+def _device_name(device: str) -> str:
+    """Return the card's name, where this machine has it."""
+    import torch
+
+    here = device != "cpu" and torch.cuda.is_available()
+    return torch.cuda.get_device_name(device) if here else device
 
 
 def run_config(experiment: Experiment) -> dict[str, JsonValue]:

@@ -25,7 +25,7 @@ __all__ = ["place_jobs", "prepare_places"]
 def prepare_places(experiment: Experiment) -> None:
     """Begin what the start of workers on CPUs will need, beside the planning."""
     asked, source = experiment.run, experiment.suite.target.model
-    if asked.executor != "local" or asked.workers == 1 or pick_device(asked.device) != "cpu":
+    if asked.executor != "local" or asked.workers == 1 or pick_device(asked) != "cpu":
         return
     if asked.workers == "auto":
         if source is None or source.hub is not None:

@@ -78,11 +78,11 @@ def test_no_ray_and_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         connect(RaySpec(), tmp_path, print)
 
 
-def test_a_cluster_has_gpus_that_this_machine_lacks() -> None:
-    assert pick_device("cuda", elsewhere=True) == "cuda"
-    assert pick_device("cpu", elsewhere=True) == "cpu"
-    with pytest.raises(UsageError, match="device=cuda"):
-        pick_device("cuda:1", elsewhere=True)
+def test_a_cluster_may_have_gpus_that_this_machine_lacks() -> None:
+    assert pick_device(RunSpec(executor="ray", device="cuda")) == "cuda"
+    assert pick_device(RunSpec(executor="ray", device="cpu")) == "cpu"
+    with pytest.raises(UsageError, match="write device=cuda"):
+        pick_device(RunSpec(executor="ray", device="cuda:1"))
 
 
 # --------------------------------------------------------------------------- nodes that do not fit
@@ -105,21 +105,22 @@ def test_a_node_with_other_versions_or_code_is_refused_by_name() -> None:
 
 def test_a_node_must_see_the_store(tmp_path: Path) -> None:
     store, mine = tmp_path / "store", versions()
-    mark = FolderMark(store, ".mark")
-    facts = node_facts(str(tmp_path), str(store), ".mark")
-    assert mark.answered()
-    assert not mark.answered()  # an answer counts once
-    compare("n1", facts, mine, answered=True)
-    elsewhere = tmp_path / "elsewhere"
-    FolderMark(elsewhere, ".mark")
-    facts = node_facts(str(tmp_path), str(elsewhere), ".mark")
-    with pytest.raises(PathError, match="node n2 has another folder of that name"):
-        compare("n2", facts, mine, answered=mark.answered())
-    for here, folder in ((tmp_path, tmp_path / "none"), (tmp_path / "none", store)):
-        facts = node_facts(str(here), str(folder), ".mark")
-        with pytest.raises(PathError, match=r"node n3: .*none.*no such file or folder.*all nodes"):
-            compare("n3", facts, mine, answered=mark.answered())
-    mark.remove()
+    with FolderMark(store) as mark:
+        facts = node_facts(str(tmp_path), str(store), mark.name, "n1")
+        assert not mark.answered("n2")
+        assert mark.answered("n1")
+        compare("n1", facts, mine, answered=True)
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / mark.name).touch()
+        facts = node_facts(str(tmp_path), str(elsewhere), mark.name, "n2")
+        with pytest.raises(PathError, match="node n2 has another folder of that name"):
+            compare("n2", facts, mine, answered=mark.answered("n2"))
+        for here, folder in ((tmp_path, tmp_path / "none"), (tmp_path / "none", store)):
+            facts = node_facts(str(here), str(folder), mark.name, "n3")
+            with pytest.raises(PathError, match=r"node n3: .*none.*no such file.*all nodes"):
+                compare("n3", facts, mine, answered=mark.answered("n3"))
+        node_facts(str(tmp_path), str(store), mark.name, "n4")  # whose answer nobody reads
     assert [path.name for path in store.iterdir()] == []
 
 

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-import uuid
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ilubench.errors import UsageError
-from ilubench.runs.executors.node_facts import FolderMark, compare, versions
+from ilubench.runs.executors.node_facts import Facts, FolderMark, compare, versions
 from ilubench.specs import RaySpec
 
 __all__ = ["Need", "RayCluster", "connect", "places", "shortage"]
@@ -126,47 +126,56 @@ class RayCluster:
             UsageError: one has other versions, or does not answer.
             PathError: one does not see the store.
         """
-        mark = FolderMark(self._store, f".{uuid.uuid4().hex[:12]}")
-        try:
-            for node in self.nodes():
-                fits = node["Alive"] and need.room(node["Resources"])
-                if fits and node["NodeID"] not in self._checked:
-                    self._check(node, mark)
-                    self._checked.add(node["NodeID"])
-        finally:
-            mark.remove()
+        new = [
+            node
+            for node in self.nodes()
+            if node["Alive"]
+            and need.room(node["Resources"])
+            and node["NodeID"] not in self._checked
+        ]
+        with FolderMark(self._store) as mark:
+            asked = [self._ask(node["NodeID"], mark.name) for node in new]
+            until = time.monotonic() + _ANSWER_S
+            for node, answer in zip(new, asked, strict=True):
+                name, number = str(node["NodeManagerHostname"]), str(node["NodeID"])
+                facts = self._answer(name, answer, until - time.monotonic())
+                compare(name, facts, self._facts, answered=mark.answered(number))
+                self._checked.add(number)
 
     def came_to(self, node: str, need: Need) -> None:
         """Ask the nodes that are new, where a worker has come to one of them."""
         if node not in self._checked:
             self.check(need)
 
-    def _check(self, node: Mapping[str, Any], mark: FolderMark) -> None:
+    def _ask(self, node: str, mark: str) -> object:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        name = str(node["NodeManagerHostname"])
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
-        ask = self.ray.remote(_asked()).options(**options)
+        ask = self.ray.remote(_question()).options(**options)
+        found: object = ask.remote(self._here, str(self._store), mark, node)
+        return found
+
+    def _answer(self, node: str, answer: object, seconds: float) -> Facts:
         try:
-            answer = ask.remote(self._here, str(mark.folder), mark.name)
-            facts = self.ray.get(answer, timeout=_ANSWER_S)
+            facts: Facts = self.ray.get(answer, timeout=max(0.0, seconds))
         except self.ray.exceptions.GetTimeoutError as error:
-            problem = f"node {name} of the Ray cluster does not answer within {_ANSWER_S:.0f} s"
+            problem = f"node {node} of the Ray cluster does not answer within {_ANSWER_S:.0f} s"
             raise UsageError(problem) from error
         except self.ray.exceptions.RayError as error:
-            raise UsageError(f"node {name} of the Ray cluster went while it was asked") from error
-        compare(name, facts, self._facts, answered=mark.answered())
+            problem = f"node {node} of the Ray cluster could not say what it has"
+            raise UsageError(f"{problem}: it went, or has another ilubench") from error
+        return facts
 
     def leave(self) -> None:
         """Leave the cluster; a Ray of our own ends."""
         self.ray.shutdown()
 
 
-def _asked() -> Callable[[str, str, str], dict[str, str]]:
+def _question() -> Callable[[str, str, str, str], dict[str, str]]:
     """Return the question to a node, which Ray sends as code: it may have another ilubench."""
 
-    def ask(here: str, folder: str, name: str) -> dict[str, str]:
+    def ask(here: str, folder: str, name: str, node: str) -> dict[str, str]:
         import importlib.metadata
 
         try:
@@ -176,7 +185,7 @@ def _asked() -> Callable[[str, str, str], dict[str, str]]:
                 return {"ilubench": importlib.metadata.version("ilubench")}
             except importlib.metadata.PackageNotFoundError:
                 return {"ilubench": "absent"}
-        return node_facts(here, folder, name)
+        return node_facts(here, folder, name, node)
 
     return ask
 

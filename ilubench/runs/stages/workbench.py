@@ -41,7 +41,7 @@ from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator, PluginRef, Range
+from ilubench.specs import Estimator, PluginRef, Range, RunSpec
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -54,23 +54,19 @@ _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 """Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
 
 
-def pick_device(asked: str, *, elsewhere: bool = False) -> str:
-    """Return the device of a run.
-
-    Args:
-        asked: what the run says.
-        elsewhere: whether jobs run on other machines, whose GPUs this one need not have.
+def pick_device(run: RunSpec) -> str:
+    """Return the device of a run's jobs; a Ray cluster may have GPUs where this machine has none.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
     """
-    if elsewhere and asked.startswith("cuda"):
-        if asked != "cuda":
-            raise UsageError(f"device={asked}: each worker gets a GPU; write device=cuda")
-        return asked
+    asked, ray = run.device, run.executor == "ray"
+    if ray and asked.startswith("cuda:"):
+        raise UsageError(f"device={asked}: Ray gives each worker its GPU; write device=cuda")
+    gpus = torch.cuda.is_available() or (ray and asked == "cuda")
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if gpus else "cpu"
+    if asked.startswith("cuda") and not gpus:
         raise UsageError(f"device={asked}: this torch sees no GPU; use device=cpu")
     try:
         kind = torch.device(asked).type
@@ -320,8 +316,7 @@ def make_bench(*experiments: Experiment) -> Workbench:
     """
     _refuse_launchers(os.environ)
     run = experiments[0].run
-    device = pick_device(run.device, elsewhere=run.executor != "local")
-    return Workbench(experiments, Store(Path(run.out) / "store"), device)
+    return Workbench(experiments, Store(Path(run.out) / "store"), pick_device(run))
 
 
 def _refuse_launchers(environment: Mapping[str, str]) -> None:
