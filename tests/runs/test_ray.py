@@ -1,7 +1,12 @@
 """Jobs as actors of a Ray cluster: which nodes fit, what is lost, what is refused."""
 
 import importlib.util
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +14,19 @@ from typing import Any
 import pytest
 from doubles import SilentProgress
 from ray_nodes import Kills, nodes
-from runs import SUITE, command, made, rows, samples, target_folder, weights
+from runs import (
+    SUITE,
+    WEAK,
+    command,
+    environment,
+    interruptible,
+    made,
+    process,
+    rows,
+    samples,
+    target_folder,
+    weights,
+)
 
 from ilubench.errors import PathError, SpecError, UsageError
 from ilubench.runs.executors.base import Ended, execute
@@ -229,6 +246,73 @@ def test_a_run_on_a_cluster_that_loses_a_worker_and_a_node(tmp_path: Path) -> No
     record, jobs, failures = rows(two)
     assert (record, sorted(jobs), failures) == (rows(one)[0], sorted(rows(one)[1]), [])
     assert not list(two.glob("store/.*"))
+
+
+ONCE = """
+import time
+from pathlib import Path
+from ilubench.interfaces import Method
+
+class HangsTwice(Method):
+    place: str
+
+    def unlearn(self, model, data, context):
+        begun = Path(self.place) / "begun"
+        with begun.open("a") as file:
+            file.write("x")
+        context.progress.start("train", 3)
+        if len(begun.read_text()) <= 2:
+            time.sleep(600)
+        return model
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "once.py").write_text(ONCE)
+    words = (SUITE, f"suite.target.model.path={target_folder(made())}", "seeds=0", "attacks=none")
+    words = (*words, "method=./once.py:HangsTwice", f"method.place={tmp_path}", WEAK)
+    begun = tmp_path / "begun"
+
+    def started(address: str) -> "subprocess.Popen[str]":
+        count = len(begun.read_text()) if begun.exists() else 0
+        run = subprocess.Popen(
+            [sys.executable, "-m", "ilubench", "run", *words, "executor=ray", address],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 240
+        while not begun.exists() or len(begun.read_text()) == count:
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return run
+
+    with nodes(2) as cluster, interruptible():
+        address = f"ray.address={cluster.address}"
+        killed = started(address)
+        assert cluster.actors()
+        killed.kill()
+        killed.communicate()
+        at = time.monotonic()
+        while cluster.actors():  # they end with the command that they worked for
+            assert time.monotonic() - at < 60
+            time.sleep(0.1)
+        print(f"its workers ended after {time.monotonic() - at:.1f} s")
+        pressed = started(address)
+        os.killpg(pressed.pid, signal.SIGINT)
+        at = time.monotonic()
+        told = pressed.communicate(timeout=60)[1]
+        print(f"Ctrl-C took {time.monotonic() - at:.1f} s")
+        assert pressed.returncode == 130, told
+        assert time.monotonic() - at < 5
+        done = process("run", *words, "executor=ray", address, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert begun.read_text() == "xxx"
 
 
 def test_ray_is_a_word_of_a_run() -> None:

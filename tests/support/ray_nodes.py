@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "180"}
 
 
 class Nodes:
@@ -21,45 +24,47 @@ class Nodes:
         self.others: list[Any] = [
             self._cluster.add_node(wait=False, **quick) for _ in range(count - 1)
         ]
+        self._all = [self._cluster.head_node, *self.others]
         self._cluster.wait_for_nodes()
 
     @property
     def address(self) -> str:
         return str(self._cluster.address)
 
+    def actors(self) -> list[int]:
+        """Return the process ids of the nodes' actors that carry out jobs."""
+        raylets = {raylet for node in self._all for raylet in _raylets(node)}
+        found = []
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                number = int(folder.name)
+                if (folder / "cmdline").read_bytes().startswith(b"ray::_Actor"):
+                    parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                    found += [number] * (int(parent) in raylets)
+        return sorted(found)
+
     def kill_one(self) -> None:
         """Kill the raylet of a node that is not the first, as a machine that goes."""
-        node = self.others.pop()
-        for process in node.all_processes["raylet"]:
-            os.kill(process.process.pid, signal.SIGKILL)
+        for raylet in _raylets(self.others.pop()):
+            os.kill(raylet, signal.SIGKILL)
 
     def close(self) -> None:
         self._cluster.shutdown()
 
 
+def _raylets(node: Any) -> list[int]:
+    return [one.process.pid for one in node.all_processes.get("raylet", ())]
+
+
 @contextlib.contextmanager
 def nodes(count: int) -> Iterator[Nodes]:
     """Yield a cluster of so many nodes of one core each."""
-    before = os.environ.get("RAY_USAGE_STATS_ENABLED")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    made = Nodes(count)
-    try:
-        yield made
-    finally:
-        made.close()
-        if before is None:
-            del os.environ["RAY_USAGE_STATS_ENABLED"]
-
-
-def workers_with_jobs() -> list[int]:
-    """Return the process ids of this machine's actors that carry out jobs."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with contextlib.suppress(OSError):
-                if (folder / "cmdline").read_bytes().startswith(b"ray::_Actor"):
-                    found.append(int(folder.name))
-    return sorted(found)
+    with mock.patch.dict(os.environ, _QUIET):
+        made = Nodes(count)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 class Kills(threading.Thread):
@@ -84,7 +89,7 @@ class Kills(threading.Thread):
                     return
                 time.sleep(0.02)
             if number == 0:
-                os.kill(workers_with_jobs()[-1], signal.SIGKILL)
+                os.kill(self._cluster.actors()[-1], signal.SIGKILL)
                 self.done.append(f"worker at {count}")
             else:
                 self._cluster.kill_one()
