@@ -23,7 +23,7 @@ class RunSpec(Spec):
         engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
         device: auto, cpu, cuda or cuda:1.
         executor: where jobs run: on this machine, or as workers of a Ray cluster.
-        ray: the cluster.
+        ray: which cluster, and what each worker asks of it, e.g. ray.address=auto.
         workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow.
         job_timeout: seconds after which a job is ended; with several workers only.
         keep: `attacked` keeps the attacked models' weights, too.

@@ -18,13 +18,16 @@ from runs import SUITE, command, made, rows, samples, target_folder, weights
 
 WORDS = (SUITE, "method=npo", "seeds=0..4", "attacks=gsm8k,agnews", "attack.train.steps=150")
 
+KILLS = {5: "worker", 9: "node", 14: "node"}
+"""At which number of artifacts what is killed."""
+
 
 def main(count: int) -> None:
     words = ("run", *WORDS, f"suite.target.model.path={target_folder(made())}")
     out = Path(tempfile.mkdtemp(prefix="ray-nodes-"))
     cores = min(count, len(os.sched_getaffinity(0)))
     with nodes(count) as cluster:
-        kills = Kills(out / "ray" / "store", cluster, at=(5, 9, 14))
+        kills = Kills(out / "ray" / "store", cluster, at=KILLS)
         kills.start()
         place = (f"ray.address={cluster.address}", f"out={out / 'ray'}")
         began = time.monotonic()

@@ -225,19 +225,19 @@ def test_a_job_that_loses_its_worker_twice_fails_and_the_others_are_done() -> No
 # --------------------------------------------------------------------------- a real cluster
 
 
-def test_a_run_on_a_cluster_that_loses_a_worker_and_a_node(tmp_path: Path) -> None:
+def test_a_run_on_a_cluster_that_loses_a_node(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     target = f"suite.target.model.path={target_folder(made())}"
     words = ("run", SUITE, target, "method=npo", "seeds=0..1", "attacks=gsm8k")
     with nodes(2) as cluster:
-        kills = Kills(tmp_path / "ray" / "store", cluster, at=(3, 5))
+        kills = Kills(tmp_path / "ray" / "store", cluster, at={4: "node"})
         kills.start()
         address = cluster.address
         place = (f"ray.address={address}", f"out={tmp_path / 'ray'}")
         done = command(*words, "executor=ray", *place)
         kills.ended = True
     assert done.code == 0, done.err
-    assert kills.done == ["worker at 3", "node at 5"]
+    assert kills.done == ["node at 4"]
     assert f"2 workers on {address}" in done.err
     assert command(*words, f"out={tmp_path / 'serial'}").code == 0
     one, two = tmp_path / "serial", tmp_path / "ray"

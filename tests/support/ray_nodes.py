@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -68,29 +68,28 @@ def nodes(count: int) -> Iterator[Nodes]:
 
 
 class Kills(threading.Thread):
-    """Kills a worker, then nodes, each when so many artifacts are there.
+    """Kills workers and nodes.
 
     Args:
         store: where artifacts appear.
-        cluster: whose nodes are killed.
-        at: numbers of artifacts; at the first a worker is killed, then nodes.
+        cluster: whose.
+        at: numbers of artifacts -> `worker` or `node`, killed when so many are there.
     """
 
-    def __init__(self, store: Path, cluster: Nodes, at: tuple[int, ...]) -> None:
+    def __init__(self, store: Path, cluster: Nodes, at: Mapping[int, str]) -> None:
         super().__init__(daemon=True)
         self._store, self._cluster, self._at = store, cluster, at
         self.done: list[str] = []
         self.ended = False
 
     def run(self) -> None:
-        for number, count in enumerate(self._at):
+        for count, what in self._at.items():
             while len(list(self._store.glob("*/*/DONE"))) < count:
                 if self.ended:
                     return
                 time.sleep(0.02)
-            if number == 0:
-                os.kill(self._cluster.actors()[-1], signal.SIGKILL)
-                self.done.append(f"worker at {count}")
-            else:
+            if what == "node":
                 self._cluster.kill_one()
-                self.done.append(f"node at {count}")
+            else:
+                os.kill(self._cluster.actors()[-1], signal.SIGKILL)
+            self.done.append(f"{what} at {count}")
