@@ -20,7 +20,7 @@ from ilubench.errors import UsageError
 from ilubench.runs.executors.node_facts import Facts, FolderMark, compare, versions
 from ilubench.specs import RaySpec
 
-__all__ = ["Need", "RayCluster", "connect", "places", "shortage"]
+__all__ = ["Need", "RayCluster", "connect", "counted", "places", "shortage"]
 
 _CONNECT_S = 10.0
 """After so long without an answer an address counts as unreachable."""
@@ -69,13 +69,14 @@ class Need:
 
     def __str__(self) -> str:
         """Say it in words."""
-        parts = [_counted(self.cpus, "core")]
-        parts += [_counted(self.gpus, "GPU")] if self.gpus else []
+        parts = [counted(self.cpus, "core")]
+        parts += [counted(self.gpus, "GPU")] if self.gpus else []
         parts += [f"{self.memory / 1e9:.1f} GB"] if self.memory else []
         return ", ".join(parts)
 
 
-def _counted(count: float, what: str) -> str:
+def counted(count: float, what: str) -> str:
+    """Return a number of things in words."""
     return f"{count:.0f} {what}{'' if count == 1 else 's'}"
 
 
@@ -90,7 +91,7 @@ def shortage(nodes: Sequence[Mapping[str, Any]], need: Need) -> UsageError:
     for node in nodes:
         if node["Alive"]:
             has = node["Resources"]
-            parts = [_counted(has.get("CPU", 0), "core"), _counted(has.get("GPU", 0), "GPU")]
+            parts = [counted(has.get("CPU", 0), "core"), counted(has.get("GPU", 0), "GPU")]
             parts.append(f"{has.get('memory', 0) / 1e9:.1f} GB")
             there.append(f"{node['NodeManagerHostname']} has {', '.join(parts)}")
     told = "; ".join(there[:8]) or "it has no node"
