@@ -55,18 +55,21 @@ _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 
 
 def pick_device(run: RunSpec) -> str:
-    """Return the device of a run's jobs; a Ray cluster may have GPUs where this machine has none.
+    """Return the device of a run's jobs; on a cluster, what they ask for, not what is here.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
     """
-    asked, ray = run.device, run.executor == "ray"
+    asked, slurm, ray = run.device, run.executor == "slurm", run.executor == "ray"
     if ray and asked.startswith("cuda:"):
         raise UsageError(f"device={asked}: Ray gives each worker its GPU; write device=cuda")
     gpus = torch.cuda.is_available() or (ray and asked == "cuda")
+    gpus = run.slurm.gpus > 0 if slurm else gpus
     if asked == "auto":
         return "cuda" if gpus else "cpu"
     if asked.startswith("cuda") and not gpus:
+        if slurm:
+            raise UsageError(f"device={asked}: jobs get no GPU; add slurm.gpus=1")
         raise UsageError(f"device={asked}: this torch sees no GPU; use device=cpu")
     try:
         kind = torch.device(asked).type
