@@ -271,8 +271,9 @@ class HangsTwice(Method):
 def test_a_killed_command_goes_on_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     (tmp_path / "once.py").write_text(ONCE)
-    words = (SUITE, f"suite.target.model.path={target_folder(made())}", "seeds=0", "attacks=none")
-    words = (*words, "method=./once.py:HangsTwice", f"method.place={tmp_path}", WEAK)
+    target = f"suite.target.model.path={target_folder(made())}"
+    method = ("method=./once.py:HangsTwice", f"method.place={tmp_path}")
+    words = (SUITE, target, *method, "seeds=0", "attacks=none", WEAK)
     begun = tmp_path / "begun"
 
     def started(address: str) -> "subprocess.Popen[str]":

@@ -209,7 +209,7 @@ def connect(spec: RaySpec, store: Path, tell: Callable[[str], None]) -> RayClust
     import ray
 
     address = _address(spec.address)
-    plain = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    plain: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     with _handlers_kept():
         if address is None:
             tell("no Ray cluster is here: one is started on this machine, for this run")
