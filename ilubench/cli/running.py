@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
+from ilubench.cli.showing import Details, print_ended
 from ilubench.cli.words import Config, Json, Model, Words, console, experiment_of, overrides_of
 
 if TYPE_CHECKING:
@@ -22,9 +23,12 @@ Card = Annotated[
 ]
 
 
-def run(words: Words = None, config: Config = None, as_json: Json = False) -> int:
+def run(
+    words: Words = None, config: Config = None, details: Details = False, as_json: Json = False
+) -> int:
     """Unlearn, attack, score: one method's robustness row."""
-    return _run(experiment_of(words, config), as_json=as_json)
+    asked = _command("run", words, config)
+    return _run(experiment_of(words, config), asked, details=details, as_json=as_json)
 
 
 def plan(
@@ -121,6 +125,7 @@ def attack(
     model: Model,
     words: Words = None,
     config: Config = None,
+    details: Details = False,
     as_json: Json = False,
 ) -> int:
     """Attack a checkpoint that was unlearned elsewhere from the suite's target model."""
@@ -128,7 +133,9 @@ def attack(
 
     settings = {"model": model_source(model).model_dump(mode="json", exclude_none=True)}
     method = PluginRef(use="checkpoint", settings=settings)
-    return _run(experiment_of(words, config, method=method), as_json=as_json)
+    asked = _command("attack", [model, *(words or ())], config)
+    experiment = experiment_of(words, config, method=method)
+    return _run(experiment, asked, details=details, as_json=as_json)
 
 
 HUB_PAGE = "https://huggingface.co/"
@@ -175,8 +182,13 @@ def _no_model(folder: Path) -> str:
     return ""
 
 
-def _run(experiment: "Experiment", *, as_json: bool) -> int:
-    from ilubench.reports.run_report import run_report
+def _command(name: str, words: list[str] | None, config: Path | None) -> list[str]:
+    """Return the words of a command that asks for the same."""
+    return ["ilubench", name, *(words or ()), *(["--config", str(config)] if config else [])]
+
+
+def _run(experiment: "Experiment", command: list[str], *, details: bool, as_json: bool) -> int:
+    from ilubench.reports.last_screen import Ended
     from ilubench.runs.pipeline import run
     from ilubench.runs.progress import make_reporter
 
@@ -186,5 +198,6 @@ def _run(experiment: "Experiment", *, as_json: bool) -> int:
         typer.echo(result.record.model_dump_json(indent=1))
     else:
         suite, folder = result.plan.bench.suite, result.plan.folder
-        console(stderr=False).print(run_report(result.record, result.rows, suite, folder))
+        ended = Ended(result.record, result.rows, suite, folder, command)
+        print_ended(ended, details=details)
     return FAILED_JOBS if result.record.failures else COMPLETE
