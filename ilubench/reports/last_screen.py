@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ilubench.errors import SpecError
 from ilubench.records.figure_text import format_duration
 from ilubench.records.labels import RA_CORE, RECOVERY
 from ilubench.records.reader_notes import protocol_notes, row_notes
@@ -16,6 +17,7 @@ from ilubench.records.results import REFERENCE, RunRecord
 from ilubench.reports.screen_tables import clipped, metrics_table, recovery_table, scores_table
 from ilubench.reports.verdict_text import verdict_text
 from ilubench.specs import SuiteSpec
+from ilubench.specs.yaml_files import task_file
 from ilubench.statistics.aggregate import KEPT_UTILITY
 from ilubench.statistics.row import RobustnessRow
 
@@ -81,7 +83,7 @@ def _head(record: RunRecord, width: int) -> str:
         return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
     seconds = sum(job.seconds or 0.0 for job in record.jobs)
-    took = f" ({format_duration(seconds)})" if seconds else ""
+    took = f" ({format_duration(seconds)})" if seconds >= 1 else ""
     parts = [count(len(record.jobs), "job") + took, f"engine {record.engine}", record.dtype]
     if record.method:
         parts = [count(len(record.attacks), "attack"), count(len(record.seeds), "seed"), *parts]
@@ -191,14 +193,17 @@ def _command(name: str, words: Sequence[str], width: int, say: str = "") -> list
 def _next(run: Ended) -> tuple[list[str], str]:
     """A command, empty where the words of the last one are not known, and what it is for."""
     record, command = run.record, list(run.command)
-    suite = next((word for word in command if word.startswith("suite=")), f"suite={record.suite}")
+    suite = _suite_word(run)
     following = ["ilubench", "ls", "methods", suite], "for another to compare with"
     if record.failures:
         following = command, "tries again what failed" if command else "the same command again"
     elif not record.method:
         following = ["ilubench", "attack", "MODEL", suite], "does it come back?"
     elif not record.attacks:
-        following = ["ilubench", "ls", "attacks", suite], "then the same with attacks=..."
+        attacked = [word for word in command if not word.startswith("attacks=")]
+        following = attacked, "attacks it"
+        if attacked == command:
+            following = ["ilubench", "ls", "attacks"], "then the same with attacks=NAME,NAME"
     elif record.method_name == REFERENCE:
         following = ["ilubench", "gates", str(_near(run.folder))], "are the attacks any good?"
     elif len(record.seeds) == 1:
@@ -206,6 +211,16 @@ def _next(run: Ended) -> tuple[list[str], str]:
     elif record.method_name == "ilu" and command:
         following = _with(command, "method.penalty=cross_entropy"), "the control"
     return following
+
+
+def _suite_word(run: Ended) -> str:
+    given = [word for word in run.command if word.startswith("suite=")]
+    try:
+        task_file("suites", run.record.suite)
+        own = f"suite={run.record.suite}"
+    except SpecError:
+        own = "suite=FILE"
+    return given[-1] if given else own
 
 
 def _more_seeds(record: RunRecord, command: Sequence[str]) -> tuple[list[str], str]:

@@ -40,10 +40,8 @@ def metrics_table(rows: Rows, suite: SuiteSpec | None, width: int) -> list[str]:
     """Return a line a metric, below it how much of the utility is left."""
     chosen = set(worst_first(rows)[:MOST_METRICS])
     shown = {label: row for label, row in rows.items() if label in chosen}
-    lines = ["0 = known as before, 1 = forgotten; [95 % interval]"]
-    if len(shown) < len(rows):
-        lines = [f"the worst {len(shown)} of {len(rows)} metrics; 0 = known, 1 = forgotten"]
-    lines += _figures(shown, width)
+    which = f"; the worst {len(shown)} of {len(rows)} metrics" if len(shown) < len(rows) else ""
+    lines = [f"higher = better forgotten [95 % interval]{which}", *_figures(shown, width)]
     utility = next(iter(shown.values())).utility
     if utility.worst is None:
         return lines

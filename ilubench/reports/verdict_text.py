@@ -60,7 +60,7 @@ def verdict_text(
             text = _collapsed(judged, row, suite)
         case Verdict.NOT_FORGOTTEN:
             alike = all(judge_row(one).verdict == judged.verdict for one in rows.values())
-            text = f"{'Nothing' if alike else 'Not all'} was forgotten: {_unchanged(row, of)}"
+            text = f"{'Nothing' if alike else 'Not all'} was forgotten: {_unchanged(row, label)}"
         case Verdict.CAME_BACK:
             part = "Most" if (judged.figure.low or 0.0) > HALF else "Part"
             text = f"{part} of it came back: {_returned(judged, row, of)}"
@@ -80,11 +80,11 @@ def _collapsed(judged: Judgement, row: RobustnessRow, suite: SuiteSpec | None) -
     )
 
 
-def _unchanged(row: RobustnessRow, of: str) -> str:
+def _unchanged(row: RobustnessRow, label: str) -> str:
     notes = {attack.recovery.note.kind for attack in row.attacks if attack.recovery.note}
     lower = notes == {NoteKind.BELOW_ORIGINAL}
     return (
-        f"{of}, is {figure_text(row.forget_unlearned)} after unlearning and was "
+        f"{label} is {figure_text(row.forget_unlearned)} after unlearning and was "
         f"{figure_text(row.forget_original)} before; the interval of the difference "
         + ("lies below 0" if lower else "contains 0")
     )
