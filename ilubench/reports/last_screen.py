@@ -63,19 +63,18 @@ def last_screen(run: Ended, width: int = WIDTH, *, bars: bool = True) -> Text:
     """
     width = max(LEAST_WIDTH, min(width, WIDTH))
     verdict = _wrapped(verdict_text(run.record, run.rows, run.suite), width)
-    tables = (
-        metrics_table(run.rows, run.suite, width)
-        if run.rows
-        else scores_table(run.record, run.suite)
-    )
     below = [*_notes(run, width), *_pointers(run, width)]
-    room = LINES - 2 - len(verdict) - 1 - len(tables) - 1 - len(below)
+    room = LINES - len(verdict) - len(below) - 4
     if run.rows:
-        by_attack = recovery_table(run.rows, run.record.seen, width, room - 1, bars=bars)
-        tables = [*tables, "", *by_attack] if by_attack else tables
+        tables = metrics_table(run.rows, run.suite, width, room)
+        left = room - len(tables) - 1
+        by_attack = recovery_table(run.rows, run.record.seen, width, left, bars=bars)
+        tables += ["", *by_attack] if by_attack else []
+    else:
+        tables = scores_table(run.record, run.suite)
     screen = Text(f"{_head(run.record, width)}\n\n")
     screen.append("\n".join(verdict), style="bold")
-    return screen.append("\n".join(["\n", *tables, "", *below]))
+    return screen.append("\n".join(["", *(["", *tables] if tables else []), "", *below]))
 
 
 def _head(record: RunRecord, width: int) -> str:
@@ -167,7 +166,10 @@ def _pointers(run: Ended, width: int) -> list[str]:
     shown = ["ilubench", "show", str(_near(run.folder)), "--details"]
     words, say = _next(run)
     lines = [f"results  {_near(run.folder)}/", *_command("details", shown, width)]
-    return [*lines, *(_command("next", words, width, say) if words else [f"next     {say}"])]
+    if words:
+        return [*lines, *_command("next", words, width, say)]
+    first, *others = _wrapped(say, width - 9)
+    return [*lines, f"next     {first}", *(" " * 9 + line for line in others)]
 
 
 def _near(folder: Path) -> Path:

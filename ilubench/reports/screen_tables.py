@@ -16,7 +16,7 @@ __all__ = ["BARS", "clipped", "metrics_table", "recovery_table", "scores_table",
 BARS = "▁▂▃▄▅▆▇█"
 """Eighths, for outputs whose encoding has them."""
 
-LABEL = 16
+LABEL, LEAST_LABEL = 16, 12
 SCORE = 36
 ATTACK_SIZES = (99, 10, 6)
 MOST_METRICS = 6
@@ -26,8 +26,9 @@ Rows = Mapping[str, RobustnessRow]
 
 
 def clipped(text: str, width: int) -> str:
-    """Return text that is cut, visibly, where it is longer than so many characters."""
-    return text if len(text) <= width else text[: max(1, width - 2)] + ".."
+    """Return text on one line, cut, visibly, where it is longer than so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: max(1, width - 2)] + ".."
 
 
 def worst_first(rows: Rows) -> list[str]:
@@ -36,12 +37,13 @@ def worst_first(rows: Rows) -> list[str]:
     return [left.pop(label) and label for label in (worst_judgement(left)[0] for _ in rows)]
 
 
-def metrics_table(rows: Rows, suite: SuiteSpec | None, width: int) -> list[str]:
+def metrics_table(rows: Rows, suite: SuiteSpec | None, width: int, height: int) -> list[str]:
     """Return a line a metric, below it how much of the utility is left."""
-    chosen = set(worst_first(rows)[:MOST_METRICS])
+    most = max(1, min(MOST_METRICS, height - 3))
+    chosen = set(worst_first(rows)[:most])
     shown = {label: row for label, row in rows.items() if label in chosen}
-    which = f"; the worst {len(shown)} of {len(rows)} metrics" if len(shown) < len(rows) else ""
-    lines = [f"higher = better forgotten [95 % interval]{which}", *_figures(shown, width)]
+    which = f", worst {len(shown)} of {len(rows)}" if len(shown) < len(rows) else ""
+    lines = [f"higher = better forgotten [95% interval]{which}", *_figures(shown, width)]
     utility = next(iter(shown.values())).utility
     if utility.worst is None:
         return lines
@@ -54,14 +56,15 @@ def _figures(rows: Rows, width: int) -> list[str]:
     core = all(row.ra_core is not None and row.ra_core.value is not None for row in rows.values())
     ra = RA_CORE if core else RA
     # what goes first where there is no room: where the worst case is, recovery's interval, RA's
-    for place, recovery, whole in (
-        (99, True, True),
-        (6, True, True),
-        (99, False, True),
-        (6, False, True),
-        (0, False, True),
-        (99, False, False),
-        (0, False, False),
+    for place, recovery, whole, name in (
+        (99, True, True, LABEL),
+        (6, True, True, LABEL),
+        (99, False, True, LABEL),
+        (6, False, True, LABEL),
+        (0, False, True, LABEL),
+        (99, False, False, LABEL),
+        (0, False, False, LABEL),
+        (0, False, False, LEAST_LABEL),
     ):
         cells = [["", "original", "unlearned", ra, WORST_CASE, RECOVERY]]
         for label, row in rows.items():
@@ -69,7 +72,7 @@ def _figures(rows: Rows, width: int) -> list[str]:
             under = row.ra_core if core else row.ra
             cells.append(
                 [
-                    clipped(label, LABEL),
+                    clipped(label, name),
                     _value(row.forget_original),
                     _value(row.forget_unlearned),
                     figure_text(under) if whole and _value(under) != "-" else _value(under),
