@@ -14,8 +14,8 @@ from ilubench.records.figure_text import format_duration
 from ilubench.records.labels import RA_CORE, RECOVERY
 from ilubench.records.reader_notes import protocol_notes, row_notes
 from ilubench.records.results import REFERENCE, RunRecord
-from ilubench.reports.screen_tables import clipped, metrics_table, recovery_table, scores_table
-from ilubench.reports.verdict_text import verdict_text
+from ilubench.reports.screen_tables import metrics_table, recovery_table, scores_table
+from ilubench.reports.verdict_text import clipped, verdict_text
 from ilubench.specs import SuiteSpec
 from ilubench.specs.yaml_files import task_file
 from ilubench.statistics.aggregate import KEPT_UTILITY
@@ -108,7 +108,10 @@ def _notes(run: Ended, width: int) -> list[str]:
     lines: list[str] = []
     for place, note in enumerate(notes):
         first, *others = _wrapped(note, width - 2)
-        added = [f"! {first}", *(f"  {clipped(' '.join(others), width - 2)}" for _ in others[:1])]
+        added = [
+            f"! {clipped(first, width - 2)}",
+            *(f"  {clipped(' '.join(others), width - 2)}" for _ in others[:1]),
+        ]
         if len(lines) + len(added) > MOST_NOTE_LINES - (place + 1 < len(notes)):
             return [*lines, f"! and {len(notes) - place} more, with --details"]
         lines += added

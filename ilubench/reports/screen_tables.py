@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import RA, RA_CORE, RECOVERY, UTILITY_KEPT, WORST_CASE
 from ilubench.records.results import RunRecord
-from ilubench.reports.verdict_text import percent
+from ilubench.reports.verdict_text import clipped, percent
 from ilubench.specs import SuiteSpec
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import RobustnessRow
 from ilubench.statistics.verdict import worst_judgement
 
-__all__ = ["BARS", "clipped", "metrics_table", "recovery_table", "scores_table", "worst_first"]
+__all__ = ["BARS", "metrics_table", "recovery_table", "scores_table", "worst_first"]
 
 BARS = "▁▂▃▄▅▆▇█"
 """Eighths, for outputs whose encoding has them."""
@@ -23,12 +23,6 @@ MOST_METRICS = 6
 MOST_SCORES = 10
 
 Rows = Mapping[str, RobustnessRow]
-
-
-def clipped(text: str, width: int) -> str:
-    """Return text on one line, cut, visibly, where it is longer than so many characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: max(1, width - 2)] + ".."
 
 
 def worst_first(rows: Rows) -> list[str]:
@@ -47,7 +41,7 @@ def metrics_table(rows: Rows, suite: SuiteSpec | None, width: int, height: int) 
     utility = next(iter(shown.values())).utility
     if utility.worst is None:
         return lines
-    kept = f"{UTILITY_KEPT}  {figure_text(utility.kept[utility.worst])}"
+    kept = f"{UTILITY_KEPT}: {figure_text(utility.kept[utility.worst])}"
     which = f"({suite.utility[utility.worst].label}, the lowest)" if suite is not None else ""
     return [*lines, clipped(f"{kept} {which}".rstrip(), width)]
 

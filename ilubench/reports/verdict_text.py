@@ -19,10 +19,17 @@ from ilubench.statistics.verdict import (
     worst_judgement,
 )
 
-__all__ = ["percent", "verdict_text"]
+__all__ = ["clipped", "percent", "verdict_text"]
 
 HALF = 0.5
+NAME = 40
 SHOWN = 0.005  # less is 0 %
+
+
+def clipped(text: str, width: int) -> str:
+    """Return text on one line, cut, visibly, where it is longer than so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: max(1, width - 2)] + ".."
 
 
 def percent(figure: Figure, digits: int = 0, *, spread: bool = True) -> str:
@@ -48,8 +55,8 @@ def verdict_text(
     if record.method_name == REFERENCE:
         return "The original model, attacked: nothing was unlearned, and nothing can come back."
     label, judged = worst_judgement(rows)
-    row = rows[label]
-    of = f"{label}, the worst of {len(rows)} metrics" if len(rows) > 1 else label
+    row, name = rows[label], clipped(label, NAME)
+    of = f"{name}, the worst of {len(rows)} metrics" if len(rows) > 1 else name
     match judged.verdict:
         case Verdict.DIVERGED:
             text = (
@@ -60,7 +67,7 @@ def verdict_text(
             text = _collapsed(judged, row, suite)
         case Verdict.NOT_FORGOTTEN:
             alike = all(judge_row(one).verdict == judged.verdict for one in rows.values())
-            text = f"{'Nothing' if alike else 'Not all'} was forgotten: {_unchanged(row, label)}"
+            text = f"{'Nothing' if alike else 'Not all'} was forgotten: {_unchanged(row, name)}"
         case Verdict.CAME_BACK:
             part = "Most" if (judged.figure.low or 0.0) > HALF else "Part"
             text = f"{part} of it came back: {_returned(judged, row, of)}"
