@@ -5,11 +5,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ilubench.cli.formats import show
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
 from ilubench.cli.showing import Details, print_ended
-from ilubench.cli.words import Config, Json, Model, Words, console, experiment_of, overrides_of
+from ilubench.cli.words import (
+    Config,
+    Json,
+    Model,
+    Words,
+    console,
+    experiment_of,
+    grid_of,
+    overrides_of,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ilubench.experiments.experiment import Experiment
     from ilubench.specs import ModelSource
 
@@ -26,9 +38,12 @@ Card = Annotated[
 def run(
     words: Words = None, config: Config = None, details: Details = False, as_json: Json = False
 ) -> int:
-    """Unlearn, attack, score: one method's robustness row."""
+    """Unlearn, attack, score: one method's robustness row, or several methods' side by side.
+
+    method=A,B,... shares what the rows have in common, and ends with their table.
+    """
     asked = _command("run", words, config)
-    return _run(experiment_of(words, config), asked, details=details, as_json=as_json)
+    return _run(grid_of(words, config), asked, details=details, as_json=as_json)
 
 
 def plan(
@@ -52,14 +67,15 @@ def plan(
     from ilubench.forecast.outlook import look_ahead
     from ilubench.forecast.plan_view import cost_table, jobs_table, sources_table
 
-    found = look_ahead(experiment_of(words, config), card=card, timed=probe)
+    found = look_ahead(*grid_of(words, config), card=card, timed=probe)
     if write:
         from ilubench.runs.folder import write_inputs
         from ilubench.runs.plan import make_plan
 
-        planned = found.plan or make_plan(found.experiment)  # the latter says what is missing
-        write_inputs(planned)
-        typer.echo(f"wrote {planned.folder}", err=True)
+        planned = found.plan or make_plan(*found.experiments)  # the latter says what is missing
+        for one in (*planned.grid, planned):
+            write_inputs(one)
+            typer.echo(f"wrote {one.folder}", err=True)
     if as_json:
         typer.echo(json.dumps(outlook_json(found)))
         return COMPLETE
@@ -135,7 +151,7 @@ def attack(
     method = PluginRef(use="checkpoint", settings=settings)
     asked = _command("attack", [model, *(words or ())], config)
     experiment = experiment_of(words, config, method=method)
-    return _run(experiment, asked, details=details, as_json=as_json)
+    return _run((experiment,), asked, details=details, as_json=as_json)
 
 
 HUB_PAGE = "https://huggingface.co/"
@@ -187,17 +203,42 @@ def _command(name: str, words: list[str] | None, config: Path | None) -> list[st
     return ["ilubench", name, *(words or ()), *(["--config", str(config)] if config else [])]
 
 
-def _run(experiment: "Experiment", command: list[str], *, details: bool, as_json: bool) -> int:
+def _run(
+    experiments: "Sequence[Experiment]", command: list[str], *, details: bool, as_json: bool
+) -> int:
+    import json
+
     from ilubench.reports.last_screen import Ended
-    from ilubench.runs.pipeline import run
+    from ilubench.runs.pipeline import run_grid
     from ilubench.runs.progress import make_reporter
 
     with make_reporter(console()) as shown:
-        result = run(experiment, shown)
-    if as_json:
-        typer.echo(result.record.model_dump_json(indent=1))
+        results = run_grid(experiments, shown)
+    records = [result.record for result in results]
+    if as_json and len(records) == 1:
+        typer.echo(records[0].model_dump_json(indent=1))
+    elif as_json:
+        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
     else:
-        suite, folder = result.plan.bench.suite, result.plan.folder
-        ended = Ended(result.record, result.rows, suite, folder, command)
-        print_ended(ended, details=details)
-    return FAILED_JOBS if result.record.failures else COMPLETE
+        table = len(results) > 1 and any(result.rows for result in results)
+        for result in results if details or not table else ():
+            suite, folder = result.plan.bench.suite, result.plan.folder
+            ended = Ended(result.record, result.rows, suite, folder, command)
+            print_ended(ended, details=details)
+        if table:
+            _show_table([result.plan.folder for result in results])
+    return FAILED_JOBS if any(record.failures for record in records) else COMPLETE
+
+
+def _show_table(folders: "Sequence[Path]") -> None:
+    """Print finished runs side by side, as `ilubench table` does, and where they are."""
+    from ilubench.records.finished import read_run
+    from ilubench.reports.ranking import rank_runs, ranking_json, ranking_text
+
+    runs = [read_run(folder) for folder in folders]
+    found = rank_runs(runs)
+    show(ranking_text(found), ranking_json(found), None)
+    for run in runs:
+        typer.echo(f"Results: {run.path}")
+        for failure in run.record.failures:
+            typer.echo(f"  failed: {failure.label}: {failure.message}")

@@ -1,7 +1,8 @@
 """Names -> objects, once: suite file, method, attacks, scorers and data of one run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, cast
@@ -35,6 +36,7 @@ from ilubench.specs.overrides import (
     apply_overrides,
     nested_settings,
 )
+from ilubench.specs.values import convert_value
 from ilubench.specs.yaml_files import merge_mappings, validate_spec
 
 __all__ = [
@@ -42,7 +44,9 @@ __all__ = [
     "Experiment",
     "create_scorers",
     "environment_role",
+    "naming_method",
     "resolve_experiment",
+    "resolve_grid",
     "restore_experiment",
     "suite_method",
     "suite_tables",
@@ -264,7 +268,32 @@ def resolve_experiment(
         method: a method to use whatever the words say.
 
     Raises:
-        SpecError: an unknown key, name or value.
+        SpecError: an unknown key, name or value, or several methods.
+        PluginError: a plugin is missing or broken.
+    """
+    first, *others = resolve_grid(overrides, target=target, method=method)
+    if others:
+        problem = f"one method is needed here, and {1 + len(others)} are named"
+        remedy = f"write method={first.run.method.use}"
+        raise SpecError(problem, field="method", remedy=remedy)
+    return first
+
+
+def resolve_grid(
+    overrides: Sequence[Override],
+    *,
+    target: ModelSource | None = None,
+    method: PluginRef | None = None,
+) -> tuple[Experiment, ...]:
+    """Return the experiments that `key=value` words ask for: one a method, alike in all else.
+
+    Args:
+        overrides: the words; those below `method` set a field of every method.
+        target: a model to use in place of the suite's target.
+        method: a method to use whatever the words say.
+
+    Raises:
+        SpecError: an unknown key, name or value, or a method twice.
         PluginError: a plugin is missing or broken.
     """
     data, rest = _take(overrides, "data")
@@ -274,33 +303,75 @@ def resolve_experiment(
     for override in rest:
         if override.path[0] not in RunSpec.model_fields:
             raise unknown_key(override, overrides)
-    names = {o.path[0]: o.text for o in rest if o.path == ("method",)}
-    if method is not None and names:
+    named = [o.text for o in rest if o.path == ("method",)]
+    if method is not None and named:
         remedy = "leave method out; `ilubench run` takes one"
         raise SpecError("the model is given, no method is used", field="method", remedy=remedy)
     plain = tuple(o for o in rest if o.path != ("method",))
     none = Override(("attacks",), "")  # `attacks=none` is no attack; None, the default, is all
     plain = tuple(none if o == Override(("attacks",), "none") else o for o in plain)
     asked = apply_overrides(RunSpec, {}, plain, NO_PLUGINS)
-    run = validate_spec(RunSpec, {**asked, **names}, source="command line")
+    run = validate_spec(RunSpec, asked, source="command line")
     suite, path = read_suite(run.suite, suite_changes, data, target)
     if suite.lacking:
         problem = f"it has no {', '.join(suite.lacking)}, so that models can only be scored with it"
         remedy = f"ilubench score MODEL suite={run.suite}"
         raise SpecError(problem, where=str(path), remedy=remedy)
-    ref = method or stands_for(suite, run.method)
-    chosen = _method(suite, ref, method_changes, path)
+    runs = [run.model_copy(update={"method": ref}) for text in named for ref in _refs(text)]
+    methods = _methods(suite, runs or [run], method, method_changes, path)
     scorers = create_scorers(suite, path)
     attacks = _attacks(suite, run.attacks, attack_changes)
     seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
     if not seeds:
         raise SpecError("no seed is given", field="seeds", remedy="write seeds=0..4")
-    experiment = Experiment(
-        run, suite, ref.use, chosen, attacks, scorers, seeds, suite_tables(suite)
+    tables = suite_tables(suite)
+    return tuple(
+        Experiment(one, suite, use, chosen, attacks, scorers, seeds, tables)
+        for one, (use, chosen) in zip(runs or [run], methods, strict=True)
     )
-    for name in chosen.environment_names():
-        environment_role(suite, name)
-    return experiment
+
+
+@contextmanager
+def naming_method(label: str) -> Iterator[None]:
+    """Say of errors within which of several methods is meant; an empty label adds nothing."""
+    try:
+        yield
+    except SpecError as error:
+        raise error.at(error.where or (f"method {label}" if label else "")) from error
+
+
+def _refs(text: str) -> list[PluginRef]:
+    """Return the methods that a word names, joined by commas."""
+    names = cast("list[str]", convert_value(tuple[str, ...], text, "method"))
+    if not names:
+        raise SpecError("no method is given", field="method", remedy="write method=ilu")
+    return [PluginRef(use=name) for name in names]
+
+
+def _methods(
+    suite: SuiteSpec,
+    runs: Sequence[RunSpec],
+    given: PluginRef | None,
+    overrides: Sequence[Override],
+    source: Path,
+) -> list[tuple[str, Method]]:
+    """Return each run's method, by its own name; of several, errors say which is meant."""
+    found: list[tuple[str, Method]] = []
+    for run in runs:
+        label = run.method.use
+        ref = given or stands_for(suite, run.method)
+        with naming_method(label if len(runs) > 1 else ""):
+            method = _method(suite, ref, overrides, source)
+            for name in method.environment_names():
+                environment_role(suite, name)
+        if (ref.use, method) in found:
+            same = runs[found.index((ref.use, method))].method.use
+            problem = (
+                f"{label} is the same as {same}" if label != same else f"{label} is named twice"
+            )
+            raise SpecError(problem, field="method", remedy="leave one of them out")
+        found.append((ref.use, method))
+    return found
 
 
 def suite_method(suite: SuiteSpec, name: str) -> PluginRef:

@@ -44,10 +44,10 @@ class Source:
     bytes: int | None
 
 
-def list_sources(experiment: Experiment) -> tuple[Source, ...]:
-    """Return what a run reads from a hub, without asking it; call this offline."""
+def list_sources(*experiments: Experiment) -> tuple[Source, ...]:
+    """Return what runs read from a hub, without asking it; call this offline."""
     found: dict[tuple[str, str, str], Source] = {}
-    for source in _all(experiment):
+    for source in (source for one in experiments for source in _all(one)):
         same = found.get((source.name, source.revision, source.part))
         before = same.field if same else ()
         fields = tuple(dict.fromkeys((*before, *source.field)))

@@ -1,4 +1,4 @@
-"""The last screen of a run: what happened, in at most 24 lines of at most 80 columns."""
+"""The last screen of a run: what happened, on a terminal of 24 lines and 80 columns."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["LINES", "Ended", "last_screen"]
 
-LINES = 24
+LINES = 23  # and the prompt
 WIDTH = 80
 LEAST_WIDTH = 60
 MOST_NOTE_LINES = 5
@@ -64,7 +64,7 @@ def last_screen(run: Ended, width: int = WIDTH, *, bars: bool = True) -> Text:
     width = max(LEAST_WIDTH, min(width, WIDTH))
     verdict = _wrapped(verdict_text(run.record, run.rows, run.suite), width)
     below = [*_notes(run, width), *_pointers(run, width)]
-    room = LINES - len(verdict) - len(below) - 4
+    room = LINES - len(verdict) - len(below) - 3
     if run.rows:
         tables = metrics_table(run.rows, run.suite, width, room)
         left = room - len(tables) - 1
@@ -72,7 +72,7 @@ def last_screen(run: Ended, width: int = WIDTH, *, bars: bool = True) -> Text:
         tables += ["", *by_attack] if by_attack else []
     else:
         tables = scores_table(run.record, run.suite)
-    screen = Text(f"{_head(run.record, width)}\n\n")
+    screen = Text(f"{_head(run.record, width)}\n")
     screen.append("\n".join(verdict), style="bold")
     return screen.append("\n".join(["", *(["", *tables] if tables else []), "", *below]))
 

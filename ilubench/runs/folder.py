@@ -19,6 +19,7 @@ from pydantic import JsonValue
 from ilubench import __version__
 from ilubench.errors import IlubenchError
 from ilubench.experiments.experiment import Attack, Experiment
+from ilubench.experiments.roles import needed_roles
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import model_origin, tokenizer_sha256
@@ -93,7 +94,7 @@ def run_record(
     )
     shared = overlap_warnings(experiment, plan.overlap)
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
-    original = original_notes(plan.bench, plan.jobs)
+    original = original_notes(plan)
     notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
     return RunRecord(
         run=plan.run_id,
@@ -169,9 +170,9 @@ def _protocol(experiment: Experiment, attack: Attack) -> dict[str, JsonValue]:
 
 
 def _row_hashes(plan: Plan) -> dict[str, str]:
-    """Hash of the rows of each role that was read."""
-    tables = plan.bench.tables
-    roles = [role for role in tables.roles if tables.is_loaded(role)]
+    """Hash of the rows of each role that was read for the run; others of its grid may read more."""
+    tables, mine = plan.bench.tables, needed_roles(plan.experiment)
+    roles = [role for role in tables.roles if role in mine and tables.is_loaded(role)]
     return {role: str(tables.fingerprint(role)["rows"]) for role in roles}
 
 

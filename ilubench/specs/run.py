@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from ilubench.specs.base import PluginRef, Seed, Spec
+from ilubench.specs.cluster import RaySpec
 from ilubench.specs.memory import MemorySpec
 
 __all__ = ["RunSpec"]
@@ -15,11 +16,14 @@ class RunSpec(Spec):
 
     Attributes:
         suite: name of a shipped suite, or a YAML file.
-        method: name of a method or of a suite's variant, or FILE.py:Class.
+        method: name of a method or of a suite's variant, or FILE.py:Class; of several, joined by
+            commas, each is a run.
         attacks: names, joined by commas; `none` for no attack; without: all of the suite's.
         seeds: numbers or a range, such as 0..4; without: the suite's.
         engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
         device: auto, cpu, cuda or cuda:1.
+        executor: where jobs run: on this machine, or as workers of a Ray cluster.
+        ray: the cluster.
         workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow.
         job_timeout: seconds after which a job is ended; with several workers only.
         keep: `attacked` keeps the attacked models' weights, too.
@@ -36,6 +40,8 @@ class RunSpec(Spec):
     seeds: tuple[Seed, ...] | None = None
     engine: Literal["auto", "hf", "vllm"] = "auto"
     device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
+    executor: Literal["local", "ray", "slurm"] = "local"
+    ray: RaySpec = RaySpec()
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
     job_timeout: float | None = Field(default=None, gt=0)
     keep: tuple[Literal["attacked"], ...] = ()

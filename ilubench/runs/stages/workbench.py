@@ -86,18 +86,19 @@ class Workbench:
     """Shared, read-only state of a run's jobs.
 
     Args:
-        experiment: the resolved run.
+        experiments: resolved runs that differ in their method alone.
         store: of artifacts.
         device: `cpu` or `cuda`.
     """
 
-    def __init__(self, experiment: Experiment, store: Store, device: str) -> None:
+    def __init__(self, experiments: Sequence[Experiment], store: Store, device: str) -> None:
         """Nothing is loaded before it is asked for."""
+        experiment = experiments[0]
         self.experiment, self.store, self.device = experiment, store, device
         self.suite, self.tables = experiment.suite, experiment.tables
         self._attacks = {attack.name: attack for attack in experiment.attacks}
         # a method that was made here need not be one that its reference finds (given weights)
-        self._methods = {experiment.method_ref.model_dump_json(): experiment.method}
+        self._methods = {one.method_ref.model_dump_json(): one.method for one in experiments}
         self._engine: Engine | None = None
         self._bound: dict[str, Measure] = {}
         self._examples: dict[tuple[str, ...], list[Example]] = {}
@@ -301,15 +302,17 @@ class Workbench:
         return {name: self.bound(name, scorer) for name, scorer in self.experiment.scorers.items()}
 
 
-def make_bench(experiment: Experiment) -> Workbench:
-    """Return what the jobs of a run share; nothing is loaded.
+def make_bench(*experiments: Experiment) -> Workbench:
+    """Return what the jobs of a run share, or of runs that differ in their method alone.
+
+    Nothing is loaded.
 
     Raises:
         UsageError: the device cannot be used, or this is one of several processes of a launch.
     """
     _refuse_launchers(os.environ)
-    device = pick_device(experiment.run.device)
-    return Workbench(experiment, Store(Path(experiment.run.out) / "store"), device)
+    run = experiments[0].run
+    return Workbench(experiments, Store(Path(run.out) / "store"), pick_device(run.device))
 
 
 def _refuse_launchers(environment: Mapping[str, str]) -> None:

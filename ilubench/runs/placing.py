@@ -1,0 +1,60 @@
+"""Where a plan's jobs run: in this process, in workers of this machine, or on a cluster."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ilubench.experiments.experiment import Experiment
+from ilubench.interfaces.discovery import find_plugin
+from ilubench.runs.carry_out import carry_out
+from ilubench.runs.executors.base import Slots, Watcher, longest_first
+from ilubench.runs.executors.processes import ThisMachine
+from ilubench.runs.executors.serial import ThisProcess
+from ilubench.runs.executors.share import share_machine, worker_memory
+from ilubench.runs.executors.workers import Workers
+from ilubench.runs.folder import run_config
+from ilubench.runs.jobs import Job
+from ilubench.runs.plan import Plan
+from ilubench.runs.remaining import RemainingTime
+
+__all__ = ["place_jobs"]
+
+
+def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
+    """Return the jobs in the order of their start, and where they run."""
+    asked, bench = plan.experiment.run, plan.bench
+    left = sum(not plan.is_done(job) for job in plan.jobs)
+    named = all(_is_named(row.experiment) for row in plan.rows)
+    slots: Slots | None = None
+    if asked.executor == "ray" and left and named:
+        slots = _on_ray(plan, left, watcher)
+    share = share_machine(asked.workers, bench.device, bench.target_config)
+    count = 1 if plan.experiment.scores_only else min(share.workers, left)
+    if asked.executor == "local" and count > 1 and named:
+        environments = [share.environment(number) for number in range(count)]
+        here = ThisMachine(run_config(plan.experiment), environments, plan.folder / "workers")
+        slots = Workers(here, count, watcher, asked.job_timeout)
+    if slots is not None:
+        return longest_first(plan.jobs, RemainingTime(plan).expected), slots
+    if share.threads:  # as many as a worker has: a resumed run computes the same sums
+        torch.set_num_threads(share.threads)
+    return plan.jobs, ThisProcess(lambda job: carry_out(bench, job, watcher.started(job)))
+
+
+def _is_named(experiment: Experiment) -> bool:
+    """Whether a worker finds the method by its name, as `ilubench job` does."""
+    return type(experiment.method) is find_plugin("methods", experiment.method_name)
+
+
+def _on_ray(plan: Plan, left: int, watcher: Watcher) -> Slots:
+    from ilubench.runs.executors.ray_actors import ray_workers
+    from ilubench.runs.executors.ray_cluster import Need
+
+    asked, device = plan.experiment.run, plan.bench.device
+    memory = worker_memory(plan.bench.target_config) if device == "cpu" else 0
+    if asked.ray.memory is not None:
+        memory = round(asked.ray.memory * 1e9)
+    need = Need(asked.ray.cpus, gpus=int(device == "cuda"), memory=memory)
+    config = run_config(plan.experiment)
+    config["run"] = {**asked.model_dump(mode="json"), "device": device}  # not what a node picks
+    return ray_workers(asked, need, left, config, plan.folder / "workers", watcher)
