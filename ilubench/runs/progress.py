@@ -147,7 +147,8 @@ class _Row:
         self._bars.update(self.task, completed=done, note=f"{self._phase} {note}".rstrip())
 
 
-REST = 46
+NOTE = 20
+REST = 47
 """Columns of a live line besides its label: of the spinner, the bar, the time and the phase."""
 
 LEAST_LABEL, MOST_LABEL = 16, 50
@@ -168,10 +169,10 @@ class Bars:
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False, table_column=_fixed(label)),
-            BarColumn(bar_width=10),
+            BarColumn(bar_width=8),
             TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=_fixed()),
             TimeElapsedColumn(table_column=_fixed()),
-            TextColumn("{task.fields[note]}", markup=False, table_column=_fixed()),
+            TextColumn("{task.fields[note]}", markup=False, table_column=_fixed(NOTE)),
             console=console,
             transient=True,
         )
