@@ -168,7 +168,8 @@ def _pointers(run: Ended, width: int) -> list[str]:
     """Where the results lie, and the next command with how long it will take."""
     shown = ["ilubench", "show", str(_near(run.folder)), "--details"]
     words, say = _next(run)
-    lines = [f"results  {_near(run.folder)}/", *_command("details", shown, width)]
+    results = str(_near(run.folder)) + ("" if run.folder.is_file() else "/")
+    lines = [f"results  {results}", *_command("details", shown, width)]
     if words:
         return [*lines, *_command("next", words, width, say)]
     first, *others = _wrapped(say, width - 9)
