@@ -104,24 +104,26 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _notes(run: Ended, width: int) -> list[str]:
-    notes = list(_unusual(run))
+    """What is unusual, at most two lines each, what others wrote on one; as many as have room."""
+    failures = (f"failed: {failure.label}: {failure.message}" for failure in run.record.failures)
+    told = [
+        *([clipped(text, width - 2)] for text in failures),
+        *(_wrapped(text, width - 2) for text in _unusual(run)),
+        *([clipped(text, width - 2)] for text in _other_notes(run)),
+    ]
     lines: list[str] = []
-    for place, note in enumerate(notes):
-        first, *others = _wrapped(note, width - 2)
-        added = [
-            f"! {clipped(first, width - 2)}",
-            *(f"  {clipped(' '.join(others), width - 2)}" for _ in others[:1]),
-        ]
-        if len(lines) + len(added) > MOST_NOTE_LINES - (place + 1 < len(notes)):
-            return [*lines, f"! and {len(notes) - place} more, with --details"]
+    for place, (first, *others) in enumerate(told):
+        added = [f"! {clipped(first, width - 2)}"]
+        if others:
+            added.append(f"  {clipped(' '.join(others), width - 2)}")
+        if len(lines) + len(added) > MOST_NOTE_LINES - (place + 1 < len(told)):
+            return [*lines, f"! and {len(told) - place} more, with --details"]
         lines += added
     return lines
 
 
 def _unusual(run: Ended) -> Iterator[str]:
     record, rows = run.record, run.rows
-    for failure in record.failures:
-        yield f"failed: {failure.label}: {failure.message}"
     fallen = _fallen(next(iter(rows.values()))) if rows else {}
     if fallen:
         listed = ", ".join(f"{name} to {least:.0%}" for name, least in fallen.items())
@@ -129,14 +131,14 @@ def _unusual(run: Ended) -> Iterator[str]:
     seen = [name for name in record.attacks if name in record.seen]
     if seen and rows:
         core = {name for row in rows.values() for name in row.ra_core_attacks}
+        counted = [name for name in seen if name in core]
         yield f"{', '.join(f'{name}*' for name in seen)}: seen, the method trains on it; " + (
-            f"{RA_CORE} counts it, and so there is no rank"
-            if core & set(seen)
+            f"{RA_CORE} counts {', '.join(counted)}, and so there is no rank"
+            if counted
             else f"not in {RA_CORE}, but in {RECOVERY}"
             if core
             else "all figures count it"
         )
-    yield from _other_notes(run)
     if len(record.seeds) == 1 and rows:
         yield "1 seed: intervals are over items only, and nothing can be ranked"
 

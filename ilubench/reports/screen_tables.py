@@ -9,9 +9,9 @@ from ilubench.reports.verdict_text import clipped, percent
 from ilubench.specs import SuiteSpec
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import RobustnessRow
-from ilubench.statistics.verdict import worst_judgement
+from ilubench.statistics.verdict import judge_rows
 
-__all__ = ["BARS", "metrics_table", "recovery_table", "scores_table", "worst_first"]
+__all__ = ["BARS", "metrics_table", "recovery_table", "scores_table"]
 
 BARS = "▁▂▃▄▅▆▇█"
 """Eighths, for outputs whose encoding has them."""
@@ -25,16 +25,10 @@ MOST_SCORES = 10
 Rows = Mapping[str, RobustnessRow]
 
 
-def worst_first(rows: Rows) -> list[str]:
-    """Return the metrics in the order of their verdicts."""
-    left = dict(rows)
-    return [left.pop(label) and label for label in (worst_judgement(left)[0] for _ in rows)]
-
-
 def metrics_table(rows: Rows, suite: SuiteSpec | None, width: int, height: int) -> list[str]:
     """Return a line a metric, below it how much of the utility is left."""
     most = max(1, min(MOST_METRICS, height - 3))
-    chosen = set(worst_first(rows)[:most])
+    chosen = set(list(judge_rows(rows))[:most])
     shown = {label: row for label, row in rows.items() if label in chosen}
     which = f", worst {len(shown)} of {len(rows)}" if len(shown) < len(rows) else ""
     lines = [f"higher = better forgotten [95% interval]{which}", *_figures(shown, width)]
@@ -96,7 +90,7 @@ def recovery_table(
     corner = f"{RECOVERY}, %"
     attacks = next(iter(rows.values())).attacks
     ends = [attack.steps[-1].fa for attack in attacks]
-    metrics = set(worst_first(rows)[: height - 1])
+    metrics = set(list(judge_rows(rows))[: height - 1])
     shown = {label: row for label, row in rows.items() if label in metrics}
     if not shown or height < 2:
         return []

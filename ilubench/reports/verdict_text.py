@@ -14,9 +14,8 @@ from ilubench.statistics.verdict import (
     BOUND,
     Judgement,
     Verdict,
-    judge_row,
+    judge_rows,
     most_recovered,
-    worst_judgement,
 )
 
 __all__ = ["clipped", "percent", "verdict_text"]
@@ -54,7 +53,8 @@ def verdict_text(
         return _without_rows(record)
     if record.method_name == REFERENCE:
         return "The original model, attacked: nothing was unlearned, and nothing can come back."
-    label, judged = worst_judgement(rows)
+    judgements = judge_rows(rows)
+    label, judged = next(iter(judgements.items()))
     row, name = rows[label], clipped(label, NAME)
     of = f"{name}, the worst of {len(rows)} metrics" if len(rows) > 1 else name
     match judged.verdict:
@@ -66,7 +66,7 @@ def verdict_text(
         case Verdict.COLLAPSED:
             text = _collapsed(judged, row, suite)
         case Verdict.NOT_FORGOTTEN:
-            alike = all(judge_row(one).verdict == judged.verdict for one in rows.values())
+            alike = all(one.verdict == judged.verdict for one in judgements.values())
             text = f"{'Nothing' if alike else 'Not all'} was forgotten: {_unchanged(row, name)}"
         case Verdict.CAME_BACK:
             part = "Most" if (judged.figure.low or 0.0) > HALF else "Part"

@@ -20,13 +20,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ilubench.errors import DataError
 from ilubench.statistics.aggregate import COLLAPSED_UTILITY
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import NoteKind
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
-__all__ = ["BOUND", "Judgement", "Verdict", "judge_row", "most_recovered", "worst_judgement"]
+__all__ = ["BOUND", "Judgement", "Verdict", "judge_row", "judge_rows", "most_recovered"]
 
 BOUND = 0.10
 """Recovery up to which what was forgotten counts as having stayed forgotten."""
@@ -95,28 +94,18 @@ def _stayed(row: RobustnessRow) -> Judgement:
     return Judgement(verdict, row.recovery, destroys=destroys)
 
 
-def worst_judgement(rows: Mapping[str, RobustnessRow]) -> tuple[str, Judgement]:
-    """Return the metric with the worst verdict, and that; among equals the most recovered one.
-
-    Raises:
-        DataError: there is no row.
-    """
-    if not rows:
-        raise DataError("no row, and so no verdict")
+def judge_rows(rows: Mapping[str, RobustnessRow]) -> dict[str, Judgement]:
+    """Return each metric's verdict, the worst first; among equals the most recovered one."""
     found = {label: judge_row(row) for label, row in rows.items()}
     order = list(Verdict)
 
     def key(label: str) -> tuple[int, bool, float]:
         judged, recovery = found[label], rows[label].recovery.value
-        unknown = rows[label].forget_unlearned.value or 0.0  # the less, the less is forgotten
-        return (
-            order.index(judged.verdict),
-            bool(judged.attack),
-            unknown if recovery is None else -recovery,
-        )
+        forgotten = rows[label].forget_unlearned.value or 0.0
+        badness = -recovery if recovery is not None else forgotten
+        return order.index(judged.verdict), bool(judged.attack), badness
 
-    label = min(found, key=key)
-    return label, found[label]
+    return {label: found[label] for label in sorted(found, key=key)}
 
 
 def most_recovered(row: RobustnessRow) -> AttackFigures | None:

@@ -219,7 +219,7 @@ def test_a_seen_attack_is_marked() -> None:
     shown = screen(rows, seen=("a",))
     assert re.search(r"^recovery, % +a\* +b$", shown, re.M)
     assert "a*: seen, the method trains on it; not in RA_core, but in recovery" in shown
-    assert "RA_core counts it, and so there is no rank" in screen(rows, seen=("b",))
+    assert "RA_core counts b, and so there is no rank" in screen(rows, seen=("b",))
     assert "seen" not in screen(rows)
 
 
@@ -313,6 +313,6 @@ def numbers(value: object) -> Iterator[float]:
 def test_scores_are_means_over_the_seeds() -> None:
     given = {"scorer": "s", "metric": "acc", "estimator": {"kind": "mean"}, "se": 0.1, "n": 4}
     values = (("reference", 0, 1.0), ("method", 0, 0.2), ("method", 1, 0.4))
-    told = tuple(ModelScore(who=w, seed=s, value=v, **given) for w, s, v in values)  # type: ignore[arg-type]
+    told = tuple(ModelScore(who=w, seed=s, value=v, **given) for w, s, v in values)
     shown = screen({}, attacks=(), scores=told)
     assert re.search(r"^score +original +unlearned\ns\.acc +1\.000 +0\.300$", shown, re.M)

@@ -3,10 +3,9 @@
 import pytest
 from hand_rows import BACK, EITHER, STAYED, Interval, hand_row
 
-from ilubench.errors import DataError
 from ilubench.statistics.notes import NoteKind
 from ilubench.statistics.row import RobustnessRow
-from ilubench.statistics.verdict import BOUND, Verdict, judge_row, most_recovered, worst_judgement
+from ilubench.statistics.verdict import BOUND, Verdict, judge_row, judge_rows, most_recovered
 
 NEVER = NoteKind.NOT_FORGOTTEN
 ABOVE: Interval = (BOUND + 0.1, BOUND + 0.001, 0.4)
@@ -43,8 +42,11 @@ BELOW: Interval = (0.01, -0.2, BOUND - 0.001)
         # a model that an attack destroys answers nothing
         (hand_row({"a": STAYED}, STAYED, left={"a": 0.49}), Verdict.CANNOT_TELL),
         (hand_row({"a": STAYED}, STAYED, left={"a": 0.5}), Verdict.STAYED),
-        (hand_row({"a": STAYED}, STAYED, status="collapsed", kept=0.3), Verdict.COLLAPSED),
-        (hand_row({"a": BACK}, BACK, status="collapsed", kept=0.3), Verdict.COLLAPSED),
+        (
+            hand_row({"a": STAYED}, STAYED, status="collapsed", kept=(0.3, 0.2, 0.4)),
+            Verdict.COLLAPSED,
+        ),
+        (hand_row({"a": BACK}, BACK, status="collapsed", kept=(0.3, 0.2, 0.4)), Verdict.COLLAPSED),
         (hand_row({"a": BACK}, BACK, status="diverged"), Verdict.DIVERGED),
     ],
 )
@@ -75,11 +77,7 @@ def test_the_worst_metric_speaks_for_the_run() -> None:
         "some of it": hand_row({"a": NEVER}, NEVER, unlearned=(0.2, 0.1, 0.3)),
         "nothing": hand_row({"a": NEVER}, NEVER, unlearned=(0.1, 0.0, 0.2)),
     }
-    order = []
-    while rows:
-        order.append(worst_judgement(rows)[0])
-        del rows[order[-1]]
-    assert order == [
+    assert list(judge_rows(rows)) == [
         "nothing",
         "some of it",
         "most",
@@ -89,8 +87,6 @@ def test_the_worst_metric_speaks_for_the_run() -> None:
         "less",
         "stayed",
     ]
-    with pytest.raises(DataError, match="no row"):
-        worst_judgement({})
 
 
 def test_the_attack_after_which_most_is_known_again() -> None:
