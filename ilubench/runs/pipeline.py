@@ -15,7 +15,7 @@ from ilubench.runs.executors.base import Outcome, Watcher, execute
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.loading import collection_paused
 from ilubench.runs.original import check_original
-from ilubench.runs.placing import place_jobs
+from ilubench.runs.placing import place_jobs, prepare_places
 from ilubench.runs.plan import Plan, check_inputs, make_plan
 from ilubench.statistics.row import RobustnessRow
 
@@ -89,6 +89,7 @@ def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[Run
         DataError: data are missing, or no seed could be scored.
         ModelError: the original model seems to have forgotten already.
     """
+    prepare_places(experiments[0])
     with collection_paused():
         plan = make_plan(*experiments)
         if plan.is_done(plan.jobs[0]):

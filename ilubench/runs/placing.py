@@ -4,20 +4,36 @@ from collections.abc import Sequence
 
 import torch
 
+from ilubench.data.hub.models import model_folder, needed_files
 from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.runs.carry_out import carry_out
 from ilubench.runs.executors.base import Slots, Watcher, longest_first
-from ilubench.runs.executors.processes import ThisMachine
+from ilubench.runs.executors.processes import ThisMachine, import_ahead
 from ilubench.runs.executors.serial import ThisProcess
-from ilubench.runs.executors.share import share_machine, worker_memory
+from ilubench.runs.executors.share import WORTH, share_machine, worker_memory
 from ilubench.runs.executors.workers import Workers
 from ilubench.runs.folder import run_config
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
 from ilubench.runs.remaining import RemainingTime
+from ilubench.runs.stages.workbench import pick_device
 
-__all__ = ["place_jobs"]
+__all__ = ["place_jobs", "prepare_places"]
+
+
+def prepare_places(experiment: Experiment) -> None:
+    """Begin what the start of workers on CPUs will need, beside the planning."""
+    asked, source = experiment.run, experiment.suite.target.model
+    if asked.executor != "local" or asked.workers == 1 or pick_device(asked.device) != "cpu":
+        return
+    if asked.workers == "auto":
+        if source is None or source.hub is not None:
+            return  # how large it is, the plan finds out
+        folder = model_folder(source, "suite.target.model", needed_files)
+        if sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 2 * WORTH:
+            return
+    import_ahead()
 
 
 def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:

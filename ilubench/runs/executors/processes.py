@@ -1,11 +1,12 @@
 """Workers that are processes of this machine, each with its own device or share of the cores."""
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,19 +19,33 @@ from ilubench.runs.executors.workers import Lost
 from ilubench.runs.jobs import Job
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.context import ForkServerProcess, SpawnProcess
 
-__all__ = ["ThisMachine"]
+__all__ = ["ThisMachine", "import_ahead"]
+
+_IMPORTS = "ilubench.runs.executors.imports"
+
+_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def import_ahead() -> None:
+    """Begin to import, beside this process, what workers on CPUs will be forked from."""
+    if _FORKS:
+        multiprocessing.set_forkserver_preload([_IMPORTS])
+        multiprocessing.forkserver.ensure_running()
 
 
 class Process:
-    """A process and the connection to it."""
+    """A process and the connection to it.
 
-    ready = True  # what is sent waits in the pipe
+    Attributes:
+        ready: whether it has loaded what its jobs share.
+    """
 
-    def __init__(self, process: "SpawnProcess", connection: Connection) -> None:
+    def __init__(self, process: "SpawnProcess | ForkServerProcess", connection: Connection) -> None:
         """The process runs."""
         self.process, self.connection = process, connection
+        self.ready = False
 
     def give(self, job: Job) -> None:
         """Send a job."""
@@ -63,15 +78,22 @@ class ThisMachine:
         self._config, self._environments, self._folder = config, environments, folder
 
     def start(self, number: int) -> Process:
-        """Start a worker."""
-        context = multiprocessing.get_context("spawn")
+        """Start a worker.
+
+        On CPUs it is forked from a process that has imported everything and computed nothing; a
+        GPU's driver does not outlive a fork.
+        """
+        own = self._environments[number]
+        forks = _FORKS and "CUDA_VISIBLE_DEVICES" not in own
+        context = multiprocessing.get_context("forkserver" if forks else "spawn")
         mine, theirs = context.Pipe()
         log = self._folder / f"{number}.log"
         process = context.Process(
-            target=_serve, args=(theirs, dict(self._config), log), name=f"ilubench-{number}"
+            target=_serve,
+            args=(theirs, {**os.environ, **own}, dict(self._config), log),
+            name=f"ilubench-{number}",
         )
-        with _environment(self._environments[number]):
-            process.start()
+        process.start()
         theirs.close()  # so that the end of the process is the end of the connection
         return Process(process, mine)
 
@@ -83,11 +105,14 @@ class ThisMachine:
         for connection in wait(list(by_connection), timeout=seconds):
             link = by_connection[connection]  # type: ignore[index]
             try:
-                message: Ended | Call = link.connection.recv()
+                message: Ended | Call | None = link.connection.recv()
             except (EOFError, OSError):
                 yield link, _loss(link)
             else:
-                yield link, message
+                if message is None:
+                    link.ready = True
+                else:
+                    yield link, message
 
     def close(self, idle: Sequence[Process], busy: Sequence[Process]) -> None:
         """End the processes; what they were doing stays in the store and is gone on with."""
@@ -111,26 +136,16 @@ def _loss(link: Process) -> Lost:
     return Lost(f"its worker ended with {how}{memory}", "fewer workers leave more memory to each")
 
 
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for a process that is started meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _serve(connection: Connection, config: dict[str, JsonValue], log: Path) -> None:
+def _serve(
+    connection: Connection, environment: dict[str, str], config: dict[str, JsonValue], log: Path
+) -> None:
     """Carry out jobs until None comes, or the other end is gone."""
     settle(log)
-    worker = Worker(config, connection.send)
+    os.environ.clear()
+    os.environ.update(environment)
+    worker = Worker(config, connection.send, int(environment.get("OMP_NUM_THREADS", "0")))
     with suppress(EOFError, BrokenPipeError):
+        connection.send(None)
         while (job := connection.recv()) is not None:
             connection.send(worker.carry_out(job))
     worker.close()

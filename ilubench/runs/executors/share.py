@@ -12,9 +12,9 @@ from ilubench.models.forward import parameter_sizes
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["Share", "share_machine", "worker_memory"]
+__all__ = ["WORTH", "Share", "share_machine", "worker_memory"]
 
-_WORTH = 1_000_000
+WORTH = 1_000_000
 """Weights from which a second worker gains more than its start takes."""
 
 _COPIES = 6
@@ -70,7 +70,7 @@ def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> 
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     if asked == "auto":
-        worth = sum(parameter_sizes(config).values()) >= _WORTH
+        worth = sum(parameter_sizes(config).values()) >= WORTH
         count = max(1, min(cores, _memory() // worker_memory(config))) if worth else 1
     else:
         count = int(asked)

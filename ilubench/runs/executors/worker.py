@@ -4,7 +4,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,6 +15,7 @@ from pydantic import JsonValue
 from ilubench.errors import DataError, UsageError
 from ilubench.runs.executors.base import Ended, end_of
 from ilubench.runs.jobs import Job
+from ilubench.runs.loading import collection_paused
 
 if TYPE_CHECKING:
     from ilubench.runs.stages.workbench import Workbench
@@ -29,29 +32,40 @@ class Worker:
     Args:
         config: of the run, as `config.yaml` holds it.
         tell: sends how far a job is to the process that shows it.
+        threads: of sums on a CPU; 0 leaves it to torch.
     """
 
-    def __init__(self, config: Mapping[str, JsonValue], tell: Callable[[Call], None]) -> None:
-        """Load nothing before the first job."""
+    def __init__(
+        self, config: Mapping[str, JsonValue], tell: Callable[[Call], None], threads: int = 0
+    ) -> None:
+        """Load what the first job will need, so far as it is there already."""
+        import torch
+
         self._config, self._tell = config, tell
-        self._bench: Workbench | None = None
+        if threads:
+            torch.set_num_threads(threads)
+        with suppress(Exception), collection_paused():  # the job that needs it says what is wrong
+            self._bench.suite_scorers()
+
+    @cached_property
+    def _bench(self) -> "Workbench":
+        from ilubench.experiments.experiment import restore_experiment
+        from ilubench.runs.stages.workbench import make_bench
+
+        return make_bench(restore_experiment(self._config, Path("config.yaml")))
 
     def carry_out(self, job: Job) -> Ended:
         """Carry out a job and return how it ended, as any process can read it."""
         return _portable(end_of(job, self._do))
 
     def _do(self, job: Job) -> None:
-        from ilubench.experiments.experiment import restore_experiment
         from ilubench.runs.carry_out import carry_out
-        from ilubench.runs.stages.workbench import make_bench
 
-        if self._bench is None:
-            self._bench = make_bench(restore_experiment(self._config, Path("config.yaml")))
         carry_out(self._bench, job, _Told(self._tell))
 
     def close(self) -> None:
         """Stop the engine."""
-        if self._bench is not None:
+        if "_bench" in vars(self):
             self._bench.close()
 
 
