@@ -86,7 +86,8 @@ def _head(record: RunRecord, width: int) -> str:
     parts = [count(len(record.jobs), "job") + took, f"engine {record.engine}", record.dtype]
     if record.method:
         parts = [count(len(record.attacks), "attack"), count(len(record.seeds), "seed"), *parts]
-    line = f"{record.method_name or 'a model'} on {record.suite}: {parts[0]}"
+    method = record.method_name.rpartition("/")[2]  # of a file, its name
+    line = f"{method or 'a model'} on {record.suite}: {parts[0]}"
     for part in parts[1:]:
         if len(line) + len(part) + 2 <= width:
             line += f", {part}"
@@ -104,10 +105,8 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _notes(run: Ended, width: int) -> list[str]:
-    """What is unusual, at most two lines each, what others wrote on one; as many as have room."""
-    failures = (f"failed: {failure.label}: {failure.message}" for failure in run.record.failures)
+    """What is unusual, at most two lines each, the record's notes on one; as many as have room."""
     told = [
-        *([clipped(text, width - 2)] for text in failures),
         *(_wrapped(text, width - 2) for text in _unusual(run)),
         *([clipped(text, width - 2)] for text in _other_notes(run)),
     ]
@@ -124,6 +123,8 @@ def _notes(run: Ended, width: int) -> list[str]:
 
 def _unusual(run: Ended) -> Iterator[str]:
     record, rows = run.record, run.rows
+    for failure in record.failures:
+        yield f"failed: {failure.label}: {failure.message}"
     fallen = _fallen(next(iter(rows.values()))) if rows else {}
     if fallen:
         listed = ", ".join(f"{name} to {least:.0%}" for name, least in fallen.items())
