@@ -115,7 +115,7 @@ def job(
 def tune(words: Words = None, config: Config = None, as_json: Json = False) -> int:
     """Choose methods' settings by the suite's protocol: one budget, tuning seeds, no attack.
 
-    method=LABEL names one of the suite's tuning.searches; without it every one is tuned.
+    method=A,B names some of the suite's tuning.searches; without it every one is tuned.
     Leaves with 4 where no setting keeps the utility, or one could not be tried.
     """
     import json

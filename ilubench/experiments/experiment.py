@@ -1,8 +1,7 @@
 """Names -> objects, once: suite file, method, attacks, scorers and data of one run."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, cast
@@ -12,7 +11,13 @@ from pydantic import Field, JsonValue, model_validator
 from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.experiments.keys import unknown_key
-from ilubench.experiments.method_settings import check_suite_models, method_settings, stands_for
+from ilubench.experiments.method_settings import stands_for
+from ilubench.experiments.method_words import (
+    check_shared,
+    create_method,
+    named_methods,
+    naming_method,
+)
 from ilubench.experiments.suites import NO_PLUGINS, read_suite
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
 from ilubench.interfaces.discovery import create_plugin, find_plugin
@@ -36,15 +41,13 @@ from ilubench.specs.overrides import (
     apply_overrides,
     nested_settings,
 )
-from ilubench.specs.values import convert_value
-from ilubench.specs.yaml_files import merge_mappings, validate_spec
+from ilubench.specs.yaml_files import validate_spec
 
 __all__ = [
     "Attack",
     "Experiment",
     "create_scorers",
     "environment_role",
-    "naming_method",
     "resolve_experiment",
     "resolve_grid",
     "restore_experiment",
@@ -125,24 +128,6 @@ def _take(
     mine = tuple(o.below() for o in overrides if o.path[0] == head and len(o.path) > 1)
     rest = tuple(o for o in overrides if not (o.path[0] == head and len(o.path) > 1))
     return mine, rest
-
-
-def _method(
-    suite: SuiteSpec, ref: PluginRef, overrides: Sequence[Override], source: Path
-) -> Method:
-    lookup = PluginLookup(
-        find_plugin, lambda group, use: method_settings(suite, use) if group == "methods" else {}
-    )
-    found = find_plugin("methods", ref.use)
-    if not issubclass(found, Method):
-        raise PluginError(f"{ref.use!r} is not a method (a subclass of ilubench.interfaces.Method)")
-    settings = merge_mappings(method_settings(suite, ref.use), ref.settings)
-    settings = apply_overrides(found, settings, overrides, lookup, prefix="method.")
-    check_suite_models(suite, found, settings)
-    label = f"method {ref.use} (settings of {source.name} and of the words)"
-    return cast(
-        "Method", create_plugin("methods", PluginRef(use=ref.use, settings=settings), source=label)
-    )
 
 
 def _attack_class(name: str, spec: AttackSpec) -> type[WeightAttack | PromptAttack]:
@@ -317,7 +302,7 @@ def resolve_grid(
         problem = f"it has no {', '.join(suite.lacking)}, so that models can only be scored with it"
         remedy = f"ilubench score MODEL suite={run.suite}"
         raise SpecError(problem, where=str(path), remedy=remedy)
-    runs = [run.model_copy(update={"method": ref}) for text in named for ref in _refs(text)]
+    runs = [run.model_copy(update={"method": ref}) for text in named for ref in named_methods(text)]
     methods = _methods(suite, runs or [run], method, method_changes, path)
     scorers = create_scorers(suite, path)
     attacks = _attacks(suite, run.attacks, attack_changes)
@@ -331,23 +316,6 @@ def resolve_grid(
     )
 
 
-@contextmanager
-def naming_method(label: str) -> Iterator[None]:
-    """Say of errors within which of several methods is meant; an empty label adds nothing."""
-    try:
-        yield
-    except SpecError as error:
-        raise error.at(error.where or (f"method {label}" if label else "")) from error
-
-
-def _refs(text: str) -> list[PluginRef]:
-    """Return the methods that a word names, joined by commas."""
-    names = cast("list[str]", convert_value(tuple[str, ...], text, "method"))
-    if not names:
-        raise SpecError("no method is given", field="method", remedy="write method=ilu")
-    return [PluginRef(use=name) for name in names]
-
-
 def _methods(
     suite: SuiteSpec,
     runs: Sequence[RunSpec],
@@ -356,16 +324,17 @@ def _methods(
     source: Path,
 ) -> list[tuple[str, Method]]:
     """Return each run's method, by its own name; of several, errors say which is meant."""
+    labels = [run.method.use for run in runs]
+    refs = [given or stands_for(suite, run.method) for run in runs]
+    check_shared(dict(zip(labels, refs, strict=True)), overrides)
     found: list[tuple[str, Method]] = []
-    for run in runs:
-        label = run.method.use
-        ref = given or stands_for(suite, run.method)
+    for label, ref in zip(labels, refs, strict=True):
         with naming_method(label if len(runs) > 1 else ""):
-            method = _method(suite, ref, overrides, source)
+            method = create_method(suite, ref, overrides, source)
             for name in method.environment_names():
                 environment_role(suite, name)
         if (ref.use, method) in found:
-            same = runs[found.index((ref.use, method))].method.use
+            same = labels[found.index((ref.use, method))]
             problem = (
                 f"{label} is the same as {same}" if label != same else f"{label} is named twice"
             )
@@ -382,7 +351,7 @@ def suite_method(suite: SuiteSpec, name: str) -> PluginRef:
         name: of a method itself; a suite's label does not count here, so that none can take the
             place of the models that rows are compared with.
     """
-    method = _method(suite, PluginRef(use=name), (), Path(suite.name))
+    method = create_method(suite, PluginRef(use=name), (), Path(suite.name))
     return PluginRef(use=name, settings=method.model_dump(mode="json"))
 
 

@@ -16,6 +16,7 @@ from ilubench.forecast.sources import Source, list_sources
 from ilubench.forecast.took import ORIGINS
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan, make_plan, outline_jobs
+from ilubench.runs.references import References
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.scoring.engines.choice import Choice, choose
 
@@ -172,12 +173,20 @@ def as_json(outlook: Outlook) -> dict[str, JsonValue]:
     }
 
 
+def _references(found: References) -> dict[str, JsonValue]:
+    taken: dict[str, JsonValue] = {
+        who: told.model_dump(mode="json") for who, told in found.records.items()
+    }
+    return {"shipped": taken, "refused": list(found.refused)}
+
+
 def _row(plan: Plan) -> dict[str, JsonValue]:
     return {
         "method": plan.experiment.run.method.use,
         "run": plan.run_id,
         "folder": str(plan.folder),
         "jobs": [job.key for job in plan.jobs],
+        "references": _references(plan.references),
     }
 
 

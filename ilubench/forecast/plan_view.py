@@ -59,6 +59,11 @@ def cost_table(outlook: Outlook) -> Table:
     table.add_column("figure", overflow="fold")
     if outlook.missing:
         table.add_row("not at hand", f"{outlook.missing} (`plan` itself fetches nothing)")
+    found_sets = [row.references for row in outlook.plan.rows] if outlook.plan is not None else []
+    for words in dict.fromkeys(words for one in found_sets for words in one.shipped):
+        table.add_row("shipped", words)
+    for reason in dict.fromkeys(reason for one in found_sets for reason in one.refused):
+        table.add_row("run here", reason)
     found = outlook.forecast
     if found is None:
         table.add_row("no estimate", outlook.unknown)

@@ -13,6 +13,7 @@ from ilubench.errors import SpecError
 from ilubench.records.figure_text import format_duration
 from ilubench.records.labels import RA_CORE, RECOVERY
 from ilubench.records.reader_notes import protocol_notes, row_notes
+from ilubench.records.reference_sets import shipped_notes
 from ilubench.records.results import REFERENCE, RunRecord
 from ilubench.reports.screen_tables import metrics_table, recovery_table, scores_table
 from ilubench.reports.verdict_text import clipped, verdict_text
@@ -83,7 +84,9 @@ def _head(record: RunRecord, width: int) -> str:
 
     seconds = sum(job.seconds or 0.0 for job in record.jobs)
     took = f" ({format_duration(seconds)})" if seconds >= 1 else ""
-    parts = [count(len(record.jobs), "job") + took, f"engine {record.engine}", record.dtype]
+    shipped = ["references shipped"] if record.references else []
+    jobs = count(len(record.jobs), "job") + took
+    parts = [jobs, *shipped, f"engine {record.engine}", record.dtype]
     if record.method:
         parts = [count(len(record.attacks), "attack"), count(len(record.seeds), "seed"), *parts]
     method = record.method_name.rpartition("/")[2]  # of a file, its name
@@ -157,7 +160,7 @@ def _fallen(row: RobustnessRow) -> dict[str, float]:
 
 def _other_notes(run: Ended) -> Iterator[str]:
     """The record's notes, without what is said already and where the attacks' settings are from."""
-    said = set(row_notes(run.rows))
+    said = {*row_notes(run.rows), *shipped_notes(run.record.references)}
     if run.suite is not None:
         attacks = {name: run.suite.attacks[name] for name in run.record.attacks}
         said |= {*protocol_notes(attacks), *protocol_notes(attacks, attacks)}

@@ -1,7 +1,7 @@
 """Carry out a plan: skip what is done, launch the rest, collect the row."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from ilubench.runs.loading import collection_paused
 from ilubench.runs.original import check_original
 from ilubench.runs.placing import place_jobs, prepare_places
 from ilubench.runs.plan import Plan, check_inputs, make_plan
+from ilubench.runs.references import is_same_original
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Reporter", "RunResult", "execute_plan", "run", "run_grid"]
@@ -44,7 +45,9 @@ class RunResult:
     rows: Mapping[str, RobustnessRow]
 
 
-def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> Iterator[Outcome]:
+def execute_plan(
+    plan: Plan, check: Callable[[], None], reporter: Reporter
+) -> Generator[Outcome, None, None]:
     """Carry out a plan's jobs and yield their outcomes.
 
     Args:
@@ -102,7 +105,14 @@ def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[Run
     results: dict[str, RunResult] = {}
     wrong: list[str] = []
     try:
-        for outcome in execute_plan(plan, lambda: check_inputs(plan), reporter):
+        ended = execute_plan(plan, lambda: check_inputs(plan), reporter)
+        for outcome in ended:
+            if outcome.job.scores_original and not all(map(_has_its_original, plan.rows)):
+                ended.close()
+                for one in fresh:
+                    shutil.rmtree(one.folder, ignore_errors=True)
+                # planned again, now that the original's score is known
+                return run_grid(experiments, reporter)
             outcomes[outcome.job.key] = outcome
             for row in (row for row in plan.rows if outcome.job.key in row.keys):
                 mine = _outcomes_of(row, outcomes)
@@ -122,6 +132,10 @@ def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[Run
     if wrong:
         raise DataError("; ".join(wrong))
     return tuple(results[row.run_id] for row in plan.rows)
+
+
+def _has_its_original(row: Plan) -> bool:
+    return is_same_original(row.bench, row.jobs, row.references)
 
 
 def _outcomes_of(row: Plan, outcomes: Mapping[str, Outcome]) -> list[Outcome]:

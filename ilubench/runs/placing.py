@@ -1,5 +1,6 @@
 """Where a plan's jobs run: in this process, in workers of this machine, or on a cluster."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,7 @@ from ilubench.runs.executors.processes import ThisMachine, import_ahead
 from ilubench.runs.executors.serial import ThisProcess
 from ilubench.runs.executors.share import WORTH, share_machine, worker_memory
 from ilubench.runs.executors.workers import Workers
-from ilubench.runs.folder import run_config
+from ilubench.runs.folder import run_config, write_inputs
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
 from ilubench.runs.remaining import RemainingTime
@@ -25,7 +26,7 @@ __all__ = ["place_jobs", "prepare_places"]
 def prepare_places(experiment: Experiment) -> None:
     """Begin what the start of workers on CPUs will need, beside the planning."""
     asked, source = experiment.run, experiment.suite.target.model
-    if asked.executor != "local" or asked.workers == 1 or pick_device(asked.device) != "cpu":
+    if asked.executor != "local" or asked.workers == 1 or pick_device(asked) != "cpu":
         return
     if asked.workers == "auto":
         if source is None or source.hub is not None:
@@ -44,6 +45,8 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
     slots: Slots | None = None
     if asked.executor == "ray" and left and named:
         slots = _on_ray(plan, left, watcher)
+    if asked.executor == "slurm" and left and named:
+        slots = _on_slurm(plan, watcher)
     share = share_machine(asked.workers, bench.device, bench.target_config)
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
     if asked.executor == "local" and count > 1 and named:
@@ -74,3 +77,13 @@ def _on_ray(plan: Plan, left: int, watcher: Watcher) -> Slots:
     config = run_config(plan.experiment)
     config["run"] = {**asked.model_dump(mode="json"), "device": device}  # not what a node picks
     return ray_workers(asked, need, left, config, plan.folder / "workers", watcher)
+
+
+def _on_slurm(plan: Plan, watcher: Watcher) -> Slots:
+    from ilubench.runs.executors.slurm import SlurmArrays
+
+    asked, memory = plan.experiment.run, None
+    if plan.bench.device == "cpu":
+        memory = math.ceil(worker_memory(plan.bench.target_config) / 1e9)
+    write_inputs(plan)  # a tuning's, which no job could read otherwise
+    return SlurmArrays(asked.slurm, plan.folder, memory, watcher, asked.job_timeout)

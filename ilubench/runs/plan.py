@@ -1,27 +1,25 @@
 """The jobs of a run or of several, in order, with their keys; nothing is computed here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ilubench.errors import DataError, SpecError
-from ilubench.experiments.experiment import (
-    Attack,
-    Experiment,
-    environment_role,
-    naming_method,
-    suite_method,
-)
+from ilubench.experiments.experiment import Attack, Experiment, environment_role, suite_method
+from ilubench.experiments.method_words import naming_method
 from ilubench.experiments.roles import read_roles
 from ilubench.experiments.training_text import check_form, find_overlaps
 from ilubench.interfaces import Method, PromptAttack, WeightAttack
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.keys import digest
 from ilubench.records.ranges import fa_scorer
+from ilubench.records.reference_sets import read_set
 from ilubench.records.results import REFERENCE, RETRAIN, OverlapRecord, Who
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
+from ilubench.runs.references import ReadSet, References, find_references
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
 from ilubench.runs.stages.workbench import Workbench, make_bench
@@ -53,6 +51,7 @@ class Plan:
         jobs: each key once.
         title: what it is, if no run.
         overlap: what of the evaluation items is in the text that is trained on.
+        references: what is not measured, but taken from the suite's result sets.
         grid: the runs of a grid; empty otherwise.
     """
 
@@ -63,6 +62,7 @@ class Plan:
     jobs: tuple[Job, ...]
     title: str = ""
     overlap: tuple[OverlapRecord, ...] = ()
+    references: References = field(default_factory=References)
     grid: "tuple[Plan, ...]" = ()
 
     @property
@@ -258,7 +258,8 @@ def make_plan(*experiments: Experiment) -> Plan:
         DataError: data or the target model are missing or empty, or an evaluation item has no
             words that could be looked for in the training text.
         SpecError: an attack that is still to be done trains on other prompts than its FA task's,
-            or a setting of the method does not fit the target model.
+            a setting of the method does not fit the target model, or the suite's references that
+            were asked for do not match.
     """
     bench = make_bench(*experiments)
     for experiment in experiments:
@@ -266,7 +267,8 @@ def make_plan(*experiments: Experiment) -> Plan:
             check_method(bench, experiment.method)
     read_roles(*experiments)
     keys = _hashed(bench)
-    rows = tuple(_run_plan(experiment, bench, keys) for experiment in experiments)
+    read = cache(read_set)  # the runs of a grid take them alike
+    rows = tuple(_run_plan(experiment, bench, keys, read) for experiment in experiments)
     if len(rows) == 1:
         return rows[0]
     jobs = _together([(row.experiment, row.jobs) for row in rows])
@@ -276,12 +278,16 @@ def make_plan(*experiments: Experiment) -> Plan:
     return Plan(run_id, folder, first, bench, jobs, grid=rows)
 
 
-def _run_plan(experiment: Experiment, bench: Workbench, keys: _Keys) -> Plan:
-    ordered = _ordered(experiment, bench.target, keys)
+def _run_plan(experiment: Experiment, bench: Workbench, keys: _Keys, read: ReadSet) -> Plan:
+    every = _ordered(experiment, bench.target, keys)
+    references = find_references(experiment, bench, every, read)
+    ordered = tuple(job for job in every if not references.cover(job))
     method = experiment.method_name.rpartition(":")[2].lower()
     name = "score" if experiment.scores_only else method
-    run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
-    plan = Plan(run_id, Path(experiment.run.out) / run_id, experiment, bench, ordered)
+    key = digest([*(job.key for job in ordered), *references.keys])[:10]
+    run_id = f"{experiment.suite.name}-{name}-{key}"
+    folder = Path(experiment.run.out) / run_id
+    plan = Plan(run_id, folder, experiment, bench, ordered, references=references)
     for name in {job.attack: None for job in ordered if job.attack and not plan.is_done(job)}:
         check_form(experiment, bench.attack(name))
     return replace(plan, overlap=find_overlaps(experiment))

@@ -36,6 +36,7 @@ def _headline(plan: Plan) -> str:
         *(line for row in plan.rows for line in _method_lines(row.experiment, plan)),
         f"attacks  {attacks}; seeds {seeds}; {place}",
         f"jobs     {len(plan.jobs)}, of which {len(todo)} to do" + _shared(plan),
+        *dict.fromkeys(line for row in plan.rows for line in _reference_lines(row)),
         *(f"folder   {row.folder}" for row in plan.rows),
     ]
     if experiment.scores_only:
@@ -54,6 +55,11 @@ def _method_lines(experiment: Experiment, plan: Plan) -> Iterator[str]:
     yield f"method   {name}" + (f" ({shown})" if shown else "")
     if experiment.seen:
         yield f"seen     {', '.join(experiment.seen)} (the method trains on it)"
+
+
+def _reference_lines(plan: Plan) -> Iterator[str]:
+    yield from (f"shipped  {words}" for words in plan.references.shipped)
+    yield from (f"run here {reason}" for reason in plan.references.refused)
 
 
 def _shared(plan: Plan) -> str:

@@ -7,7 +7,7 @@ scorers, generators) are named by reference (`PluginRef`) and resolved above thi
 from ilubench.specs.about import DataAbout, ModelAbout
 from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
 from ilubench.specs.base import PluginRef, Seed, Settings, Spec
-from ilubench.specs.cluster import RaySpec
+from ilubench.specs.cluster import RaySpec, SlurmSpec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import (
@@ -63,6 +63,7 @@ __all__ = [
     "SearchSpec",
     "Seed",
     "Settings",
+    "SlurmSpec",
     "Spec",
     "StatedScore",
     "SuiteSpec",

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from places import LEADERBOARDS, ROOT
 
 from ilubench.records.finished import read_run
-from ilubench.records.results import RunRecord
+from ilubench.records.results import ReferenceRecord, RunRecord
 from ilubench.records.scores import Compared, method_samples, robustness_row
 from ilubench.reports.last_screen import LINES, Ended, last_screen
 from ilubench.reports.verdict_text import verdict_text
@@ -29,8 +29,13 @@ def first_seed() -> Ended:
         metric.label: robustness_row(suite, metric, attacks, (SEED,), found, run.metric_ranges)
         for metric in suite.primary_forget
     }
-    jobs = tuple(job for job in run.record.jobs if not re.search(r"seed [1-9]$", job.label))
-    alone = {"seeds": (SEED,), "jobs": jobs, "notes": ()}
+    not_done = r"seed [1-9]$|attack none|retrain"  # other seeds, and what is shipped
+    jobs = tuple(job for job in run.record.jobs if not re.search(not_done, job.label))
+    shipped = {
+        who: ReferenceRecord(run=who, samples="", attacks=attacks, seeds=(SEED,), scored=False)
+        for who in ("reference", "retrain")
+    }
+    alone = {"seeds": (SEED,), "jobs": jobs, "notes": (), "references": shipped}
     record = RunRecord.model_validate({**run.record.model_dump(), **alone})
     (folder,) = set(re.findall(r"runs/mini-ilu-\w+", README))
     command = ("ilubench", "run", "method=ilu")

@@ -41,7 +41,7 @@ from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator, PluginRef, Range
+from ilubench.specs import Estimator, PluginRef, Range, RunSpec
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -54,15 +54,19 @@ _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 """Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
 
 
-def pick_device(asked: str) -> str:
-    """Return the device of a run.
+def pick_device(run: RunSpec) -> str:
+    """Return the device of a run's jobs; those of Slurm have what they ask for, not what is here.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
     """
+    asked, slurm = run.device, run.executor == "slurm"
+    gpus = run.slurm.gpus > 0 if slurm else torch.cuda.is_available()
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if gpus else "cpu"
+    if asked.startswith("cuda") and not gpus:
+        if slurm:
+            raise UsageError(f"device={asked}: jobs get no GPU; add slurm.gpus=1")
         raise UsageError(f"device={asked}: this torch sees no GPU; use device=cpu")
     try:
         kind = torch.device(asked).type
@@ -312,7 +316,7 @@ def make_bench(*experiments: Experiment) -> Workbench:
     """
     _refuse_launchers(os.environ)
     run = experiments[0].run
-    return Workbench(experiments, Store(Path(run.out) / "store"), pick_device(run.device))
+    return Workbench(experiments, Store(Path(run.out) / "store"), pick_device(run))
 
 
 def _refuse_launchers(environment: Mapping[str, str]) -> None:
