@@ -12,7 +12,8 @@ from hand_rows import BACK, EITHER, STAYED, Interval, figure, hand_record, hand_
 from places import LEADERBOARDS
 
 from ilubench.records.finished import FinishedRun, read_run
-from ilubench.records.results import FailureRecord, ModelScore
+from ilubench.records.reference_sets import shipped_notes
+from ilubench.records.results import FailureRecord, ModelScore, ReferenceRecord
 from ilubench.reports.last_screen import LINES, Ended, last_screen
 from ilubench.reports.screen_tables import BARS
 from ilubench.reports.verdict_text import percent, verdict_text
@@ -236,6 +237,16 @@ def test_what_is_unusual() -> None:
     assert "! prefix: scorer s was left out: it has no prompt" in shown
     assert "! 1 seed: intervals are over items only" in shown
     assert "1 seed:" not in screen(rows, seeds=(0, 1))
+
+
+def test_shipped_references_stand_in_the_first_line() -> None:
+    taken = ReferenceRecord(run="r", samples="", attacks=("a",), seeds=(0,), scored=False)
+    notes = tuple(shipped_notes({"reference": taken}))
+    rows = {"FQ": hand_row({"a": STAYED}, STAYED)}
+    shown = screen(rows, references={"reference": taken}, notes=(*notes, "another"))
+    assert "references shipped" in shown.split("\n")[0]
+    assert "not measured in this run" not in shown
+    assert "! another" in shown
 
 
 @pytest.mark.parametrize(
