@@ -176,7 +176,10 @@ def model_source(text: str) -> "ModelSource":
         hub_id = "/".join(text.removeprefix(HUB_PAGE).split("/")[:2])
         raise UsageError(f"{text} is a page; write the hub id, {hub_id}")
     if path.is_file():
-        raise ModelError(f"{text} is a file; give the folder of a model: {path.parent}")
+        remedy = f"give the folder of a model: {path.parent}"
+        if path.suffix in (".gguf", ".bin", ".pt", ".pth", ".ckpt"):
+            remedy = f"convert the weights: `ilubench convert {text} FOLDER`"
+        raise ModelError(f"{text} is a file; {remedy}")
     hub, _, revision = text.partition("@")
     if text.startswith((".", "/", "~")) or hub.count("/") != 1:
         raise ModelError(f"no model folder {text!r}; give a folder or a hub id like org/name")

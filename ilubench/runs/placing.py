@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from ilubench.data.hub.models import model_folder, needed_files
+from ilubench.errors import PluginError
 from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.runs.carry_out import carry_out
@@ -62,7 +63,11 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
 
 def _is_named(experiment: Experiment) -> bool:
     """Whether a worker finds the method by its name, as `ilubench job` does."""
-    return type(experiment.method) is find_plugin("methods", experiment.method_name)
+    try:
+        found = find_plugin("methods", experiment.method_name)
+    except PluginError:  # a verification's, whose weights are given
+        return False
+    return type(experiment.method) is found
 
 
 def _on_ray(plan: Plan, left: int, watcher: Watcher) -> Slots:

@@ -23,9 +23,10 @@ class RunSpec(Spec):
         engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
         device: auto, cpu, cuda or cuda:1.
         executor: where jobs run: on this machine, as workers of a Ray cluster, or as jobs of Slurm.
-        ray: the cluster.
+        ray: which cluster, and what each worker asks of it, e.g. ray.address=auto.
         slurm: what each job asks for.
-        workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow.
+        workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow;
+            with executor=ray the default.
         job_timeout: seconds after which a job is ended; with several workers only.
         keep: `attacked` keeps the attacked models' weights, too.
         never_knew: attack the suite's `retrain` weights too, where it has any.

@@ -68,7 +68,7 @@ def test_help_imports_nothing_heavy() -> None:
     *page, loaded = done.stdout.splitlines()
     assert loaded == "[]"
     words = " ".join(page)
-    for name in ("run", "plan", "ls", "score", "attack", "make-target"):
+    for name in ("run", "plan", "ls", "score", "attack", "make-target", "convert"):
         assert name in words
 
 
@@ -78,7 +78,7 @@ def test_without_a_word_it_shows_its_help() -> None:
     assert done.err.startswith("Usage")
 
 
-@pytest.mark.parametrize("name", ["run", "plan", "ls", "score", "attack", "make-target"])
+@pytest.mark.parametrize("name", ["run", "plan", "ls", "score", "attack", "make-target", "convert"])
 def test_each_command_has_help(name: str) -> None:
     done = command(name, "--help")
     assert (done.code, done.err) == (0, "")
