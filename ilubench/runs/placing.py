@@ -1,6 +1,7 @@
 """Where a plan's jobs run: in this process, in workers of this machine, or on a cluster."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -48,7 +49,8 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
         slots = _on_ray(plan, left, watcher)
     if asked.executor == "slurm" and left and named:
         slots = _on_slurm(plan, watcher)
-    share = share_machine(asked.workers, bench.device, bench.target_config)
+    most = max(Counter(job.stage for job in plan.jobs).values())
+    share = share_machine(asked.workers, bench.device, bench.target_config, most)
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
     if asked.executor == "local" and count > 1 and named:
         environments = [share.environment(number) for number in range(count)]
