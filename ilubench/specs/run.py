@@ -25,8 +25,7 @@ class RunSpec(Spec):
         executor: where jobs run: on this machine, as workers of a Ray cluster, or as jobs of Slurm.
         ray: which cluster, and what each worker asks of it, e.g. ray.address=auto.
         slurm: what each job asks for.
-        workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow;
-            with executor=ray the default.
+        workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow.
         job_timeout: seconds after which a job is ended; with several workers only.
         keep: `attacked` keeps the attacked models' weights, too.
         never_knew: attack the suite's `retrain` weights too, where it has any.
@@ -47,7 +46,7 @@ class RunSpec(Spec):
     executor: Literal["local", "ray", "slurm"] = "local"
     ray: RaySpec = RaySpec()
     slurm: SlurmSpec = SlurmSpec()
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     job_timeout: float | None = Field(default=None, gt=0)
     keep: tuple[Literal["attacked"], ...] = ()
     never_knew: bool = True

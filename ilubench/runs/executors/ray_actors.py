@@ -236,8 +236,7 @@ def ray_workers(
         if not room:  # the workers' asking is what makes a cluster grow
             watcher.tell(f"waits up to {run.ray.wait:g} s for a node with {need}")
         cluster.check(need)
-        given = run.workers if "workers" in run.model_fields_set else "auto"
-        count = min(left, given if isinstance(given, int) else room or left)
+        count = min(left, room or left if run.workers == "auto" else run.workers)
         watcher.tell(f"{counted(count, 'worker')} on {cluster.name} ({need} each)")
         if room and count > room:
             watcher.tell(f"the cluster has room for {room} of them; the others wait")

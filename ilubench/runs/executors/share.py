@@ -48,17 +48,19 @@ class Share:
         return found
 
 
-def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> Share:
+def share_machine(asked: int | str, device: str, config: "PretrainedConfig", most: int) -> Share:
     """Return how many workers share the machine, and what each gets.
 
-    `auto` is one a GPU; on a CPU, as many as cores and memory allow, and one for a model of
-    less than a million weights. It depends on the machine and the model, not on what is done
-    already: threads decide the last bits of a sum, and a resumed run must go on with as many.
+    `auto` is one a GPU; on a CPU, as many as cores and memory allow and can be busy at once, and
+    one for a model of less than a million weights. It depends on the machine and the plan, not on
+    what is done already: threads decide the last bits of a sum, and a resumed run must go on with
+    as many.
 
     Args:
         asked: `workers=`.
         device: of the run.
         config: of the target model.
+        most: jobs that can run at once.
     """
     if device == "cuda":
         devices = _visible_gpus(os.environ)
@@ -71,7 +73,7 @@ def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> 
     )
     if asked == "auto":
         worth = sum(parameter_sizes(config).values()) >= WORTH
-        count = max(1, min(cores, _memory() // worker_memory(config))) if worth else 1
+        count = max(1, min(cores, _memory() // worker_memory(config), most)) if worth else 1
     else:
         count = int(asked)
     given = os.environ.get("OMP_NUM_THREADS", "")
