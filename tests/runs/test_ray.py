@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from runs import (
 from ilubench.errors import PathError, SpecError, UsageError
 from ilubench.runs.executors.base import Ended, execute
 from ilubench.runs.executors.node_facts import FolderMark, compare, node_facts, versions
+from ilubench.runs.executors.ray_actors import RayHost
 from ilubench.runs.executors.ray_cluster import Need, connect, places, shortage
 from ilubench.runs.executors.worker import Call
 from ilubench.runs.executors.workers import Lost, Workers
@@ -59,6 +61,17 @@ def test_a_worker_that_fits_nowhere_is_refused_with_what_the_nodes_have() -> Non
     assert "a has 4 cores, 0 GPUs, 9.0 GB" in told
     assert "b has" not in told
     assert "it has no node" in str(shortage([], Need(1, 0, 0)))
+
+
+def test_a_run_does_not_wait_for_ever_for_room(tmp_path: Path) -> None:
+    there = [node("a", CPU=4)]
+    cluster: Any = SimpleNamespace(ray=None, nodes=lambda: there)
+    host = RayHost(cluster, Need(1, 1, 0), {}, tmp_path, wait=0.0)
+    assert list(host.hear([], 0.0)) == []
+    with pytest.raises(UsageError, match="no node of the cluster has what a worker needs"):
+        list(host.hear([], 0.0))
+    there.append(node("b", CPU=1, GPU=1))  # the cluster grew
+    assert list(host.hear([], 0.0)) == []
 
 
 @pytest.mark.parametrize(
