@@ -54,7 +54,8 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
     if asked.executor == "local" and count > 1 and named:
         environments = [share.environment(number) for number in range(count)]
-        here = ThisMachine(run_config(plan.experiment), environments, plan.folder / "workers")
+        config, logs = run_config(plan.experiment), plan.folder / "workers"
+        here = ThisMachine(config, environments, logs, bench.device)
         slots = Workers(here, count, watcher, asked.job_timeout)
     if slots is not None:
         return longest_first(plan.jobs, RemainingTime(plan).expected), slots

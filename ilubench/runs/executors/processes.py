@@ -66,6 +66,7 @@ class ThisMachine:
         config: of the run, as `config.yaml` holds it.
         environments: variables of each worker: its device, its number of threads.
         folder: of the workers' logs.
+        device: of the run.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class ThisMachine:
         config: Mapping[str, JsonValue],
         environments: Sequence[Mapping[str, str]],
         folder: Path,
+        device: str = "cpu",
     ) -> None:
         """No process is started yet."""
         self._config, self._environments, self._folder = config, environments, folder
+        self._forks = _FORKS and device == "cpu"
 
     def start(self, number: int) -> Process:
         """Start a worker.
@@ -84,8 +87,8 @@ class ThisMachine:
         GPU's driver does not outlive a fork.
         """
         own = self._environments[number]
-        forks = _FORKS and "CUDA_VISIBLE_DEVICES" not in own
-        context = multiprocessing.get_context("forkserver" if forks else "spawn")
+        fork = multiprocessing.get_context("forkserver") if self._forks else None
+        context = fork or multiprocessing.get_context("spawn")
         mine, theirs = context.Pipe()
         log = self._folder / f"{number}.log"
         process = context.Process(
