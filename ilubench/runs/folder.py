@@ -70,6 +70,15 @@ def _cost(plan: Plan) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+def _world_size(plan: Plan) -> dict[str, str | int]:
+    """Return among how many devices models were divided that were trained; all that there were."""
+    made = [a for job in plan.jobs if (a := plan.artifact(job)) and plan.bench.trains(job)]
+    found = sorted({int(cast("int", one.meta().get("world_size", 1))) for one in made})
+    if len(found) > 1:
+        return {"world_size": ", ".join(map(str, found))}
+    return {"world_size": found[0]} if found else {}
+
+
 def _summaries(plan: Plan) -> Iterator[tuple[Job, ScoreRecord, ScoreSummary]]:
     for job in plan.jobs:
         artifact = plan.artifact(job)
@@ -120,7 +129,7 @@ def run_record(
         data=_row_hashes(plan),
         target=_target_hash(plan),
         ranges=declared_ranges(experiment),
-        conditions=suite_conditions(experiment.suite),
+        conditions=suite_conditions(experiment.suite) | _world_size(plan),
         libraries={n: v for n, v in library_versions(_LIBRARIES).items() if v != "absent"},
         overlap=plan.overlap,
         notes=notes,

@@ -80,7 +80,7 @@ def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> I
 def _share_jobs(plan: Plan, reporter: Reporter) -> tuple[Sequence[Job], Slots]:
     """Return the jobs in the order of their start, and where they run."""
     asked, bench = plan.experiment.run, plan.bench
-    share = share_machine(asked.workers, bench.device, bench.target_config)
+    share = share_machine(asked.workers, bench.device, bench.target_config, asked.devices_per_job)
     left = sum(not plan.is_done(job) for job in plan.jobs)
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
     method = plan.experiment.method_name

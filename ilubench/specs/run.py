@@ -21,6 +21,7 @@ class RunSpec(Spec):
         engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
         device: auto, cpu, cuda or cuda:1.
         workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow.
+        devices_per_job: devices among which a model that is trained is divided.
         job_timeout: seconds after which a job is ended; with several workers only.
         keep: `attacked` keeps the attacked models' weights, too.
         never_knew: attack the suite's `retrain` weights too, where it has any.
@@ -37,6 +38,7 @@ class RunSpec(Spec):
     engine: Literal["auto", "hf", "vllm"] = "auto"
     device: Annotated[str, StringConstraints(to_lower=True)] = "auto"
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    devices_per_job: Annotated[int, Field(ge=1)] = 1
     job_timeout: float | None = Field(default=None, gt=0)
     keep: tuple[Literal["attacked"], ...] = ()
     never_knew: bool = True

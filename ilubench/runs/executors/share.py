@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ilubench.errors import UsageError
 from ilubench.models.forward import parameter_sizes
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class Share:
         return found
 
 
-def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> Share:
+def share_machine(
+    asked: int | str, device: str, config: "PretrainedConfig", each: int = 1
+) -> Share:
     """Return how many workers share the machine, and what each gets.
 
     `auto` is one a GPU; on a CPU, as many as cores and memory allow, and one for a model of
@@ -59,9 +62,18 @@ def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> 
         asked: `workers=`.
         device: of the run.
         config: of the target model.
+        each: devices of a worker; on a CPU, processes.
+
+    Raises:
+        UsageError: there are not as many devices.
     """
     if device == "cuda":
-        devices = _visible_gpus(os.environ)
+        gpus = _visible_gpus(os.environ)
+        if each > 1 and each * (1 if asked == "auto" else int(asked)) > len(gpus):
+            problem = f"devices_per_job={each}: there are {len(gpus)} GPUs for workers={asked}"
+            raise UsageError(f"{problem}; give fewer of either")
+        whole = len(gpus) - len(gpus) % each
+        devices = tuple(",".join(gpus[at : at + each]) for at in range(0, whole, each))
         count = len(devices) if asked == "auto" else int(asked)
         return Share(count, devices=devices if count > 1 else ())
     if device != "cpu":  # one GPU by its number
@@ -71,8 +83,8 @@ def share_machine(asked: int | str, device: str, config: "PretrainedConfig") -> 
     )
     if asked == "auto":
         weights = sum(parameter_sizes(config).values())
-        room = _memory() // (_BASE + _COPIES * 4 * weights)
-        count = max(1, min(cores, room)) if weights >= _WORTH else 1
+        room = _memory() // (each * _BASE + _COPIES * 4 * weights)
+        count = max(1, min(cores // each, room)) if weights >= _WORTH else 1
     else:
         count = int(asked)
     given = os.environ.get("OMP_NUM_THREADS", "")

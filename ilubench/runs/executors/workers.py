@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ilubench.runs.stages.workbench import Workbench
 
-__all__ = ["Workers"]
+__all__ = ["Told", "Workers", "write_output_to"]
 
 _TRIES = 2
 """How often a job is tried whose worker dies: what killed it may have been another program."""
@@ -216,10 +216,11 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 # --------------------------------------------------------------------------- in the worker
 
 
-class _Told:
+class Told:
     """A job's progress, sent to the process that shows it."""
 
     def __init__(self, connection: Connection) -> None:
+        """Send over ``connection``."""
         self._connection = connection
 
     def start(self, phase: str, total: int) -> None:
@@ -231,13 +232,18 @@ class _Told:
         self._connection.send(("advance", (done, note)))
 
 
-def _serve(connection: Connection, config: dict[str, JsonValue], log: Path) -> None:
-    """Carry out jobs until None comes, or the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon
+def write_output_to(log: Path) -> None:
+    """Append what this process prints, and libraries in it, to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", buffering=1, encoding="utf-8") as chatter:
         os.dup2(chatter.fileno(), sys.stdout.fileno())
         os.dup2(chatter.fileno(), sys.stderr.fileno())
+
+
+def _serve(connection: Connection, config: dict[str, JsonValue], log: Path) -> None:
+    """Carry out jobs until None comes, or the other end is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon
+    write_output_to(log)
     bench: Workbench | None = None
 
     def carry_out_job(job: Job) -> None:
@@ -248,7 +254,7 @@ def _serve(connection: Connection, config: dict[str, JsonValue], log: Path) -> N
 
         if bench is None:
             bench = make_bench(restore_experiment(config, Path("config.yaml")))
-        carry_out(bench, job, _Told(connection))
+        carry_out(bench, job, Told(connection))
 
     with suppress(EOFError, BrokenPipeError):
         while (job := connection.recv()) is not None:
