@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Ranks"]
 
 _TRIES = 2
-"""How often a job is tried of whose ranks one dies: what killed it may have been another program."""
+"""How often a job is tried of whose ranks one dies: another program may have killed it."""
 
 _LAST_WORDS_S = 1.0
 """How long to wait for what the others of a failed set of ranks have to say."""
@@ -73,8 +73,7 @@ class Ranks:
         tries, limit = 1, None
         while True:
             try:
-                self._try(job, limit, progress)
-                return
+                return self._try(job, limit, progress)
             except NoRoomError as error:
                 if error.largest < 2:
                     raise
