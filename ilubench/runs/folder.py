@@ -71,8 +71,9 @@ def _cost(plan: Plan) -> dict[str, float]:
 
 
 def _world_size(plan: Plan) -> dict[str, str | int]:
-    """Return among how many devices models were divided that were trained; all that there were."""
-    made = [a for job in plan.jobs if (a := plan.artifact(job)) and plan.bench.trains(job)]
+    """Return among how many devices the row's models were divided; each number that there was."""
+    trained = (job for job in plan.jobs if job.stage != "target" and plan.bench.trains(job))
+    made = [artifact for job in trained if (artifact := plan.artifact(job)) is not None]
     found = sorted({int(cast("int", one.meta().get("world_size", 1))) for one in made})
     if len(found) > 1:
         return {"world_size": ", ".join(map(str, found))}

@@ -1,6 +1,5 @@
 """Trainings as one process does them, and as the ranks of a sharded model do: the same code."""
 
-import contextlib
 import multiprocessing
 import pickle
 import tempfile
@@ -20,7 +19,7 @@ from transformers import PreTrainedModel
 from ilubench.attacks.finetune import FineTune
 from ilubench.interfaces import Batch, Context
 from ilubench.models.forward import answer_logits
-from ilubench.models.sharding import join_ranks, leads, shard_model, together, whole_model
+from ilubench.models.sharding import join_ranks, shard_model, together, whole_model
 from ilubench.records.store import FolderState
 from ilubench.specs import MemorySpec, PackSpec, RecipeSpec, TokenizerSpec, TrainSpec
 from ilubench.training import pretrain
@@ -160,7 +159,7 @@ def _rank(
         try:
             with together():
                 found = train(name, folder, device="cpu")
-        except Exception:  # noqa: BLE001 - shown by the test
+        except Exception:
             answers.send_bytes(pickle.dumps(traceback.format_exc()))
             raise
         if rank == 0:
