@@ -99,8 +99,8 @@ class Batch:
     attention_mask: torch.Tensor
     loss_mask: torch.Tensor
     index: torch.Tensor
-    sequences: float
-    tokens: float
+    sequences: int
+    tokens: int
     progress: float = 0.0
 
 

@@ -122,7 +122,8 @@ def share_batches(batches: Sequence[Batch]) -> list[Batch]:
     """
     mine = list(batches[rank() :: world_size()])
     if len(mine) < math.ceil(len(batches) / world_size()):
-        mine.append(replace(batches[0], sequences=math.inf, tokens=math.inf))
+        endless = cast("int", math.inf)
+        mine.append(replace(batches[0], sequences=endless, tokens=endless))
     return mine
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from pydantic import JsonValue
@@ -137,13 +137,13 @@ class Ranks:
         """Wait until all ranks have ended the job; raise what went wrong."""
         busy = {connection: process for process, connection in self._running}
         while busy:
-            for connection in wait(list(busy)):
+            for connection in cast("list[Connection]", wait(list(busy))):
                 try:
-                    message = connection.recv()  # type: ignore[union-attr]
+                    message = connection.recv()
                 except (EOFError, OSError):
-                    raise self._died(busy[connection]) from None  # type: ignore[index]
+                    raise self._died(busy[connection]) from None
                 if message is None:
-                    del busy[connection]  # type: ignore[arg-type]
+                    del busy[connection]
                 elif isinstance(message, Exception):
                     raise self._cause(message)
                 else:
