@@ -6,7 +6,7 @@ import typer
 
 from ilubench.cli.commands import Program, WordsCommand
 from ilubench.cli.guard import COMPLETE, NO_DATA
-from ilubench.cli.words import Config, Json, Words, console, experiment_of
+from ilubench.cli.words import Config, Json, Words, console, grid_of
 
 if TYPE_CHECKING:
     from ilubench.forecast.inventory import Inventory
@@ -29,7 +29,7 @@ def check(words: Words = None, config: Config = None, as_json: Json = False) -> 
     """
     from ilubench.forecast.inventory import examine_needs
 
-    return _show(examine_needs(experiment_of(words, config)), as_json=as_json)
+    return _show(examine_needs(*grid_of(words, config)), as_json=as_json)
 
 
 @data.command("fetch", cls=WordsCommand)
@@ -41,7 +41,7 @@ def fetch(words: Words = None, config: Config = None, as_json: Json = False) -> 
     from ilubench.forecast.inventory import fetch_needs
 
     err = console()
-    found = fetch_needs(experiment_of(words, config), lambda line: err.print(line, soft_wrap=True))
+    found = fetch_needs(*grid_of(words, config), tell=lambda line: err.print(line, soft_wrap=True))
     return _show(found, as_json=as_json)
 
 

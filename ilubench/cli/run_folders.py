@@ -11,12 +11,15 @@ RUN_FILES = ("results.json", "status.json", "plan.json")
 
 SCORED = "scored"
 
+APART = ("store", "grids")
+"""Folders beside those of runs."""
+
 DEEPEST = 3
 """Levels below a folder in which runs are looked for."""
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
-    """Yield the folders of runs at and below a folder, finished or not; the store is none."""
+    """Yield the folders of runs at and below a folder, finished or not; no store's, no grid's."""
     level = [folder]
     for _ in range(DEEPEST + 1):
         below: list[Path] = []
@@ -24,7 +27,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
             if is_run(place):
                 yield place
             elif place.is_dir():
-                below += (one for one in sorted(place.iterdir()) if one.name != "store")
+                below += (one for one in sorted(place.iterdir()) if one.name not in APART)
         level = below
 
 

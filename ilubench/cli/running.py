@@ -5,10 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ilubench.cli.formats import show
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
-from ilubench.cli.words import Config, Json, Model, Words, console, experiment_of, overrides_of
+from ilubench.cli.words import (
+    Config,
+    Json,
+    Model,
+    Words,
+    console,
+    experiment_of,
+    grid_of,
+    overrides_of,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ilubench.experiments.experiment import Experiment
     from ilubench.specs import ModelSource
 
@@ -23,8 +35,11 @@ Card = Annotated[
 
 
 def run(words: Words = None, config: Config = None, as_json: Json = False) -> int:
-    """Unlearn, attack, score: one method's robustness row."""
-    return _run(experiment_of(words, config), as_json=as_json)
+    """Unlearn, attack, score: one method's robustness row, or several methods' side by side.
+
+    method=A,B,... shares what the rows have in common, and ends with their table.
+    """
+    return _run(grid_of(words, config), as_json=as_json)
 
 
 def plan(
@@ -48,14 +63,15 @@ def plan(
     from ilubench.forecast.outlook import look_ahead
     from ilubench.forecast.plan_view import cost_table, jobs_table, sources_table
 
-    found = look_ahead(experiment_of(words, config), card=card, timed=probe)
+    found = look_ahead(*grid_of(words, config), card=card, timed=probe)
     if write:
         from ilubench.runs.folder import write_inputs
         from ilubench.runs.plan import make_plan
 
-        planned = found.plan or make_plan(found.experiment)  # the latter says what is missing
-        write_inputs(planned)
-        typer.echo(f"wrote {planned.folder}", err=True)
+        planned = found.plan or make_plan(*found.experiments)  # the latter says what is missing
+        for one in (*planned.grid, planned):
+            write_inputs(one)
+            typer.echo(f"wrote {one.folder}", err=True)
     if as_json:
         typer.echo(json.dumps(outlook_json(found)))
         return COMPLETE
@@ -95,7 +111,7 @@ def job(
 def tune(words: Words = None, config: Config = None, as_json: Json = False) -> int:
     """Choose methods' settings by the suite's protocol: one budget, tuning seeds, no attack.
 
-    method=LABEL names one of the suite's tuning.searches; without it every one is tuned.
+    method=A,B names some of the suite's tuning.searches; without it every one is tuned.
     Leaves with 4 where no setting keeps the utility, or one could not be tried.
     """
     import json
@@ -128,7 +144,7 @@ def attack(
 
     settings = {"model": model_source(model).model_dump(mode="json", exclude_none=True)}
     method = PluginRef(use="checkpoint", settings=settings)
-    return _run(experiment_of(words, config, method=method), as_json=as_json)
+    return _run((experiment_of(words, config, method=method),), as_json=as_json)
 
 
 HUB_PAGE = "https://huggingface.co/"
@@ -175,16 +191,38 @@ def _no_model(folder: Path) -> str:
     return ""
 
 
-def _run(experiment: "Experiment", *, as_json: bool) -> int:
+def _run(experiments: "Sequence[Experiment]", *, as_json: bool) -> int:
+    import json
+
     from ilubench.reports.run_report import run_report
-    from ilubench.runs.pipeline import run
+    from ilubench.runs.pipeline import run_grid
     from ilubench.runs.progress import make_reporter
 
     with make_reporter(console()) as shown:
-        result = run(experiment, shown)
-    if as_json:
-        typer.echo(result.record.model_dump_json(indent=1))
+        results = run_grid(experiments, shown)
+    records = [result.record for result in results]
+    if as_json and len(records) == 1:
+        typer.echo(records[0].model_dump_json(indent=1))
+    elif as_json:
+        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+    elif len(results) > 1 and any(result.rows for result in results):
+        _show_table([result.plan.folder for result in results])
     else:
-        suite, folder = result.plan.bench.suite, result.plan.folder
-        console(stderr=False).print(run_report(result.record, result.rows, suite, folder))
-    return FAILED_JOBS if result.record.failures else COMPLETE
+        for result in results:
+            suite, folder = result.plan.bench.suite, result.plan.folder
+            console(stderr=False).print(run_report(result.record, result.rows, suite, folder))
+    return FAILED_JOBS if any(record.failures for record in records) else COMPLETE
+
+
+def _show_table(folders: "Sequence[Path]") -> None:
+    """Print finished runs side by side, as `ilubench table` does, and where they are."""
+    from ilubench.records.finished import read_run
+    from ilubench.reports.ranking import rank_runs, ranking_json, ranking_text
+
+    runs = [read_run(folder) for folder in folders]
+    found = rank_runs(runs)
+    show(ranking_text(found), ranking_json(found), None)
+    for run in runs:
+        typer.echo(f"Results: {run.path}")
+        for failure in run.record.failures:
+            typer.echo(f"  failed: {failure.label}: {failure.message}")

@@ -24,6 +24,7 @@ __all__ = [
     "as_words",
     "console",
     "experiment_of",
+    "grid_of",
     "overrides_of",
 ]
 
@@ -89,3 +90,10 @@ def experiment_of(words: list[str] | None, config: Path | None, **given: object)
     from ilubench.experiments.experiment import resolve_experiment
 
     return resolve_experiment(overrides_of(words, config), **given)  # type: ignore[arg-type]
+
+
+def grid_of(words: list[str] | None, config: Path | None) -> "tuple[Experiment, ...]":
+    """Return what a command's words and its file ask for: an experiment a method."""
+    from ilubench.experiments.experiment import resolve_grid
+
+    return resolve_grid(overrides_of(words, config))

@@ -11,7 +11,13 @@ from pydantic import Field, JsonValue, model_validator
 from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.experiments.keys import unknown_key
-from ilubench.experiments.method_settings import check_suite_models, method_settings, stands_for
+from ilubench.experiments.method_settings import stands_for
+from ilubench.experiments.method_words import (
+    check_shared,
+    create_method,
+    named_methods,
+    naming_method,
+)
 from ilubench.experiments.suites import NO_PLUGINS, read_suite
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
 from ilubench.interfaces.discovery import create_plugin, find_plugin
@@ -35,7 +41,7 @@ from ilubench.specs.overrides import (
     apply_overrides,
     nested_settings,
 )
-from ilubench.specs.yaml_files import merge_mappings, validate_spec
+from ilubench.specs.yaml_files import validate_spec
 
 __all__ = [
     "Attack",
@@ -43,6 +49,7 @@ __all__ = [
     "create_scorers",
     "environment_role",
     "resolve_experiment",
+    "resolve_grid",
     "restore_experiment",
     "suite_method",
     "suite_tables",
@@ -121,24 +128,6 @@ def _take(
     mine = tuple(o.below() for o in overrides if o.path[0] == head and len(o.path) > 1)
     rest = tuple(o for o in overrides if not (o.path[0] == head and len(o.path) > 1))
     return mine, rest
-
-
-def _method(
-    suite: SuiteSpec, ref: PluginRef, overrides: Sequence[Override], source: Path
-) -> Method:
-    lookup = PluginLookup(
-        find_plugin, lambda group, use: method_settings(suite, use) if group == "methods" else {}
-    )
-    found = find_plugin("methods", ref.use)
-    if not issubclass(found, Method):
-        raise PluginError(f"{ref.use!r} is not a method (a subclass of ilubench.interfaces.Method)")
-    settings = merge_mappings(method_settings(suite, ref.use), ref.settings)
-    settings = apply_overrides(found, settings, overrides, lookup, prefix="method.")
-    check_suite_models(suite, found, settings)
-    label = f"method {ref.use} (settings of {source.name} and of the words)"
-    return cast(
-        "Method", create_plugin("methods", PluginRef(use=ref.use, settings=settings), source=label)
-    )
 
 
 def _attack_class(name: str, spec: AttackSpec) -> type[WeightAttack | PromptAttack]:
@@ -264,7 +253,32 @@ def resolve_experiment(
         method: a method to use whatever the words say.
 
     Raises:
-        SpecError: an unknown key, name or value.
+        SpecError: an unknown key, name or value, or several methods.
+        PluginError: a plugin is missing or broken.
+    """
+    first, *others = resolve_grid(overrides, target=target, method=method)
+    if others:
+        problem = f"one method is needed here, and {1 + len(others)} are named"
+        remedy = f"write method={first.run.method.use}"
+        raise SpecError(problem, field="method", remedy=remedy)
+    return first
+
+
+def resolve_grid(
+    overrides: Sequence[Override],
+    *,
+    target: ModelSource | None = None,
+    method: PluginRef | None = None,
+) -> tuple[Experiment, ...]:
+    """Return the experiments that `key=value` words ask for: one a method, alike in all else.
+
+    Args:
+        overrides: the words; those below `method` set a field of every method.
+        target: a model to use in place of the suite's target.
+        method: a method to use whatever the words say.
+
+    Raises:
+        SpecError: an unknown key, name or value, or a method twice.
         PluginError: a plugin is missing or broken.
     """
     data, rest = _take(overrides, "data")
@@ -274,33 +288,59 @@ def resolve_experiment(
     for override in rest:
         if override.path[0] not in RunSpec.model_fields:
             raise unknown_key(override, overrides)
-    names = {o.path[0]: o.text for o in rest if o.path == ("method",)}
-    if method is not None and names:
+    named = [o.text for o in rest if o.path == ("method",)]
+    if method is not None and named:
         remedy = "leave method out; `ilubench run` takes one"
         raise SpecError("the model is given, no method is used", field="method", remedy=remedy)
     plain = tuple(o for o in rest if o.path != ("method",))
     none = Override(("attacks",), "")  # `attacks=none` is no attack; None, the default, is all
     plain = tuple(none if o == Override(("attacks",), "none") else o for o in plain)
     asked = apply_overrides(RunSpec, {}, plain, NO_PLUGINS)
-    run = validate_spec(RunSpec, {**asked, **names}, source="command line")
+    run = validate_spec(RunSpec, asked, source="command line")
     suite, path = read_suite(run.suite, suite_changes, data, target)
     if suite.lacking:
         problem = f"it has no {', '.join(suite.lacking)}, so that models can only be scored with it"
         remedy = f"ilubench score MODEL suite={run.suite}"
         raise SpecError(problem, where=str(path), remedy=remedy)
-    ref = method or stands_for(suite, run.method)
-    chosen = _method(suite, ref, method_changes, path)
+    runs = [run.model_copy(update={"method": ref}) for text in named for ref in named_methods(text)]
+    methods = _methods(suite, runs or [run], method, method_changes, path)
     scorers = create_scorers(suite, path)
     attacks = _attacks(suite, run.attacks, attack_changes)
     seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
     if not seeds:
         raise SpecError("no seed is given", field="seeds", remedy="write seeds=0..4")
-    experiment = Experiment(
-        run, suite, ref.use, chosen, attacks, scorers, seeds, suite_tables(suite)
+    tables = suite_tables(suite)
+    return tuple(
+        Experiment(one, suite, use, chosen, attacks, scorers, seeds, tables)
+        for one, (use, chosen) in zip(runs or [run], methods, strict=True)
     )
-    for name in chosen.environment_names():
-        environment_role(suite, name)
-    return experiment
+
+
+def _methods(
+    suite: SuiteSpec,
+    runs: Sequence[RunSpec],
+    given: PluginRef | None,
+    overrides: Sequence[Override],
+    source: Path,
+) -> list[tuple[str, Method]]:
+    """Return each run's method, by its own name; of several, errors say which is meant."""
+    labels = [run.method.use for run in runs]
+    refs = [given or stands_for(suite, run.method) for run in runs]
+    check_shared(dict(zip(labels, refs, strict=True)), overrides)
+    found: list[tuple[str, Method]] = []
+    for label, ref in zip(labels, refs, strict=True):
+        with naming_method(label if len(runs) > 1 else ""):
+            method = create_method(suite, ref, overrides, source)
+            for name in method.environment_names():
+                environment_role(suite, name)
+        if (ref.use, method) in found:
+            same = labels[found.index((ref.use, method))]
+            problem = (
+                f"{label} is the same as {same}" if label != same else f"{label} is named twice"
+            )
+            raise SpecError(problem, field="method", remedy="leave one of them out")
+        found.append((ref.use, method))
+    return found
 
 
 def suite_method(suite: SuiteSpec, name: str) -> PluginRef:
@@ -311,7 +351,7 @@ def suite_method(suite: SuiteSpec, name: str) -> PluginRef:
         name: of a method itself; a suite's label does not count here, so that none can take the
             place of the models that rows are compared with.
     """
-    method = _method(suite, PluginRef(use=name), (), Path(suite.name))
+    method = create_method(suite, PluginRef(use=name), (), Path(suite.name))
     return PluginRef(use=name, settings=method.model_dump(mode="json"))
 
 

@@ -111,15 +111,15 @@ def _plugin(group: str, use: str) -> list[str]:
 
 
 def _method(suite: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[str]:
-    """Yield the settings of a method, and below `base` those of its base."""
+    """Yield the settings of each method, and below `base` those of its base."""
     default = RunSpec.model_fields["method"].default.use
     methods = suite.get("methods") or {}
-    use = words.get("method", default)
-    use = (methods.get(use) or {}).get("use", use)
-    yield from _plugin("methods", use)
-    base = words.get("method.base") or (methods.get(use) or {}).get("base")
-    if isinstance(base, str):
-        yield from (f"base.{name}" for name in _plugin("methods", base))
+    for label in words.get("method", default).split(","):
+        use = (methods.get(label) or {}).get("use", label)
+        yield from _plugin("methods", use)
+        base = words.get("method.base") or (methods.get(use) or {}).get("base")
+        if isinstance(base, str):
+            yield from (f"base.{name}" for name in _plugin("methods", base))
 
 
 def _fields(model: type[BaseModel], depth: int) -> Iterator[str]:

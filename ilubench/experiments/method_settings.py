@@ -111,7 +111,7 @@ def _joined(name: str, installed: Mapping[str, str]) -> str:
         return ""
     wraps = [p for p in parts if any(s.name == "base" for s in list_settings(installed[p]))]
     if not wraps:
-        return f"a run is of one method: method={parts[0]} or method={parts[1]}"
+        return f"a run of each is method={parts[0]},{parts[1]}"
     holder = wraps[0] if len(wraps) == 1 else parts[1]
     base = next(part for part in parts if part != holder)
     return f"write method={holder} method.base={base}"

@@ -23,16 +23,20 @@ def needed_roles(experiment: Experiment) -> tuple[str, ...]:
     return tuple(dict.fromkeys(roles))
 
 
-def read_roles(experiment: Experiment) -> None:
+def read_roles(*experiments: Experiment) -> None:
     """Read the rows of all roles that are needed, local files first.
+
+    Args:
+        experiments: that differ in their method alone.
 
     Raises:
         DataError: some cannot be read; names every one, and the words that give local files. It is
             an `AccessError` where all that is missing is a hub's.
     """
-    tables = experiment.tables
+    tables = experiments[0].tables
     failed: dict[str, DataError] = {}
-    for role in sorted(needed_roles(experiment), key=lambda role: not tables.source(role).path):
+    roles = {role: None for one in experiments for role in needed_roles(one)}
+    for role in sorted(roles, key=lambda role: not tables.source(role).path):
         try:
             tables.rows(role)
         except DataError as error:
@@ -43,7 +47,7 @@ def read_roles(experiment: Experiment) -> None:
         away = any(isinstance(error, NotCachedError) for error in failed.values())
         online = ", or go online once" if away else ""
         problem = f"{len(failed)} data roles cannot be read; give files of your own{online}"
-        raise kind(". ".join([problem, *_described(experiment, failed)]))
+        raise kind(". ".join([problem, *_described(experiments[0], failed)]))
     for only in failed.values():
         raise only
 

@@ -10,13 +10,13 @@ from ilubench.specs import DataSource, ModelSource, TargetSpec
 __all__ = ["needed_models", "needed_places"]
 
 
-def needed_places(experiment: Experiment) -> dict[str, DataSource]:
+def needed_places(*experiments: Experiment) -> dict[str, DataSource]:
     """Return place -> source of the roles that are needed, inputs of their generators first.
 
     A place is what `data.<place>=FILE` sets.
     """
-    tables, suite = experiment.tables, experiment.suite
-    roles = [*needed_roles(experiment)]
+    tables, suite = experiments[0].tables, experiments[0].suite
+    roles = [role for one in experiments for role in needed_roles(one)]
     never = suite.retrain
     if never is not None and never.model is None and never.recipe is not None:
         roles += [*never.recipe.text, *never.recipe.tokenizer.text]
@@ -31,16 +31,19 @@ def needed_places(experiment: Experiment) -> dict[str, DataSource]:
     return found
 
 
-def needed_models(experiment: Experiment) -> Iterator[tuple[str, ModelSource | TargetSpec]]:
-    """Yield field -> model that a run loads, or trains by a recipe."""
-    suite = experiment.suite
+def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource | TargetSpec]]:
+    """Yield field -> model that runs load, or train by a recipe; each once."""
+    experiment, suite = experiments[0], experiments[0].suite
     yield ("suite.target.model", suite.target.model or suite.target)
     if suite.target.tokenizer is not None:
         yield (TOKENIZER, suite.target.tokenizer)
     retrain = suite.retrain
     if retrain is not None and experiment.run.never_knew and experiment.attacks:
         yield ("suite.retrain.model", retrain.model or retrain)
-    for name in type(experiment.method).model_fields:
-        value = getattr(experiment.method, name)
-        if isinstance(value, ModelSource):
-            yield (f"method.{name}", value)
+    found: list[tuple[str, ModelSource]] = []
+    for method in (one.method for one in experiments):
+        for name in type(method).model_fields:
+            value = getattr(method, name)
+            if isinstance(value, ModelSource) and (f"method.{name}", value) not in found:
+                found.append((f"method.{name}", value))
+    yield from found

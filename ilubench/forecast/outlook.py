@@ -1,7 +1,7 @@
 """A run before it starts: its plan where data and model are at hand, its outline where not."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ilubench.forecast.sources import Source, list_sources
 from ilubench.forecast.took import ORIGINS
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan, make_plan, outline_jobs
+from ilubench.runs.references import References
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.scoring.engines.choice import Choice, choose
 
@@ -37,10 +38,10 @@ def offline() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a run would do.
+    """What a run would do, or a grid of runs.
 
     Attributes:
-        experiment: what was asked for.
+        experiments: what was asked for, one a method.
         device: of the run.
         engine: that would score.
         plan: its jobs with their keys; None where data or model are not at hand.
@@ -53,7 +54,7 @@ class Outlook:
         sources: what it reads from a hub.
     """
 
-    experiment: Experiment
+    experiments: Sequence[Experiment]
     device: str
     engine: Choice
     plan: Plan | None
@@ -66,11 +67,11 @@ class Outlook:
     sources: tuple[Source, ...]
 
 
-def look_ahead(experiment: Experiment, *, card: str = "", timed: bool = False) -> Outlook:
+def look_ahead(*experiments: Experiment, card: str = "", timed: bool = False) -> Outlook:
     """Return what a run would do and cost; nothing is fetched, and nothing but a probe is computed.
 
     Args:
-        experiment: the resolved run.
+        experiments: the resolved run, or several that differ in their method.
         card: name of a card of the table to plan for; empty for the device that is here.
         timed: probe the real model on this device.
 
@@ -81,11 +82,11 @@ def look_ahead(experiment: Experiment, *, card: str = "", timed: bool = False) -
     """
     chosen = card_named(card) if card else None
     with offline():
-        plan, missing = _planned(experiment)
-        bench = plan.bench if plan is not None else make_bench(experiment)
+        plan, missing = _planned(*experiments)
+        bench = plan.bench if plan is not None else make_bench(*experiments)
         if plan is None:
-            jobs = outline_jobs(experiment)
-            given = experiment.suite.target.model is not None
+            jobs = outline_jobs(*experiments)
+            given = bench.suite.target.model is not None
             done = frozenset(job.key for job in jobs[:1] if given)
         else:
             jobs = plan.jobs
@@ -103,10 +104,14 @@ def look_ahead(experiment: Experiment, *, card: str = "", timed: bool = False) -
         except DataError as error:
             unknown = str(error)
         engine = _engine(bench)
-        needed = list_sources(experiment)
-    warnings = overlap_warnings(experiment, plan.overlap) if plan is not None else ()
+        needed = list_sources(*experiments)
+    warned = (
+        line
+        for row in (plan.rows if plan is not None else ())
+        for line in overlap_warnings(row.experiment, row.overlap)
+    )
     return Outlook(
-        experiment,
+        experiments,
         bench.device,
         engine,
         plan,
@@ -115,14 +120,14 @@ def look_ahead(experiment: Experiment, *, card: str = "", timed: bool = False) -
         missing,
         forecast,
         unknown,
-        tuple(warnings),
+        tuple(dict.fromkeys(warned)),
         needed,
     )
 
 
-def _planned(experiment: Experiment) -> tuple[Plan | None, str]:
+def _planned(*experiments: Experiment) -> tuple[Plan | None, str]:
     try:
-        return make_plan(experiment), ""
+        return make_plan(*experiments), ""
     except AccessError as error:
         return None, str(error)
 
@@ -156,6 +161,7 @@ def as_json(outlook: Outlook) -> dict[str, JsonValue]:
     return {
         "run": plan.run_id if plan is not None else None,
         "folder": str(plan.folder) if plan is not None else None,
+        "rows": [_row(row) for row in plan.rows] if plan is not None else [],
         "engine": outlook.engine.name,
         "engine_reason": outlook.engine.reason,
         "jobs": jobs,
@@ -164,6 +170,23 @@ def as_json(outlook: Outlook) -> dict[str, JsonValue]:
         "forecast": _forecast(outlook.forecast) if outlook.forecast is not None else None,
         "unknown": outlook.unknown,
         "sources": [_plain(source) for source in outlook.sources],
+    }
+
+
+def _references(found: References) -> dict[str, JsonValue]:
+    taken: dict[str, JsonValue] = {
+        who: told.model_dump(mode="json") for who, told in found.records.items()
+    }
+    return {"shipped": taken, "refused": list(found.refused)}
+
+
+def _row(plan: Plan) -> dict[str, JsonValue]:
+    return {
+        "method": plan.experiment.run.method.use,
+        "run": plan.run_id,
+        "folder": str(plan.folder),
+        "jobs": [job.key for job in plan.jobs],
+        "references": _references(plan.references),
     }
 
 

@@ -34,10 +34,12 @@ def _size(count: float) -> str:
 
 def jobs_table(outlook: Outlook) -> Table:
     """Return the jobs: one line each, cached or to do."""
-    experiment = outlook.experiment
-    title = f"suite {experiment.suite.name} v{experiment.suite.version}, {outlook.device}"
+    suite = outlook.experiments[0].suite
+    names = [one.method_name for one in outlook.experiments]
+    if len(names) > 1:  # as they were asked for: two may be variants of one method
+        names = [one.run.method.use for one in outlook.experiments]
     table = Table(
-        title=f"Plan: {experiment.method_name} on {title}",
+        title=f"Plan: {', '.join(names)} on suite {suite.name} v{suite.version}, {outlook.device}",
         title_justify="left",
         caption=f"engine {outlook.engine.name}: {outlook.engine.reason}",
         caption_justify="left",
@@ -53,7 +55,7 @@ def jobs_table(outlook: Outlook) -> Table:
 
 def _state(outlook: Outlook, cost: JobCost | None, key: str) -> str:
     if key in outlook.done:
-        given = outlook.jobs[0].key == key and outlook.experiment.suite.target.model is not None
+        given = outlook.jobs[0].key == key and outlook.experiments[0].suite.target.model is not None
         return "given" if given else "cached"
     if cost is None or cost.took is None:
         return "to do"
@@ -67,6 +69,11 @@ def cost_table(outlook: Outlook) -> Table:
     table.add_column("figure", overflow="fold")
     if outlook.missing:
         table.add_row("not at hand", f"{outlook.missing} (`plan` itself fetches nothing)")
+    found_sets = [row.references for row in outlook.plan.rows] if outlook.plan is not None else []
+    for words in dict.fromkeys(words for one in found_sets for words in one.shipped):
+        table.add_row("shipped", words)
+    for reason in dict.fromkeys(reason for one in found_sets for reason in one.refused):
+        table.add_row("run here", reason)
     found = outlook.forecast
     if found is None:
         table.add_row("no estimate", outlook.unknown)

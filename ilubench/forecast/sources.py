@@ -44,10 +44,10 @@ class Source:
     bytes: int | None
 
 
-def list_sources(experiment: Experiment) -> tuple[Source, ...]:
-    """Return what a run reads from a hub, without asking it; call this offline."""
+def list_sources(*experiments: Experiment) -> tuple[Source, ...]:
+    """Return what runs read from a hub, without asking it; call this offline."""
     found: dict[tuple[str, str, str], Source] = {}
-    for source in _all(experiment):
+    for source in _all(*experiments):
         same = found.get((source.name, source.revision, source.part))
         before = same.field if same else ()
         fields = tuple(dict.fromkeys((*before, *source.field)))
@@ -66,11 +66,11 @@ def list_sources(experiment: Experiment) -> tuple[Source, ...]:
     return tuple(found.values())
 
 
-def _all(experiment: Experiment) -> Iterator[Source]:
-    for field, model in needed_models(experiment):
+def _all(*experiments: Experiment) -> Iterator[Source]:
+    for field, model in needed_models(*experiments):
         if isinstance(model, ModelSource) and model.hub:
             yield _model(model, field, tokenizer_files if field == TOKENIZER else needed_files)
-    for place, source in sorted(needed_places(experiment).items()):
+    for place, source in sorted(needed_places(*experiments).items()):
         if source.hub:
             yield _data(source, place)
 

@@ -48,13 +48,23 @@ from ilubench.statistics.bounds import RowRanges, bounded_row
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import MethodRuns, RobustnessRow
 
-__all__ = ["REFERENCES", "FinishedRun", "check_alike", "common_labels", "read_run"]
+__all__ = [
+    "REFERENCES",
+    "SAME_ORIGINAL",
+    "FinishedRun",
+    "check_alike",
+    "common_labels",
+    "read_run",
+    "run_differences",
+]
 
 REFERENCES = (REFERENCE, RETRAIN)
 """Methods that others are measured against: the model that knows, and the one that never knew."""
 
 RECORD = "results.json"
 SAME_ORIGINAL = 0.02
+"""How far two measurements of one original model may lie apart, on a metric's scale."""
+
 SAME_FIGURE = 1e-6
 
 
@@ -313,11 +323,32 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
             raise UsageError(f"{both} are the same run ({run.record.run}); give it once")
         seen[run.record.run] = run.path
     for run in runs[1:]:
-        for what, one, other in _differences(first, run):
+        for what, one, other in run_differences(first, run):
             raise UsageError(
                 f"{first.path} and {run.path} differ in {what} ({one} and {other}); "
                 "only like runs can be compared"
             )
+
+
+def run_differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, object, object]]:
+    """Yield (what, of a, of b) for all that must agree between runs that are compared."""
+    for what in ("suite", "suite_version", "engine", "dtype"):
+        one, other = getattr(a.record, what), getattr(b.record, what)
+        if one != other:
+            yield what.replace("_", " "), one, other
+    yield from condition_differences(a.conditions, b.conditions)
+    one, other = sorted(a.record.attacks), sorted(b.record.attacks)
+    if one != other:
+        yield "attacks", ", ".join(one), ", ".join(other)
+    yield from _input_differences(a, b)
+    both = ((a.settings, b.settings), (a.record.protocol, b.record.protocol))
+    for attack, own, others in (
+        (name, x[name], y[name]) for x, y in both for name in x.keys() & y.keys()
+    ):
+        for key, one, other in setting_differences(own, others):
+            yield f"{key} of {attack}", one, other
+    for label in a.rows.keys() & b.rows.keys():
+        yield from _row_differences(label, a.rows[label], b.rows[label])
 
 
 def common_labels(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
@@ -362,27 +393,6 @@ def _check_attacks(file: Path, samples: pa.Table, record: RunRecord) -> None:
     more = sorted(found - set(record.attacks))
     if more:
         raise DataError(f"{file}: attack: {', '.join(more)}, which the record does not name")
-
-
-def _differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, object, object]]:
-    """(what, of a, of b) for all that must agree and does not."""
-    for what in ("suite", "suite_version", "engine", "dtype"):
-        one, other = getattr(a.record, what), getattr(b.record, what)
-        if one != other:
-            yield what.replace("_", " "), one, other
-    yield from condition_differences(a.conditions, b.conditions)
-    one, other = sorted(a.record.attacks), sorted(b.record.attacks)
-    if one != other:
-        yield "attacks", ", ".join(one), ", ".join(other)
-    yield from _input_differences(a, b)
-    both = ((a.settings, b.settings), (a.record.protocol, b.record.protocol))
-    for attack, own, others in (
-        (name, x[name], y[name]) for x, y in both for name in x.keys() & y.keys()
-    ):
-        for key, one, other in setting_differences(own, others):
-            yield f"{key} of {attack}", one, other
-    for label in a.rows.keys() & b.rows.keys():
-        yield from _row_differences(label, a.rows[label], b.rows[label])
 
 
 def _input_differences(a: FinishedRun, b: FinishedRun) -> Iterator[tuple[str, object, object]]:

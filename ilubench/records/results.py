@@ -12,7 +12,8 @@ How a record grows:
 - A newer version than this ilubench knows is refused by name, before any field is looked at.
 
 Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data; 3, the
-intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries.
+intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries;
+4, it names the reference result sets that it took samples from.
 Versions of `JobRecord`: 1; 2, it names its attack.
 """
 
@@ -34,6 +35,7 @@ __all__ = [
     "JobRecord",
     "ModelScore",
     "OverlapRecord",
+    "ReferenceRecord",
     "RunRecord",
     "ScoreRecord",
     "ScoreSummary",
@@ -171,6 +173,30 @@ class OverlapRecord(BaseModel):
     duplicate_ids: tuple[str, ...] = ()
 
 
+class ReferenceRecord(BaseModel):
+    """A reference's samples that a run did not measure, but took from a finished one.
+
+    Attributes:
+        run: the finished one.
+        samples: SHA-256 of its samples.
+        attacks: those of which the samples are.
+        seeds: of the attacks.
+        scored: whether the score before any attack is taken, too.
+        machine: that it was measured on; empty where nothing tells.
+        libraries: versions that it was measured with.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str
+    samples: str
+    attacks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    scored: bool
+    machine: str = ""
+    libraries: dict[str, str] = Field(default_factory=dict)
+
+
 class RunRecord(Record):
     """A finished run: the row, where it came from, what failed.
 
@@ -180,12 +206,13 @@ class RunRecord(Record):
     plugin, settings, the rows that it trains on, the FA task. ``data`` has, for each role that was
     read, the hash of its rows; ``target`` is that of the model that knows. ``ranges`` has, for each
     metric (`scorer.metric`, `attack/fa.metric`) with bounds, what an item can score. ``conditions``
-    is what scores depend on besides, ``libraries`` the versions that were installed. They are empty
-    in records that were written before they were there. ``rows`` are as they stand in the file:
+    is what scores depend on besides, ``libraries`` the versions that were installed. ``references``
+    has the models whose samples were not measured in this run. They are empty in records that were
+    written before they were there. ``rows`` are as they stand in the file:
     `rows_of` reads them.
     """
 
-    schema_version: int = Field(default=3, ge=1, le=3)
+    schema_version: int = Field(default=4, ge=1, le=4)
     run: str
     suite: str
     suite_version: int
@@ -207,6 +234,7 @@ class RunRecord(Record):
     ranges: dict[str, Range] = Field(default_factory=dict)
     conditions: dict[str, str | int] = Field(default_factory=dict)
     libraries: dict[str, str] = Field(default_factory=dict)
+    references: dict[Who, ReferenceRecord] = Field(default_factory=dict)
     overlap: tuple[OverlapRecord, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import platform
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import torch
 from pydantic import ValidationError
 
 from ilubench.errors import UsageError
@@ -87,6 +89,8 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
         config = folder / "config.yaml"
         bench = make_bench(restore_experiment(load_yaml(config), config))
         _check_key(bench, job)
+        if bench.device != "cpu" and not torch.cuda.is_available():
+            raise UsageError(f"{job.label}: {platform.node()} gives this job no GPU")
         if bench.is_done(job):
             return Outcome(job, "cached", 0.0)
         for need in job.needs:

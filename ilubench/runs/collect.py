@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from ilubench.errors import DataError
 from ilubench.experiments.experiment import Experiment
-from ilubench.records.ranges import Ranges, fa_scorer, range_of
+from ilubench.records.ranges import Ranges
 from ilubench.records.results import REFERENCE
 from ilubench.records.scores import (
     SCHEMA,
@@ -23,11 +23,10 @@ from ilubench.records.scores import (
     scored_checkpoints,
 )
 from ilubench.runs.plan import Plan
-from ilubench.specs import Range
-from ilubench.statistics.bounds import UNBOUNDED
+from ilubench.runs.record_head import declared_ranges
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["declared_ranges", "gather_samples", "gather_texts", "robustness_rows"]
+__all__ = ["gather_samples", "gather_texts", "robustness_rows"]
 
 
 _ONCE = "once"
@@ -42,6 +41,7 @@ def gather_samples(plan: Plan) -> pa.Table:
         levels = pa.array([level] * len(samples), pa.string())
         columns = [*_repeated(where, len(samples)), *samples.columns, levels]
         tables.append(pa.table(columns, schema=SCHEMA))
+    tables += [one.samples for one in plan.references.taken]
     return pa.concat_tables(tables).combine_chunks()
 
 
@@ -84,18 +84,6 @@ def _point(path: Path) -> tuple[int, str]:
     if record.place is None:
         raise DataError(f"{path}: neither a step nor a place; delete its folder and run again")
     return record.place, record.level or _ONCE
-
-
-def declared_ranges(experiment: Experiment) -> dict[str, Range]:
-    """Return `scorer.metric` -> what an item can score, of the metrics that have a bound."""
-    scorers = dict(experiment.scorers)
-    scorers |= {fa_scorer(a.name): a.fa for a in experiment.attacks if a.fa is not None}
-    found = {
-        f"{name}.{metric}": range_of(scorer.ranges, metric)
-        for name, scorer in scorers.items()
-        for metric in scorer.metrics()
-    }
-    return {metric: bounds for metric, bounds in found.items() if bounds != UNBOUNDED}
 
 
 def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, RobustnessRow]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import os
 import platform
 import shutil
@@ -17,44 +16,29 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench import __version__
-from ilubench.errors import IlubenchError
-from ilubench.experiments.experiment import Attack, Experiment
+from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.interfaces.discovery import create_plugin
-from ilubench.models.checkpoints import model_origin, tokenizer_sha256
-from ilubench.models.folder import weight_files
-from ilubench.records.keys import digest, file_sha256, library_versions
+from ilubench.models.checkpoints import model_origin
+from ilubench.records.keys import library_versions
 from ilubench.records.likeness import setting_differences, suite_conditions
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
 from ilubench.records.results import JobRecord, ModelScore, RunRecord, ScoreRecord, ScoreSummary
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
-from ilubench.runs.collect import declared_ranges, gather_texts
+from ilubench.runs.collect import gather_texts
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.original import original_notes
 from ilubench.runs.plan import Plan
+from ilubench.runs.record_head import LIBRARIES, plain, record_head, row_hashes
+from ilubench.runs.references import metric_summaries
 from ilubench.specs import PluginRef, SuiteSpec
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
 
-_LIBRARIES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "lm-eval",
-    "vllm",
-    "datasets",
-    "numpy",
-    "scipy",
-)
-
 # --------------------------------------------------------------------------- the record
-
-
-def _plain(value: object) -> JsonValue:
-    return cast("JsonValue", json.loads(json.dumps(value, allow_nan=False)))
 
 
 def _cost(plan: Plan) -> dict[str, float]:
@@ -101,40 +85,24 @@ def run_record(
         for job, _, summary in _summaries(plan)
         if job.stage == "score"
     )
+    scores += tuple(score for one in plan.references.taken for score in one.scores)
     shared = overlap_warnings(experiment, plan.overlap)
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
-    original = original_notes(plan.bench, plan.jobs)
+    original = original_notes(plan)
     notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
-    return RunRecord(
-        run=plan.run_id,
-        suite=experiment.suite.name,
-        suite_version=experiment.suite.version,
-        method={}
-        if experiment.scores_only
-        else {
-            "use": experiment.method_name,
-            "settings": _plain(experiment.method.model_dump(mode="json")),
-        },
-        method_version=0 if experiment.scores_only else type(experiment.method).version,
-        seeds=experiment.seeds,
-        attacks=tuple(attack.name for attack in experiment.attacks),
-        engine=plan.bench.engine_choice.name,
-        dtype=experiment.suite.dtypes,
-        seen=experiment.seen,
-        scores=scores,
-        rows={label: _plain(dataclasses.asdict(row)) for label, row in rows.items()},
-        cost=_cost(plan),
-        jobs=_job_records(plan, outcomes),
-        failures=tuple(o.failure for o in outcomes if o.failure is not None),
-        protocol={a.name: _protocol(experiment, a) for a in experiment.attacks},
-        data=_row_hashes(plan),
-        target=_target_hash(plan),
-        ranges=declared_ranges(experiment),
-        conditions=suite_conditions(experiment.suite) | _world_size(plan),
-        libraries={n: v for n, v in library_versions(_LIBRARIES).items() if v != "absent"},
-        overlap=plan.overlap,
-        notes=notes,
-    )
+    notes += plan.references.notes
+    found = {
+        "scores": scores,
+        "rows": {label: plain(dataclasses.asdict(row)) for label, row in rows.items()},
+        "cost": _cost(plan),
+        "conditions": suite_conditions(experiment.suite) | _world_size(plan),
+        "jobs": _job_records(plan, outcomes),
+        "failures": tuple(o.failure for o in outcomes if o.failure is not None),
+        "overlap": plan.overlap,
+        "references": plan.references.records,
+        "notes": notes,
+    }
+    return RunRecord(**(dict(record_head(experiment, plan.bench, plan.run_id)) | found))
 
 
 def _left_out(plan: Plan) -> Iterator[str]:
@@ -160,43 +128,6 @@ def _changed(experiment: Experiment) -> set[str]:
         if any(setting_differences(*both)):
             found.add(attack.name)
     return found
-
-
-def _protocol(experiment: Experiment, attack: Attack) -> dict[str, JsonValue]:
-    """What two runs must have alike in an attack, lest they have unequal budgets."""
-    tables = experiment.tables
-    roles = {role: attack.role(role, experiment.suite) for role in attack.plugin.roles()}
-    return {
-        "use": attack.spec.use,
-        "settings": _plain(attack.plugin.model_dump(mode="json")),
-        "data": {
-            role: {"examples": len(tables.rows(full)), **tables.fingerprint(full)}
-            for role, full in roles.items()
-        },
-        "max_length": experiment.suite.max_length,
-        "fa": _plain(attack.spec.fa.model_dump(mode="json")) if attack.spec.fa else None,
-    }
-
-
-def _row_hashes(plan: Plan) -> dict[str, str]:
-    """Hash of the rows of each role that was read."""
-    tables = plan.bench.tables
-    roles = [role for role in tables.roles if tables.is_loaded(role)]
-    return {role: str(tables.fingerprint(role)["rows"]) for role in roles}
-
-
-def _target_hash(plan: Plan) -> str:
-    """One SHA-256 over the target model's weights, and over a tokenizer from elsewhere.
-
-    Empty where they are not at hand.
-    """
-    try:
-        files = weight_files(plan.bench.target_folder)
-        words = plan.bench.given_tokenizer
-    except IlubenchError:  # its job failed, or the store was tidied up
-        return ""
-    hashes: dict[str, JsonValue] = {path.name: file_sha256(path) for path in files}
-    return digest(hashes if words is None else {**hashes, "tokenizer": tokenizer_sha256(words)})
 
 
 def _job_records(plan: Plan, outcomes: Sequence[Outcome]) -> tuple[JobRecord, ...]:
@@ -258,15 +189,23 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
     return {
         "ilubench": __version__,
         "git": _git(),
-        "libraries": dict(library_versions(_LIBRARIES)),
+        "libraries": dict(library_versions(LIBRARIES)),
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(bench.device) if bench.device != "cpu" else "cpu",
+        "device": _device_name(bench.device),
         "seeds": list(bench.experiment.seeds),
-        "data": dict(_row_hashes(plan)),
+        "data": dict(row_hashes(plan.experiment, bench)),
         "hub": _hub_origins(plan),
     }
+
+
+def _device_name(device: str) -> str:
+    """Return the card's name, where this machine has it."""
+    import torch
+
+    here = device != "cpu" and torch.cuda.is_available()
+    return torch.cuda.get_device_name(device) if here else device
 
 
 def run_config(experiment: Experiment) -> dict[str, JsonValue]:
@@ -358,6 +297,12 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
         }
         for job, record, summary in _summaries(plan)
     ]
+    for (who, attack, seed, step, level), taken in metric_summaries(
+        plan.experiment, plan.references
+    ):
+        place = {"attack": attack, "seed": seed, "step": None if level else step, "level": level}
+        stage = "attack" if attack else "score"
+        rows.append({"who": who, "stage": stage, **place, **taken.model_dump()})
     if rows:
         write_atomic(plan.folder / "metrics.parquet", _parquet(pa.Table.from_pylist(rows)))
         write_atomic(plan.folder / "samples.parquet", _parquet(samples))

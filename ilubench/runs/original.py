@@ -15,6 +15,7 @@ from ilubench.records.chance import at_chance
 from ilubench.records.results import REFERENCE, ScoreSummary
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.runs.jobs import Job
+from ilubench.runs.plan import Plan
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import MetricSpec
 
@@ -56,12 +57,12 @@ def check_original(bench: Workbench, jobs: Sequence[Job]) -> None:
         )
 
 
-def original_notes(bench: Workbench, jobs: Sequence[Job]) -> Iterator[str]:
+def original_notes(plan: Plan) -> Iterator[str]:
     """Yield what a reader must know of a run that went on, or that has its own target or data."""
-    experiment = bench.experiment
+    experiment = plan.experiment
     if experiment.method_name == REFERENCE and not experiment.attacks:
         return  # a model is scored, whatever it is
-    scores = _scores(bench, jobs)
+    scores = _scores(plan.bench, plan.jobs)
     went_on = (
         "allow_weak_target" if experiment.run.allow_weak_target else "all jobs were done before"
     )

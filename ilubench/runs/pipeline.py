@@ -1,32 +1,26 @@
 """Carry out a plan: skip what is done, launch the rest, collect the row."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
-
-import torch
 
 from ilubench.errors import DataError, DivergedError, UsageError
 from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces import Progress
-from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.results import RunRecord
-from ilubench.runs.carry_out import carry_out, write_trace
+from ilubench.runs.carry_out import write_trace
 from ilubench.runs.collect import gather_samples, robustness_rows
-from ilubench.runs.executors.base import Outcome, Slots, Watcher, execute, longest_first
-from ilubench.runs.executors.serial import ThisProcess
-from ilubench.runs.executors.share import share_machine
-from ilubench.runs.executors.workers import Workers
-from ilubench.runs.folder import run_config, run_record, write_inputs, write_outputs, write_status
-from ilubench.runs.jobs import Job
+from ilubench.runs.executors.base import Outcome, Watcher, execute
+from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.loading import collection_paused
 from ilubench.runs.original import check_original
+from ilubench.runs.placing import place_jobs, prepare_places
 from ilubench.runs.plan import Plan, check_inputs, make_plan
-from ilubench.runs.remaining import RemainingTime
+from ilubench.runs.references import is_same_original
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["Reporter", "RunResult", "execute_plan", "run"]
+__all__ = ["Reporter", "RunResult", "execute_plan", "run", "run_grid"]
 
 
 class Reporter(Watcher, Protocol):
@@ -51,7 +45,9 @@ class RunResult:
     rows: Mapping[str, RobustnessRow]
 
 
-def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> Iterator[Outcome]:
+def execute_plan(
+    plan: Plan, check: Callable[[], None], reporter: Reporter
+) -> Generator[Outcome, None, None]:
     """Carry out a plan's jobs and yield their outcomes.
 
     Args:
@@ -62,11 +58,10 @@ def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> I
     Raises:
         ModelError: the original model seems to have forgotten already.
     """
-    jobs, slots = _share_jobs(plan, reporter)
+    jobs, slots = place_jobs(plan, reporter)
     try:
         for outcome in execute(jobs, plan.is_done, slots):
             reporter.finished(outcome)
-            write_trace(plan.folder, outcome)
             yield outcome
             job = outcome.job
             if job.stage == "target" and outcome.state == "done":
@@ -77,29 +72,6 @@ def execute_plan(plan: Plan, check: Callable[[], None], reporter: Reporter) -> I
         plan.bench.close()
 
 
-def _share_jobs(plan: Plan, reporter: Reporter) -> tuple[Sequence[Job], Slots]:
-    """Return the jobs in the order of their start, and where they run."""
-    asked, bench = plan.experiment.run, plan.bench
-    share = share_machine(asked.workers, bench.device, bench.target_config, asked.devices_per_job)
-    left = sum(not plan.is_done(job) for job in plan.jobs)
-    count = 1 if plan.experiment.scores_only else min(share.workers, left)
-    method = plan.experiment.method_name
-    if count > 1 and type(plan.experiment.method) is find_plugin("methods", method):
-        # a worker finds the method by its name, as `ilubench job` does
-        environments = [share.environment(number) for number in range(count)]
-        workers = Workers(
-            run_config(plan.experiment),
-            environments,
-            plan.folder / "workers",
-            reporter,
-            asked.job_timeout,
-        )
-        return longest_first(plan.jobs, RemainingTime(plan).expected), workers
-    if share.threads:  # as many as a worker has: a resumed run computes the same sums
-        torch.set_num_threads(share.threads)
-    return plan.jobs, ThisProcess(lambda job: carry_out(bench, job, reporter.started(job)))
-
-
 def run(experiment: Experiment, reporter: Reporter) -> RunResult:
     """Carry out a run; killed at any moment, the same call resumes it.
 
@@ -107,26 +79,85 @@ def run(experiment: Experiment, reporter: Reporter) -> RunResult:
         DataError: data are missing, or no seed could be scored.
         ModelError: the original model seems to have forgotten already.
     """
+    return run_grid((experiment,), reporter)[0]
+
+
+def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[RunResult, ...]:
+    """Carry out runs that differ in their method alone; the jobs that they share are done once.
+
+    A run's record is written as soon as its own jobs have ended. Killed at any moment, the same
+    call resumes it.
+
+    Raises:
+        DataError: data are missing, or no seed could be scored.
+        ModelError: the original model seems to have forgotten already.
+    """
+    prepare_places(experiments[0])
     with collection_paused():
-        plan = make_plan(experiment)
+        plan = make_plan(*experiments)
         if plan.is_done(plan.jobs[0]):
             check_inputs(plan)
     reporter.planned(plan)
-    fresh = not plan.folder.exists()
-    write_inputs(plan)
-    outcomes: list[Outcome] = []
+    fresh = [one for one in (*plan.grid, plan) if not one.folder.exists()]
+    for one in (*plan.grid, plan):
+        write_inputs(one)
+    outcomes: dict[str, Outcome] = {}
+    results: dict[str, RunResult] = {}
+    wrong: list[str] = []
     try:
-        for outcome in execute_plan(plan, lambda: check_inputs(plan), reporter):
-            outcomes.append(outcome)
-            write_status(plan, outcomes)
+        ended = execute_plan(plan, lambda: check_inputs(plan), reporter)
+        for outcome in ended:
+            if outcome.job.scores_original and not all(map(_has_its_original, plan.rows)):
+                ended.close()
+                for one in fresh:
+                    shutil.rmtree(one.folder, ignore_errors=True)
+                # planned again, now that the original's score is known
+                return run_grid(experiments, reporter)
+            outcomes[outcome.job.key] = outcome
+            for row in (row for row in plan.rows if outcome.job.key in row.keys):
+                mine = _outcomes_of(row, outcomes)
+                write_trace(row.folder, outcome)
+                write_status(row, mine)
+                if len(mine) == len(row.jobs):
+                    try:
+                        results[row.run_id] = _collected(row, mine)
+                    except DataError as error:  # the other rows' are not its fault
+                        wrong.append(f"{row.run_id}: {error}")
     except (UsageError, DataError):
-        done = (outcome.job for outcome in outcomes if outcome.state == "done")
-        if fresh and all(job.scores_original for job in done):
-            shutil.rmtree(plan.folder, ignore_errors=True)  # nothing of the run was measured
+        for one in fresh:
+            done = (o.job for o in _outcomes_of(one, outcomes) if o.state == "done")
+            if one.run_id not in results and all(job.scores_original for job in done):
+                shutil.rmtree(one.folder, ignore_errors=True)  # nothing of the run was measured
         raise
+    if wrong:
+        raise DataError("; ".join(wrong))
+    return tuple(results[row.run_id] for row in plan.rows)
+
+
+def _has_its_original(row: Plan) -> bool:
+    return is_same_original(row.bench, row.jobs, row.references)
+
+
+def _outcomes_of(row: Plan, outcomes: Mapping[str, Outcome]) -> list[Outcome]:
+    """Return what became of a run's jobs, in its order; they may have other labels in a grid."""
+    found = []
+    for job in row.jobs:
+        outcome = outcomes.get(job.key)
+        if outcome is not None:
+            failure = outcome.failure and outcome.failure.model_copy(update={"label": job.label})
+            found.append(replace(outcome, job=job, failure=failure))
+    return found
+
+
+def _collected(plan: Plan, outcomes: Sequence[Outcome]) -> RunResult:
+    """Write the record of a run whose jobs have ended, and return it.
+
+    Raises:
+        DataError: no job failed, and there still is no row.
+    """
     samples = gather_samples(plan)
     try:
-        rows = robustness_rows(experiment, samples)
+        rows = robustness_rows(plan.experiment, samples)
     except DataError:
         if not any(outcome.failure for outcome in outcomes):
             raise

@@ -1,21 +1,25 @@
-"""The jobs of a run, in order, with their keys; nothing is computed here."""
+"""The jobs of a run or of several, in order, with their keys; nothing is computed here."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Attack, Experiment, environment_role, suite_method
+from ilubench.experiments.method_words import naming_method
 from ilubench.experiments.roles import read_roles
 from ilubench.experiments.training_text import check_form, find_overlaps
 from ilubench.interfaces import Method, PromptAttack, WeightAttack
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.keys import digest
 from ilubench.records.ranges import fa_scorer
+from ilubench.records.reference_sets import read_set
 from ilubench.records.results import REFERENCE, RETRAIN, OverlapRecord, Who
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
+from ilubench.runs.references import ReadSet, References, find_references
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
 from ilubench.runs.stages.workbench import Workbench, make_bench
@@ -39,24 +43,37 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a run in the order of their execution.
+    """Jobs in the order of their execution: of a run, of a grid of runs, or of a tuning.
 
     Attributes:
+        experiment: what the run was asked for; of a grid, its first run.
+        bench: what the jobs share, also those of a grid's runs.
+        jobs: each key once.
         title: what it is, if no run.
         overlap: what of the evaluation items is in the text that is trained on.
+        references: what is not measured, but taken from the suite's result sets.
+        grid: the runs of a grid; empty otherwise.
     """
 
     run_id: str
     folder: Path
+    experiment: Experiment
     bench: Workbench
     jobs: tuple[Job, ...]
     title: str = ""
     overlap: tuple[OverlapRecord, ...] = ()
+    references: References = field(default_factory=References)
+    grid: "tuple[Plan, ...]" = ()
 
     @property
-    def experiment(self) -> Experiment:
-        """What the run was asked for."""
-        return self.bench.experiment
+    def rows(self) -> "tuple[Plan, ...]":
+        """The runs: those of a grid, or the one that the plan is."""
+        return self.grid or (self,)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of the jobs."""
+        return frozenset(job.key for job in self.jobs)
 
     def is_done(self, job: Job) -> bool:
         """Whether the job's artifact is there (a given target model needs no job)."""
@@ -108,7 +125,7 @@ def _hashed(bench: Workbench) -> _Keys:
 
 
 _NAMED = _Keys(
-    lambda method, seed: f"unlearn {method.use} {seed}",
+    lambda method, seed: f"unlearn {method.model_dump_json()} {seed}",
     lambda weights: f"score {weights}",
     lambda attack, weights, seed: f"attack {weights} {attack} {seed}",
 )
@@ -192,9 +209,22 @@ def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...
     return tuple({job.key: job for job in (*first, *by_seed)}.values())
 
 
-def outline_jobs(experiment: Experiment) -> tuple[Job, ...]:
-    """Return a run's jobs when data or model are not at hand: named, not keyed, so none is done."""
-    return _ordered(experiment, "target", _NAMED)
+def outline_jobs(*experiments: Experiment) -> tuple[Job, ...]:
+    """Return runs' jobs when data or model are not at hand: named, not keyed, so none is done."""
+    return _together([(one, _ordered(one, "target", _NAMED)) for one in experiments])
+
+
+def _together(rows: Sequence[tuple[Experiment, Sequence[Job]]]) -> tuple[Job, ...]:
+    """Return the jobs of several runs, each key once, under labels that tell variants apart."""
+    found: dict[str, Job] = {}
+    for experiment, jobs in rows:
+        asked = experiment.run.method.use
+        variant = len(rows) > 1 and asked != experiment.method_name
+        for job in jobs:
+            own = variant and job.who == "method"
+            label = f"{asked}: {job.label}" if own else job.label
+            found.setdefault(job.key, job.model_copy(update={"label": label}))
+    return tuple(found.values())
 
 
 def check_method(bench: Workbench, method: Method) -> None:
@@ -218,24 +248,46 @@ def _check_settings(method: Method, config: "PretrainedConfig", prefix: str) -> 
             _check_settings(inner, config, f"{prefix}{name}.")
 
 
-def make_plan(experiment: Experiment) -> Plan:
+def make_plan(*experiments: Experiment) -> Plan:
     """Return the jobs of a run; data are read and looked through, no weights are loaded.
+
+    Args:
+        experiments: one; or several that differ in their method, which share the other jobs.
 
     Raises:
         DataError: data or the target model are missing or empty, or an evaluation item has no
             words that could be looked for in the training text.
         SpecError: an attack that is still to be done trains on other prompts than its FA task's,
-            or a setting of the method does not fit the target model.
+            a setting of the method does not fit the target model, or the suite's references that
+            were asked for do not match.
     """
-    out = Path(experiment.run.out)
-    bench = make_bench(experiment)
-    check_method(bench, experiment.method)
-    read_roles(experiment)
-    ordered = _ordered(experiment, bench.target, _hashed(bench))
+    bench = make_bench(*experiments)
+    for experiment in experiments:
+        with naming_method(experiment.run.method.use if len(experiments) > 1 else ""):
+            check_method(bench, experiment.method)
+    read_roles(*experiments)
+    keys = _hashed(bench)
+    read = cache(read_set)  # the runs of a grid take them alike
+    rows = tuple(_run_plan(experiment, bench, keys, read) for experiment in experiments)
+    if len(rows) == 1:
+        return rows[0]
+    jobs = _together([(row.experiment, row.jobs) for row in rows])
+    first = experiments[0]
+    run_id = f"{first.suite.name}-{digest([row.run_id for row in rows])[:10]}"
+    folder = Path(first.run.out) / "grids" / run_id
+    return Plan(run_id, folder, first, bench, jobs, grid=rows)
+
+
+def _run_plan(experiment: Experiment, bench: Workbench, keys: _Keys, read: ReadSet) -> Plan:
+    every = _ordered(experiment, bench.target, keys)
+    references = find_references(experiment, bench, every, read)
+    ordered = tuple(job for job in every if not references.cover(job))
     method = experiment.method_name.rpartition(":")[2].lower()
     name = "score" if experiment.scores_only else method
-    run_id = f"{experiment.suite.name}-{name}-{digest([job.key for job in ordered])[:10]}"
-    plan = Plan(run_id, out / run_id, bench, ordered)
+    key = digest([*(job.key for job in ordered), *references.keys])[:10]
+    run_id = f"{experiment.suite.name}-{name}-{key}"
+    folder = Path(experiment.run.out) / run_id
+    plan = Plan(run_id, folder, experiment, bench, ordered, references=references)
     for name in {job.attack: None for job in ordered if job.attack and not plan.is_done(job)}:
         check_form(experiment, bench.attack(name))
     return replace(plan, overlap=find_overlaps(experiment))

@@ -1,11 +1,13 @@
 """How a run shows itself: nested bars with an ETA in a terminal, plain lines in a pipe."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.interfaces import Progress as Shown
 from ilubench.runs.executors.base import Outcome
@@ -25,26 +27,45 @@ def _clock(seconds: float) -> str:
 def _headline(plan: Plan) -> str:
     todo = [job for job in plan.jobs if not plan.is_done(job)]
     experiment = plan.experiment
-    settings = experiment.method.model_dump(mode="json", exclude={"train"})
-    shown = ", ".join(f"{key}={_short(value)}" for key, value in settings.items())
     seeds = ",".join(str(seed) for seed in experiment.seeds)
     attacks = ",".join(attack.name for attack in experiment.attacks) or "none"
     place = f"engine {plan.bench.engine_choice.name} on {plan.bench.device}"
     lines = [
         f"suite    {experiment.suite.name} v{experiment.suite.version}: {experiment.suite.title}",
-        f"method   {experiment.method_name}" + (f" ({shown})" if shown else ""),
+        *(line for row in plan.rows for line in _method_lines(row.experiment, plan)),
         f"attacks  {attacks}; seeds {seeds}; {place}",
-        f"jobs     {len(plan.jobs)}, of which {len(todo)} to do",
-        f"folder   {plan.folder}",
+        f"jobs     {len(plan.jobs)}, of which {len(todo)} to do" + _shared(plan),
+        *dict.fromkeys(line for row in plan.rows for line in _reference_lines(row)),
+        *(f"folder   {row.folder}" for row in plan.rows),
     ]
     if experiment.scores_only:
         lines[1:3] = [f"scored   by {', '.join(experiment.scorers)}; {place}"]
     if plan.title:
         lines[1] = f"tuning   {plan.title}"
+    found = (line for row in plan.rows for line in overlap_warnings(row.experiment, row.overlap))
+    return "\n".join([*lines, *(f"warning  {line}" for line in dict.fromkeys(found))])
+
+
+def _method_lines(experiment: Experiment, plan: Plan) -> Iterator[str]:
+    # in a grid as it was asked for: two may be variants of one method
+    name = experiment.run.method.use if plan.grid else experiment.method_name
+    settings = experiment.method.model_dump(mode="json", exclude={"train"})
+    shown = ", ".join(f"{key}={_short(value)}" for key, value in settings.items())
+    yield f"method   {name}" + (f" ({shown})" if shown else "")
     if experiment.seen:
-        lines.insert(3, f"seen     {', '.join(experiment.seen)} (the method trains on it)")
-    found = overlap_warnings(experiment, plan.overlap)
-    return "\n".join([*lines, *(f"warning  {line}" for line in found)])
+        yield f"seen     {', '.join(experiment.seen)} (the method trains on it)"
+
+
+def _reference_lines(plan: Plan) -> Iterator[str]:
+    yield from (f"shipped  {words}" for words in plan.references.shipped)
+    yield from (f"run here {reason}" for reason in plan.references.refused)
+
+
+def _shared(plan: Plan) -> str:
+    """Say how many jobs several runs of a grid have in common."""
+    times = Counter(job.key for row in plan.grid for job in row.jobs)
+    several = sum(count > 1 for count in times.values())
+    return f"; {several} are of several methods" if several else ""
 
 
 def _short(value: object) -> str:
@@ -95,6 +116,10 @@ class Lines:
     def silent(self, job: Job, seconds: float) -> None:
         """Print that a job says nothing."""
         self._print(f"{job.label}: no sign of progress for {seconds:.0f} s")
+
+    def tell(self, text: str) -> None:
+        """Print a line."""
+        self._print(text)
 
     def finished(self, outcome: Outcome) -> None:
         """Print a line, unless the job was cached."""
@@ -173,6 +198,10 @@ class Bars:
     def silent(self, job: Job, seconds: float) -> None:
         """Say it behind the job's bar."""
         self._bars.update(self._rows[job.key].task, note=f"no sign for {seconds:.0f} s")
+
+    def tell(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(text, markup=False, highlight=False)
 
     def finished(self, outcome: Outcome) -> None:
         """Advance the run's bar and close the job's."""

@@ -7,6 +7,7 @@ scorers, generators) are named by reference (`PluginRef`) and resolved above thi
 from ilubench.specs.about import DataAbout, ModelAbout
 from ilubench.specs.attack import AttackSpec, GateSpec, ProtocolSpec
 from ilubench.specs.base import PluginRef, Seed, Settings, Spec
+from ilubench.specs.cluster import RaySpec, SlurmSpec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import (
@@ -55,12 +56,14 @@ __all__ = [
     "ProtocolSpec",
     "Range",
     "RangeSpec",
+    "RaySpec",
     "RecipeSpec",
     "RunSpec",
     "ScoreSpec",
     "SearchSpec",
     "Seed",
     "Settings",
+    "SlurmSpec",
     "Spec",
     "StatedScore",
     "SuiteSpec",

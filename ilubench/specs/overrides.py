@@ -75,7 +75,9 @@ def parse_words(words: Iterable[str]) -> tuple[Override, ...]:
             raise SpecError(f"cannot read {word!r}", remedy=_what_to_write(word, given))
         path = tuple(key.split("."))
         if path in found:
-            raise SpecError(f"{key!r} is given twice", remedy="keep one of them")
+            joined = f"write {key}={found[path].text},{text}"
+            remedy = joined if _is_list(word) and len(path) == 1 else "keep one of them"
+            raise SpecError(f"{key!r} is given twice", remedy=remedy)
         found[path] = Override(path, str(Path(text).expanduser()) if text[:2] == "~/" else text)
     return tuple(sorted(found.values(), key=lambda override: (len(override.path), override.path)))
 
@@ -133,7 +135,7 @@ def _is_list(word: str) -> bool:
     if field is None:
         return key.startswith(("method.", "attack."))
     parts = get_args(field.annotation)
-    return tuple in (get_origin(field.annotation), *map(get_origin, parts))
+    return key == "method" or tuple in (get_origin(field.annotation), *map(get_origin, parts))
 
 
 def _flatten(prefix: str, node: yaml.Node, where: str) -> Iterable[tuple[str, str]]:

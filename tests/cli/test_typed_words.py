@@ -94,7 +94,7 @@ TYPED: list[tuple[str, str]] = [
     ("method=sam-npo", "write method=sam method.base=npo"),
     ("method=NPO_SAM", "write method=sam method.base=npo"),
     ("'method=ilu(rmu)'", "write method=ilu method.base=rmu"),
-    ("method=npo,rmu", "method=npo or method=rmu"),
+    ("method=npo+rmu", "a run of each is method=npo,rmu"),
     ("lr=1e-5", "did you mean method.train.lr=1e-5 or attack.train.lr=1e-5?"),
     ("LR=1e-5", "did you mean method.train.lr=1e-5 or attack.train.lr=1e-5?"),
     ("learning-rate=1e-5", "method.train.lr=1e-5 or attack.train.lr=1e-5"),

@@ -28,6 +28,7 @@ from ilubench.experiments.experiment import resolve_experiment
 from ilubench.forecast.memory import shape_of
 from ilubench.models.configuration import load_config
 from ilubench.runs.executors.base import Ended, Outcome, end_of, execute, longest_first
+from ilubench.runs.executors.processes import ThisMachine
 from ilubench.runs.executors.share import Share, share_machine
 from ilubench.runs.executors.workers import Workers
 from ilubench.runs.folder import run_config
@@ -185,6 +186,9 @@ class Watched:
     def silent(self, job: Job, seconds: float) -> None:
         del job, seconds
 
+    def tell(self, text: str) -> None:
+        del text
+
 
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
@@ -204,7 +208,8 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
     ]
     watcher = Watched()
     share = [{"OMP_NUM_THREADS": "1"}] * 2
-    workers = Workers(run_config(experiment), share, tmp_path / "workers", watcher, timeout=20.0)
+    here = ThisMachine(run_config(experiment), share, tmp_path / "workers")
+    workers = Workers(here, 2, watcher, timeout=20.0)
     found = list(execute(jobs, lambda _: False, workers))
     assert sorted(watcher.began) == sorted(job.label for job in jobs)
     return {outcome.job.label: outcome for outcome in found}

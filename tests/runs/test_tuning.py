@@ -361,6 +361,9 @@ class Interrupts:
     def silent(self, job: Job, seconds: float) -> None:
         pass
 
+    def tell(self, text: str) -> None:
+        pass
+
     def show(self, label: str) -> SilentProgress:
         return SilentProgress()
 

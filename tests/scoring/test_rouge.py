@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 from doubles import make_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from ilubench.errors import DataError
 from ilubench.interfaces import Row, ScoreContext
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.nll import AnswerNLL
-from ilubench.scoring.scorers.rouge import rouge_scorer, unicode_words
+from ilubench.scoring.scorers.rouge import rouge_l, unicode_words
 from ilubench.testing.engine import FakeEngine
 
 TOKENIZER = make_tokenizer()
@@ -44,8 +47,17 @@ def test_words_of_any_script(text: str, words: list[str]) -> None:
 
 def test_latin_text_counts_alike() -> None:
     written, right = "The quick (brown) fox, 7!", "a quick fox runs 7 times"
-    both = [rouge_scorer(tokens).score(right, written)["rougeL"] for tokens in ("latin", "unicode")]
-    assert both[0] == both[1]
+    assert 0 < rouge_l(right, written, "latin") == rouge_l(right, written, "unicode") < 1
+
+
+WORDS = st.lists(st.sampled_from(["a", "B", "cat's", "7", "é", "\n", "x_y", "\u0130"]), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(WORDS.map(" ".join), WORDS.map(" ".join))
+def test_equal_to_the_package(reference: str, written: str) -> None:
+    theirs = RougeScorer(["rougeL"], use_stemmer=False).score(reference, written)["rougeL"]
+    assert rouge_l(reference, written, "latin") == theirs.fmeasure
 
 
 @pytest.mark.parametrize(

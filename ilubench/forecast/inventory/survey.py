@@ -1,6 +1,6 @@
 """The data and models of a run, one after the other: where they are, and whether they fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -41,26 +41,26 @@ TARGET = "suite.target.model"
 ELSEWHERE = f"name one: {TOKENIZER}.hub=NAME (or .path=FOLDER)"
 
 
-def examine_needs(experiment: Experiment) -> Inventory:
-    """Look for the data and models of an experiment."""
-    survey = _Survey(experiment, needed_places(experiment))
+def examine_needs(*experiments: Experiment) -> Inventory:
+    """Look for the data and models of an experiment, or of several that differ in their method."""
+    survey = _Survey(experiments, needed_places(*experiments))
     supplies = [survey.rows_of(place) for place in survey.places]
-    supplies += [survey.model_of(name, source) for name, source in needed_models(experiment)]
+    supplies += [survey.model_of(name, source) for name, source in needed_models(*experiments)]
     survey.check_scorers({supply.field for supply in supplies if supply.state in AT_HAND})
     return Inventory(supplies=tuple(supplies), problems=tuple(survey.problems))
 
 
-def fetch_needs(experiment: Experiment, tell: Callable[[str], None]) -> Inventory:
+def fetch_needs(*experiments: Experiment, tell: Callable[[str], None]) -> Inventory:
     """Download what is not at hand, as far as it can be had; return what is there then.
 
     Args:
-        experiment: whose data and models are wanted.
+        experiments: whose data and models are wanted; several differ in their method alone.
         tell: is called with a line before and after each download.
     """
-    survey = _Survey(experiment, needed_places(experiment))
+    survey = _Survey(experiments, needed_places(*experiments))
     for place in survey.places:
         survey.rows_of(place)
-    for name, source in needed_models(experiment):
+    for name, source in needed_models(*experiments):
         survey.model_of(name, source)
     wanted = [hold for hold in survey.holds.values() if hold.wanted]
     for hold in wanted:
@@ -71,7 +71,7 @@ def fetch_needs(experiment: Experiment, tell: Callable[[str], None]) -> Inventor
         except AccessError:
             continue  # what is examined afterwards has it, with all else
         tell(f"{hold.repository.field}: fetched")
-    return examine_needs(experiment)
+    return examine_needs(*experiments)
 
 
 # --- inside ---
@@ -129,12 +129,17 @@ class _Hold:
 class _Survey:
     """Goes from place to place and keeps what is wrong."""
 
-    experiment: Experiment
+    experiments: Sequence[Experiment]
     places: dict[str, DataSource]
     problems: list[str] = field(default_factory=list)
     holds: dict[str, _Hold] = field(default_factory=dict)
     _states: dict[str, str] = field(default_factory=dict)
     _asked: dict[tuple[str, str, str], Listing | str] = field(default_factory=dict)
+
+    @property
+    def experiment(self) -> Experiment:
+        """One of them, for what they have in common."""
+        return self.experiments[0]
 
     def rows_of(self, place: str) -> Supply:
         """Look for the rows of a role, or of a generator's input."""
@@ -296,7 +301,7 @@ class _Survey:
         except IlubenchError as error:
             self.problems.append(str(error))
             return supply.model_copy(update={"state": "missing"})
-        if place in set(trained_roles(self.experiment)):
+        if any(place in trained_roles(one) for one in self.experiments):
             for name in template_columns(source.prompt, source.completion, labels=source.labels):
                 lacking = [row for row in rows if name not in row]
                 if lacking:

@@ -25,9 +25,10 @@ from ilubench.leaderboard.records.safe_json import named, shorten
 from ilubench.records.estimators import estimate
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import memory_differences
+from ilubench.records.reference_sets import find_set, read_set, reference_rows, rows_taken
 from ilubench.records.results import RunRecord
 from ilubench.records.run_files import memory_of
-from ilubench.records.scores import lines_by
+from ilubench.records.scores import SCHEMA, lines_by
 from ilubench.specs import Estimator, SuiteSpec
 
 __all__ = [
@@ -69,7 +70,7 @@ def figure_problems(run: FinishedRun, prefix: str = "") -> Iterator[str]:
     """
     for label in run.rows:
         run.scores(label)
-    for problem in (*_seed_problems(run), *_score_problems(run)):
+    for problem in (*_seed_problems(run), *_score_problems(run), *_reference_problems(run)):
         yield f"{prefix}{problem}"
 
 
@@ -200,6 +201,20 @@ def _score_problems(run: FinishedRun) -> Iterator[str]:
                     yield f"{where}.{field}: is {getattr(score, field)}, and {value} by the samples"
     for who, seed, scorer, metric in samples.keys() - told.keys():
         yield f"scores: {who}, seed {seed}, {shorten(scorer)}.{shorten(metric)} is missing"
+
+
+def _reference_problems(run: FinishedRun) -> Iterator[str]:
+    """Samples that are said to be of a shipped set must be its, where it is at hand."""
+    assert run.samples is not None  # `_seed_problems` looked at them
+    for who, told in run.record.references.items():
+        folder = find_set(run.record.suite, who)
+        shipped = read_set(folder, who) if folder is not None else None
+        if shipped is None or shipped.run.record.run != told.run:
+            continue  # of another version of the suite
+        order = [(name, "ascending") for name in SCHEMA.names]
+        own, theirs = rows_taken(run.samples, who, told), reference_rows(shipped, told)
+        if not own.sort_by(order).equals(theirs.sort_by(order)):
+            yield f"references.{who}: other samples than those of {shorten(told.run)}"
 
 
 def _summary(

@@ -198,6 +198,11 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
             if metric.partition("/")[0] not in others
         },
         "overlap": tuple(one for one in record.overlap if ours(one.role)),
+        "references": {
+            who: one.model_copy(update={"attacks": (name,)})
+            for who, one in record.references.items()
+            if name in one.attacks
+        },
         "jobs": tuple(job for job in record.jobs if job.attack in ("", name)),
         "notes": tuple(notes),
     }

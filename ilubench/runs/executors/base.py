@@ -60,6 +60,9 @@ class Watcher(Protocol):
     def silent(self, job: Job, seconds: float) -> None:
         """A job has given no sign of progress for so long."""
 
+    def tell(self, text: str) -> None:
+        """Say where the jobs run."""
+
 
 class Slots(Protocol):
     """Places in which jobs run, as many at once as there are places."""

@@ -28,7 +28,8 @@ from ilubench.errors import JobError
 from ilubench.interfaces import Progress
 from ilubench.models.sharding import from_the_leader, join_ranks, leads, together, world_size
 from ilubench.records.store import Artifact, Store
-from ilubench.runs.executors.workers import Told, write_output_to
+from ilubench.runs.executors.processes import import_ahead
+from ilubench.runs.executors.worker import Told, settle
 from ilubench.runs.jobs import Job
 from ilubench.training import NoRoomError
 
@@ -98,8 +99,8 @@ class Ranks:
     # ----------------------------------------------------------------- inside
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("forkserver")  # imports once for all of them
-        context.set_forkserver_preload([__name__, "transformers", "ilubench.runs.carry_out"])
+        import_ahead()  # once for all of them
+        context = multiprocessing.get_context("forkserver")
         self._meeting = tempfile.TemporaryDirectory(prefix="ilubench-ranks-")
         for rank in range(self._count):
             mine, theirs = context.Pipe()
@@ -186,10 +187,9 @@ class _Given:
 
 def _serve(connection: Connection, given: _Given) -> None:
     """Carry out jobs with the other ranks until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon
     asked: queue.SimpleQueue[tuple[Job, int | None]] = queue.SimpleQueue()
     threading.Thread(target=_take, args=(connection, asked), daemon=True).start()
-    write_output_to(given.log)
+    settle(given.log)
     torch.set_num_threads(given.threads)
     join_ranks(given.rank, given.count, given.device, given.meeting)
     from ilubench.experiments.experiment import restore_experiment
@@ -198,7 +198,7 @@ def _serve(connection: Connection, given: _Given) -> None:
 
     bench = make_bench(restore_experiment(given.config, Path("config.yaml")))
     bench.devices = given.count
-    told = Told(connection) if given.rank == 0 else _Nowhere()
+    told = Told(connection.send) if given.rank == 0 else _Nowhere()
     while True:
         job, bench.room = asked.get()
         bench.shards = bench.trains(job)

@@ -13,9 +13,9 @@ from ilubench.models.forward import parameter_sizes
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["Share", "share_machine"]
+__all__ = ["WORTH", "Share", "share_machine", "worker_memory"]
 
-_WORTH = 1_000_000
+WORTH = 1_000_000
 """Weights from which a second worker gains more than its start takes."""
 
 _COPIES = 6
@@ -82,14 +82,23 @@ def share_machine(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     if asked == "auto":
-        weights = sum(parameter_sizes(config).values())
-        room = _memory() // (each * _BASE + _COPIES * 4 * weights)
-        count = max(1, min(cores // each, room)) if weights >= _WORTH else 1
+        worth = sum(parameter_sizes(config).values()) >= WORTH
+        room = _memory() // (worker_memory(config) + (each - 1) * _BASE)
+        count = max(1, min(cores // each, room)) if worth else 1
     else:
         count = int(asked)
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(given) if given.isdecimal() and int(given) else max(1, cores // count)
     return Share(count, threads if count > 1 else 0)
+
+
+def worker_memory(config: "PretrainedConfig") -> int:
+    """Return the bytes that a worker on a CPU may take.
+
+    Args:
+        config: of the target model.
+    """
+    return _BASE + _COPIES * 4 * sum(parameter_sizes(config).values())
 
 
 def _visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ilubench.specs import Spec
 
 __all__ = ["attack_key", "score_key", "scoring_identity", "unlearn_key"]
 
-_SCORING = (*TRAINING_LIBRARIES, "lm-eval", "rouge-score", "datasets", "scipy")
+_SCORING = (*TRAINING_LIBRARIES, "lm-eval", "datasets", "scipy")
 
 
 def _modules(plugin: Spec) -> set[str]:

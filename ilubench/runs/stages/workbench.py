@@ -45,7 +45,7 @@ from ilubench.runs.stages.cost import Passes, StepLog
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator, PluginRef, Range
+from ilubench.specs import Estimator, PluginRef, Range, RunSpec
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -59,15 +59,19 @@ _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 """Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
 
 
-def pick_device(asked: str) -> str:
-    """Return the device of a run.
+def pick_device(run: RunSpec) -> str:
+    """Return the device of a run's jobs; those of Slurm have what they ask for, not what is here.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
     """
+    asked, slurm = run.device, run.executor == "slurm"
+    gpus = run.slurm.gpus > 0 if slurm else torch.cuda.is_available()
     if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked.startswith("cuda") and not torch.cuda.is_available():
+        return "cuda" if gpus else "cpu"
+    if asked.startswith("cuda") and not gpus:
+        if slurm:
+            raise UsageError(f"device={asked}: jobs get no GPU; add slurm.gpus=1")
         raise UsageError(f"device={asked}: this torch sees no GPU; use device=cpu")
     try:
         kind = torch.device(asked).type
@@ -91,18 +95,19 @@ class Workbench:
     """Shared, read-only state of a run's jobs.
 
     Args:
-        experiment: the resolved run.
+        experiments: resolved runs that differ in their method alone.
         store: of artifacts.
         device: `cpu` or `cuda`.
     """
 
-    def __init__(self, experiment: Experiment, store: Store, device: str) -> None:
+    def __init__(self, experiments: Sequence[Experiment], store: Store, device: str) -> None:
         """Nothing is loaded before it is asked for."""
+        experiment = experiments[0]
         self.experiment, self.store, self.device = experiment, store, device
         self.suite, self.tables = experiment.suite, experiment.tables
         self._attacks = {attack.name: attack for attack in experiment.attacks}
         # a method that was made here need not be one that its reference finds (given weights)
-        self._methods = {experiment.method_ref.model_dump_json(): experiment.method}
+        self._methods = {one.method_ref.model_dump_json(): one.method for one in experiments}
         self.room: int | None = None  # sequences that fit at once, once that is known
         self.devices = 1  # that a job has for itself
         self.shards = False  # whether the job's model is divided among ranks
@@ -350,21 +355,24 @@ class Workbench:
         return {name: self.bound(name, scorer) for name, scorer in self.experiment.scorers.items()}
 
 
-def make_bench(experiment: Experiment) -> Workbench:
-    """Return what the jobs of a run share; nothing is loaded.
+def make_bench(*experiments: Experiment) -> Workbench:
+    """Return what the jobs of a run share, or of runs that differ in their method alone.
+
+    Nothing is loaded.
 
     Raises:
         UsageError: the device cannot be used, or this is one of several processes of a launch.
     """
     _refuse_launchers(os.environ)
-    device = pick_device(experiment.run.device)
-    bench = Workbench(experiment, Store(Path(experiment.run.out) / "store"), device)
-    if experiment.run.devices_per_job > 1:
-        _check_sharding(bench)
+    run = experiments[0].run
+    bench = Workbench(experiments, Store(Path(run.out) / "store"), pick_device(run))
+    if run.devices_per_job > 1:
+        for experiment in experiments:
+            _check_sharding(experiment, bench)
     return bench
 
 
-def _check_sharding(bench: Workbench) -> None:
+def _check_sharding(experiment: Experiment, bench: Workbench) -> None:
     """Find what does not go with several devices a job, before any job.
 
     Raises:
@@ -372,14 +380,15 @@ def _check_sharding(bench: Workbench) -> None:
         SpecError: a method, an attack or a setting does not go with them.
         ModelError: the model's layers cannot be found.
     """
-    experiment, device = bench.experiment, bench.device
-    count = experiment.run.devices_per_job
+    run, device = experiment.run, bench.device
+    count = run.devices_per_job
     asked = f"devices_per_job={count}"
     if device not in ("cpu", "cuda"):
         raise UsageError(f"{asked}: device={device} is one; use device=cuda")
-    if device == "cuda" and count > torch.cuda.device_count():
-        raise UsageError(f"{asked}: this torch sees {torch.cuda.device_count()} GPUs")
-    if experiment.run.memory.moments == "float8":
+    here = {"local": torch.cuda.device_count(), "slurm": run.slurm.gpus, "ray": count}
+    if device == "cuda" and count > here[run.executor]:
+        raise UsageError(f"{asked}: a job gets {here[run.executor]} GPUs")
+    if run.memory.moments == "float8":
         problem = "float8 is kept in blocks, which the division among devices would cut"
         raise SpecError(problem, field="memory.moments", remedy="use bfloat16 or float32")
     if type(experiment.method) is not find_plugin("methods", experiment.method_name):

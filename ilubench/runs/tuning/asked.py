@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.experiments.experiment import Experiment, resolve_experiment
+from ilubench.experiments.method_words import named_methods
 from ilubench.records.results import REFERENCE
 from ilubench.runs.tuning.space import Setting, draw_settings
 from ilubench.specs import Plain, PluginRef, SearchSpec, TuningSpec
@@ -123,8 +124,8 @@ def resolve_tuning(overrides: Sequence[Override]) -> tuple[Tuning, ...]:
     """Return what `ilubench tune` is asked to do: one tuning a label; nothing is computed.
 
     Args:
-        overrides: the words; `method` is a label, without it every label is meant; `budget` is
-            another number of settings than the suite's.
+        overrides: the words; `method` is a label or several, without it every label is meant;
+            `budget` is another number of settings than the suite's.
 
     Raises:
         SpecError: no `tuning` in the suite, an unknown label or setting, a value that a method
@@ -140,7 +141,8 @@ def resolve_tuning(overrides: Sequence[Override]) -> tuple[Tuning, ...]:
     if spec is None:
         remedy = "add tuning.budget and tuning.searches to the suite's file"
         raise SpecError("the suite does not say how methods are tuned", where=path, remedy=remedy)
-    labels = [o.text for o in overrides if o.path == ("method",)] or list(spec.searches)
+    named = (o.text for o in overrides if o.path == ("method",))
+    labels = [ref.use for text in named for ref in named_methods(text)] or list(spec.searches)
     for label in labels:
         if label not in spec.searches:
             problem, remedy = f"no search {label!r}", did_you_mean(label, spec.searches)

@@ -13,6 +13,7 @@ from ilubench.records.keys import digest, library_versions
 from ilubench.records.results import REFERENCE, FailureRecord
 from ilubench.records.scores import MethodSamples, chance_levels, method_runs, method_samples
 from ilubench.records.store import write_atomic
+from ilubench.runs.carry_out import write_trace
 from ilubench.runs.collect import gather_samples
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
@@ -79,7 +80,7 @@ def plan_tuning(tuning: Tuning) -> TuningPlan:
     name = f"{first.suite.name}-{tuning.label}-{digest(identity)[:10]}"
     title = f"{tuning.label}, {tuning.budget} settings"
     folder = Path(first.run.out) / "tuning" / name
-    plan = Plan(name, folder, bench, tuple(ordered.values()), title)
+    plan = Plan(name, folder, first, bench, tuple(ordered.values()), title)
     return TuningPlan(plan, original, trials)
 
 
@@ -106,6 +107,7 @@ def tune(tuning: Tuning, reporter: Reporter) -> TuningResult:
     outcomes: list[Outcome] = []
     for outcome in execute_plan(plan, lambda: check_inputs(plan), reporter):
         outcomes.append(outcome)
+        write_trace(plan.folder, outcome)
         if outcome.job.key == planned.original[-1].key:
             _judge(_original(planned, _failures(outcomes)))
     record = _record(planned, tuning, _failures(outcomes))

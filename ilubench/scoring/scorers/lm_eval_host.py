@@ -35,7 +35,7 @@ from ilubench.scoring.scorers.task_rows import OwnData
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["BuiltTasks", "load_members", "quiet"]
+__all__ = ["BuiltTasks", "import_library", "load_members", "quiet"]
 
 _FEWSHOT_SEED = 1234
 """lm-eval's own default: the same examples as its command line draws."""
@@ -59,6 +59,9 @@ def load_members(
     for name, task in tasks.items():
         if task.config.num_fewshot:
             _show_others(name, task, data[name][0])
+        # lm-eval's own means, which nobody reads: that of f1 would import sklearn, for seconds
+        unread = dict.fromkeys(task.aggregation(), len)
+        task.aggregation = lambda unread=unread: unread
     return tasks
 
 
@@ -195,6 +198,13 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def import_library() -> None:
+    """Import lm-eval, which otherwise is done when it is first needed."""
+    with quiet():
+        import lm_eval.evaluator  # type: ignore[import-untyped, unused-ignore]
+        import lm_eval.tasks  # type: ignore[import-untyped, unused-ignore]  # noqa: F401
 
 
 @dataclass

@@ -22,7 +22,7 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten
-from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_scorer
+from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_l
 from ilubench.scoring.scorers.rows import groups_of, item_ids, name_items, take_rows, text_of
 from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
@@ -267,7 +267,6 @@ class _Bound:
         self, engine: Engine, made: Sequence[_Made], sampling: SamplingSpec
     ) -> list[SampleScore]:
         """ROUGE-L F1 of what is written for each item, in the items' order; one a sample."""
-        rouge = rouge_scorer(self.tokens)
         with name_items(self.items, self.role):
             found = engine.generate([prompt for prompt, _ in made], sampling)
         written = [[self._cut(cleaned(one.text)) for one in own] for own in found]
@@ -275,7 +274,7 @@ class _Bound:
             SampleScore(
                 item=item,
                 metric=self.metric,
-                value=float(rouge.score(reference, text)["rougeL"].fmeasure),
+                value=rouge_l(reference, text, self.tokens),
                 group=self.groups.get(item, ""),
                 text=text if self.publish_text else "",
             )

@@ -1,0 +1,151 @@
+"""Workers that are processes of this machine, each with its own device or share of the cores."""
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from ilubench.runs.executors.base import Ended
+from ilubench.runs.executors.worker import Call, Worker, settle
+from ilubench.runs.executors.workers import Lost
+from ilubench.runs.jobs import Job
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess, SpawnProcess
+
+__all__ = ["ThisMachine", "import_ahead"]
+
+_IMPORTS = "ilubench.runs.executors.imports"
+
+_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def import_ahead() -> None:
+    """Begin to import, beside this process, what workers on CPUs will be forked from."""
+    if _FORKS:
+        multiprocessing.set_forkserver_preload([_IMPORTS])
+        multiprocessing.forkserver.ensure_running()
+
+
+class Process:
+    """A process and the connection to it.
+
+    Attributes:
+        ready: whether it has loaded what its jobs share.
+    """
+
+    def __init__(self, process: "SpawnProcess | ForkServerProcess", connection: Connection) -> None:
+        """The process runs."""
+        self.process, self.connection = process, connection
+        self.ready = False
+
+    def give(self, job: Job) -> None:
+        """Send a job."""
+        with suppress(BrokenPipeError):  # it died idle; whoever listens hears that
+            self.connection.send(job)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+class ThisMachine:
+    """Starts processes and listens to them.
+
+    Args:
+        config: of the run, as `config.yaml` holds it.
+        environments: variables of each worker: its device, its number of threads.
+        folder: of the workers' logs.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, JsonValue],
+        environments: Sequence[Mapping[str, str]],
+        folder: Path,
+    ) -> None:
+        """No process is started yet."""
+        self._config, self._environments, self._folder = config, environments, folder
+
+    def start(self, number: int) -> Process:
+        """Start a worker.
+
+        On CPUs it is forked from a process that has imported everything and computed nothing; a
+        GPU's driver does not outlive a fork.
+        """
+        own = self._environments[number]
+        forks = _FORKS and "CUDA_VISIBLE_DEVICES" not in own
+        context = multiprocessing.get_context("forkserver" if forks else "spawn")
+        mine, theirs = context.Pipe()
+        log = self._folder / f"{number}.log"
+        process = context.Process(
+            target=_serve,
+            args=(theirs, {**os.environ, **own}, dict(self._config), log),
+            name=f"ilubench-{number}",
+        )
+        process.start()
+        theirs.close()  # so that the end of the process is the end of the connection
+        return Process(process, mine)
+
+    def hear(
+        self, links: Sequence[Process], seconds: float
+    ) -> Iterator[tuple[Process, Ended | Call | Lost]]:
+        """Yield what workers say, waiting for the first of it."""
+        by_connection = {link.connection: link for link in links}
+        for connection in wait(list(by_connection), timeout=seconds):
+            link = by_connection[connection]  # type: ignore[index]
+            try:
+                message: Ended | Call | None = link.connection.recv()
+            except (EOFError, OSError):
+                yield link, _loss(link)
+            else:
+                if message is None:
+                    link.ready = True
+                else:
+                    yield link, message
+
+    def close(self, idle: Sequence[Process], busy: Sequence[Process]) -> None:
+        """End the processes; what they were doing stays in the store and is gone on with."""
+        for link in idle:
+            with suppress(OSError):
+                link.connection.send(None)
+        for link in busy:
+            link.process.terminate()
+        deadline = time.monotonic() + 2.0
+        for link in (*idle, *busy):
+            link.process.join(timeout=max(0.0, deadline - time.monotonic()))
+            link.kill()
+
+
+def _loss(link: Process) -> Lost:
+    link.process.join()
+    link.connection.close()
+    code = link.process.exitcode or 0
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    memory = " (SIGKILL: out of memory?)" if -code == signal.SIGKILL else ""
+    return Lost(f"its worker ended with {how}{memory}", "fewer workers leave more memory to each")
+
+
+def _serve(
+    connection: Connection, environment: dict[str, str], config: dict[str, JsonValue], log: Path
+) -> None:
+    """Carry out jobs until None comes, or the other end is gone."""
+    settle(log)
+    os.environ.clear()
+    os.environ.update(environment)
+    worker = Worker(config, connection.send, int(environment.get("OMP_NUM_THREADS", "0")))
+    with suppress(EOFError, BrokenPipeError):
+        connection.send(None)
+        while (job := connection.recv()) is not None:
+            connection.send(worker.carry_out(job))
+    worker.close()

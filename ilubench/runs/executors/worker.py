@@ -1,0 +1,102 @@
+"""What happens inside a worker: jobs, one after the other, with what they share kept."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from pydantic import JsonValue
+
+from ilubench.errors import DataError, UsageError
+from ilubench.runs.executors.base import Ended, end_of
+from ilubench.runs.jobs import Job
+from ilubench.runs.loading import collection_paused
+
+if TYPE_CHECKING:
+    from ilubench.runs.stages.workbench import Workbench
+
+__all__ = ["Call", "Told", "Worker", "settle"]
+
+Call: TypeAlias = tuple[str, tuple[object, ...]]
+"""A call of a job's progress, as a worker sends it."""
+
+
+class Worker:
+    """Keeps imports, engine and bound scorers from job to job.
+
+    Args:
+        config: of the run, as `config.yaml` holds it.
+        tell: sends how far a job is to the process that shows it.
+        threads: of sums on a CPU; 0 leaves it to torch.
+    """
+
+    def __init__(
+        self, config: Mapping[str, JsonValue], tell: Callable[[Call], None], threads: int = 0
+    ) -> None:
+        """Load what the first job will need, so far as it is there already."""
+        import torch
+
+        self._config, self._tell = config, tell
+        if threads:
+            torch.set_num_threads(threads)
+        with suppress(Exception), collection_paused():  # the job that needs it says what is wrong
+            self._bench.suite_scorers()
+
+    @cached_property
+    def _bench(self) -> "Workbench":
+        from ilubench.experiments.experiment import restore_experiment
+        from ilubench.runs.stages.workbench import make_bench
+
+        return make_bench(restore_experiment(self._config, Path("config.yaml")))
+
+    def carry_out(self, job: Job) -> Ended:
+        """Carry out a job and return how it ended, as any process can read it."""
+        return _portable(end_of(job, self._do))
+
+    def _do(self, job: Job) -> None:
+        from ilubench.runs.carry_out import carry_out
+
+        carry_out(self._bench, job, Told(self._tell))
+
+    def close(self) -> None:
+        """Stop the engine."""
+        if "_bench" in vars(self):
+            self._bench.close()
+
+
+class Told:
+    """A job's progress, sent to the process that shows it."""
+
+    def __init__(self, tell: Callable[[Call], None]) -> None:
+        """Send by ``tell``."""
+        self._tell = tell
+
+    def start(self, phase: str, total: int) -> None:
+        """Send the begin of a phase."""
+        self._tell(("start", (phase, total)))
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Send how far it is; a process whose parent is gone ends here."""
+        self._tell(("advance", (done, note)))
+
+
+def settle(log: Path) -> None:
+    """Make this process a worker: what it prints goes into a file, Ctrl-C is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", buffering=1, encoding="utf-8") as chatter:
+        os.dup2(chatter.fileno(), sys.stdout.fileno())
+        os.dup2(chatter.fileno(), sys.stderr.fileno())
+
+
+def _portable(ended: Ended) -> Ended:
+    """Give an error a class that any process can make: a plugin's own may not be known there."""
+    for kind in (UsageError, DataError):
+        if isinstance(ended.wrong_input, kind):
+            return replace(ended, wrong_input=kind(str(ended.wrong_input)))
+    return ended
