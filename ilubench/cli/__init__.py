@@ -11,6 +11,7 @@ from ilubench import __version__
 from ilubench.cli.board import leaderboard
 from ilubench.cli.commands import Program, ScoreCommand, WordsCommand
 from ilubench.cli.completion import complete_value_in_bash
+from ilubench.cli.converting import convert
 from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import describe, doctor, ls
@@ -54,6 +55,7 @@ app.command(cls=ScoreCommand)(score)
 for plain in (job, ls, describe, show, table, plot, matched, variance, stability, subsets, gates):
     app.command()(plain)
 app.command("make-target", cls=WordsCommand)(make_target)
+app.command()(convert)
 app.command()(doctor)
 
 app.add_typer(leaderboard, name="leaderboard")

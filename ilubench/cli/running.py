@@ -7,6 +7,7 @@ import typer
 
 from ilubench.cli.formats import show
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
+from ilubench.cli.showing import Details, print_ended
 from ilubench.cli.words import (
     Config,
     Json,
@@ -34,12 +35,15 @@ Card = Annotated[
 ]
 
 
-def run(words: Words = None, config: Config = None, as_json: Json = False) -> int:
+def run(
+    words: Words = None, config: Config = None, details: Details = False, as_json: Json = False
+) -> int:
     """Unlearn, attack, score: one method's robustness row, or several methods' side by side.
 
     method=A,B,... shares what the rows have in common, and ends with their table.
     """
-    return _run(grid_of(words, config), as_json=as_json)
+    asked = _command("run", words, config)
+    return _run(grid_of(words, config), asked, details=details, as_json=as_json)
 
 
 def plan(
@@ -137,6 +141,7 @@ def attack(
     model: Model,
     words: Words = None,
     config: Config = None,
+    details: Details = False,
     as_json: Json = False,
 ) -> int:
     """Attack a checkpoint that was unlearned elsewhere from the suite's target model."""
@@ -144,7 +149,9 @@ def attack(
 
     settings = {"model": model_source(model).model_dump(mode="json", exclude_none=True)}
     method = PluginRef(use="checkpoint", settings=settings)
-    return _run((experiment_of(words, config, method=method),), as_json=as_json)
+    asked = _command("attack", [model, *(words or ())], config)
+    experiment = experiment_of(words, config, method=method)
+    return _run((experiment,), asked, details=details, as_json=as_json)
 
 
 HUB_PAGE = "https://huggingface.co/"
@@ -169,7 +176,10 @@ def model_source(text: str) -> "ModelSource":
         hub_id = "/".join(text.removeprefix(HUB_PAGE).split("/")[:2])
         raise UsageError(f"{text} is a page; write the hub id, {hub_id}")
     if path.is_file():
-        raise ModelError(f"{text} is a file; give the folder of a model: {path.parent}")
+        remedy = f"give the folder of a model: {path.parent}"
+        if path.suffix in (".gguf", ".bin", ".pt", ".pth", ".ckpt"):
+            remedy = f"convert the weights: `ilubench convert {text} FOLDER`"
+        raise ModelError(f"{text} is a file; {remedy}")
     hub, _, revision = text.partition("@")
     if text.startswith((".", "/", "~")) or hub.count("/") != 1:
         raise ModelError(f"no model folder {text!r}; give a folder or a hub id like org/name")
@@ -191,10 +201,17 @@ def _no_model(folder: Path) -> str:
     return ""
 
 
-def _run(experiments: "Sequence[Experiment]", *, as_json: bool) -> int:
+def _command(name: str, words: list[str] | None, config: Path | None) -> list[str]:
+    """Return the words of a command that asks for the same."""
+    return ["ilubench", name, *(words or ()), *(["--config", str(config)] if config else [])]
+
+
+def _run(
+    experiments: "Sequence[Experiment]", command: list[str], *, details: bool, as_json: bool
+) -> int:
     import json
 
-    from ilubench.reports.run_report import run_report
+    from ilubench.reports.last_screen import Ended
     from ilubench.runs.pipeline import run_grid
     from ilubench.runs.progress import make_reporter
 
@@ -205,12 +222,14 @@ def _run(experiments: "Sequence[Experiment]", *, as_json: bool) -> int:
         typer.echo(records[0].model_dump_json(indent=1))
     elif as_json:
         typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
-    elif len(results) > 1 and any(result.rows for result in results):
-        _show_table([result.plan.folder for result in results])
     else:
-        for result in results:
+        table = len(results) > 1 and any(result.rows for result in results)
+        for result in results if details or not table else ():
             suite, folder = result.plan.bench.suite, result.plan.folder
-            console(stderr=False).print(run_report(result.record, result.rows, suite, folder))
+            ended = Ended(result.record, result.rows, suite, folder, command)
+            print_ended(ended, details=details)
+        if table:
+            _show_table([result.plan.folder for result in results])
     return FAILED_JOBS if any(record.failures for record in records) else COMPLETE
 
 

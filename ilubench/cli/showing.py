@@ -1,6 +1,7 @@
 """The command that shows what a run is: asked for what, ended how, with which figures, where."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +13,15 @@ from ilubench.cli.words import Json, as_words, console
 
 if TYPE_CHECKING:
     from ilubench.records.finished import FinishedRun
+    from ilubench.reports.last_screen import Ended
 
-__all__ = ["show"]
+__all__ = ["Details", "print_ended", "show"]
+
+PIPE_WIDTH = 80
+
+Details = Annotated[
+    bool, typer.Option("--details", help="before it: the tables of every checkpoint and attack")
+]
 
 FILES = {
     "results.json": "every figure",
@@ -26,15 +34,37 @@ FILES = {
 }
 
 
+def print_ended(ended: "Ended", *, details: bool) -> None:
+    """Print the last screen of a run; with details, all its tables before it."""
+    from ilubench.reports.last_screen import last_screen
+    from ilubench.reports.run_report import run_report
+    from ilubench.reports.screen_tables import BARS
+
+    out = console(stderr=False)
+    if details:
+        out.print(run_report(ended.record, ended.rows, ended.suite))
+    width = out.width if out.is_terminal else PIPE_WIDTH
+    try:
+        BARS.encode(sys.stdout.encoding or "ascii")
+        bars = True
+    except (UnicodeEncodeError, LookupError):
+        bars = False
+    out.print(last_screen(ended, width, bars=bars), soft_wrap=True)
+
+
 def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")],
+    details: Details = False,
     as_json: Json = False,
 ) -> int:
-    """Show a run without carrying it out: what was asked, how it ended, its figures and files."""
+    """Show a run without carrying it out: what happened, as `run` ended with.
+
+    With --details also what was asked, every table, and what its files are.
+    """
     from ilubench.cli.run_folders import find_runs, is_run
     from ilubench.errors import DataError
     from ilubench.records.finished import read_run
-    from ilubench.reports.run_report import run_report
+    from ilubench.reports.last_screen import Ended
 
     if run.is_dir() and not is_run(run):
         below = next(find_runs(run), None)
@@ -48,14 +78,13 @@ def show(
         typer.echo(found.record.model_dump_json(indent=1))
         return COMPLETE
     out = console(stderr=False)
-    for line in _asked(found):
-        out.print(line, soft_wrap=True, highlight=False)
+    if details:
+        files = (f"{run / name}: {what}" for name, what in FILES.items() if (run / name).exists())
+        for line in (*_asked(found), *files):
+            out.print(line, soft_wrap=True, highlight=False)
     if found.suite is None:
         out.print(f"Note: {found.unread}", soft_wrap=True, highlight=False)
-    out.print(run_report(found.record, found.rows, found.suite, run))
-    for name, what in FILES.items():
-        if (run / name).exists():
-            out.print(f"{run / name}: {what}", soft_wrap=True, highlight=False)
+    print_ended(Ended(found.record, found.rows, found.suite, run), details=details)
     return COMPLETE
 
 

@@ -197,7 +197,7 @@ def peak_memory(
     engine += min(LOGITS, batch * shape.vocabulary) * 8.0
     engine += shape.parameters * (read - (shape.width if devices == 1 else 0.0))
     mine = shape.parameters / devices
-    layer, rest = (shape.gathered if devices > 1 else (0, 0))
+    layer, rest = shape.gathered if devices > 1 else (0, 0)
     return Peak(
         mine * per.weights + (2 * layer + rest) * shape.width,
         # a layer's whole gradient, and its sum over the devices in float32

@@ -9,19 +9,9 @@ from ilubench.forecast.memory import Fit, Peak
 from ilubench.forecast.outlook import Outlook
 from ilubench.forecast.sources import Source
 from ilubench.forecast.took import ORIGINS
+from ilubench.records.figure_text import format_duration
 
-__all__ = ["cost_table", "format_duration", "jobs_table", "sources_table"]
-
-
-def format_duration(seconds: float) -> str:
-    """Return a time as people say it: `12 s`, `3 min`, `2.5 h`, `3.1 days`."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    if seconds < 99.5 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 72 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} days"
+__all__ = ["cost_table", "jobs_table", "sources_table"]
 
 
 def _size(count: float) -> str:

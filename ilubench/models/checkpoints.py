@@ -35,7 +35,9 @@ __all__ = [
     "hub_repository",
     "load_model",
     "model_origin",
+    "model_sha256",
     "needed_files",
+    "refuse_odd_numbers",
     "save_changes",
     "save_model",
     "tokenizer_sha256",
@@ -59,8 +61,7 @@ def find_folder(source: ModelSource, field: str = "suite.target.model") -> Path:
     folder = model_folder(source, field, needed_files)
     check_folder(folder)
     if source.sha256:
-        files = weight_files(folder)
-        found = file_sha256(files[0]) if len(files) == 1 else folder_sha256(folder)
+        found = model_sha256(folder)
         if found != source.sha256:
             raise ModelError(
                 f"{folder} has SHA-256 {found}, the spec says {source.sha256}; "
@@ -105,6 +106,12 @@ def model_origin(source: ModelSource, folder: Path) -> dict[str, JsonValue]:
     return {"hub": source.hub, "revision": source.revision, "commit": folder.name}
 
 
+def model_sha256(folder: Path) -> str:
+    """Return the hash that a spec may state of a model: of its weights' file, else of all files."""
+    files = weight_files(folder)
+    return file_sha256(files[0]) if len(files) == 1 else folder_sha256(folder)
+
+
 def folder_sha256(folder: Path) -> str:
     """Return one SHA-256 over a checkpoint's configuration, tokenizer and weights.
 
@@ -141,14 +148,23 @@ def load_model(folder: Path, device: str, dtype: torch.dtype = torch.float32) ->
         by = f"transformers {transformers.__version__} ({type(error).__name__})"
         raise ModelError(f"{folder} cannot be loaded by {by}") from error
     model = cast("PreTrainedModel", loaded.to(device).eval())
+    refuse_odd_numbers(model, folder)
+    return model
+
+
+def refuse_odd_numbers(model: "PreTrainedModel", source: Path) -> None:
+    """Raise if a weight is infinite or no number.
+
+    Raises:
+        ModelError: names the tensor.
+    """
     for name, parameter in model.named_parameters():
         # what is infinite or NaN shows in the extremes, which are found far faster than all of it
         if parameter.numel() and not all(end.isfinite() for end in parameter.aminmax()):
             odd = int((~parameter.isfinite()).sum())
             found = f"{odd} of {parameter.numel()} values are infinite or NaN"
             kind = str(parameter.dtype).removeprefix("torch.")
-            raise ModelError(f"{folder}: tensor {name!r}: {found} in {kind}; the file is damaged")
-    return model
+            raise ModelError(f"{source}: tensor {name!r}: {found} in {kind}; the file is damaged")
 
 
 def save_model(

@@ -13,13 +13,29 @@ from ilubench.models.configuration import load_config, read_json, refuse_pointer
 from ilubench.models.quiet import quiet
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["check_folder", "weight_files"]
+__all__ = [
+    "FLOATS",
+    "WRAPPERS",
+    "check_folder",
+    "check_tensors",
+    "fill_model",
+    "headers",
+    "pickles",
+    "weight_files",
+    "without_weights",
+]
 
-_FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""What safetensors calls the types that weights may have."""
 
-_WRAPPERS = {
+WRAPPERS = {
     "_orig_mod.": "torch.compile",
     "module.": "DistributedDataParallel or DeepSpeed",
     "base_model.model.": "peft",
@@ -30,6 +46,12 @@ _COMPUTED = re.compile(
     r"(rotary_emb\.\w+|attn\.causal_mask|attn(ention)?\.(masked_)?bias|attention\.attention\.bias)$"
 )
 """Buffers that old checkpoints carry: masks and angles, which a model computes itself."""
+
+_TRAINING = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
+"""How the pickles begin that a Trainer leaves beside the weights."""
+
+_SHARDS = ("global_step", "pytorch_model_fsdp")
+_JOINED = "zero_to_fp32.py (DeepSpeed), `accelerate merge-weights` (FSDP)"
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
@@ -44,7 +66,7 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
-        raise ModelError(f"{folder} {_instead(folder)}")
+        raise ModelError(f"{folder} {without_weights(folder)}")
     refuse_pointer(index)
     files = sorted(folder / name for name in indexed(index))
     absent = [path.name for path in files if not path.is_file()]
@@ -53,7 +75,7 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _instead(folder: Path) -> str:
+def without_weights(folder: Path) -> str:
     """Say what a folder without weights holds."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
@@ -68,12 +90,22 @@ def _instead(folder: Path) -> str:
         return f"holds a training's checkpoints, not a model; give the last one: {last}"
     if part := first(".safetensors"):
         return f"has {part!r}, but neither {SINGLE} nor {INDEX}, which names its parts"
-    if pickle := first(".bin", ".pt", ".pth", ".ckpt"):
+    if pickle := next(iter(pickles(names)), None):
         problem = f"has no .safetensors file, and pickles such as {pickle!r} are not loaded"
-        return f"{problem}; convert the weights: load them in transformers, then save_pretrained"
+        return f"{problem}; convert the weights: `ilubench convert {folder} FOLDER`"
     if gguf := first(".gguf"):
-        return f"has no .safetensors file, but {gguf!r}; give the weights that it was made from"
+        problem = f"has no .safetensors file, but {gguf!r}"
+        return f"{problem}; convert the weights: `ilubench convert {folder / gguf} FOLDER`"
+    shards = next((name for name in names if name.startswith(_SHARDS)), None)
+    if shards:
+        return f"has shards of a training ({shards!r}), and no model; join them: {_JOINED}"
     return "has no .safetensors file; is it a model's folder?"
+
+
+def pickles(names: Iterable[str]) -> list[str]:
+    """Return the files that may be pickled weights: not a Trainer's other pickles."""
+    endings = (".bin", ".pt", ".pth", ".ckpt")
+    return sorted(n for n in names if n.endswith(endings) and not n.startswith(_TRAINING))
 
 
 def check_folder(folder: Path) -> "PretrainedConfig":
@@ -88,9 +120,9 @@ def check_folder(folder: Path) -> "PretrainedConfig":
     if (folder / "adapter_config.json").is_file():
         adapter = read_json(folder / "adapter_config.json")
         base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
-        remedy = f"merge it into its base{f' {base!r}' if base else ''} (merge_and_unload of peft)"
         problem = "is an adapter (adapter_config.json), not a model"
-        raise ModelError(f"{folder} {problem}; {remedy}, save that with its tokenizer, and give it")
+        remedy = f"merge it into its base{f' {base!r}' if base else ''}"
+        raise ModelError(f"{folder} {problem}; {remedy}: `ilubench convert {folder} FOLDER`")
     files = weight_files(folder)
     for path in (*files, *(one for one in folder.iterdir() if one.name.endswith(TEXTS))):
         if path.is_file():
@@ -99,31 +131,38 @@ def check_folder(folder: Path) -> "PretrainedConfig":
     if generation.is_file() and not isinstance(read_json(generation), dict):
         raise ModelError(f"{generation} holds no settings; copy it again, or remove it")
     config = load_config(folder)
-    tensors = dict(_headers(files))
-    for prefix, wrapper in _WRAPPERS.items():
+    tensors = dict(headers(files))
+    for prefix, wrapper in WRAPPERS.items():
         wrapped = next((name for name in tensors if name.startswith(prefix)), None)
         if wrapped:
             problem = f"its tensors are named as {wrapper} wraps them ({wrapped!r})"
-            raise ModelError(f"{folder}: {problem}; unwrap the model, and save it again")
-    _check_tensors(folder, config, tensors)
+            raise ModelError(
+                f"{folder}: {problem}; convert the weights: `ilubench convert {folder} FOLDER`"
+            )
+    check_tensors(folder, config, tensors)
     return config
 
 
-class _Header:
+class Header:
     """A tensor of a file, of which only type and shape were read; as transformers reads it."""
 
     def __init__(self, kind: str, shape: Iterable[int]) -> None:
         self.kind, self.shape, self.misread = kind, tuple(shape), False
 
-    def __getitem__(self, _all: object) -> "_Header":
+    def __getitem__(self, _all: object) -> "Header":
         return self
 
     def to(self, *, dtype: torch.dtype, **_device: object) -> torch.Tensor:
-        self.misread = dtype.is_floating_point and self.kind not in _FLOATS
+        self.misread = dtype.is_floating_point and self.kind not in FLOATS
         return torch.empty(self.shape, dtype=dtype, device="meta")
 
 
-def _headers(files: Iterable[Path]) -> Iterator[tuple[str, _Header]]:
+def headers(files: Iterable[Path]) -> Iterator[tuple[str, Header]]:
+    """Yield the tensors of safetensors files, by name.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     for path in files:
@@ -131,36 +170,46 @@ def _headers(files: Iterable[Path]) -> Iterator[tuple[str, _Header]]:
             with safe_open(path, framework="pt") as handle:
                 for name in handle.keys():  # noqa: SIM118
                     part = handle.get_slice(name)
-                    yield name, _Header(part.get_dtype(), part.get_shape())
+                    yield name, Header(part.get_dtype(), part.get_shape())
         except (OSError, SafetensorError) as error:
             size = path.stat().st_size
             problem = f"{path} ({size:,} bytes) is cut short or damaged"
             raise ModelError(f"{problem}; copy it again") from error
 
 
-def _check_tensors(
-    folder: Path, config: "PretrainedConfig", tensors: Mapping[str, _Header]
-) -> None:
+def fill_model(
+    config: "PretrainedConfig", tensors: Mapping[str, Any], dtype: torch.dtype
+) -> tuple["PreTrainedModel", dict[str, Any]]:
+    """Return a model of these tensors, and what transformers says of those that do not fit."""
     import transformers
 
     made: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     text = config.get_text_config()
+    with quiet(), torch.random.fork_rng([]):
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = made.from_pretrained(
+            None,
+            config=text if made.config_class is type(text) else config,
+            state_dict=tensors,
+            dtype=dtype,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    return loaded
+
+
+def check_tensors(folder: Path, config: "PretrainedConfig", tensors: Mapping[str, Header]) -> None:
+    """Raise unless tensors are those of a configuration's model, none more and none less.
+
+    Raises:
+        ModelError: names the first that is not.
+    """
     try:
-        with quiet(), torch.random.fork_rng([]):
-            loaded: Any = made.from_pretrained(
-                None,
-                config=text if made.config_class is type(text) else config,
-                state_dict=tensors,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                local_files_only=True,
-            )
+        model, info = fill_model(config, tensors, torch.float32)
     except Exception as error:
         # whatever a model's own class raises of settings or tensors that do not go together
         problem = wrong_setting(read_json(folder / "config.json"))
         raise ModelError(f"{folder / 'config.json'}: {problem}") from error
-    model, info = loaded
     for name, header in tensors.items():
         if header.misread:
             problem = f"tensor {name!r} is of type {header.kind}, and floats are needed"

@@ -5,6 +5,7 @@ In a clone they lie in `leaderboards/<suite>/measured/`, in an installed package
 """
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,17 @@ from ilubench.records.keys import file_sha256
 from ilubench.records.results import REFERENCE, RETRAIN, ReferenceRecord, Who
 from ilubench.records.scores import SCHEMA
 
-__all__ = ["METHODS", "ReferenceSet", "find_set", "read_set", "reference_rows", "rows_taken"]
+__all__ = [
+    "METHODS",
+    "ReferenceSet",
+    "find_set",
+    "read_set",
+    "reference_rows",
+    "rows_taken",
+    "seed_words",
+    "shipped_notes",
+    "taken_words",
+]
 
 METHODS: dict[Who, str] = {"reference": REFERENCE, "retrain": RETRAIN}
 """Whose samples a set has -> the method that it is a run of."""
@@ -45,14 +56,29 @@ class ReferenceSet:
         assert self.run.samples is not None  # `read_set` refuses a run without
         return self.run.samples
 
-    @property
-    def origin(self) -> str:
-        """Run, libraries and machine, for people."""
-        libraries = self.run.libraries
-        told = [
-            f"{name} {libraries[name]}" for name in ("torch", "transformers") if name in libraries
-        ]
-        return f"{self.run.record.run} ({', '.join([*told, self.machine or 'machine unknown'])})"
+
+def taken_words(who: Who, taken: ReferenceRecord) -> str:
+    """Return what a run took from a set: attacks, seeds, the set's run, libraries and machine."""
+    names = ("torch", "transformers")
+    told = [f"{name} {taken.libraries[name]}" for name in names if name in taken.libraries]
+    origin = f"{taken.run} ({', '.join([*told, taken.machine or 'machine unknown'])})"
+    return (
+        f"{METHODS[who]} under {', '.join(taken.attacks)}, {seed_words(taken.seeds)}: of {origin}"
+    )
+
+
+def shipped_notes(references: Mapping[Who, ReferenceRecord]) -> Iterator[str]:
+    """Yield what a reader of a run's figures must know of the sets that it took samples from."""
+    for who, taken in references.items():
+        yield f"shipped with the suite, not measured in this run: {taken_words(who, taken)}"
+
+
+def seed_words(seeds: Sequence[int]) -> str:
+    """Return seeds as people read them: `seeds 0..4`, `seed 7`."""
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 2 and list(seeds) == list(range(first, last + 1)):
+        return f"seeds {first}..{last}"
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def find_set(suite: str, who: Who) -> Path | None:

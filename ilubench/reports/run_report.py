@@ -1,7 +1,6 @@
 """A run's result as tables for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -129,15 +128,14 @@ def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpe
 
 
 def run_report(
-    record: RunRecord, rows: Mapping[str, RobustnessRow], suite: SuiteSpec | None, folder: Path
+    record: RunRecord, rows: Mapping[str, RobustnessRow], suite: SuiteSpec | None
 ) -> RenderableType:
-    """Return the tables of a run, one group a primary metric, and what to do next.
+    """Return the tables of a run, one group a primary metric, its failures and notes.
 
     Args:
         record: the run's.
         rows: primary metric -> its row.
         suite: what was measured; None where nobody can tell, then scores are shown alone.
-        folder: the run's.
     """
     parts: list[RenderableType] = []
     if rows:
@@ -153,34 +151,12 @@ def run_report(
         if row.attacks:
             parts.append(_attack_table(label, row.attacks, record.seen))
             parts.append(_summary_table(label, row))
-    parts.append(Text(_closing(record, folder, attacked=bool(rows))))
-    return Group(*parts)
+    failed = [f"failed: {failure.label}: {failure.message}" for failure in record.failures]
+    notes = [f"Note: {note}" for note in record.notes]
+    return Group(*parts, *map(Text, (*failed, *notes)), "")
 
 
 def _fa_label(suite: SuiteSpec, attacks: Sequence[str]) -> str:
     specs = [suite.attacks[name].fa for name in attacks]
     labels = {_heading(spec) for spec in specs if spec is not None}
     return labels.pop() if len(labels) == 1 else "FA"
-
-
-def _closing(record: RunRecord, folder: Path, *, attacked: bool) -> str:
-    lines = [f"Results: {folder / 'results.json'} (all figures), {folder / 'metrics.parquet'}"]
-    if (folder / "texts.parquet").is_file():
-        lines.append(f"Texts: {folder / 'texts.parquet'} (none of gated data)")
-    if record.failures:
-        failed = "1 job" if len(record.failures) == 1 else f"{len(record.failures)} jobs"
-        lines.append(f"{failed} failed; the same command tries again:")
-        lines += [f"  {failure.label}: {failure.message}" for failure in record.failures]
-    lines += [f"Note: {note}" for note in record.notes]
-    if not attacked:
-        lines.append("Next: `ilubench attack MODEL` shows whether what was forgotten comes back")
-    elif len(record.seeds) == 1:
-        lines.append(
-            "One seed: intervals are over items only, and nothing can be ranked. "
-            "Next: the same command with seeds=0..4"
-        )
-    elif record.method_name == "ilu":
-        lines.append("Next: the control, method.penalty=cross_entropy, and the base, method=npo")
-    else:
-        lines.append("Next: `ilubench ls methods` for another method to compare with")
-    return "\n".join(lines)

@@ -1,11 +1,13 @@
 """Where a plan's jobs run: in this process, in workers of this machine, or on a cluster."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 
 from ilubench.data.hub.models import model_folder, needed_files
+from ilubench.errors import PluginError
 from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.runs.carry_out import carry_out
@@ -47,7 +49,10 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
         slots = _on_ray(plan, left, watcher)
     if asked.executor == "slurm" and left and named:
         slots = _on_slurm(plan, watcher)
-    share = share_machine(asked.workers, bench.device, bench.target_config, asked.devices_per_job)
+    most = max(Counter(job.stage for job in plan.jobs).values())
+    share = share_machine(
+        asked.workers, bench.device, bench.target_config, most, asked.devices_per_job
+    )
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
     if asked.executor == "local" and count > 1 and named:
         environments = [share.environment(number) for number in range(count)]
@@ -62,7 +67,11 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
 
 def _is_named(experiment: Experiment) -> bool:
     """Whether a worker finds the method by its name, as `ilubench job` does."""
-    return type(experiment.method) is find_plugin("methods", experiment.method_name)
+    try:
+        found = find_plugin("methods", experiment.method_name)
+    except PluginError:  # a verification's, whose weights are given
+        return False
+    return type(experiment.method) is found
 
 
 def _on_ray(plan: Plan, left: int, watcher: Watcher) -> Slots:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import overlap_warnings
@@ -139,17 +140,29 @@ class _Row:
     """A job's bar: its phases, one after the other."""
 
     def __init__(self, bars: Progress, label: str) -> None:
-        self._bars, self._label = bars, label
+        self._bars, self._phase = bars, ""
         self.task = bars.add_task(f"  {label}", total=1, note="")
 
     def start(self, phase: str, total: int) -> None:
         """Open a phase."""
-        shown = f"  {self._label}: {phase}"
-        self._bars.reset(self.task, total=max(1, total), description=shown, note="")
+        self._phase = phase
+        self._bars.reset(self.task, total=max(1, total), note=phase)
 
     def advance(self, done: int, note: str = "") -> None:
         """Move the bar."""
-        self._bars.update(self.task, completed=done, note=note)
+        self._bars.update(self.task, completed=done, note=f"{self._phase} {note}".rstrip())
+
+
+NOTE = 20
+REST = 47
+"""Columns of a live line besides its label: of the spinner, the bar, the time and the phase."""
+
+LEAST_LABEL, MOST_LABEL = 16, 50
+
+
+def _fixed(width: int | None = None) -> Column:
+    """A column that keeps its line, and its width if it is given one."""
+    return Column(width=width, no_wrap=True, overflow="ellipsis")
 
 
 class Bars:
@@ -158,13 +171,14 @@ class Bars:
     def __init__(self, console: Console) -> None:
         """Draw on ``console``; `live` must be entered."""
         self._console = console
+        label = max(LEAST_LABEL, min(MOST_LABEL, console.width - REST))
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=_fixed(label)),
+            BarColumn(bar_width=8),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=_fixed()),
+            TimeElapsedColumn(table_column=_fixed()),
+            TextColumn("{task.fields[note]}", markup=False, table_column=_fixed(NOTE)),
             console=console,
             transient=True,
         )

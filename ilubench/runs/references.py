@@ -25,6 +25,9 @@ from ilubench.records.reference_sets import (
     ReferenceSet,
     find_set,
     reference_rows,
+    seed_words,
+    shipped_notes,
+    taken_words,
 )
 from ilubench.records.results import REFERENCE, ModelScore, ReferenceRecord, ScoreSummary, Who
 from ilubench.records.scores import lines_by, read_samples, scored_checkpoints
@@ -110,25 +113,15 @@ class References:
     @property
     def shipped(self) -> list[str]:
         """What is taken, for people."""
-        return [_words(one) for one in self.taken]
+        return [taken_words(who, taken) for who, taken in self.records.items()]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the run's figures must know."""
-        found = [f"shipped with the suite, not measured in this run: {o}" for o in self.shipped]
-        return (*found, *(f"not taken as shipped: {reason}" for reason in self.refused))
-
-
-def _words(one: Taken) -> str:
-    cells = f"{', '.join(one.record.attacks)}, {_seeds(one.record.seeds)}"
-    return f"{METHODS[one.source.who]} under {cells}: of {one.source.origin}"
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    first, last = seeds[0], seeds[-1]
-    if len(seeds) > 2 and list(seeds) == list(range(first, last + 1)):
-        return f"seeds {first}..{last}"
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        return (
+            *shipped_notes(self.records),
+            *(f"not taken as shipped: {reason}" for reason in self.refused),
+        )
 
 
 ReadSet: TypeAlias = Callable[[Path, Who], ReferenceSet]
@@ -234,7 +227,7 @@ def _match(bench: Workbench, jobs: Sequence[Job], found: ReferenceSet, mine: Fin
     seeds = [seed for seed in mine.record.seeds if seed in found.run.record.seeds]
     others = [seed for seed in mine.record.seeds if seed not in seeds]
     if others and attacks:
-        refused.append(f"{_seeds(others)} (the set has {_seeds(found.run.record.seeds)})")
+        refused.append(f"{seed_words(others)} (the set has {seed_words(found.run.record.seeds)})")
     if not attacks or not seeds:
         return _Found(None, tuple(refused))
     told = ReferenceRecord(

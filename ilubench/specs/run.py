@@ -23,7 +23,7 @@ class RunSpec(Spec):
         engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
         device: auto, cpu, cuda or cuda:1.
         executor: where jobs run: on this machine, as workers of a Ray cluster, or as jobs of Slurm.
-        ray: the cluster.
+        ray: which cluster, and what each worker asks of it, e.g. ray.address=auto.
         slurm: what each job asks for.
         workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow.
         devices_per_job: devices among which a model that is trained is divided.
@@ -47,7 +47,7 @@ class RunSpec(Spec):
     executor: Literal["local", "ray", "slurm"] = "local"
     ray: RaySpec = RaySpec()
     slurm: SlurmSpec = SlurmSpec()
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     devices_per_job: Annotated[int, Field(ge=1)] = 1
     job_timeout: float | None = Field(default=None, gt=0)
     keep: tuple[Literal["attacked"], ...] = ()

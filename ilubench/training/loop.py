@@ -323,9 +323,9 @@ def _steps(
 ) -> Iterator[int]:
     context, total = loop.context, loop.total
     done = loop.restore()
-    context.progress.start("train", total)
     if done == 0 and 0 in stops:
         yield 0
+    context.progress.start("train", total)
     model.train()
     model.zero_grad(set_to_none=True)
     for step in range(done, total):
@@ -352,5 +352,6 @@ def _steps(
         if step + 1 in stops:
             yield step + 1
             model.train()
+            context.progress.start("train", total)  # whoever scored has shown that
         loop.maybe_save(step + 1)
     model.eval()

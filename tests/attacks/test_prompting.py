@@ -28,6 +28,7 @@ from ilubench.interfaces import (
 )
 from ilubench.records.finished import read_run
 from ilubench.records.results import RunRecord
+from ilubench.reports.last_screen import LINES
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.nll import AnswerNLL
@@ -288,6 +289,9 @@ def test_a_run_of_prompt_attacks(ran: Callable[..., Outcome], tmp_path: Path) ->
     assert table.code == 0, table.err
     assert "RA over {honest, shots, reworded, agnews}" in table.out
     assert "averages checkpoints" not in table.out
+    shown = command("show", str(folder)).out
+    assert "! honest: scorer leak was left out: privleak cannot apply" in shown
+    assert len(shown.splitlines()) <= LINES
 
 
 def test_a_scorer_that_the_row_needs_must_apply_the_attack(ran: Callable[..., Outcome]) -> None:

@@ -68,7 +68,7 @@ def test_help_imports_nothing_heavy() -> None:
     *page, loaded = done.stdout.splitlines()
     assert loaded == "[]"
     words = " ".join(page)
-    for name in ("run", "plan", "ls", "score", "attack", "make-target"):
+    for name in ("run", "plan", "ls", "score", "attack", "make-target", "convert"):
         assert name in words
 
 
@@ -78,7 +78,7 @@ def test_without_a_word_it_shows_its_help() -> None:
     assert done.err.startswith("Usage")
 
 
-@pytest.mark.parametrize("name", ["run", "plan", "ls", "score", "attack", "make-target"])
+@pytest.mark.parametrize("name", ["run", "plan", "ls", "score", "attack", "make-target", "convert"])
 def test_each_command_has_help(name: str) -> None:
     done = command(name, "--help")
     assert (done.code, done.err) == (0, "")
@@ -121,7 +121,7 @@ def test_run_prints_a_table_and_plain_lines(finished: Path, tmp_path: Path) -> N
     out = with_target(finished, tmp_path / "out")
     done = process("run", SUITE, "method=npo", "attacks=gsm8k", f"out={out}")
     assert done.code == 0
-    for shown in ("NLL_f", "original", "unlearned", "gsm8k", "RA over", "results.json", "Next:"):
+    for shown in ("NLL_f", "original", "unlearned", "gsm8k", "RA", "results  ", "next     "):
         assert shown in done.out
     assert "\x1b" not in done.out + done.err  # no colours, no cursor movements in a pipe
     lines = done.err.splitlines()
@@ -149,16 +149,24 @@ def test_results_are_a_record_and_a_repeat_is_cached(finished: Path) -> None:
         assert (folder / "cells" / job.key / "DONE").is_file()
 
 
-def test_show_is_the_report_of_a_run_that_is_there(finished: Path) -> None:
+@pytest.mark.parametrize("details", [(), ("--details",)], ids=["screen", "details"])
+def test_show_is_the_report_of_a_run_that_is_there(
+    finished: Path, details: tuple[str, ...]
+) -> None:
     (run,) = (file.parent for file in finished.glob("*/results.json"))
-    done = command("show", str(run))
+    done = command("show", str(run), *details)
     assert done.code == 0, done.err
-    again = command("run", SUITE, "method=ilu", f"out={finished}")
-    report = again.out.split("Results:")[0]
+    again = command("run", SUITE, "method=ilu", f"out={finished}", *details)
+    report, following = again.out.split("next     ")
     assert report in done.out
-    for text in (run.name, "tiny version 1", "weight=0.5", "base=npo", "all jobs done"):
-        assert text in done.out
-    assert f"{run}/samples.parquet: every item's score" in done.out
+    assert "seeds=0..4" in following
+    full = (run.name, "tiny version 1", "weight=0.5", "base=npo", "all jobs done")
+    texts = (*full, "NLL_f: robustness", f"{run}/samples.parquet: every item's score")
+    assert [text in done.out for text in texts] == [True] + [bool(details)] * (len(texts) - 1)
+
+
+def test_a_run_is_shown_as_json_and_a_folder_of_runs_is_refused(finished: Path) -> None:
+    (run,) = (file.parent for file in finished.glob("*/results.json"))
     assert command("show", str(run), "--json").json["run"] == run.name
     below = command("show", str(finished))
     assert below.code == 3
@@ -514,7 +522,10 @@ def test_a_method_that_raises(here: Path, target: str) -> None:
     assert "Traceback" not in done.err
     shown = command(*words)
     assert shown.code == 4
-    assert "1 job failed" in shown.out
+    assert "No verdict: 1 of 7 jobs failed" in shown.out
+    assert "! failed: unlearn" in shown.out
+    assert "the dog ate the gradients" in shown.out
+    assert "tries again what failed" in shown.out
 
 
 def test_when_nothing_is_left_to_aggregate(here: Path, target: str) -> None:

@@ -252,7 +252,7 @@ def test_commands_on_runs_take_a_score_run(here: Path) -> None:
     _refused(command("table", folder), 3, "no robustness row; attack the model first")
     _refused(command("gates", folder), 2, "only scored")
     assert command("subsets", folder).code in (0, 3)
-    shown, listed = command("show", folder), command("ls", "runs", "runs")
+    shown, listed = command("show", folder, "--details"), command("ls", "runs", "runs")
     assert (shown.code, listed.code) == (0, 0), shown.err + listed.err
     assert "scored   by forget_nll, retain_mc" in shown.out
     assert "method" not in shown.out

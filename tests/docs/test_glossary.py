@@ -13,6 +13,7 @@ from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import COLLAPSED_UTILITY, aggregate
 from ilubench.statistics.intervals import Array, Figure, Samples
 from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow
+from ilubench.statistics.verdict import BOUND, Verdict, judge_row
 
 TEXT = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 
@@ -56,6 +57,16 @@ def test_suite() -> None:
     steps = [str(point.step) for point in row("rmu").attacks[0].steps]
     assert f"steps {', '.join(steps[:-1])} and {steps[-1]}." in about("Checkpoint")
     assert run("ilu").record.seen == ("gsm8k",)
+
+
+def test_verdict() -> None:
+    text = about("Verdict")
+    for name, verdict in (("rmu", Verdict.CAME_BACK), ("npo", Verdict.STAYED)):
+        found = row(name).recovery
+        low, high = shown(found.low), shown(found.high)
+        assert f"{shown(found)} [{low}, {high}]" in text
+        assert judge_row(row(name)).verdict == verdict
+    assert f"above {shown(BOUND).rstrip('0')}0." in text
 
 
 def test_metrics() -> None:

@@ -140,7 +140,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
         "lacks tensor 'lm_head.weight' and has 'score.weight'.*; it is a LlamaForSequenceClass",
     ),
     "compiled": (prefixed("_orig_mod."), "as torch.compile wraps them .'_orig_mod.lm_head"),
-    "parallel": (prefixed("module."), "as DistributedDataParallel or DeepSpeed wraps them"),
+    "parallel": (prefixed("module."), "DeepSpeed wraps them .*`ilubench convert .*/model FOLDER`$"),
     "wrapped by peft": (prefixed("base_model.model."), "as peft wraps them"),
     # ---- other numbers than weights
     "integers": (integers, "tensor 'lm_head.weight' is of type I32, and floats are needed"),
@@ -177,14 +177,23 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "pickles": (
         called("pytorch_model.bin"),
-        r"has no \.safetensors file, and pickles such as 'pytorch_model\.bin' are not loaded",
+        r"pickles such as 'pytorch_model\.bin' are not .* `ilubench convert .*/model FOLDER`$",
     ),
-    "GGUF": (called("model-q4.gguf"), r"no \.safetensors file, but 'model-q4\.gguf'; give the"),
+    "GGUF": (
+        called("model-q4.gguf"),
+        r"no \.safetensors file, but 'model-q4\.gguf'; .* `ilubench convert .*q4\.gguf FOLDER`$",
+    ),
+    "a training's other pickles": (called("optimizer.pt"), "no .safetensors file; is it a model's"),
+    "shards of a training": (
+        each(called("weights"), lambda folder: (folder / "global_step20").mkdir()),
+        r"has shards of a training \('global_step20'\), and no model; join them: zero_to_fp32\.py",
+    ),
     "no weights": (called("weights"), r"has no \.safetensors file; is it a model's folder\?$"),
     "a training's folder": (trained, r"a training's checkpoints.*give the last one: .*point-100$"),
     "an adapter": (
         each(called("adapter_model.safetensors"), ADAPTER),
-        r"is an adapter \(adapter_config\.json\), not a model; merge it into its base 'org/base'",
+        r"is an adapter \(adapter_config\.json\), not a model; merge it into its base 'org/base': "
+        r"`ilubench convert .*/model FOLDER`$",
     ),
     "an adapter beside its base": (ADAPTER, "is an adapter"),
     "generation settings": (file("generation_config.json", "null"), "generation_config.json holds"),

@@ -118,15 +118,16 @@ def test_small_models_get_one_worker_and_large_ones_the_cores(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr("ilubench.runs.executors.share._memory", lambda: 16 * 2**30)
     tiny = load_config(target_folder(made()))
-    assert share_machine("auto", "cpu", tiny) == Share(1)
-    assert share_machine(3, "cpu", tiny) == Share(3, threads=2)
+    assert share_machine("auto", "cpu", tiny, 9) == Share(1)
+    assert share_machine(3, "cpu", tiny, 2) == Share(3, threads=2)
     tiny.vocab_size = 32_000
     assert shape_of(tiny, "float32").parameters > 1_000_000
-    assert share_machine("auto", "cpu", tiny) == Share(7, threads=1)  # 7 workers fill the memory
+    assert share_machine("auto", "cpu", tiny, 9) == Share(7, threads=1)  # they fill the memory
+    assert share_machine("auto", "cpu", tiny, 3) == Share(3, threads=2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert share_machine("auto", "cpu", tiny) == Share(7, threads=2)
+    assert share_machine("auto", "cpu", tiny, 9) == Share(7, threads=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    both = share_machine("auto", "cuda", tiny)
+    both = share_machine("auto", "cuda", tiny, 9)
     assert [both.environment(n)["CUDA_VISIBLE_DEVICES"] for n in (0, 1, 2)] == ["3", "5", "3"]
 
 

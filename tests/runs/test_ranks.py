@@ -150,12 +150,12 @@ def test_what_does_not_go_with_several_devices_is_refused_before_any_job(
 def test_each_worker_has_as_many_gpus_as_a_job_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = load_config(target_folder(made()))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
-    both = share_machine("auto", "cuda", tiny, 2)
+    both = share_machine("auto", "cuda", tiny, 9, 2)
     assert both.workers == 2
     given = [both.environment(n)["CUDA_VISIBLE_DEVICES"] for n in range(2)]
     assert given == ["0,1", "2,3"]
     with pytest.raises(UsageError, match="5 GPUs for workers=3"):
-        share_machine(3, "cuda", tiny, 2)
+        share_machine(3, "cuda", tiny, 9, 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert share_machine(2, "cpu", tiny, 2).threads == 4  # of which each rank takes its part
+    assert share_machine(2, "cpu", tiny, 9, 2).threads == 4  # of which each rank takes its part

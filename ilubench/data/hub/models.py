@@ -106,7 +106,8 @@ def needed_files(repository: Repository, found: Listing) -> tuple[str, ...]:
             raise ModelError(f"{repository.shown}: lacks {absent[0]!r}, which its index names")
         weights = sorted(parts)
     if not weights:
-        remedy = f"convert it, and give the folder: {repository.local}"
+        made = f"`ilubench convert {repository.name}@{repository.revision} FOLDER`"
+        remedy = f"convert the weights ({made}), and give the folder: {repository.local}"
         raise ModelError(f"{repository.shown}: it has no .safetensors file; {remedy}")
     return tuple(sorted({*texts, *weights}))
 

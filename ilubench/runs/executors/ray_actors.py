@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import JobError
 from ilubench.runs.executors.base import Ended, Watcher
-from ilubench.runs.executors.ray_cluster import Need, RayCluster, connect, places, shortage
+from ilubench.runs.executors.ray_cluster import Need, RayCluster, connect, counted, places, shortage
 from ilubench.runs.executors.worker import Call, Worker, settle
 from ilubench.runs.executors.workers import Lost, Workers
 from ilubench.runs.jobs import Job
@@ -236,8 +236,8 @@ def ray_workers(
         if not room:  # the workers' asking is what makes a cluster grow
             watcher.tell(f"waits up to {run.ray.wait:g} s for a node with {need}")
         cluster.check(need)
-        count = min(left, run.workers if isinstance(run.workers, int) else room or left)
-        watcher.tell(f"{count} workers on {cluster.name} ({need} each)")
+        count = min(left, room or left if run.workers == "auto" else run.workers)
+        watcher.tell(f"{counted(count, 'worker')} on {cluster.name} ({need} each)")
         if room and count > room:
             watcher.tell(f"the cluster has room for {room} of them; the others wait")
         host = RayHost(cluster, need, config, folder, run.ray.wait)

@@ -10,17 +10,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-import uuid
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ilubench.errors import UsageError
-from ilubench.runs.executors.node_facts import FolderMark, compare, versions
+from ilubench.runs.executors.node_facts import Facts, FolderMark, compare, versions
 from ilubench.specs import RaySpec
 
-__all__ = ["Need", "RayCluster", "connect", "places", "shortage"]
+__all__ = ["Need", "RayCluster", "connect", "counted", "places", "shortage"]
 
 _CONNECT_S = 10.0
 """After so long without an answer an address counts as unreachable."""
@@ -30,6 +30,14 @@ _JOIN_S = 60.0
 
 _ANSWER_S = 90.0
 """So long may a node take until it has said what it has: its Python starts meanwhile."""
+
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else it writes of lost workers to stdout
+    "RAY_raylet_start_wait_time_s": "120",  # seconds that it may take to start on busy cores
+}
+"""Variables that Ray reads, unless they are set."""
 
 _LEFT_ASIDE = 80 * 2**20
 """Bytes of a Ray of our own for shared objects: there are none but messages."""
@@ -61,13 +69,14 @@ class Need:
 
     def __str__(self) -> str:
         """Say it in words."""
-        parts = [_counted(self.cpus, "core")]
-        parts += [_counted(self.gpus, "GPU")] if self.gpus else []
+        parts = [counted(self.cpus, "core")]
+        parts += [counted(self.gpus, "GPU")] if self.gpus else []
         parts += [f"{self.memory / 1e9:.1f} GB"] if self.memory else []
         return ", ".join(parts)
 
 
-def _counted(count: float, what: str) -> str:
+def counted(count: float, what: str) -> str:
+    """Return a number of things in words."""
     return f"{count:.0f} {what}{'' if count == 1 else 's'}"
 
 
@@ -82,7 +91,7 @@ def shortage(nodes: Sequence[Mapping[str, Any]], need: Need) -> UsageError:
     for node in nodes:
         if node["Alive"]:
             has = node["Resources"]
-            parts = [_counted(has.get("CPU", 0), "core"), _counted(has.get("GPU", 0), "GPU")]
+            parts = [counted(has.get("CPU", 0), "core"), counted(has.get("GPU", 0), "GPU")]
             parts.append(f"{has.get('memory', 0) / 1e9:.1f} GB")
             there.append(f"{node['NodeManagerHostname']} has {', '.join(parts)}")
     told = "; ".join(there[:8]) or "it has no node"
@@ -118,47 +127,56 @@ class RayCluster:
             UsageError: one has other versions, or does not answer.
             PathError: one does not see the store.
         """
-        mark = FolderMark(self._store, f".{uuid.uuid4().hex[:12]}")
-        try:
-            for node in self.nodes():
-                fits = node["Alive"] and need.room(node["Resources"])
-                if fits and node["NodeID"] not in self._checked:
-                    self._check(node, mark)
-                    self._checked.add(node["NodeID"])
-        finally:
-            mark.remove()
+        new = [
+            node
+            for node in self.nodes()
+            if node["Alive"]
+            and need.room(node["Resources"])
+            and node["NodeID"] not in self._checked
+        ]
+        with FolderMark(self._store) as mark:
+            asked = [self._ask(node["NodeID"], mark.name) for node in new]
+            until = time.monotonic() + _ANSWER_S
+            for node, answer in zip(new, asked, strict=True):
+                name, number = str(node["NodeManagerHostname"]), str(node["NodeID"])
+                facts = self._answer(name, answer, until - time.monotonic())
+                compare(name, facts, self._facts, answered=mark.answered(number))
+                self._checked.add(number)
 
     def came_to(self, node: str, need: Need) -> None:
         """Ask the nodes that are new, where a worker has come to one of them."""
         if node not in self._checked:
             self.check(need)
 
-    def _check(self, node: Mapping[str, Any], mark: FolderMark) -> None:
+    def _ask(self, node: str, mark: str) -> object:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        name = str(node["NodeManagerHostname"])
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
-        ask = self.ray.remote(_asked()).options(**options)
+        ask = self.ray.remote(_question()).options(**options)
+        found: object = ask.remote(self._here, str(self._store), mark, node)
+        return found
+
+    def _answer(self, node: str, answer: object, seconds: float) -> Facts:
         try:
-            answer = ask.remote(self._here, str(mark.folder), mark.name)
-            facts = self.ray.get(answer, timeout=_ANSWER_S)
+            facts: Facts = self.ray.get(answer, timeout=max(0.0, seconds))
         except self.ray.exceptions.GetTimeoutError as error:
-            problem = f"node {name} of the Ray cluster does not answer within {_ANSWER_S:.0f} s"
+            problem = f"node {node} of the Ray cluster does not answer within {_ANSWER_S:.0f} s"
             raise UsageError(problem) from error
         except self.ray.exceptions.RayError as error:
-            raise UsageError(f"node {name} of the Ray cluster went while it was asked") from error
-        compare(name, facts, self._facts, answered=mark.answered())
+            problem = f"node {node} of the Ray cluster could not say what it has"
+            raise UsageError(f"{problem}: it went, or has another ilubench") from error
+        return facts
 
     def leave(self) -> None:
         """Leave the cluster; a Ray of our own ends."""
         self.ray.shutdown()
 
 
-def _asked() -> Callable[[str, str, str], dict[str, str]]:
+def _question() -> Callable[[str, str, str, str], dict[str, str]]:
     """Return the question to a node, which Ray sends as code: it may have another ilubench."""
 
-    def ask(here: str, folder: str, name: str) -> dict[str, str]:
+    def ask(here: str, folder: str, name: str, node: str) -> dict[str, str]:
         import importlib.metadata
 
         try:
@@ -168,7 +186,7 @@ def _asked() -> Callable[[str, str, str], dict[str, str]]:
                 return {"ilubench": importlib.metadata.version("ilubench")}
             except importlib.metadata.PackageNotFoundError:
                 return {"ilubench": "absent"}
-        return node_facts(here, folder, name)
+        return node_facts(here, folder, name, node)
 
     return ask
 
@@ -186,21 +204,30 @@ def connect(spec: RaySpec, store: Path, tell: Callable[[str], None]) -> RayClust
     """
     if importlib.util.find_spec("ray") is None:
         raise UsageError("executor=ray needs Ray: pip install 'ilubench[ray]'")
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    for name, value in quiet.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
 
     address = _address(spec.address)
-    plain = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    plain: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     with _handlers_kept():
         if address is None:
             tell("no Ray cluster is here: one is started on this machine, for this run")
-            ray.init("local", include_dashboard=False, object_store_memory=_LEFT_ASIDE, **plain)
+            _start(ray, plain)
             return RayCluster(ray, "this machine", store)
         _try_to_join(address)
         ray.init(address, **plain)
     return RayCluster(ray, address, store)
+
+
+def _start(ray: Any, plain: Mapping[str, Any]) -> None:  # noqa: ANN401
+    try:
+        ray.init("local", include_dashboard=False, object_store_memory=_LEFT_ASIDE, **plain)
+    except Exception as error:  # what Ray raises here has no class of its own
+        ray.shutdown()
+        logs = Path(tempfile.gettempdir()) / "ray/session_latest/logs"
+        problem = f"Ray could not be started on this machine; {logs} says why"
+        raise UsageError(f"{problem}; workers=N shares its cores without Ray") from error
 
 
 def _address(asked: str) -> str | None:

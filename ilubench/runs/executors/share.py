@@ -50,18 +50,20 @@ class Share:
 
 
 def share_machine(
-    asked: int | str, device: str, config: "PretrainedConfig", each: int = 1
+    asked: int | str, device: str, config: "PretrainedConfig", most: int, each: int = 1
 ) -> Share:
     """Return how many workers share the machine, and what each gets.
 
-    `auto` is one a GPU; on a CPU, as many as cores and memory allow, and one for a model of
-    less than a million weights. It depends on the machine and the model, not on what is done
-    already: threads decide the last bits of a sum, and a resumed run must go on with as many.
+    `auto` is one a GPU; on a CPU, as many as cores and memory allow and can be busy at once, and
+    one for a model of less than a million weights. It depends on the machine and the plan, not on
+    what is done already: threads decide the last bits of a sum, and a resumed run must go on with
+    as many.
 
     Args:
         asked: `workers=`.
         device: of the run.
         config: of the target model.
+        most: jobs that can run at once.
         each: devices of a worker; on a CPU, processes.
 
     Raises:
@@ -84,7 +86,7 @@ def share_machine(
     if asked == "auto":
         worth = sum(parameter_sizes(config).values()) >= WORTH
         room = _memory() // (worker_memory(config) + (each - 1) * _BASE)
-        count = max(1, min(cores // each, room)) if worth else 1
+        count = max(1, min(cores // each, room, most)) if worth else 1
     else:
         count = int(asked)
     given = os.environ.get("OMP_NUM_THREADS", "")

@@ -60,13 +60,16 @@ _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 
 
 def pick_device(run: RunSpec) -> str:
-    """Return the device of a run's jobs; those of Slurm have what they ask for, not what is here.
+    """Return the device of a run's jobs; on a cluster, what they ask for, not what is here.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
     """
-    asked, slurm = run.device, run.executor == "slurm"
-    gpus = run.slurm.gpus > 0 if slurm else torch.cuda.is_available()
+    asked, slurm, ray = run.device, run.executor == "slurm", run.executor == "ray"
+    if ray and asked.startswith("cuda:"):
+        raise UsageError(f"device={asked}: Ray gives each worker its GPU; write device=cuda")
+    gpus = torch.cuda.is_available() or (ray and asked == "cuda")
+    gpus = run.slurm.gpus > 0 if slurm else gpus
     if asked == "auto":
         return "cuda" if gpus else "cpu"
     if asked.startswith("cuda") and not gpus:

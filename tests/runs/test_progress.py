@@ -1,0 +1,37 @@
+"""The live view: a line a job, of fixed columns, that fits the terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ilubench.runs.progress import Bars
+
+JOBS = (
+    ("attack retrain with winogrande, seed 0", "score step-000128", "retain_verbmem"),
+    ("unlearn ilu, seed 0", "train", "loss 23.4"),
+    ("attack ./a/file/of/ones_own.py:Method with gsm8k, seed 104", "train", "loss 0.123"),
+)
+
+
+@pytest.mark.parametrize("width", [63, 80, 140])
+def test_a_line_a_job_with_columns_that_stay(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None)
+    bars = Bars(console)
+    rows = [bars.show(label) for label, *_ in JOBS]
+    shown = []
+    for done in (10, 37):
+        for row, (_, phase, note) in zip(rows, JOBS, strict=True):
+            row.start(phase, 130)
+            row.advance(done, note)
+        console.print(bars._bars.get_renderable())
+        shown.append([line.rstrip() for line in out.getvalue().splitlines()])
+        out.seek(out.truncate(0))
+    for lines in shown:
+        assert len(lines) == len(JOBS)
+        assert max(map(len, lines)) <= width
+        assert len({line.index("/130") for line in lines}) == 1
+        assert "score step-000128" in lines[0]
+        assert lines[1].endswith("train loss 23.4")
+    assert shown[0][0].index("score") == shown[1][0].index("score")
