@@ -1,7 +1,7 @@
 """Full fine-tuning on a benign data set: the attack that every suite has."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
 from pydantic import Field
 
@@ -29,6 +29,8 @@ class FineTune(WeightAttack):
         fractions: shares of the steps at which the model is scored, above 0 and at most 1.
         each_epoch: score at the end of every epoch, too.
     """
+
+    shards: ClassVar[bool] = True
 
     train: TrainSpec
     fractions: tuple[Share, ...] = Field(default=QUARTERS, min_length=1)

@@ -138,10 +138,12 @@ def estimate_costs(
             amount = amounts.of(job)
             took = _took(kind_of(job), amount, finished, probed)
             if took is None and sheet is not None:
-                took = took_assumed(amount, shape, sheet, run.memory)
+                took = took_assumed(amount, shape, sheet, run.memory, run.devices_per_job)
             if took is None and job.stage == "unlearn" and not amount.steps:
                 took = Took.within(load_seconds(shape), (2.0, 3.0), "assumed")
-            most = peak_memory(amount, run.memory, shape, kind, suite.score_batch)
+            most = peak_memory(
+                amount, run.memory, shape, kind, suite.score_batch, run.devices_per_job
+            )
             costs.append(JobCost(job, amount, took, most))
     wanted = [cost.amount for cost in costs]
     stay = [cost.amount for cost in costs if cost.job.stage != "attack" or "attacked" in run.keep]

@@ -25,7 +25,9 @@ _HOST = 20e9
 """Bytes a second between a card and the machine's memory: an assumption."""
 
 
-def took_assumed(amount: Amount, shape: Shape, card: Card, memory: MemorySpec) -> Took:
+def took_assumed(
+    amount: Amount, shape: Shape, card: Card, memory: MemorySpec, devices: int = 1
+) -> Took:
     """Return the seconds of a job on a card: one pass forwards and backwards over each batch.
 
     Args:
@@ -33,13 +35,14 @@ def took_assumed(amount: Amount, shape: Shape, card: Card, memory: MemorySpec) -
         shape: of the model.
         card: from the table.
         memory: how it trains.
+        devices: that share the training; what they send each other is not counted.
     """
     each = memory_per_parameter(memory, shape.dtype)
     half = "bfloat16" in (shape.dtype, amount.precision)
     rate = _SHARE * (card.bfloat16 if half else card.float32)
     # layers that are computed again on the way back take 2 operations more
     operations = 8.0 if uses_checkpointing(shape, memory) else 6.0
-    step = operations * shape.parameters * amount.step_tokens / rate
+    step = operations * shape.parameters * amount.step_tokens / (rate * devices)
     step += 2 * shape.parameters * each.host / _HOST
     rate = _SHARE * (card.bfloat16 if shape.scored == "bfloat16" else card.float32)
     write = max(_WRITE, shape.parameters * shape.scored_width / (_BANDWIDTH * card.bandwidth))

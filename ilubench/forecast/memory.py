@@ -5,6 +5,7 @@ step). `ilubench plan --probe` on a GPU measures what is really held.
 """
 
 import fnmatch
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +34,8 @@ _READ = {"cpu": 256, "cuda": 2048}
 
 _CONTEXT = 0.6e9
 """Bytes of a GPU that the driver and kernels take: about."""
+
+_OF_LAYER = re.compile(r"\.(\d+)\.")
 
 DType = Literal["float32", "bfloat16"]
 
@@ -77,6 +80,17 @@ class Shape:
     def scored_width(self) -> float:
         """Bytes of a weight while it is scored."""
         return _WIDTH[self.scored]
+
+    @property
+    def gathered(self) -> tuple[int, int]:
+        """The parameters of the largest layer, and of what is not of a layer."""
+        of_layer: dict[str, int] = {}
+        for name, size in self.sizes.items():
+            found = _OF_LAYER.search(name)
+            key = found.group(1) if found else ""
+            of_layer[key] = of_layer.get(key, 0) + size
+        rest = of_layer.pop("", 0)
+        return max(of_layer.values(), default=0), rest
 
     def trained(self, patterns: Sequence[str]) -> int:
         """Return the parameters whose names match one of the patterns; all, where none is given."""
@@ -146,9 +160,17 @@ class Peak:
 
 
 def peak_memory(
-    amount: Amount, memory: MemorySpec, shape: Shape, device: str, batch: int = 1
+    amount: Amount,
+    memory: MemorySpec,
+    shape: Shape,
+    device: str,
+    batch: int = 1,
+    devices: int = 1,
 ) -> Peak:
-    """Return what a job takes at its peak.
+    """Return what a job takes at its peak, on each of its devices.
+
+    Divided among several, a layer and what is not of a layer are gathered when they run, and the
+    next layer beside; the first device has the whole model while the transformers engine scores.
 
     Args:
         amount: of the job.
@@ -156,6 +178,7 @@ def peak_memory(
         shape: of the model.
         device: `cpu` or `cuda`.
         batch: sequences that are scored at once.
+        devices: of the job.
     """
     from ilubench.models.forward import LOGITS
 
@@ -167,22 +190,25 @@ def peak_memory(
     kept = shape.layers * _layer(shape, width)
     if uses_checkpointing(shape, memory):
         kept = shape.layers * states + _layer(shape, width)
-    head = min(amount.held, LOGITS // shape.vocabulary) * shape.vocabulary
+    head = min(amount.held / devices, LOGITS // shape.vocabulary) * shape.vocabulary
     read = shape.scored_width
     written = 2.0 * shape.keys * shape.layers * read * _READ[device] * batch
     engine = _READ[device] * (_layer(shape, read) + 2 * read * shape.hidden)
     engine += min(LOGITS, batch * shape.vocabulary) * 8.0
-    engine += shape.parameters * (read - shape.width)
+    engine += shape.parameters * (read - (shape.width if devices == 1 else 0.0))
+    mine = shape.parameters / devices
+    layer, rest = shape.gathered if devices > 1 else (0, 0)
     return Peak(
-        shape.parameters * per.weights,
-        shape.parameters * per.gradients,
-        shape.parameters * (per.device - per.weights - per.gradients),
+        mine * per.weights + (2 * layer + rest) * shape.width,
+        # a layer's whole gradient, and its sum over the devices in float32
+        mine * per.gradients + (layer + rest) * (shape.width + 4.0 if amount.steps else 0.0),
+        mine * (per.device - per.weights - per.gradients),
         # half-precision products of float32 weights keep a copy of these
-        amount.held * kept + (2.0 * trained * shape.parameters if half else 0.0),
+        amount.held / devices * kept + (2.0 * trained * shape.parameters if half else 0.0),
         head * (width + 3 * 4.0),
         (written + engine) if amount.read else 0.0,
         _CONTEXT if device == "cuda" else 0.0,
-        shape.parameters * per.host,
+        shape.parameters * per.host,  # of all devices
     )
 
 

@@ -208,7 +208,7 @@ def _score(
     measures: Mapping[str, Measure],
     attack: BoundPromptAttack | None = None,
 ) -> float:
-    with bench.in_scoring_dtype(model):
+    with bench.scored(model):
         engine = _Sampled(bench, model)
         for measure in measures.values():
             measure.bound.score(engine, attack) if attack else measure.bound.score(engine)

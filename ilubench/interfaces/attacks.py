@@ -74,9 +74,16 @@ class Checkpoint:
 
 
 class WeightAttack(Spec, ABC):
-    """Changes the weights of the unlearned model."""
+    """Changes the weights of the unlearned model.
+
+    Attributes:
+        version: raise it whenever the same settings give another result.
+        shards: whether the class's own `tamper` goes with a model whose weights are divided among
+            several devices; what overrides it says so again.
+    """
 
     version: ClassVar[int] = 1
+    shards: ClassVar[bool] = False
 
     def roles(self) -> tuple[str, ...]:
         """Return the roles that it trains on: the attack's own, else the suite's."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue
 
+from ilubench.errors import SpecError
 from ilubench.interfaces.training import Context, UnlearnData
 from ilubench.specs import Spec
 
@@ -16,7 +17,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Method",
+    "goes_with_shards",
 ]
+
+
+def goes_with_shards(kind: type, steps: Collection[str]) -> bool:
+    """Return what the class says by `shards` that defines the first of the methods, or is below.
+
+    Args:
+        kind: of a method or an attack.
+        steps: names of what computes its steps.
+    """
+    for one in kind.__mro__:
+        if "shards" in vars(one):
+            return bool(vars(one)["shards"])
+        if not vars(one).keys().isdisjoint(steps):
+            return False
+    return False
 
 
 class Method(Spec, ABC):
@@ -26,11 +43,14 @@ class Method(Spec, ABC):
         version: raise it whenever the same settings give another result.
         seeded: False when the result does not depend on the seed.
         trains: False when the result does not depend on the forget and retain sets.
+        shards: whether the class's own `unlearn` or `backward` goes with a model whose weights are
+            divided among several devices; what overrides them says so again.
     """
 
     version: ClassVar[int] = 1
     seeded: ClassVar[bool] = True
     trains: ClassVar[bool] = True
+    shards: ClassVar[bool] = False
 
     def environment_names(self) -> tuple[str, ...]:
         """Return the benign sets that the method trains on; attacks with them count as seen."""
@@ -49,6 +69,19 @@ class Method(Spec, ABC):
         Raises:
             SpecError: names the field, its value, and what the model has.
         """
+
+    def check_sharding(self) -> None:
+        """Find what does not go with a model whose weights are divided among several devices.
+
+        Raises:
+            SpecError: the method has steps of its own and does not say that they do.
+        """
+        if self.trains and not goes_with_shards(type(self), ("unlearn", "backward")):
+            raise SpecError(
+                f"{type(self).__name__} does not train a model that is divided among devices",
+                field="devices_per_job",
+                remedy="leave it out",
+            )
 
     @abstractmethod
     def unlearn(

@@ -89,8 +89,8 @@ class Batch:
         attention_mask: int64 [B, T], 1 where there is a token.
         loss_mask: bool [B, T], True where the token is a target.
         index: int64 [B], positions of the sequences in their data set (not moved to a device).
-        sequences: number of sequences in the global batch.
-        tokens: number of target tokens in the global batch.
+        sequences: number of sequences in the global batch; infinite in one that does not count.
+        tokens: number of target tokens in the global batch; likewise.
         progress: share of the training's steps that lie before this one, in [0, 1): for losses
             that change along the way.
     """

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from ilubench.errors import ModelError, SpecError
 from ilubench.interfaces import Batch
-from ilubench.models.forward import body_inputs
+from ilubench.models.forward import body_inputs, model_layers, within
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -72,12 +72,15 @@ def hidden_states(
 
         return keep
 
+    def read() -> list[torch.Tensor]:
+        with contextlib.suppress(_Reached):
+            model.base_model(**body_inputs(model, batch), use_cache=False)
+        return [found[layer] for layer in layers]
+
     with contextlib.ExitStack() as hooks:
         for layer in set(layers):
             hooks.callback(find_layer(model, layer).register_forward_hook(reading(layer)).remove)
-        with contextlib.suppress(_Reached):
-            model.base_model(**body_inputs(model, batch), use_cache=False)
-    return [found[layer] for layer in layers]
+        return within(model, read)
 
 
 def counted_tokens(batch: Batch, tokens: Literal["content", "targets"]) -> torch.Tensor:
@@ -132,10 +135,8 @@ def find_layer(model: "PreTrainedModel", layer: int, field: str = "") -> torch.n
         ModelError: the model's layers cannot be found.
     """
     count = model.config.num_hidden_layers
-    for layers in model.base_model.children():
-        if isinstance(layers, torch.nn.ModuleList) and len(layers) == count:
-            break
-    else:
+    layers = model_layers(model)
+    if not layers:
         raise ModelError(f"the layers of a {type(model).__name__} cannot be found")
     if layer >= count:
         raise _no_layer(layer, count, field)

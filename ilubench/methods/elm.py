@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -69,6 +69,8 @@ class ELM(ForgetRetain):
         fluency: weight of the fluency term; 0 leaves it out.
         fluency_tokens: length of what is written on.
     """
+
+    shards: ClassVar[bool] = False
 
     eta: float = Field(default=1000.0, ge=0)
     novice: str = "Somebody who knows nothing about the subject wrote this text:\n"

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from ilubench.models.sharding import is_shard
+
 __all__ = ["scale_gradients", "swap_weights", "take_gradients"]
 
 
@@ -38,7 +40,10 @@ def swap_weights(
 
     Graphs built before stay valid once the context is left, not inside it.
     """
-    held = [parameter.data for parameter in parameters]
+    held = [
+        parameter.detach().clone() if is_shard(parameter) else parameter.data
+        for parameter in parameters
+    ]
     _put(parameters, values)
     try:
         yield
@@ -48,6 +53,10 @@ def swap_weights(
 
 def _put(parameters: Sequence[torch.nn.Parameter], values: Sequence[torch.Tensor]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
-        parameter.data = value
+        if is_shard(parameter):  # what is gathered is read from where the shard lies
+            with torch.no_grad():
+                parameter.copy_(value)
+        else:
+            parameter.data = value
     # autocast keeps half-precision copies of the weights until the step ends: of those before
     torch.clear_autocast_cache()

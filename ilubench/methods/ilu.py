@@ -1,10 +1,11 @@
 """Invariant unlearning: an invariance penalty on benign fine-tuning sets, added to a base."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ilubench.errors import SpecError
 from ilubench.interfaces import (
     Batch,
     Metrics,
@@ -14,6 +15,7 @@ from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.invariance import Statistic, add_penalty
 from ilubench.methods.wrapping import Wrapper
 from ilubench.models.forward import token_values
+from ilubench.models.sharding import sum_over_ranks
 from ilubench.training.losses import invariance_gradient, token_nll
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class ILU(Wrapper):
             `split` multiplies those of two random halves.
     """
 
+    shards: ClassVar[bool] = True
+
     weight: float = Field(default=1.0, ge=0)
     environments: tuple[str, ...] = Field(default=("gsm8k",), min_length=1)
     environment_batch: int = Field(default=16, ge=1)
@@ -80,6 +84,21 @@ class ILU(Wrapper):
         mine = (name for name in self.environments if name != FORGET)
         own = dict.fromkeys(mine, self.environment_batch)
         return {**super().environment_batches(), **own}
+
+    def check_sharding(self) -> None:
+        """Refuse penalties that differentiate twice, or look at the whole batch at once.
+
+        Raises:
+            SpecError: names the setting.
+        """
+        super().check_sharding()
+        self.base.check_sharding()
+        if self._statistic() is not None:
+            field = "estimator" if self.estimator == "split" else "predictor"
+            field = "penalty" if self.penalty == "grad_norm" else field
+            problem = f"{getattr(self, field)} does not go with a model divided among devices"
+            remedy = "use penalty=irm or cross_entropy, predictor=logits and estimator=plain"
+            raise SpecError(problem, field=f"method.{field}", remedy=remedy)
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the gradients of base and penalties.
@@ -121,14 +140,14 @@ class ILU(Wrapper):
     def _accumulate(
         self, model: "PreTrainedModel", batches: Sequence[Batch], *, scale: float
     ) -> float:
-        """Back-propagate the environment's mean token value; return it unscaled."""
+        """Back-propagate the environment's mean token value; return it unscaled, of all ranks."""
         value = 0.0
         of_tokens = invariance_gradient if self.penalty == "irm" else token_nll
         for batch in batches:
             part = token_values(model, batch, of_tokens).values.sum() / batch.tokens
             (scale * part).backward()
             value += float(part.detach())
-        return value
+        return sum_over_ranks(value)
 
 
 def _environment(step: StepBatch, name: str) -> Sequence[Batch]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field
 
-from ilubench.errors import IlubenchError
+from ilubench.errors import IlubenchError, SpecError
 from ilubench.interfaces import (
     Batch,
     Context,
@@ -19,6 +19,7 @@ from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain, mean_nll, pick_references, summed_nll
+from ilubench.models.sharding import sum_over_ranks
 from ilubench.training import sequence_nll
 from ilubench.training.losses import npo_loss
 
@@ -53,10 +54,23 @@ class NPO(ForgetRetain):
             KL(original || model) (`kl`), which keeps a copy of the trained weights.
     """
 
+    shards: ClassVar[bool] = True
+
     beta: float = Field(default=0.1, gt=0)
     gamma: float = Field(default=1.0, ge=0)
     reduction: Literal["mean", "sum", "batch_mean"] = "sum"
     retain: Literal["nll", "kl"] = "nll"
+
+    def check_sharding(self) -> None:
+        """Refuse a retain term that needs the original's head beside the trained one.
+
+        Raises:
+            SpecError: names the setting.
+        """
+        super().check_sharding()
+        if self.retain == "kl":
+            problem = "kl does not go with a model that is divided among devices"
+            raise SpecError(problem, field="method.retain", remedy="use nll, or no devices_per_job")
 
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> _Prepared:
         """Return the original's NLL of the forget examples to come, float32 [n], and its weights.
@@ -114,7 +128,7 @@ class NPO(ForgetRetain):
             part.backward()
             reference = float(pick_references(prepared.reference, batch).sum()) / batch.tokens
             ratio += float(part.detach()) - reference
-        mean = torch.tensor(ratio, dtype=torch.float64, requires_grad=True)
+        mean = torch.tensor(sum_over_ranks(ratio), dtype=torch.float64, requires_grad=True)
         value = npo_loss(mean, torch.zeros_like(mean), self.beta)
         (slope,) = torch.autograd.grad(value, mean)
         scale_gradients(parameters, float(slope), held)

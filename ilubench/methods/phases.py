@@ -12,6 +12,7 @@ from ilubench.interfaces import (
     Metrics,
     UnlearnData,
 )
+from ilubench.models.sharding import sum_over_ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,9 +59,9 @@ def _first(base: Method, trainable: tuple[str, ...]) -> Method:
 
 
 def accumulate_gradients(parts: Iterable[torch.Tensor]) -> float:
-    """Run each partial loss backward before the next one is made; return their sum."""
+    """Run each partial loss backward before the next one is made; return all ranks' sum."""
     value = 0.0
     for part in parts:
         part.backward()
         value += float(part.detach())
-    return value
+    return sum_over_ranks(value)

@@ -1,7 +1,7 @@
 """Representation rerouting, the method behind circuit breakers."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -60,6 +60,8 @@ class RR(ForgetRetain):
         jitter: standard deviation of the first noise, relative to a tensor's root mean square.
         trainable: by default the projections (`*_proj`) of layer 0 to the highest of `layers`.
     """
+
+    shards: ClassVar[bool] = False
 
     alpha: float = Field(default=10.0, gt=0)
     layers: Layers = _LAYERS

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import torch
 from pydantic import JsonValue
@@ -27,11 +27,15 @@ __all__ = [
     "architecture_name",
     "body_inputs",
     "evaluate_only",
+    "has_layers",
     "initialise_model",
+    "model_layers",
     "parameter_sizes",
+    "probe_head",
     "recipe_config",
     "state_logits",
     "token_values",
+    "within",
 ]
 
 LOGITS = 2**26
@@ -41,6 +45,8 @@ hold some five copies. 2,097 positions of a vocabulary of 32,000, 523 of one of 
 TokenFunction: TypeAlias = Callable[..., torch.Tensor]
 """(logits [n, V], targets int64 [n], further tensors of n rows) -> float32 [n]: a value a token,
 which depends on that token's row only. It may be called again during the backward pass."""
+
+T = TypeVar("T")
 
 _CAUSAL = frozenset(
     (
@@ -122,14 +128,49 @@ def initialise_model(
 
 def parameter_sizes(config: "PretrainedConfig") -> dict[str, int]:
     """Return parameter -> its number of weights; none is made."""
+    return {name: parameter.numel() for name, parameter in _outline(config).named_parameters()}
+
+
+def has_layers(config: "PretrainedConfig") -> bool:
+    """Whether a model's layers can be told; none is made."""
+    return bool(model_layers(_outline(config)))
+
+
+def _outline(config: "PretrainedConfig") -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
-    return {name: parameter.numel() for name, parameter in model.named_parameters()}
+        return cast("PreTrainedModel", AutoModelForCausalLM.from_config(config))
+
+
+def model_layers(model: "PreTrainedModel") -> list[torch.nn.Module]:
+    """Return the model's layers, none where they cannot be told."""
+    count = getattr(model.config, "num_hidden_layers", None)
+    for found in model.base_model.children():
+        if isinstance(found, torch.nn.ModuleList) and len(found) == count:
+            return list(found)
+    return []
 
 
 # --------------------------------------------------------------------------- forward
+
+
+def within(model: "PreTrainedModel", function: Callable[[], T]) -> T:
+    """Run what calls parts of a model; all it returns that has a gradient are tensors, or lists.
+
+    A sharded model gathers its weights when it is called itself: so this becomes a call of it.
+
+    Args:
+        model: sharded (see `ilubench.models.sharding`) or not.
+        function: calls the model's body, its head or both; calls of this in each other are one.
+    """
+    if not hasattr(model, "_ilubench_whole") or "forward" in vars(model):
+        return function()
+    model.forward = function
+    try:
+        return cast("T", model())
+    finally:
+        del model.forward
 
 
 @dataclass(frozen=True)
@@ -167,14 +208,17 @@ def _head_is_plain(model: "PreTrainedModel") -> bool:
     The head is made to give known, large logits: a cap or a scale shows at any size of the
     weights. What the head was given is compared with the body's output.
     """
-    known = getattr(model, "_ilubench_plain_head", None)
-    if known is None:
-        known = _probe_head(model)
-        object.__setattr__(model, "_ilubench_plain_head", known)
-    return bool(known)
+    if not hasattr(model, "_ilubench_plain_head"):
+        probe_head(model)
+    return bool(model._ilubench_plain_head)
 
 
-def _probe_head(model: "PreTrainedModel") -> bool:
+def probe_head(model: "PreTrainedModel") -> None:
+    """Look at how logits are made, before a model is sharded: it runs parts of the model alone."""
+    object.__setattr__(model, "_ilubench_plain_head", _is_plain(model))
+
+
+def _is_plain(model: "PreTrainedModel") -> bool:
     head = model.get_output_embeddings()
     if head is None or model.base_model is model:
         return False
@@ -231,10 +275,14 @@ def answer_states(model: "PreTrainedModel", batch: Batch) -> torch.Tensor:
     """
     predicts = batch.loss_mask[:, 1:]
     inputs = body_inputs(model, batch)
-    if _head_is_plain(model):
+
+    def body() -> torch.Tensor:
         states = model.base_model(**inputs, use_cache=False).last_hidden_state
-    else:
-        states = model(**inputs, use_cache=False).logits
+        return cast("torch.Tensor", states[:, :-1][predicts])
+
+    if _head_is_plain(model):
+        return within(model, body)
+    states = model(**inputs, use_cache=False).logits
     return cast("torch.Tensor", states[:, :-1][predicts])
 
 
@@ -276,7 +324,7 @@ def answer_logits(model: "PreTrainedModel", batch: Batch) -> Answers:
         batch: right-padded, on the model's device.
     """
     targets, rows = _targets(batch)
-    logits = state_logits(model, answer_states(model, batch))
+    logits = _whole_call(model, lambda: state_logits(model, answer_states(model, batch)))
     return Answers(logits, targets, rows, len(batch.input_ids))
 
 
@@ -326,23 +374,28 @@ def token_values(
         IlubenchError: a tensor beside has not N rows.
     """
     targets, rows = _targets(batch)
-    states = answer_states(model, batch)
     for tensor in beside:
         if len(tensor) != len(targets):
             problem = f"a tensor beside has {len(tensor)} rows, the batch {len(targets)}"
             raise IlubenchError(f"token_values: {problem} target tokens")
     size = chunk or max(1, LOGITS // model.config.get_text_config().vocab_size)
-    given = (states, targets, *beside)
 
     def value(states: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
         return function(state_logits(model, states), *more)
 
-    if len(targets) <= size:
-        values = value(*given)
-    else:
+    def values() -> torch.Tensor:
+        given = (answer_states(model, batch), targets, *beside)
+        if len(targets) <= size:
+            return value(*given)
         pieces = zip(*(tensor.split(size) for tensor in given), strict=True)
-        values = torch.cat([_recomputed(value, *piece) for piece in pieces])
-    return TokenValues(values, targets, rows, len(batch.input_ids))
+        return torch.cat([_recomputed(value, *piece) for piece in pieces])
+
+    return TokenValues(_whole_call(model, values), targets, rows, len(batch.input_ids))
+
+
+def _whole_call(model: "PreTrainedModel", function: Callable[[], T]) -> T:
+    """Run body and head; a model whose logits are more than the head's is called as it is."""
+    return within(model, function) if _head_is_plain(model) else function()
 
 
 def _recomputed(function: TokenFunction, *given: torch.Tensor) -> torch.Tensor:

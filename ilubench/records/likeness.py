@@ -79,7 +79,8 @@ def suite_differences(
 def suite_conditions(suite: SuiteSpec) -> dict[str, str | int]:
     """Return what the scores of a run depend on besides its suite's content.
 
-    The world size is that of every run: ilubench is one process.
+    The world size is that of every run whose models were not divided among several devices; the
+    record of another says so itself.
     """
     return {"world_size": 1, **{name: getattr(suite, name) for name in SCORED_WITH}}
 

@@ -17,6 +17,8 @@ from ilubench.experiments.experiment import restore_experiment
 from ilubench.interfaces import Progress
 from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.executors.base import Outcome, failure_of
+from ilubench.runs.executors.ranks import Ranks
+from ilubench.runs.folder import run_config
 from ilubench.runs.jobs import Job, Stage
 from ilubench.runs.original import check_original
 from ilubench.runs.stages.attack import run_attack
@@ -27,7 +29,7 @@ from ilubench.runs.stages.unlearn import run_unlearn
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.specs.yaml_files import load_yaml
 
-__all__ = ["carry_out", "carry_out_planned", "write_trace"]
+__all__ = ["carry_out", "carry_out_planned", "do", "write_trace"]
 
 _STAGES: Mapping[Stage, Callable[[Workbench, Job, Progress], Artifact]] = {
     "target": make_target,
@@ -38,7 +40,21 @@ _STAGES: Mapping[Stage, Callable[[Workbench, Job, Progress], Artifact]] = {
 
 
 def carry_out(bench: Workbench, job: Job, progress: Progress) -> Artifact:
-    """Do one job; what it needs must be done."""
+    """Do one job, in several processes where it asks for several devices; its needs are done."""
+    run = bench.experiment.run
+    if run.devices_per_job == 1:
+        return do(bench, job, progress)
+    if bench.beside is None:
+        config, logs = run_config(bench.experiment), Path(run.out) / "ranks"
+        bench.beside = Ranks(config, run.devices_per_job, bench.device, logs)
+    bench.beside.carry_out(job, progress)
+    made = bench.store.get(job.stage, job.key)
+    assert made is not None
+    return made
+
+
+def do(bench: Workbench, job: Job, progress: Progress) -> Artifact:
+    """Do one job in this process, alone or as one of the job's ranks."""
     return _STAGES[job.stage](bench, job, progress)
 
 

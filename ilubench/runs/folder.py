@@ -21,7 +21,7 @@ from ilubench.experiments.training_text import overlap_warnings
 from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import model_origin
 from ilubench.records.keys import library_versions
-from ilubench.records.likeness import setting_differences
+from ilubench.records.likeness import setting_differences, suite_conditions
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
 from ilubench.records.results import JobRecord, ModelScore, RunRecord, ScoreRecord, ScoreSummary
 from ilubench.records.scores import read_score, scored_checkpoints
@@ -52,6 +52,16 @@ def _cost(plan: Plan) -> dict[str, float]:
             for name, value in cost.items():
                 found.setdefault(name, []).append(float(cast("float", value)))
     return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _world_size(plan: Plan) -> dict[str, str | int]:
+    """Return among how many devices the row's models were divided; each number that there was."""
+    trained = (job for job in plan.jobs if job.stage != "target" and plan.bench.trains(job))
+    made = [artifact for job in trained if (artifact := plan.artifact(job)) is not None]
+    found = sorted({int(cast("int", one.meta().get("world_size", 1))) for one in made})
+    if len(found) > 1:
+        return {"world_size": ", ".join(map(str, found))}
+    return {"world_size": found[0]} if found else {}
 
 
 def _summaries(plan: Plan) -> Iterator[tuple[Job, ScoreRecord, ScoreSummary]]:
@@ -85,6 +95,7 @@ def run_record(
         "scores": scores,
         "rows": {label: plain(dataclasses.asdict(row)) for label, row in rows.items()},
         "cost": _cost(plan),
+        "conditions": suite_conditions(experiment.suite) | _world_size(plan),
         "jobs": _job_records(plan, outcomes),
         "failures": tuple(o.failure for o in outcomes if o.failure is not None),
         "overlap": plan.overlap,

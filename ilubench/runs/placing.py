@@ -50,7 +50,9 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
     if asked.executor == "slurm" and left and named:
         slots = _on_slurm(plan, watcher)
     most = max(Counter(job.stage for job in plan.jobs).values())
-    share = share_machine(asked.workers, bench.device, bench.target_config, most)
+    share = share_machine(
+        asked.workers, bench.device, bench.target_config, most, asked.devices_per_job
+    )
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
     if asked.executor == "local" and count > 1 and named:
         environments = [share.environment(number) for number in range(count)]
@@ -81,7 +83,7 @@ def _on_ray(plan: Plan, left: int, watcher: Watcher) -> Slots:
     memory = worker_memory(plan.bench.target_config) if device == "cpu" else 0
     if asked.ray.memory is not None:
         memory = round(asked.ray.memory * 1e9)
-    need = Need(asked.ray.cpus, gpus=int(device == "cuda"), memory=memory)
+    need = Need(asked.ray.cpus, gpus=asked.devices_per_job * (device == "cuda"), memory=memory)
     config = run_config(plan.experiment)
     config["run"] = {**asked.model_dump(mode="json"), "device": device}  # not what a node picks
     return ray_workers(asked, need, left, config, plan.folder / "workers", watcher)

@@ -26,6 +26,7 @@ class RunSpec(Spec):
         ray: which cluster, and what each worker asks of it, e.g. ray.address=auto.
         slurm: what each job asks for.
         workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow.
+        devices_per_job: devices among which a model that is trained is divided.
         job_timeout: seconds after which a job is ended; with several workers only.
         keep: `attacked` keeps the attacked models' weights, too.
         never_knew: attack the suite's `retrain` weights too, where it has any.
@@ -47,6 +48,7 @@ class RunSpec(Spec):
     ray: RaySpec = RaySpec()
     slurm: SlurmSpec = SlurmSpec()
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    devices_per_job: Annotated[int, Field(ge=1)] = 1
     job_timeout: float | None = Field(default=None, gt=0)
     keep: tuple[Literal["attacked"], ...] = ()
     never_knew: bool = True

@@ -6,6 +6,7 @@ resumes from its saved state ends with the same bits as one that was never kille
 
 from ilubench.specs.memory import memory_per_parameter
 from ilubench.training.fine_tuning import fine_tune, pretrain, sequence_nll
+from ilubench.training.fitting import NoRoomError
 from ilubench.training.loop import (
     Batches,
     learning_rate,
@@ -20,6 +21,7 @@ from ilubench.training.loss_method import LossMethod
 __all__ = [
     "Batches",
     "LossMethod",
+    "NoRoomError",
     "fine_tune",
     "learning_rate",
     "memory_per_parameter",

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from ilubench.errors import SpecError
+from ilubench.models.forward import model_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +26,7 @@ def wants_checkpoints(model: "PreTrainedModel", asked: bool | None) -> bool:
     if asked is not None:
         return asked
     count = sum(parameter.numel() for parameter in model.parameters())
-    return count > LARGE and bool(_layers(model))
+    return count > LARGE and bool(model_layers(model))
 
 
 class _Checkpointed:
@@ -86,7 +87,7 @@ def checkpoint_layers(model: "PreTrainedModel", *, on: bool) -> Iterator[None]:
     if not on:
         yield
         return
-    layers = _layers(model)
+    layers = model_layers(model)
     if not layers:
         raise SpecError(
             f"the layers of a {type(model).__name__} cannot be found",
@@ -104,12 +105,3 @@ def checkpoint_layers(model: "PreTrainedModel", *, on: bool) -> Iterator[None]:
             del layer.forward
             if before[layer] is not None:
                 layer.forward = before[layer]
-
-
-def _layers(model: "PreTrainedModel") -> list[torch.nn.Module]:
-    """Return the model's layers, none where they cannot be told."""
-    count = getattr(model.config, "num_hidden_layers", None)
-    for found in model.base_model.children():
-        if isinstance(found, torch.nn.ModuleList) and len(found) == count:
-            return list(found)
-    return []

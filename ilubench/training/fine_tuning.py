@@ -1,5 +1,6 @@
 """Training on the likelihood of text: fine-tuning, pre-training, and the likelihood itself."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,16 @@ from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
 from ilubench.models.forward import evaluate_only, token_values
+from ilubench.models.sharding import merge_over_ranks, sum_over_ranks, world_size
 from ilubench.specs import PackSpec, RecipeSpec, TrainSpec
 from ilubench.training.fitting import fit_in_memory
-from ilubench.training.loop import micro_batches, optimize, use_precision
+from ilubench.training.loop import (
+    count_tokens,
+    micro_batches,
+    optimize,
+    share_batches,
+    use_precision,
+)
 from ilubench.training.losses import sequence_sums, token_nll
 
 if TYPE_CHECKING:
@@ -22,14 +30,13 @@ __all__ = ["fine_tune", "pretrain", "sequence_nll"]
 
 
 def _nll_step(model: "PreTrainedModel", batches: Sequence[Batch], device: str) -> Metrics:
-    loss, tokens = 0.0, 0
+    loss = 0.0
     for batch in batches:
         moved = to_device(batch, device)
         part = token_values(model, moved, token_nll).values.sum() / batch.tokens
         part.backward()
         loss += float(part.detach())
-        tokens += int(batch.attention_mask.sum())
-    return {"loss": loss, "tokens": float(tokens)}
+    return {"loss": sum_over_ranks(loss), "tokens": count_tokens(batches)}
 
 
 def fine_tune(
@@ -64,8 +71,9 @@ def pretrain(
     def gradients(step: int) -> Metrics:
         start, phase, blocks = next(found for found in reversed(phases) if found[0] <= step)
         ids = blocks.step(step - start, phase.batch_size)
-        micro = context.room.micro(recipe.train.micro_batch, len(ids))
-        return _nll_step(model, _full_batches(ids, micro), context.device)
+        micro = context.room.micro(recipe.train.micro_batch, math.ceil(len(ids) / world_size()))
+        batches = share_batches(_full_batches(ids, micro))
+        return _nll_step(model, batches, context.device)
 
     for _ in optimize(model, recipe.train, total, gradients, context):
         pass
@@ -131,7 +139,7 @@ def sequence_nll(
                 if mean:
                     sums = sums / batch.loss_mask.sum(1).to(sums.device)
                 found[batch.index] = sums.cpu()
-        return found
+        return merge_over_ranks(found)
 
     with evaluate_only(model):
         found = fit_in_memory(scored, context, "an example's likelihood")

@@ -8,11 +8,29 @@ import torch
 
 from ilubench.errors import JobError
 from ilubench.interfaces import Context
+from ilubench.models.sharding import world_size
 from ilubench.specs import MemorySpec
 
-__all__ = ["fit_in_memory", "too_little_memory"]
+__all__ = ["NoRoomError", "fit_in_memory", "too_little_memory"]
 
 T = TypeVar("T")
+
+
+class NoRoomError(JobError):
+    """A micro-batch of a sharded model did not fit into a rank's memory.
+
+    Attributes:
+        largest: how many sequences it had.
+    """
+
+    def __init__(self, message: str, largest: int) -> None:
+        """Say what did not fit."""
+        super().__init__(message)
+        self.args, self.largest = (message, largest), largest  # so that it can be sent
+
+    def __str__(self) -> str:
+        """Return the message alone."""
+        return str(self.args[0])
 
 
 def fit_in_memory(
@@ -39,7 +57,9 @@ def fit_in_memory(
             try:
                 return work()
             except torch.OutOfMemoryError:
-                pass
+                if world_size() > 1:  # the other ranks wait for this one: all must begin again
+                    error = too_little_memory(what, context.memory, cut=room.largest > 0)
+                    raise NoRoomError(str(error), room.largest) from None
             # the handler is left: the traceback no longer holds the tensors of the failed try
             if again is not None:
                 again()

@@ -5,7 +5,7 @@ import fnmatch
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +17,16 @@ from ilubench.data.batches import Stream, collate, to_device
 from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError, SpecError, did_you_mean
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
+from ilubench.models.sharding import (
+    cut_like,
+    from_the_leader,
+    joined,
+    leads,
+    local,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
 from ilubench.specs import TrainSpec
 from ilubench.training.checkpointing import checkpoint_layers, wants_checkpoints
 from ilubench.training.fitting import fit_in_memory, too_little_memory
@@ -27,11 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batches",
+    "count_tokens",
     "learning_rate",
     "micro_batches",
     "optimize",
     "pad_id",
     "seed_everything",
+    "share_batches",
     "trainable_only",
     "use_precision",
 ]
@@ -90,7 +102,7 @@ def pad_id(tokenizer: "PreTrainedTokenizerBase") -> int:
 def micro_batches(
     dataset: Dataset, chosen: Sequence[int], spec: TrainSpec, context: Context
 ) -> list[Batch]:
-    """Return a global batch in micro-batches that fit into memory, on the CPU.
+    """Return this rank's share of a global batch in micro-batches that fit into memory, on the CPU.
 
     Args:
         dataset: the examples.
@@ -98,8 +110,27 @@ def micro_batches(
         spec: its `micro_batch` is used, unless the job found that fewer fit.
         context: knows how many fit, and the tokenizer.
     """
-    micro = context.room.micro(spec.micro_batch, len(chosen))
-    return collate(dataset, chosen, pad_id(context.tokenizer), micro=micro)
+    micro = context.room.micro(spec.micro_batch, math.ceil(len(chosen) / world_size()))
+    return share_batches(collate(dataset, chosen, pad_id(context.tokenizer), micro=micro))
+
+
+def share_batches(batches: Sequence[Batch]) -> list[Batch]:
+    """Return this rank's share of a global batch's micro-batches, as many as every rank's.
+
+    Ranks run their passes together. Where there is none left for one of them, it runs one that does
+    not count: a partial loss is a sum divided by the global batch's size, here infinite.
+    """
+    mine = list(batches[rank() :: world_size()])
+    if len(mine) < math.ceil(len(batches) / world_size()):
+        endless = cast("int", math.inf)
+        mine.append(replace(batches[0], sequences=endless, tokens=endless))
+    return mine
+
+
+def count_tokens(batches: Iterable[Batch]) -> float:
+    """Return the number of tokens in the micro-batches of all ranks, without padding."""
+    counting = (batch for batch in batches if math.isfinite(batch.tokens))
+    return sum_over_ranks(float(sum(int(batch.attention_mask.sum()) for batch in counting)))
 
 
 class Batches:
@@ -141,9 +172,11 @@ class _Loop:
         self, model: "PreTrainedModel", spec: TrainSpec, total: int, context: Context
     ) -> None:
         self.named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        self.parameters = [p for _, p in self.named]
+        # an update is a number's own affair: each rank's optimizer has the numbers that lie here
+        self.parameters = [_here(p) for _, p in self.named]
         self.spec, self.total, self.context = spec, total, context
-        seed = seed_for(context.seed, "round", context.phase)
+        phase = f"{context.phase}/{rank()}" if rank() else context.phase
+        seed = seed_for(context.seed, "round", phase)
         self.optimizer = make_optimizer(self.parameters, spec, context.memory, seed)
         self.saved_at = time.monotonic()
         self.save_takes = 0.0
@@ -152,6 +185,9 @@ class _Loop:
         """Apply the accumulated gradients; return the step's metrics."""
         if not all(math.isfinite(value) for value in metrics.values()):
             raise DivergedError(f"step {step + 1}: not finite: {dict(metrics)}; lower the lr")
+        for (_, parameter), part in zip(self.named, self.parameters, strict=True):
+            if part is not parameter:
+                part.grad = None if parameter.grad is None else local(parameter.grad)
         bound = self.spec.clip if self.spec.clip is not None else math.inf
         norm = _clip(self.parameters, bound)
         if not math.isfinite(norm):
@@ -161,23 +197,31 @@ class _Loop:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        for _, parameter in self.named:
+            parameter.grad = None
         return {**metrics, "lr": rate, "grad_norm": norm}
 
     def maybe_save(self, step: int) -> None:
         """Save when the last save is long enough ago."""
         pause = max(self.spec.save_every_s, 20 * self.save_takes)  # saving costs 5 % at most
-        if time.monotonic() - self.saved_at < pause or step == self.total:
+        due = time.monotonic() - self.saved_at >= pause and step < self.total
+        if not from_the_leader(due):
             return
         begun = time.monotonic()
         tensors: dict[str, torch.Tensor] = {}
-        for name, parameter in self.named:
-            tensors[f"weight/{name}"] = parameter
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer/{name}/{key}"] = value
+        for (name, parameter), part in zip(self.named, self.parameters, strict=True):
+            found = {f"weight/{name}": part.detach()}
+            for key, value in self.optimizer.state[part].items():
+                found[f"optimizer/{name}/{key}"] = value
+            for key, value in found.items():
+                all_of_it = joined(value, parameter)
+                if leads():
+                    tensors[key] = all_of_it
         meta: dict[str, JsonValue] = {"step": step, "total": self.total}
         if self.context.room.limit is not None:
             meta["room"] = self.context.room.limit
-        self.context.state.save(self.context.phase, tensors, meta)
+        if leads():
+            self.context.state.save(self.context.phase, tensors, meta)
         self.saved_at = time.monotonic()
         self.save_takes = self.saved_at - begun if self.spec.save_every_s else 0.0
 
@@ -187,34 +231,44 @@ class _Loop:
         if saved is None:
             return 0
         tensors, meta = saved
-        for name, parameter in self.named:
+        for (name, parameter), part in zip(self.named, self.parameters, strict=True):
             with torch.no_grad():
-                parameter.copy_(tensors[f"weight/{name}"])
+                part.copy_(cut_like(tensors[f"weight/{name}"], parameter))
             prefix = f"optimizer/{name}/"
             state = {
-                key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)
+                key.removeprefix(prefix): cut_like(v, parameter)
+                for key, v in tensors.items()
+                if key.startswith(prefix)
             }
             if isinstance(self.optimizer, LeanAdamW):
-                self.optimizer.take(parameter, state)
+                self.optimizer.take(part, state)
                 continue
-            self.optimizer.state[parameter] = {
-                key: value.to(parameter.device) for key, value in state.items()
-            }
+            self.optimizer.state[part] = {key: v.to(part.device) for key, v in state.items()}
         if "room" in meta:
             self.context.room.at_most(int(cast("int", meta["room"])))
         return int(cast("int", meta["step"]))
 
 
+def _here(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    """Return a parameter's part on this rank, in the same memory; all of it where it is whole."""
+    if world_size() == 1:
+        return parameter
+    return torch.nn.Parameter(local(parameter.detach()))
+
+
 def _clip(parameters: Sequence[torch.nn.Parameter], bound: float) -> float:
     """Scale the gradients down to a norm of ``bound`` at most; return the norm before, in float32.
 
-    A norm in the type of half-precision gradients would be off by up to 0.4 %.
+    A norm in the type of half-precision gradients would be off by up to 0.4 %. The norm is that of
+    the whole gradient, of which each rank has a part.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if all(gradient.dtype == torch.float32 for gradient in gradients):
+    if world_size() == 1 and all(gradient.dtype == torch.float32 for gradient in gradients):
         return float(torch.nn.utils.clip_grad_norm_(parameters, bound))
     norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients]
     norm = torch.linalg.vector_norm(torch.stack(norms))
+    if world_size() > 1:
+        norm = norm.new_tensor(math.sqrt(sum_over_ranks(float(norm) ** 2)))
     torch.nn.utils.clip_grads_with_norm_(parameters, bound, norm)
     return float(norm)
 

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -16,8 +16,9 @@ from ilubench.interfaces import (
     UnlearnBatch,
     UnlearnData,
 )
+from ilubench.models.sharding import sum_over_ranks
 from ilubench.specs import TrainSpec
-from ilubench.training.loop import Batches, optimize, trainable_only
+from ilubench.training.loop import Batches, count_tokens, optimize, trainable_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,6 +37,8 @@ class LossMethod(Method):
         trainable: patterns of the parameters that are trained, such as `*.mlp.down_proj.*`; none:
             all.
     """
+
+    shards: ClassVar[bool] = True
 
     train: TrainSpec
     trainable: tuple[str, ...] = ()
@@ -57,13 +60,16 @@ class LossMethod(Method):
         """Return a micro-batch's partial loss (see `ilubench.interfaces.Batch`), a scalar."""
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
-        """Add the step's gradients into ``.grad``; return metrics, `loss` among them."""
+        """Add the step's gradients into ``.grad``; return metrics, `loss` among them.
+
+        Metrics are of the whole step: of all ranks, where the model is sharded.
+        """
         total = 0.0
         for micro in step.micro:
             part = self.loss(model, micro, prepared)
             part.backward()
             total += float(part.detach())
-        return {"loss": total}
+        return {"loss": sum_over_ranks(total)}
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context
@@ -94,7 +100,9 @@ class LossMethod(Method):
                     {name: own.step(step, done) for name, own in environments.items()},
                 )
                 metrics = self.backward(model, batch, prepared)
-                return {**metrics, "tokens": float(_tokens(batch))}
+                own = [b for micro in batch.micro for b in (micro.forget, micro.retain)]
+                own += [b for group in batch.environments.values() for b in group]
+                return {**metrics, "tokens": count_tokens(own)}
 
             for _ in optimize(model, self.train, total, gradients, context):
                 pass
@@ -110,9 +118,3 @@ class LossMethod(Method):
         total = self.train.total_steps(len(data.forget))
         stream = Stream(len(data.forget), context.seed, "forget")
         return frozenset(stream.step(0, total * self.train.batch_size))
-
-
-def _tokens(step: StepBatch) -> int:
-    batches = [b for micro in step.micro for b in (micro.forget, micro.retain)]
-    batches += [b for group in step.environments.values() for b in group]
-    return sum(int(batch.attention_mask.sum()) for batch in batches)

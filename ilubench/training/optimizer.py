@@ -106,7 +106,7 @@ class LeanAdamW(torch.optim.Optimizer):
                 self.state[parameter][name] = saved.cpu()
                 continue
             kept = self._zeros(parameter, saved.numel(), saved.dtype)
-            kept.copy_(saved)
+            kept.copy_(saved.reshape(-1))
             self.state[parameter][name] = kept
 
     def _zeros(self, parameter: torch.nn.Parameter, count: int, dtype: torch.dtype) -> torch.Tensor:

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doubles import tiny_llama
@@ -13,8 +14,9 @@ from transformers import GPTNeoXConfig, LlamaConfig, PretrainedConfig, PreTraine
 
 from ilubench.errors import ItemError, ModelError, UsageError
 from ilubench.interfaces import Engine, SamplingSpec
+from ilubench.scoring.engines import vllm
 from ilubench.scoring.engines.check import CheckEngine
-from ilubench.scoring.engines.choice import choose, vllm_refusal
+from ilubench.scoring.engines.choice import choose, make_engine, vllm_refusal
 from ilubench.scoring.engines.hf import HFEngine
 
 LLAMA = LlamaConfig(hidden_size=96, num_attention_heads=2, num_key_value_heads=2)
@@ -166,3 +168,25 @@ def test_a_model_that_cannot_be_scored_shows_before_any_training(
     assert done.code == 3
     assert "error: no engine takes this model" in done.err
     assert not list((out / "store").glob("unlearn/**/log.jsonl"))
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_vllm_divides_a_model_among_the_devices_of_its_job(
+    devices: int, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def start(arguments: dict[str, Any], device: str) -> None:
+        given.update(arguments, device=device)
+        raise RuntimeError("there is no vLLM")
+
+    monkeypatch.setattr(vllm, "start_engine", start)
+    monkeypatch.setattr(vllm, "stop_engine", lambda _: None)
+    engine = make_engine(
+        "vllm", tokenizer, batch_size=4, dtype="float32", device="cuda", devices=devices
+    )
+    with pytest.raises(ModelError, match="there is no vLLM"):
+        engine.load(tiny_llama(len(tokenizer)))
+    engine.close()
+    assert given.get("tensor_parallel_size", 1) == devices
+    assert given["device"] == "cuda"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ilubench.errors import UsageError
 from ilubench.models.forward import parameter_sizes
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class Share:
         return found
 
 
-def share_machine(asked: int | str, device: str, config: "PretrainedConfig", most: int) -> Share:
+def share_machine(
+    asked: int | str, device: str, config: "PretrainedConfig", most: int, each: int = 1
+) -> Share:
     """Return how many workers share the machine, and what each gets.
 
     `auto` is one a GPU; on a CPU, as many as cores and memory allow and can be busy at once, and
@@ -61,9 +64,18 @@ def share_machine(asked: int | str, device: str, config: "PretrainedConfig", mos
         device: of the run.
         config: of the target model.
         most: jobs that can run at once.
+        each: devices of a worker; on a CPU, processes.
+
+    Raises:
+        UsageError: there are not as many devices.
     """
     if device == "cuda":
-        devices = _visible_gpus(os.environ)
+        gpus = _visible_gpus(os.environ)
+        if each > 1 and each * (1 if asked == "auto" else int(asked)) > len(gpus):
+            problem = f"devices_per_job={each}: there are {len(gpus)} GPUs for workers={asked}"
+            raise UsageError(f"{problem}; give fewer of either")
+        whole = len(gpus) - len(gpus) % each
+        devices = tuple(",".join(gpus[at : at + each]) for at in range(0, whole, each))
         count = len(devices) if asked == "auto" else int(asked)
         return Share(count, devices=devices if count > 1 else ())
     if device != "cpu":  # one GPU by its number
@@ -73,7 +85,8 @@ def share_machine(asked: int | str, device: str, config: "PretrainedConfig", mos
     )
     if asked == "auto":
         worth = sum(parameter_sizes(config).values()) >= WORTH
-        count = max(1, min(cores, _memory() // worker_memory(config), most)) if worth else 1
+        room = _memory() // (worker_memory(config) + (each - 1) * _BASE)
+        count = max(1, min(cores // each, room, most)) if worth else 1
     else:
         count = int(asked)
     given = os.environ.get("OMP_NUM_THREADS", "")

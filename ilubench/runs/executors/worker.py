@@ -20,7 +20,7 @@ from ilubench.runs.loading import collection_paused
 if TYPE_CHECKING:
     from ilubench.runs.stages.workbench import Workbench
 
-__all__ = ["Call", "Worker", "settle"]
+__all__ = ["Call", "Told", "Worker", "settle"]
 
 Call: TypeAlias = tuple[str, tuple[object, ...]]
 """A call of a job's progress, as a worker sends it."""
@@ -61,7 +61,7 @@ class Worker:
     def _do(self, job: Job) -> None:
         from ilubench.runs.carry_out import carry_out
 
-        carry_out(self._bench, job, _Told(self._tell))
+        carry_out(self._bench, job, Told(self._tell))
 
     def close(self) -> None:
         """Stop the engine."""
@@ -69,10 +69,11 @@ class Worker:
             self._bench.close()
 
 
-class _Told:
+class Told:
     """A job's progress, sent to the process that shows it."""
 
     def __init__(self, tell: Callable[[Call], None]) -> None:
+        """Send by ``tell``."""
         self._tell = tell
 
     def start(self, phase: str, total: int) -> None:

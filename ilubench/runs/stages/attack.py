@@ -1,6 +1,7 @@
 """Attack: unlearned weights -> scores along the course of the tampering."""
 
 import re
+from dataclasses import replace
 
 from pydantic import JsonValue
 
@@ -9,9 +10,9 @@ from ilubench.errors import JobError
 from ilubench.experiments.experiment import Attack
 from ilubench.interfaces import Checkpoint, Progress, PromptAttack
 from ilubench.models.checkpoints import save_changes
+from ilubench.models.sharding import whole_model
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.prompting import run_prompt_attack
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Workbench
@@ -43,11 +44,12 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
             role: bench.examples((attack.role(role, bench.suite),))
             for role in attack.plugin.roles()
         }
-        log = StepLog(folder / "log.jsonl")
+        log = bench.step_log(folder)
         role_seed = seed_for(job.seed, "attack", attack.name)
         context = bench.context(folder, log, progress, role_seed)
         seed_everything(role_seed)
         model = bench.unlearned_model(job.weights)
+        bench.shard(model)
         last: Checkpoint | None = None
         course = _Course(attack, tuple(m.scorer for m in bench.suite.utility))
         for checkpoint in attack.plugin.tamper(model, data, context):
@@ -55,11 +57,15 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
             last = checkpoint
             scorers = extra if checkpoint.step == 0 else {**suite_scorers, **extra}
             if scorers:
-                with bench.in_scoring_dtype(checkpoint.model):
-                    score_checkpoint(checkpoint, bench.engine, scorers, folder / "scores", progress)
+                with bench.scored(checkpoint.model) as whole:
+                    if whole is not None:
+                        found = replace(checkpoint, model=whole)
+                        score_checkpoint(found, bench.engine, scorers, folder / "scores", progress)
             log.skip_time()
         if last is not None and "attacked" in bench.experiment.run.keep:
-            save_changes(last.model, bench.target_folder, folder)
+            with whole_model(last.model) as whole:
+                if whole is not None:
+                    save_changes(whole, bench.target_folder, folder)
         meta: dict[str, JsonValue] = {
             "stage": "attack",
             "attack": attack.name,

@@ -12,6 +12,8 @@ import torch
 from pydantic import JsonValue
 
 from ilubench.interfaces import Metrics
+from ilubench.models.forward import model_layers
+from ilubench.models.sharding import sum_over_ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,8 +42,8 @@ class Passes:
         }
 
     def take(self) -> Mapping[str, float]:
-        """Return what was counted since the last call."""
-        taken = dict(self._count)
+        """Return what was counted since the last call, by all ranks of a job."""
+        taken = {name: sum_over_ranks(value) for name, value in self._count.items()}
         self._count = dict.fromkeys(taken, 0.0)
         return taken
 
@@ -51,7 +53,7 @@ class Passes:
 
         A model whose layers cannot be told is counted as one layer.
         """
-        layers = _layers(model)
+        layers = model_layers(model) or [model.base_model]
 
         def passed(direction: str, tokens: int) -> None:
             self._count[f"{direction}_passes"] += 1 / len(layers)
@@ -68,14 +70,6 @@ class Passes:
             for layer in layers:
                 hooks.callback(layer.register_forward_hook(forwards).remove)
             yield
-
-
-def _layers(model: "PreTrainedModel") -> list[torch.nn.Module]:
-    count = getattr(model.config, "num_hidden_layers", None)
-    for found in model.base_model.children():
-        if isinstance(found, torch.nn.ModuleList) and len(found) == count:
-            return list(found)
-    return [model.base_model]
 
 
 def _hidden(output: Any) -> torch.Tensor:  # noqa: ANN401

@@ -39,7 +39,7 @@ def run_prompt_attack(bench: Workbench, job: Job, progress: Progress) -> Artifac
         bound = bind_attack(bench, bench.attack(job.attack), job.seed)
         scorers, left_out = applicable_scorers(bench, bound)
         checkpoint = Checkpoint(bench.unlearned_model(job.weights), None)
-        with bench.in_scoring_dtype(checkpoint.model):
+        with bench.scored(checkpoint.model):
             score_checkpoint(checkpoint, bench.engine, scorers, folder / "scores", progress, bound)
         reasons: dict[str, JsonValue] = dict(left_out)
         meta: dict[str, JsonValue] = {

@@ -149,6 +149,6 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         given = job.weights == bench.target  # nothing is unlearned where a model is only scored
         model = bench.target_model() if given else bench.unlearned_model(job.weights)
         scores, scorers = folder / "scores", bench.suite_scorers()
-        with bench.in_scoring_dtype(model):
+        with bench.scored(model):
             score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)
         return bench.store.finish("score", job.key, {"stage": "score"})

@@ -13,13 +13,13 @@ from ilubench.data import batches as data
 from ilubench.data.rows import render_template
 from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
-from ilubench.interfaces import Context, Progress
+from ilubench.interfaces import Context, Progress, Room
 from ilubench.models.checkpoints import save_model
 from ilubench.models.forward import initialise_model
+from ilubench.models.sharding import whole_model
 from ilubench.models.tokenizers import load_tokenizer, train_tokenizer
 from ilubench.records.store import Artifact, FolderState
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import RecipeSpec, SuiteSpec
 from ilubench.training import pretrain
@@ -77,11 +77,15 @@ def build_target(
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.config, name, getattr(tokenizer, name))
         setattr(model.generation_config, name, getattr(tokenizer, name))
-    model.to(bench.device)  # type: ignore[arg-type]
-    log = StepLog(folder / "log.jsonl")
-    context = Context(seed, bench.device, tokenizer, FolderState(folder), progress, log)
+    if not bench.shards:
+        model.to(bench.device)  # type: ignore[arg-type]
+    bench.shard(model)
+    log, room = bench.step_log(folder), Room(bench.room)
+    context = Context(seed, bench.device, tokenizer, FolderState(folder), progress, log, room=room)
     pretrain(model, documents, recipe, context)
-    save_model(model, tokenizer, folder, recipe.dtype)
+    with whole_model(model) as whole:
+        if whole is not None:
+            save_model(whole, tokenizer, folder, recipe.dtype)
     return log.cost()
 
 

@@ -6,9 +6,10 @@ from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import environment_role
 from ilubench.interfaces import Progress, UnlearnData
 from ilubench.models.checkpoints import save_changes
+from ilubench.models.sharding import whole_model
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.cost import Passes, StepLog
+from ilubench.runs.stages.cost import Passes
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.training import seed_everything
 
@@ -32,17 +33,22 @@ def run_unlearn(bench: Workbench, job: Job, progress: Progress) -> Artifact:
             },
         )
         passes = Passes()
-        log = StepLog(folder / "log.jsonl", passes)
+        log = bench.step_log(folder, passes)
         role_seed = seed_for(job.seed, "unlearn")
         context = bench.context(folder, log, progress, role_seed)
         model = bench.target_model()
+        bench.shard(model)
         if method.trains:
-            with bench.in_scoring_dtype(model):
-                bench.engine.load(model)  # what cannot be scored shows before hours of training
+            with bench.scored(model) as whole:
+                if whole is not None:
+                    bench.engine.load(whole)  # what cannot be scored shows before hours of training
         seed_everything(role_seed)
         with passes.counting(model):
             model = method.unlearn(model, data, context)
-        changed = save_changes(model, bench.target_folder, folder)
+        changed: tuple[str, ...] = ()
+        with whole_model(model) as whole:
+            if whole is not None:
+                changed = save_changes(whole, bench.target_folder, folder)
         meta: dict[str, JsonValue] = {
             "stage": "unlearn",
             "method": job.method.use,

@@ -1,9 +1,9 @@
 """What the jobs of one run share: data, tokenizer, engine, scorers bound once, weights."""
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ilubench.data import batches as training_data
-from ilubench.errors import StoreError, UsageError
+from ilubench.errors import ModelError, SpecError, StoreError, UsageError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.interfaces import (
     BoundScorer,
@@ -21,10 +21,13 @@ from ilubench.interfaces import (
     Example,
     Method,
     Progress,
+    Room,
     ScoreContext,
     Scorer,
+    WeightAttack,
 )
-from ilubench.interfaces.discovery import create_plugin
+from ilubench.interfaces.discovery import create_plugin, find_plugin
+from ilubench.interfaces.methods import goes_with_shards
 from ilubench.models.checkpoints import (
     apply_changes,
     find_folder,
@@ -32,12 +35,13 @@ from ilubench.models.checkpoints import (
     load_model,
 )
 from ilubench.models.configuration import load_config
-from ilubench.models.forward import recipe_config
+from ilubench.models.forward import architecture_name, has_layers, recipe_config
 from ilubench.models.precision import weights_in
+from ilubench.models.sharding import leads, shard_model, whole_model
 from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
 from ilubench.records.store import FolderState, Store
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.cost import StepLog
+from ilubench.runs.stages.cost import Passes, StepLog
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
@@ -47,6 +51,7 @@ from ilubench.statistics.row import FA
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from ilubench.runs.executors.ranks import Ranks
 
 __all__ = ["Measure", "Workbench", "make_bench", "pick_device"]
 
@@ -106,6 +111,10 @@ class Workbench:
         self._attacks = {attack.name: attack for attack in experiment.attacks}
         # a method that was made here need not be one that its reference finds (given weights)
         self._methods = {one.method_ref.model_dump_json(): one.method for one in experiments}
+        self.room: int | None = None  # sequences that fit at once, once that is known
+        self.devices = 1  # that a job has for itself
+        self.shards = False  # whether the job's model is divided among ranks
+        self.beside: Ranks | None = None  # the ranks, in the process that has the jobs
         self._engine: Engine | None = None
         self._bound: dict[str, Measure] = {}
         self._examples: dict[tuple[str, ...], list[Example]] = {}
@@ -188,15 +197,15 @@ class Workbench:
                 batch_size=self.suite.score_batch,
                 dtype=self.suite.scored_in,
                 device=self.device,
+                devices=self.devices,
             )
         return self._engine
 
-    def in_scoring_dtype(self, model: "PreTrainedModel") -> AbstractContextManager[None]:
-        """Hold a live model's weights in the dtype that the suite scores in."""
-        return weights_in(model, self.suite.scored_in)
-
     def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine and the ranks."""
+        if self.beside is not None:
+            self.beside.close()
+            self.beside = None
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -244,7 +253,41 @@ class Workbench:
     def target_model(self) -> "PreTrainedModel":
         """Load the target model for training."""
         dtype = getattr(torch, self.suite.dtype)
-        return load_model(self.target_folder, self.device, dtype)
+        return load_model(self.target_folder, "cpu" if self.shards else self.device, dtype)
+
+    def trains(self, job: Job) -> bool:
+        """Whether a job trains the model."""
+        if job.method is not None:
+            return self.method(job.method).trains
+        return job.stage == "target" or (
+            job.stage == "attack" and isinstance(self.attack(job.attack).plugin, WeightAttack)
+        )
+
+    def shard(self, model: "PreTrainedModel") -> None:
+        """Divide a model among the job's ranks, if it has several."""
+        if self.shards:
+            shard_model(model, self.device)
+
+    @contextlib.contextmanager
+    def scored(self, model: "PreTrainedModel") -> "Iterator[PreTrainedModel | None]":
+        """Lend a live model for scoring, in the type that the suite scores in.
+
+        A sharded one is put together on the first rank; the others are given None, and wait.
+        """
+        with whole_model(model) as whole:
+            if whole is None:
+                yield None
+                return
+            # vLLM reads the weights from files, and has the devices for itself
+            moved = whole is not model and self.engine_choice.name == "hf"
+            if moved:
+                whole.to(self.device)  # type: ignore[arg-type]
+            try:
+                with weights_in(whole, self.suite.scored_in):
+                    yield whole
+            finally:
+                if moved:
+                    whole.to("cpu")  # type: ignore[arg-type]
 
     def unlearned_model(self, key: str) -> "PreTrainedModel":
         """Load the target model with a method's changes.
@@ -270,11 +313,17 @@ class Workbench:
             )
         return self._examples[name]
 
+    def step_log(self, folder: Path, passes: Passes | None = None) -> StepLog:
+        """Return a job's log of steps, in its folder; what only counts along is not written."""
+        return StepLog(folder / "log.jsonl" if leads() else Path(os.devnull), passes)
+
     def context(self, folder: Path, log: StepLog, progress: Progress, seed: int) -> Context:
         """Return a job's context: state in its folder, steps into its log."""
-        memory = self.experiment.run.memory
+        memory, room = self.experiment.run.memory, Room(self.room)
         state = FolderState(folder)
-        return Context(seed, self.device, self.tokenizer, state, progress, log, memory=memory)
+        return Context(
+            seed, self.device, self.tokenizer, state, progress, log, memory=memory, room=room
+        )
 
     # ----------------------------------------------------------------- scorers
 
@@ -319,7 +368,43 @@ def make_bench(*experiments: Experiment) -> Workbench:
     """
     _refuse_launchers(os.environ)
     run = experiments[0].run
-    return Workbench(experiments, Store(Path(run.out) / "store"), pick_device(run))
+    bench = Workbench(experiments, Store(Path(run.out) / "store"), pick_device(run))
+    if run.devices_per_job > 1:
+        for experiment in experiments:
+            _check_sharding(experiment, bench)
+    return bench
+
+
+def _check_sharding(experiment: Experiment, bench: Workbench) -> None:
+    """Find what does not go with several devices a job, before any job.
+
+    Raises:
+        UsageError: there are not as many, or the method cannot be found by its name.
+        SpecError: a method, an attack or a setting does not go with them.
+        ModelError: the model's layers cannot be found.
+    """
+    run, device = experiment.run, bench.device
+    count = run.devices_per_job
+    asked = f"devices_per_job={count}"
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"{asked}: device={device} is one; use device=cuda")
+    here = {"local": torch.cuda.device_count(), "slurm": run.slurm.gpus, "ray": count}
+    if device == "cuda" and count > here[run.executor]:
+        raise UsageError(f"{asked}: a job gets {here[run.executor]} GPUs")
+    if run.memory.moments == "float8":
+        problem = "float8 is kept in blocks, which the division among devices would cut"
+        raise SpecError(problem, field="memory.moments", remedy="use bfloat16 or float32")
+    if type(experiment.method) is not find_plugin("methods", experiment.method_name):
+        raise UsageError(f"{asked} finds methods by their names, and this one was made in Python")
+    experiment.method.check_sharding()
+    for attack in experiment.attacks:
+        kind = type(attack.plugin)
+        if issubclass(kind, WeightAttack) and not goes_with_shards(kind, ("tamper",)):
+            problem = f"{kind.__name__} does not attack a model that is divided among devices"
+            raise SpecError(problem, field=f"attacks.{attack.name}", remedy=f"leave out {asked}")
+    if not has_layers(bench.target_config):
+        name = architecture_name(bench.target_config)
+        raise ModelError(f"{asked}: the layers of a {name} cannot be found, nor divided")
 
 
 def _refuse_launchers(environment: Mapping[str, str]) -> None:

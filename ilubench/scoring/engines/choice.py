@@ -64,11 +64,15 @@ def make_engine(
     batch_size: int,
     dtype: str,
     device: str,
+    devices: int = 1,
 ) -> Engine:
-    """Return an engine without weights."""
+    """Return an engine without weights; vLLM divides a model among as many devices as it may."""
     # by name, so that a change of one engine's code leaves the other's cached scores valid
     made = getattr(importlib.import_module(f"ilubench.scoring.engines.{name}"), _CLASSES[name])
-    return cast("Engine", made(tokenizer, batch_size=batch_size, dtype=dtype, device=device))
+    given = {"batch_size": batch_size, "dtype": dtype, "device": device}
+    if name == "vllm":
+        given["devices"] = devices
+    return cast("Engine", made(tokenizer, **given))
 
 
 def vllm_refusal(config: PretrainedConfig | None, device: str) -> str:

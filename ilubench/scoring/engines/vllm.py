@@ -57,6 +57,7 @@ class VllmEngine:
         max_length: int | None = None,
         dtype: str = "float32",
         device: str = "cpu",
+        devices: int = 1,
     ) -> None:
         """Prepare; vLLM starts with the first weights.
 
@@ -66,12 +67,13 @@ class VllmEngine:
             max_length: tokens that a sequence may have; by default what the model takes.
             dtype: of the weights inside vLLM; live models must have it.
             device: `cpu` or `cuda`.
+            devices: GPUs among which the model is divided.
         """
         self.tokenizer = tokenizer
         self.max_length = max_length or int(tokenizer.model_max_length)
         self._given_length = max_length
         self._batch_size = batch_size
-        self._dtype, self._device = dtype, device
+        self._dtype, self._device, self._devices = dtype, device, devices
         self._llm: Any = None
         self._config: PretrainedConfig | Any = None
         self._weights: Path | None = None
@@ -183,7 +185,8 @@ class VllmEngine:
             return shared | {"enforce_eager": True, "block_size": 32}
         # the cache has its size above; the share of the card's memory is only checked, against
         # what the model in training leaves free
-        return shared | {"gpu_memory_utilization": 0.01}
+        found = shared | {"gpu_memory_utilization": 0.01}
+        return found | {"tensor_parallel_size": self._devices} if self._devices > 1 else found
 
     def _stop(self) -> None:
         stopped, self._llm = self._llm, None
