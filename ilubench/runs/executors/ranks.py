@@ -34,7 +34,12 @@ from ilubench.runs.jobs import Job
 from ilubench.training import NoRoomError
 
 if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerProcess
+    from multiprocessing.context import (
+        ForkServerContext,
+        ForkServerProcess,
+        SpawnContext,
+        SpawnProcess,
+    )
 
 __all__ = ["Ranks"]
 
@@ -61,7 +66,7 @@ class Ranks:
         """Nothing is started before there is a job."""
         self._config, self._count, self._device = dict(config), count, device
         self._folder = folder
-        self._running: list[tuple[ForkServerProcess, Connection]] = []
+        self._running: list[tuple[ForkServerProcess | SpawnProcess, Connection]] = []
         self._meeting: tempfile.TemporaryDirectory[str] | None = None
 
     def carry_out(self, job: Job, progress: Progress) -> None:
@@ -99,8 +104,12 @@ class Ranks:
     # ----------------------------------------------------------------- inside
 
     def _start(self) -> None:
-        import_ahead()  # once for all of them
-        context = multiprocessing.get_context("forkserver")
+        context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
+        if (
+            self._device == "cpu"
+        ):  # what touches a GPU's driver as it is imported must not be forked
+            import_ahead()
+            context = multiprocessing.get_context("forkserver")
         self._meeting = tempfile.TemporaryDirectory(prefix="ilubench-ranks-")
         for rank in range(self._count):
             mine, theirs = context.Pipe()
@@ -157,7 +166,7 @@ class Ranks:
         ended = (process for process, _ in self._running if not process.is_alive())
         return next((self._died(process) for process in ended), error)
 
-    def _died(self, process: "ForkServerProcess") -> "_RankDiedError":
+    def _died(self, process: "ForkServerProcess | SpawnProcess") -> "_RankDiedError":
         process.join()
         code = process.exitcode or 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
