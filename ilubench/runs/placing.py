@@ -22,7 +22,7 @@ from ilubench.runs.plan import Plan
 from ilubench.runs.remaining import RemainingTime
 from ilubench.runs.stages.workbench import pick_device
 
-__all__ = ["place_jobs", "prepare_places"]
+__all__ = ["lone_jobs", "place_jobs", "prepare_places"]
 
 
 def prepare_places(experiment: Experiment) -> None:
@@ -54,16 +54,34 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
         asked.workers, bench.device, bench.target_config, most, asked.devices_per_job
     )
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
+    lone = lone_jobs(plan.jobs)
+
+    def threads(job: Job) -> int:
+        return share.lone_threads if job.key in lone else share.threads
+
     if asked.executor == "local" and count > 1 and named:
         environments = [share.environment(number) for number in range(count)]
         config, logs = run_config(plan.experiment), plan.folder / "workers"
-        here = ThisMachine(config, environments, logs, bench.device)
+        here = ThisMachine(config, environments, logs, threads, bench.device)
         slots = Workers(here, count, watcher, asked.job_timeout)
     if slots is not None:
         return longest_first(plan.jobs, RemainingTime(plan).expected), slots
-    if share.threads:  # as many as a worker has: a resumed run computes the same sums
-        torch.set_num_threads(share.threads)
-    return plan.jobs, ThisProcess(lambda job: carry_out(bench, job, watcher.started(job)))
+
+    def do(job: Job) -> None:
+        if threads(job):  # as many as in a worker: a resumed run computes the same sums
+            torch.set_num_threads(threads(job))
+        carry_out(bench, job, watcher.started(job))
+
+    return plan.jobs, ThisProcess(do)
+
+
+def lone_jobs(jobs: Sequence[Job]) -> frozenset[str]:
+    """Return the keys of jobs beside which none can run: each other one comes before or after."""
+    before: dict[str, set[str]] = {}
+    for job in jobs:
+        before[job.key] = set(job.needs).union(*(before.get(need, set()) for need in job.needs))
+    related = Counter(key for behind in before.values() for key in behind)  # that come after
+    return frozenset(key for key in before if related[key] + len(before[key]) == len(jobs) - 1)
 
 
 def _is_named(experiment: Experiment) -> bool:

@@ -108,6 +108,7 @@ class Lines:
 
     def started(self, job: Job) -> Shown:
         """Print nothing: the end of a job is the line."""
+        self._remaining.started()
         return self.show(job.label)
 
     def show(self, label: str) -> Shown:  # noqa: ARG002
@@ -202,6 +203,7 @@ class Bars:
 
     def started(self, job: Job) -> Shown:
         """Open the job's bar."""
+        self._remaining.started()
         self._rows[job.key] = row = _Row(self._bars, job.label)
         return row
 

@@ -1,5 +1,9 @@
 """How long a run's open jobs will take, from what jobs of their kind took."""
 
+from functools import cached_property
+
+from ilubench.errors import StoreError
+from ilubench.interfaces import WeightAttack
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
@@ -15,6 +19,8 @@ class RemainingTime:
 
     def __init__(self, plan: Plan) -> None:
         """Learn from the jobs that are done already."""
+        self._plan = plan
+        self._running, self._most = 0, 1
         self._left = {job.key: job for job in plan.jobs if not plan.is_done(job)}
         self._seen: dict[tuple[str, str, str], list[float]] = {}
         for job in plan.jobs:
@@ -32,14 +38,42 @@ class RemainingTime:
         if not seen:
             close = [s for kind, s in self._seen.items() if kind[:2] == self._kind(job)[:2]]
             seen = [value for values in close for value in values]
-        return sum(seen) / len(seen) if seen else _GUESS[job.stage]
+        return sum(seen) / len(seen) if seen else self._guess(job)
+
+    def _guess(self, job: Job) -> float:
+        lengths = self._lengths
+        if job.attack not in lengths:
+            return _GUESS[job.stage]
+        return _GUESS[job.stage] * lengths[job.attack] * len(lengths) / sum(lengths.values())
+
+    @cached_property
+    def _lengths(self) -> dict[str, float]:
+        """Attack -> mean tokens of what it trains on; those of one suite are of like steps."""
+        bench, found = self._plan.bench, {}
+        try:
+            for attack in self._plan.experiment.attacks:
+                if isinstance(attack.plugin, WeightAttack) and attack.plugin.roles():
+                    roles = [attack.role(name, bench.suite) for name in attack.plugin.roles()]
+                    tokens = [
+                        len(one.input_ids) for role in roles for one in bench.examples((role,))
+                    ]
+                    found[attack.name] = sum(tokens) / len(tokens)
+        except StoreError:  # the target model's tokenizer is not made yet
+            return {}
+        return found
+
+    def started(self) -> None:
+        """Count a job that runs."""
+        self._running += 1
+        self._most = max(self._most, self._running)
 
     def finished(self, outcome: Outcome) -> None:
         """Learn from a job that ended."""
         self._left.pop(outcome.job.key, None)
+        self._running -= outcome.state in ("done", "failed")
         if outcome.state == "done":
             self._seen.setdefault(self._kind(outcome.job), []).append(outcome.seconds)
 
     def seconds(self) -> float:
-        """Return the seconds of all open jobs, one after the other."""
-        return sum(self.expected(job) for job in self._left.values())
+        """Return the seconds of all open jobs, as many at once as ran at once so far."""
+        return sum(self.expected(job) for job in self._left.values()) / self._most

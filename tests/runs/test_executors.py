@@ -33,6 +33,7 @@ from ilubench.runs.executors.share import Share, share_machine
 from ilubench.runs.executors.workers import Workers
 from ilubench.runs.folder import run_config
 from ilubench.runs.jobs import Job
+from ilubench.runs.placing import lone_jobs
 from ilubench.specs import PluginRef
 from ilubench.specs.overrides import parse_words
 
@@ -119,16 +120,21 @@ def test_small_models_get_one_worker_and_large_ones_the_cores(
     monkeypatch.setattr("ilubench.runs.executors.share._memory", lambda: 16 * 2**30)
     tiny = load_config(target_folder(made()))
     assert share_machine("auto", "cpu", tiny, 9) == Share(1)
-    assert share_machine(3, "cpu", tiny, 2) == Share(3, threads=2)
+    assert share_machine(3, "cpu", tiny, 2) == Share(3, 2, 8)
     tiny.vocab_size = 32_000
     assert shape_of(tiny, "float32").parameters > 1_000_000
-    assert share_machine("auto", "cpu", tiny, 9) == Share(7, threads=1)  # they fill the memory
-    assert share_machine("auto", "cpu", tiny, 3) == Share(3, threads=2)
+    assert share_machine("auto", "cpu", tiny, 9) == Share(7, 1, 8)  # they fill the memory
+    assert share_machine("auto", "cpu", tiny, 3) == Share(3, 2, 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert share_machine("auto", "cpu", tiny, 9) == Share(7, threads=2)
+    assert share_machine("auto", "cpu", tiny, 9) == Share(7, 2, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     both = share_machine("auto", "cuda", tiny, 9)
     assert [both.environment(n)["CUDA_VISIBLE_DEVICES"] for n in (0, 1, 2)] == ["3", "5", "3"]
+
+
+def test_a_job_beside_which_none_can_run() -> None:
+    assert not lone_jobs(DIAMOND)
+    assert lone_jobs(DIAMOND[:-1]) == {"a", "d"}
 
 
 # --------------------------------------------------------------------------- real processes

@@ -5,7 +5,7 @@ import multiprocessing.forkserver
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -42,15 +42,20 @@ class Process:
         ready: whether it has loaded what its jobs share.
     """
 
-    def __init__(self, process: "SpawnProcess | ForkServerProcess", connection: Connection) -> None:
+    def __init__(
+        self,
+        process: "SpawnProcess | ForkServerProcess",
+        connection: Connection,
+        threads: Callable[[Job], int],
+    ) -> None:
         """The process runs."""
-        self.process, self.connection = process, connection
+        self.process, self.connection, self._threads = process, connection, threads
         self.ready = False
 
     def give(self, job: Job) -> None:
         """Send a job."""
         with suppress(BrokenPipeError):  # it died idle; whoever listens hears that
-            self.connection.send(job)
+            self.connection.send((job, self._threads(job)))
 
     def kill(self) -> None:
         """End it at once."""
@@ -66,6 +71,7 @@ class ThisMachine:
         config: of the run, as `config.yaml` holds it.
         environments: variables of each worker: its device, its number of threads.
         folder: of the workers' logs.
+        threads: of a job's sums on a CPU; 0 leaves it to torch.
         device: of the run.
     """
 
@@ -74,10 +80,12 @@ class ThisMachine:
         config: Mapping[str, JsonValue],
         environments: Sequence[Mapping[str, str]],
         folder: Path,
+        threads: Callable[[Job], int] = lambda _: 0,
         device: str = "cpu",
     ) -> None:
         """No process is started yet."""
         self._config, self._environments, self._folder = config, environments, folder
+        self._threads = threads
         self._forks = _FORKS and device == "cpu"
 
     def start(self, number: int) -> Process:
@@ -98,7 +106,7 @@ class ThisMachine:
         )
         process.start()
         theirs.close()  # so that the end of the process is the end of the connection
-        return Process(process, mine)
+        return Process(process, mine, self._threads)
 
     def hear(
         self, links: Sequence[Process], seconds: float
@@ -146,9 +154,9 @@ def _serve(
     settle(log)
     os.environ.clear()
     os.environ.update(environment)
-    worker = Worker(config, connection.send, int(environment.get("OMP_NUM_THREADS", "0")))
+    worker = Worker(config, connection.send)
     with suppress(EOFError, BrokenPipeError):
         connection.send(None)
-        while (job := connection.recv()) is not None:
-            connection.send(worker.carry_out(job))
+        while (given := connection.recv()) is not None:
+            connection.send(worker.carry_out(*given))
     worker.close()

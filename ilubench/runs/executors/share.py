@@ -32,11 +32,13 @@ class Share:
     Attributes:
         workers: how many; with one, jobs run in this process.
         threads: of each on a CPU; 0 leaves it to torch.
+        lone_threads: of a job beside which none can run.
         devices: of each: the value of `CUDA_VISIBLE_DEVICES`; none on a CPU.
     """
 
     workers: int
     threads: int = 0
+    lone_threads: int = 0
     devices: tuple[str, ...] = ()
 
     def environment(self, worker: int) -> dict[str, str]:
@@ -90,8 +92,11 @@ def share_machine(
     else:
         count = int(asked)
     given = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(given) if given.isdecimal() and int(given) else max(1, cores // count)
-    return Share(count, threads if count > 1 else 0)
+    if count == 1:
+        return Share(count)
+    if given.isdecimal() and int(given):
+        return Share(count, int(given), int(given))
+    return Share(count, max(1, cores // count), cores)
 
 
 def worker_memory(config: "PretrainedConfig") -> int:

@@ -32,18 +32,11 @@ class Worker:
     Args:
         config: of the run, as `config.yaml` holds it.
         tell: sends how far a job is to the process that shows it.
-        threads: of sums on a CPU; 0 leaves it to torch.
     """
 
-    def __init__(
-        self, config: Mapping[str, JsonValue], tell: Callable[[Call], None], threads: int = 0
-    ) -> None:
+    def __init__(self, config: Mapping[str, JsonValue], tell: Callable[[Call], None]) -> None:
         """Load what the first job will need, so far as it is there already."""
-        import torch
-
         self._config, self._tell = config, tell
-        if threads:
-            torch.set_num_threads(threads)
         with suppress(Exception), collection_paused():  # the job that needs it says what is wrong
             self._bench.suite_scorers()
 
@@ -54,8 +47,17 @@ class Worker:
 
         return make_bench(restore_experiment(self._config, Path("config.yaml")))
 
-    def carry_out(self, job: Job) -> Ended:
-        """Carry out a job and return how it ended, as any process can read it."""
+    def carry_out(self, job: Job, threads: int = 0) -> Ended:
+        """Carry out a job and return how it ended, as any process can read it.
+
+        Args:
+            job: what is to be done.
+            threads: of sums on a CPU; 0 leaves it as it is.
+        """
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
         return _portable(end_of(job, self._do))
 
     def _do(self, job: Job) -> None:
