@@ -123,6 +123,8 @@ def test_small_models_get_one_worker_and_large_ones_the_cores(
     assert share_machine(3, "cpu", tiny, 2) == Share(3, 2, 8)
     tiny.vocab_size = 32_000
     assert shape_of(tiny, "float32").parameters > 1_000_000
+    assert share_machine("auto", "cpu", tiny, 9) == Share(1)  # embeddings take little time
+    tiny.num_hidden_layers = 12
     assert share_machine("auto", "cpu", tiny, 9) == Share(7, 1, 8)  # they fill the memory
     assert share_machine("auto", "cpu", tiny, 3) == Share(3, 2, 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["WORTH", "Share", "share_machine", "worker_memory"]
 
 WORTH = 1_000_000
-"""Weights from which a second worker gains more than its start takes."""
+"""Weights, without embeddings, from which a second worker gains more than its start takes."""
 
 _COPIES = 6
 """Float32 copies of the weights that a job may hold: itself, gradient, Adam's two, a reference."""
@@ -86,7 +86,10 @@ def share_machine(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     if asked == "auto":
-        worth = sum(parameter_sizes(config).values()) >= WORTH
+        text = config.get_text_config()
+        embedding = text.vocab_size * text.hidden_size  # a recipe's vocabulary is not known before
+        sizes = parameter_sizes(config).values()
+        worth = sum(size for size in sizes if size != embedding) >= WORTH
         room = _memory() // (worker_memory(config) + (each - 1) * _BASE)
         count = max(1, min(cores // each, room, most)) if worth else 1
     else:
