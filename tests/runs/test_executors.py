@@ -199,6 +199,12 @@ class Watched:
         del text
 
 
+def test_a_plugin_that_exits_fails_its_job_and_ends_no_run() -> None:
+    failed = end_of(job("a"), lambda _: sys.exit(3)).failure
+    assert failed is not None
+    assert "sys.exit(3)" in failed.message
+
+
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
     """What became of jobs whose method dies, hangs or raises, on two workers."""
@@ -245,7 +251,7 @@ def test_a_worker_that_dies_is_replaced_and_its_job_tried_once_more(
 def test_workers_that_never_begin_end_the_run(tmp_path: Path) -> None:
     (tmp_path / "workers").touch()  # no folder for their logs
     workers = Workers(ThisMachine({}, [{}], tmp_path / "workers"), 1, Watched())
-    with pytest.raises(JobError, match="3 workers in a row .* workers=1"):
+    with pytest.raises(JobError, match=r"3 workers in a row .* workers=1"):
         list(execute([job("a")], lambda _: False, workers))
 
 

@@ -161,7 +161,10 @@ def end_of(job: Job, carry_out: Callable[[Job], object]) -> Ended:
     """Carry a job out in this process and return how it ended."""
     started = time.monotonic()
     try:
-        carry_out(job)
+        try:
+            carry_out(job)
+        except SystemExit as end:  # a plugin's, which is no end of the run
+            raise JobError(f"its code called sys.exit({end.code!r})") from end
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything
         wrong_input = error if isinstance(error, UsageError | DataError) else None
         seconds, trace = time.monotonic() - started, traceback.format_exc()

@@ -162,6 +162,8 @@ def _loss(link: Process) -> Lost:
     link.connection.close()
     code = link.process.exitcode or 0
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return Lost(f"its worker ended with {how}", "what it printed is in the run's `workers/`")
     memory = " (SIGKILL: out of memory?)" if -code == signal.SIGKILL else ""
     return Lost(f"its worker ended with {how}{memory}", "fewer workers leave more memory to each")
 
