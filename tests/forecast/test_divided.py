@@ -21,8 +21,8 @@ LARGE = LlamaConfig(
     num_key_value_heads=8,
     tie_word_embeddings=False,
 )
-UNLEARN = Amount(steps=125, batch=32, step_tokens=98_304, held=8 * 2048)
-ATTACK = Amount(steps=128, batch=32, step_tokens=16_384, held=8 * 2048, checkpoints=5, read=300_000)
+UNLEARN = Amount(steps=125, batch=32, step_tokens=98_304, held=2 * 2048)
+ATTACK = Amount(steps=128, batch=32, step_tokens=16_384, held=2 * 2048, checkpoints=5, read=300_000)
 DEVICES = Path(__file__).parents[2] / "docs" / "devices.md"
 SETTINGS = {
     "memory.update=master": MemorySpec(update="master"),
