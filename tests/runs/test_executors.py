@@ -23,7 +23,7 @@ from runs import (
     weights,
 )
 
-from ilubench.errors import DataError, UsageError
+from ilubench.errors import DataError, JobError, UsageError
 from ilubench.experiments.experiment import resolve_experiment
 from ilubench.forecast.memory import shape_of
 from ilubench.models.configuration import load_config
@@ -241,6 +241,13 @@ def test_a_worker_that_dies_is_replaced_and_its_job_tried_once_more(
     assert "job_timeout=20 s" in told["hangs"]
     assert told["raises"] == "RuntimeError: a plugin's own error"
     assert "ends.py" in ends["raises"].trace
+
+
+def test_workers_that_never_begin_end_the_run(tmp_path: Path) -> None:
+    (tmp_path / "workers").touch()  # no folder for their logs
+    workers = Workers(ThisMachine({}, [{}], tmp_path / "workers"), 1, Watched())
+    with pytest.raises(JobError, match="3 workers in a row .* workers=1"):
+        list(execute([job("a")], lambda _: False, workers))
 
 
 def group_lives(group: int) -> bool:

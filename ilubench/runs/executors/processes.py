@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from ilubench.errors import JobError
 from ilubench.runs.executors.base import Ended
 from ilubench.runs.executors.worker import Call, Worker, settle
 from ilubench.runs.executors.workers import Lost
@@ -26,6 +27,9 @@ __all__ = ["ThisMachine", "import_ahead"]
 _IMPORTS = "ilubench.runs.executors.imports"
 
 _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+
+_STARTS = 3
+"""So many workers in a row that end before they have begun end the run: others would, too."""
 
 
 def import_ahead() -> None:
@@ -87,6 +91,7 @@ class ThisMachine:
         self._config, self._environments, self._folder = config, environments, folder
         self._threads = threads
         self._forks = _FORKS and device == "cpu"
+        self._failed_starts = 0
 
     def start(self, number: int) -> Process:
         """Start a worker.
@@ -111,17 +116,24 @@ class ThisMachine:
     def hear(
         self, links: Sequence[Process], seconds: float
     ) -> Iterator[tuple[Process, Ended | Call | Lost]]:
-        """Yield what workers say, waiting for the first of it."""
+        """Yield what workers say, waiting for the first of it.
+
+        Raises:
+            JobError: workers end again and again before they have begun.
+        """
         by_connection = {link.connection: link for link in links}
         for connection in wait(list(by_connection), timeout=seconds):
             link = by_connection[connection]  # type: ignore[index]
             try:
                 message: Ended | Call | None = link.connection.recv()
             except (EOFError, OSError):
-                yield link, _loss(link)
+                lost = _loss(link)
+                if not link.ready:
+                    self._count_failed_start(lost)
+                yield link, lost
             else:
                 if message is None:
-                    link.ready = True
+                    link.ready, self._failed_starts = True, 0
                 else:
                     yield link, message
 
@@ -136,6 +148,13 @@ class ThisMachine:
         for link in (*idle, *busy):
             link.process.join(timeout=max(0.0, deadline - time.monotonic()))
             link.kill()
+
+    def _count_failed_start(self, lost: Lost) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= _STARTS:
+            problem = f"{_STARTS} workers in a row ended before they had begun: {lost.how}"
+            where = f"what they said is above or in {self._folder}"
+            raise JobError(f"{problem}; {where}, and workers=1 does without them")
 
 
 def _loss(link: Process) -> Lost:
