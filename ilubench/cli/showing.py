@@ -20,7 +20,7 @@ __all__ = ["Details", "print_ended", "show"]
 PIPE_WIDTH = 80
 
 Details = Annotated[
-    bool, typer.Option("--details", help="before it: the tables of every checkpoint and attack")
+    bool, typer.Option("--details", help="first the tables of every checkpoint and attack")
 ]
 
 FILES = {

@@ -10,7 +10,7 @@ from ilubench.errors import UsageError, did_you_mean
 from ilubench.experiments.method_settings import method_settings, method_variants
 from ilubench.experiments.suites import read_suite
 from ilubench.interfaces.discovery import GROUPS, find_plugin, list_entries
-from ilubench.specs import Spec, SuiteSpec
+from ilubench.specs import RunSpec, Spec, SuiteSpec
 from ilubench.specs.meaning import FieldMeaning, field_meanings, summary_of
 from ilubench.specs.yaml_files import load_yaml, merge_mappings, task_file, task_names
 
@@ -64,6 +64,10 @@ def describe(name: str, suite_name: str = "mini") -> list[Description]:
     suite, _ = read_suite(suite_name)
     found = [one for kind in (_plugins, _parts, _suites, _classes) for one in kind(name, suite)]
     if not found:
+        for key in field_meanings(RunSpec, nested=False):
+            if key.name == name:
+                told = f"{name} is a key of run: {key.meaning.rstrip('.')}"
+                raise UsageError(f"{told}; `ilubench run --help` names all")
         own = [*method_variants(suite), *suite.attacks, *suite.scorers]
         remedy = did_you_mean(name, [*describable(), *own])
         raise UsageError(f"nothing is called {name!r}; {remedy}")

@@ -44,7 +44,7 @@ class Amount:
         steps: of the optimizer.
         batch: sequences of the main batch of a step.
         step_tokens: tokens of all batches of a step.
-        held: tokens that are back-propagated together at most.
+        held: tokens that are back-propagated together at most, on each device.
         trainable: patterns of the parameters that change; none: all of them.
         precision: that products of the training are computed in.
         checkpoints: that are scored; 0 where nothing is, or where an attack does not say.
@@ -86,6 +86,7 @@ class Amounts:
     def __init__(self, bench: "Workbench") -> None:
         """Nothing is read before it is asked for."""
         self._bench, self._suite = bench, bench.suite
+        self._devices = bench.experiment.run.devices_per_job
         self._sizes: dict[str, _Size] = {}
         self._scored: dict[str, tuple[float, float]] = {}
         self.stated: set[str] = set()
@@ -105,7 +106,7 @@ class Amounts:
         """
         if job.stage == "target":
             recipe = self._suite.target.recipe
-            return _pretraining(recipe) if recipe is not None else Amount()
+            return self._pretraining(recipe) if recipe is not None else Amount()
         if job.stage == "unlearn":
             assert job.method is not None
             return self._unlearning(self._bench.method(job.method))
@@ -129,9 +130,8 @@ class Amounts:
         for name in method.environment_names():
             size = self._size((environment_role(self._suite, name),))
             batches.append((counts.get(name, spec.batch_size), size))
-        micro = min(spec.micro_batch or spec.batch_size, spec.batch_size)
-        held = [micro * (forget.longest + retain.longest)]
-        held += [min(spec.micro_batch or n, n) * size.longest for n, size in batches[2:]]
+        held = [self._micro(spec, spec.batch_size) * (forget.longest + retain.longest)]
+        held += [self._micro(spec, n) * size.longest for n, size in batches[2:]]
         own = Amount(
             spec.total_steps(forget.items),
             spec.batch_size,
@@ -167,9 +167,24 @@ class Amounts:
             steps=spec.total_steps(size.items),
             batch=spec.batch_size,
             step_tokens=spec.batch_size * size.mean,
-            held=min(spec.micro_batch or spec.batch_size, spec.batch_size) * size.longest,
+            held=self._micro(spec, spec.batch_size) * size.longest,
             precision=spec.precision,
         )
+
+    def _pretraining(self, recipe: RecipeSpec) -> Amount:
+        return Amount(
+            recipe.train.total_steps(0),
+            recipe.pack[0].batch_size,
+            sum(phase.share * phase.batch_size * phase.length for phase in recipe.pack),
+            max(self._micro(recipe.train, p.batch_size) * p.length for p in recipe.pack),
+            (),
+            recipe.train.precision,
+        )
+
+    def _micro(self, spec: TrainSpec, batch: int) -> int:
+        """Sequences of a batch that a device holds at once."""
+        part = math.ceil(batch / self._devices)
+        return min(spec.micro_batch or part, part)
 
     # ----------------------------------------------------------------- training data
 
@@ -268,18 +283,6 @@ def _asks(scorer: Scorer) -> tuple[int, int]:
     settings = task.config.get("generation_kwargs")
     told = settings.get("max_gen_toks") if isinstance(settings, dict) else None
     return shots, told if isinstance(told, int) else _WRITTEN
-
-
-def _pretraining(recipe: RecipeSpec) -> Amount:
-    micro = recipe.train.micro_batch
-    return Amount(
-        recipe.train.total_steps(0),
-        recipe.pack[0].batch_size,
-        sum(phase.share * phase.batch_size * phase.length for phase in recipe.pack),
-        max(min(micro or p.batch_size, p.batch_size) * p.length for p in recipe.pack),
-        (),
-        recipe.train.precision,
-    )
 
 
 def _evenly(rows: list[Row]) -> list[Row]:

@@ -190,7 +190,7 @@ def peak_memory(
     kept = shape.layers * _layer(shape, width)
     if uses_checkpointing(shape, memory):
         kept = shape.layers * states + _layer(shape, width)
-    head = min(amount.held / devices, LOGITS // shape.vocabulary) * shape.vocabulary
+    head = min(amount.held, LOGITS // shape.vocabulary) * shape.vocabulary
     read = shape.scored_width
     written = 2.0 * shape.keys * shape.layers * read * _READ[device] * batch
     engine = _READ[device] * (_layer(shape, read) + 2 * read * shape.hidden)
@@ -204,7 +204,7 @@ def peak_memory(
         mine * per.gradients + (layer + rest) * (shape.width + 4.0 if amount.steps else 0.0),
         mine * (per.device - per.weights - per.gradients),
         # half-precision products of float32 weights keep a copy of these
-        amount.held / devices * kept + (2.0 * trained * shape.parameters if half else 0.0),
+        amount.held * kept + (2.0 * trained * shape.parameters if half else 0.0),
         head * (width + 3 * 4.0),
         (written + engine) if amount.read else 0.0,
         _CONTEXT if device == "cuda" else 0.0,

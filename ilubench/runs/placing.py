@@ -50,9 +50,8 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
     if asked.executor == "slurm" and left and named:
         slots = _on_slurm(plan, watcher)
     most = max(Counter(job.stage for job in plan.jobs).values())
-    share = share_machine(
-        asked.workers, bench.device, bench.target_config, most, asked.devices_per_job
-    )
+    each = asked.devices_per_job if asked.executor == "local" else 1  # a cluster's are elsewhere
+    share = share_machine(asked.workers, bench.device, bench.target_config, most, each)
     count = 1 if plan.experiment.scores_only else min(share.workers, left)
     lone = lone_jobs(plan.jobs)
 

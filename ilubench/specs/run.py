@@ -22,10 +22,12 @@ class RunSpec(Spec):
         seeds: numbers or a range, such as 0..4; without: the suite's.
         engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
         device: auto, cpu, cuda or cuda:1.
-        executor: where jobs run: on this machine, as workers of a Ray cluster, or as jobs of Slurm.
-        ray: which cluster, and what each worker asks of it, e.g. ray.address=auto.
-        slurm: what each job asks for.
-        workers: processes that share the jobs; `auto` is one a GPU, or as cores and memory allow.
+        executor: where jobs run: `local` is this machine, `ray` workers of a Ray cluster, `slurm`
+            jobs of Slurm.
+        ray: which cluster, and what each worker asks of it (`ilubench describe RaySpec`).
+        slurm: what each job asks for (`ilubench describe SlurmSpec`).
+        workers: processes that share the jobs; `auto` is one a GPU, or on a CPU as many as cores
+            and memory allow.
         devices_per_job: devices among which a model that is trained is divided.
         job_timeout: seconds after which a job is ended; with several workers only.
         keep: `attacked` keeps the attacked models' weights, too.

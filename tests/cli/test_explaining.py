@@ -81,6 +81,10 @@ def test_a_name_of_nothing_gets_a_hint() -> None:
     done = command("describe", "NPOO")
     assert (done.code, done.out) == (2, "")
     assert "nothing is called 'NPOO'; did you mean 'npo'?" in done.err
+    assert (
+        "workers is a key of run: processes that share the jobs"
+        in command("describe", "workers").err
+    )
     assert "write ilubench describe npo suite=mini" in command("describe", "npo", "seeds=1").err
 
 

@@ -21,8 +21,8 @@ LARGE = LlamaConfig(
     num_key_value_heads=8,
     tie_word_embeddings=False,
 )
-UNLEARN = Amount(steps=125, batch=32, step_tokens=98_304, held=8 * 2048)
-ATTACK = Amount(steps=128, batch=32, step_tokens=16_384, held=8 * 2048, checkpoints=5, read=300_000)
+UNLEARN = Amount(steps=125, batch=32, step_tokens=98_304, held=2 * 2048)
+ATTACK = Amount(steps=128, batch=32, step_tokens=16_384, held=2 * 2048, checkpoints=5, read=300_000)
 DEVICES = Path(__file__).parents[2] / "docs" / "devices.md"
 SETTINGS = {
     "memory.update=master": MemorySpec(update="master"),
@@ -48,11 +48,16 @@ def test_the_table_of_the_largest_plan() -> None:
         found.append([f"`{words}`", *figures])
     assert [split(line) for line in lines] == found
     card, memory = card_named("h200"), SETTINGS["memory.update=stochastic memory.moments=bfloat16"]
-    for amount, told in ((UNLEARN, "an unlearning job"), (ATTACK, "an attack")):
-        took = took_assumed(amount, shape, card, memory, 8)
+    unlearn, attack = (took_assumed(amount, shape, card, memory, 8) for amount in (UNLEARN, ATTACK))
+    for took, told in ((unlearn, "an unlearning job"), (attack, "an attack")):
         assert f"{told} {took.low / 3600:.1f} to {took.high / 3600:.1f} hours" in " ".join(
             text.split()
         )
+    low, high = (
+        5 * (one + 4 * other) / 3600
+        for one, other in ((unlearn.low, attack.low), (unlearn.high, attack.high))
+    )
+    assert f"25 jobs, {low:.0f} to {high:.0f} hours" in text
 
 
 def test_each_device_has_its_part_and_what_is_gathered() -> None:

@@ -145,16 +145,17 @@ def test_a_job_beside_which_none_can_run() -> None:
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     target = f"suite.target.model.path={target_folder(made())}"
     words = ("run", SUITE, target, "method=npo", "seeds=0..1", "attacks=gsm8k")
-    for count in ("1", "2"):
+    for count in ("1", "2", "3"):
         done = process(*words, f"workers={count}", f"out={tmp_path / count}")
         assert done.code == 0, done.err
         assert "attack npo with gsm8k, seed 1: done" in done.err
-    one, two = tmp_path / "1", tmp_path / "2"
-    assert samples(one) == samples(two)
-    assert weights(one) == weights(two)
-    record, jobs, failures = rows(two)
-    assert (record, sorted(jobs), failures) == (rows(one)[0], sorted(rows(one)[1]), [])
-    assert (next(two.glob("tiny-*")) / "workers" / "0.log").is_file()
+    one = tmp_path / "1"
+    for several in (tmp_path / "2", tmp_path / "3"):
+        assert samples(one) == samples(several)
+        assert weights(one) == weights(several)
+        record, jobs, failures = rows(several)
+        assert (record, sorted(jobs), failures) == (rows(one)[0], sorted(rows(one)[1]), [])
+        assert (next(several.glob("tiny-*")) / "workers" / "0.log").is_file()
 
 
 PLUGIN = """

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 from doubles import SilentProgress
+from rich.console import Console
 from runs import SUITE, command, made, samples, target_folder, with_target
 
 from ilubench.errors import JobError, UsageError
 from ilubench.experiments.experiment import resolve_experiment
 from ilubench.models.configuration import load_config
+from ilubench.runs import placing
 from ilubench.runs.executors.ranks import Ranks
 from ilubench.runs.executors.share import share_machine
 from ilubench.runs.folder import run_config
 from ilubench.runs.jobs import Job
+from ilubench.runs.plan import make_plan
+from ilubench.runs.progress import Lines
 from ilubench.specs import PluginRef
 from ilubench.specs.overrides import parse_words
 
@@ -145,6 +149,17 @@ def test_what_does_not_go_with_several_devices_is_refused_before_any_job(
     assert told in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_clusters_gpus_need_not_be_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    slots = object()
+    monkeypatch.setattr(placing, "_on_slurm", lambda *_: slots)
+    words = ["method=npo", "devices_per_job=2", "executor=slurm", "slurm.gpus=2"]
+    out = with_target(made(), tmp_path / "out")
+    plan = make_plan(resolve_experiment(parse_words([SUITE, *words, f"out={out}"])))
+    assert plan.bench.device == "cuda"
+    assert placing.place_jobs(plan, Lines(Console()))[1] is slots
 
 
 def test_each_worker_has_as_many_gpus_as_a_job_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:

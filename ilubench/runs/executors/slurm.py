@@ -188,7 +188,8 @@ class SlurmArrays:
             said = said.removeprefix("sbatch: ").removeprefix("error: ")
             problem = f"Slurm does not take jobs with {self._words()}: {said}"
             if not self._handed:
-                raise UsageError(f"{problem}; change these words") from error
+                remedy = "change these words, or give the command where sbatch works"
+                raise UsageError(f"{problem}; {remedy}") from error
             self._new, self._submit_at = tasks, time.monotonic() + _AGAIN_S
             self._watcher.tell(f"{problem}; tried again in {_AGAIN_S:.0f} s")
             return
