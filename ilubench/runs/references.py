@@ -246,9 +246,11 @@ def _match(bench: Workbench, jobs: Sequence[Job], found: ReferenceSet, mine: Fin
 def _prospect(experiment: Experiment, bench: Workbench) -> FinishedRun:
     """The run as it will be, to be compared with finished ones."""
     settings = {a.name: a.plugin.model_dump(mode="json") for a in experiment.attacks}
+    head = record_head(experiment, bench)
+    size: dict[str, str | int] = {"world_size": experiment.run.devices_per_job}
     return FinishedRun(
         Path(experiment.run.out),
-        record_head(experiment, bench),
+        head.model_copy(update={"conditions": head.conditions | size}),
         {},
         experiment.suite,
         None,

@@ -186,6 +186,7 @@ GSM8K = {cell for cell in CELLS if cell[1] == "gsm8k"}
 
 ASKED: dict[str, tuple[str, set[tuple[str, str, int]], str]] = {
     "a suite's version": ("suite.version=2", CELLS, "suite version (1 in the set, 2 here)"),
+    "devices": ("devices_per_job=2", CELLS, "world size (1 in the set, 2 here)"),
     "an attack's settings": (
         "attack.gsm8k.train.lr=2e-3",
         GSM8K,
