@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -19,24 +19,14 @@ from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.executors.base import Outcome, failure_of
 from ilubench.runs.executors.ranks import Ranks
 from ilubench.runs.folder import run_config
-from ilubench.runs.jobs import Job, Stage
+from ilubench.runs.jobs import Job
 from ilubench.runs.original import check_original
-from ilubench.runs.stages.attack import run_attack
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
-from ilubench.runs.stages.score import run_score
-from ilubench.runs.stages.target import make_target
-from ilubench.runs.stages.unlearn import run_unlearn
+from ilubench.runs.stages.stage import do
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.specs.yaml_files import load_yaml
 
-__all__ = ["carry_out", "carry_out_planned", "do", "write_trace"]
-
-_STAGES: Mapping[Stage, Callable[[Workbench, Job, Progress], Artifact]] = {
-    "target": make_target,
-    "unlearn": run_unlearn,
-    "score": run_score,
-    "attack": run_attack,
-}
+__all__ = ["carry_out", "carry_out_planned", "write_trace"]
 
 
 def carry_out(bench: Workbench, job: Job, progress: Progress) -> Artifact:
@@ -51,11 +41,6 @@ def carry_out(bench: Workbench, job: Job, progress: Progress) -> Artifact:
     made = bench.store.get(job.stage, job.key)
     assert made is not None
     return made
-
-
-def do(bench: Workbench, job: Job, progress: Progress) -> Artifact:
-    """Do one job in this process, alone or as one of the job's ranks."""
-    return _STAGES[job.stage](bench, job, progress)
 
 
 def write_trace(folder: Path, outcome: Outcome) -> None:

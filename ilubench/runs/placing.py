@@ -12,7 +12,8 @@ from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.runs.carry_out import carry_out
 from ilubench.runs.executors.base import Slots, Watcher, longest_first
-from ilubench.runs.executors.processes import ThisMachine, import_ahead
+from ilubench.runs.executors.child import import_ahead
+from ilubench.runs.executors.processes import ThisMachine
 from ilubench.runs.executors.serial import ThisProcess
 from ilubench.runs.executors.share import WORTH, share_machine, worker_memory
 from ilubench.runs.executors.workers import Workers

@@ -169,7 +169,7 @@ def test_weights_are_scored_in_another_type(tmp_path: Path) -> None:
     assert len({exact, coarse, both}) == 3
     assert both == pytest.approx(exact, abs=0.02)
     shown = command("run", own, "method=none", "attacks=none", *words, f"out={out}").out
-    assert "Scores in float32" in shown
+    assert "bfloat16, scored in float32" in shown
 
 
 def test_texts_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -31,10 +31,10 @@ from runs import (
 
 from ilubench.errors import PathError, SpecError, UsageError
 from ilubench.runs.executors.base import Ended, execute
+from ilubench.runs.executors.child import Call
 from ilubench.runs.executors.node_facts import FolderMark, compare, node_facts, versions
 from ilubench.runs.executors.ray_actors import RayHost
 from ilubench.runs.executors.ray_cluster import Need, connect, places, shortage
-from ilubench.runs.executors.worker import Call
 from ilubench.runs.executors.workers import Lost, Workers
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.workbench import pick_device

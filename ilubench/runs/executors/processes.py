@@ -1,7 +1,6 @@
 """Workers that are processes of this machine, each with its own device or share of the cores."""
 
 import multiprocessing
-import multiprocessing.forkserver
 import os
 import signal
 import time
@@ -15,28 +14,18 @@ from pydantic import JsonValue
 
 from ilubench.errors import JobError
 from ilubench.runs.executors.base import Ended
-from ilubench.runs.executors.worker import Call, Worker, settle
+from ilubench.runs.executors.child import FORKS, Call, settle
+from ilubench.runs.executors.worker import Worker
 from ilubench.runs.executors.workers import Lost
 from ilubench.runs.jobs import Job
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess, SpawnProcess
 
-__all__ = ["ThisMachine", "import_ahead"]
-
-_IMPORTS = "ilubench.runs.executors.imports"
-
-_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+__all__ = ["ThisMachine"]
 
 _STARTS = 3
 """So many workers in a row that end before they have begun end the run: others would, too."""
-
-
-def import_ahead() -> None:
-    """Begin to import, beside this process, what workers on CPUs will be forked from."""
-    if _FORKS:
-        multiprocessing.set_forkserver_preload([_IMPORTS])
-        multiprocessing.forkserver.ensure_running()
 
 
 class Process:
@@ -90,7 +79,7 @@ class ThisMachine:
         """No process is started yet."""
         self._config, self._environments, self._folder = config, environments, folder
         self._threads = threads
-        self._forks = _FORKS and device == "cpu"
+        self._forks = FORKS and device == "cpu"
         self._failed_starts = 0
 
     def start(self, number: int) -> Process:

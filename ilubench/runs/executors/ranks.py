@@ -28,8 +28,7 @@ from ilubench.errors import JobError
 from ilubench.interfaces import Progress
 from ilubench.models.sharding import from_the_leader, join_ranks, leads, together, world_size
 from ilubench.records.store import Artifact, Store
-from ilubench.runs.executors.processes import import_ahead
-from ilubench.runs.executors.worker import Told, settle
+from ilubench.runs.executors.child import Told, import_ahead, settle
 from ilubench.runs.jobs import Job
 from ilubench.training import NoRoomError
 
@@ -202,7 +201,7 @@ def _serve(connection: Connection, given: _Given) -> None:
     torch.set_num_threads(given.threads)
     join_ranks(given.rank, given.count, given.device, given.meeting)
     from ilubench.experiments.experiment import restore_experiment
-    from ilubench.runs.carry_out import do
+    from ilubench.runs.stages.stage import do
     from ilubench.runs.stages.workbench import make_bench
 
     bench = make_bench(restore_experiment(given.config, Path("config.yaml")))

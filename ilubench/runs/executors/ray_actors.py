@@ -13,8 +13,9 @@ from pydantic import JsonValue
 
 from ilubench.errors import JobError
 from ilubench.runs.executors.base import Ended, Watcher
+from ilubench.runs.executors.child import Call, settle
 from ilubench.runs.executors.ray_cluster import Need, RayCluster, connect, counted, places, shortage
-from ilubench.runs.executors.worker import Call, Worker, settle
+from ilubench.runs.executors.worker import Worker
 from ilubench.runs.executors.workers import Lost, Workers
 from ilubench.runs.jobs import Job
 from ilubench.specs import RunSpec

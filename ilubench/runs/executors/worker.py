@@ -1,29 +1,24 @@
 """What happens inside a worker: jobs, one after the other, with what they share kept."""
 
-import os
-import signal
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, UsageError
 from ilubench.runs.executors.base import Ended, end_of
+from ilubench.runs.executors.child import Call, Told
 from ilubench.runs.jobs import Job
 from ilubench.runs.loading import collection_paused
 
 if TYPE_CHECKING:
     from ilubench.runs.stages.workbench import Workbench
 
-__all__ = ["Call", "Told", "Worker", "settle"]
-
-Call: TypeAlias = tuple[str, tuple[object, ...]]
-"""A call of a job's progress, as a worker sends it."""
+__all__ = ["Worker"]
 
 
 class Worker:
@@ -69,31 +64,6 @@ class Worker:
         """Stop the engine."""
         if "_bench" in vars(self):
             self._bench.close()
-
-
-class Told:
-    """A job's progress, sent to the process that shows it."""
-
-    def __init__(self, tell: Callable[[Call], None]) -> None:
-        """Send by ``tell``."""
-        self._tell = tell
-
-    def start(self, phase: str, total: int) -> None:
-        """Send the begin of a phase."""
-        self._tell(("start", (phase, total)))
-
-    def advance(self, done: int, note: str = "") -> None:
-        """Send how far it is; a process whose parent is gone ends here."""
-        self._tell(("advance", (done, note)))
-
-
-def settle(log: Path) -> None:
-    """Make this process a worker: what it prints goes into a file, Ctrl-C is the parent's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", buffering=1, encoding="utf-8") as chatter:
-        os.dup2(chatter.fileno(), sys.stdout.fileno())
-        os.dup2(chatter.fileno(), sys.stderr.fileno())
 
 
 def _portable(ended: Ended) -> Ended:

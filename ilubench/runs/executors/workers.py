@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from ilubench.errors import JobError
 from ilubench.interfaces import Progress
 from ilubench.runs.executors.base import Ended, Watcher, failure_of
-from ilubench.runs.executors.worker import Call
+from ilubench.runs.executors.child import Call
 from ilubench.runs.jobs import Job
 
 __all__ = ["Host", "Link", "Lost", "Workers"]

@@ -1,0 +1,51 @@
+"""A process that carries out jobs for another: how it starts, and how it is heard."""
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+__all__ = ["FORKS", "Call", "Told", "import_ahead", "settle"]
+
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+
+_IMPORTS = "ilubench.runs.executors.imports"
+
+Call: TypeAlias = tuple[str, tuple[object, ...]]
+"""A call of a job's progress, as a process sends it."""
+
+
+def import_ahead() -> None:
+    """Begin to import, beside this process, what workers on CPUs will be forked from."""
+    if FORKS:
+        multiprocessing.set_forkserver_preload([_IMPORTS])
+        multiprocessing.forkserver.ensure_running()
+
+
+class Told:
+    """A job's progress, sent to the process that shows it."""
+
+    def __init__(self, tell: Callable[[Call], None]) -> None:
+        """Send by ``tell``."""
+        self._tell = tell
+
+    def start(self, phase: str, total: int) -> None:
+        """Send the begin of a phase."""
+        self._tell(("start", (phase, total)))
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Send how far it is; a process whose parent is gone ends here."""
+        self._tell(("advance", (done, note)))
+
+
+def settle(log: Path) -> None:
+    """Make this process a worker: what it prints goes into a file, Ctrl-C is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", buffering=1, encoding="utf-8") as chatter:
+        os.dup2(chatter.fileno(), sys.stdout.fileno())
+        os.dup2(chatter.fileno(), sys.stderr.fileno())
