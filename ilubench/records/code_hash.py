@@ -225,7 +225,7 @@ def _drop_messages(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _ERRORS:
             worded |= _reads([*node.args, *node.keywords])
             node.args, node.keywords = [], []
-    while True:
+    while worded:
         drop = _DropWords(worded - shared - _reads([function]))
         drop.visit(function)
         if not drop.dropped:

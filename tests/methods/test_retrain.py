@@ -217,7 +217,7 @@ def test_never_knew_follows_from_the_samples(folder: Path, shared: Path) -> None
     )
     again = {k: dataclasses.asdict(r) for k, r in robustness_rows(experiment, samples).items()}
     assert json.loads(json.dumps(again)) == RunRecord.model_validate(done.json).rows
-    shown = command("run", *words(folder, shared), "method=npo", "seeds=0,1").out
+    shown = command("run", *words(folder, shared), "method=npo", "seeds=0,1", "--details").out
     assert "never-knew" in shown
     assert f"{figure['value']:.3f} [" in shown
 
