@@ -104,9 +104,7 @@ class Ranks:
 
     def _start(self) -> None:
         context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
-        if (
-            self._device == "cpu"
-        ):  # what touches a GPU's driver as it is imported must not be forked
+        if self._device == "cpu":  # a GPU's driver, touched by an import, does not outlive a fork
             import_ahead()
             context = multiprocessing.get_context("forkserver")
         self._meeting = tempfile.TemporaryDirectory(prefix="ilubench-ranks-")
