@@ -2,8 +2,8 @@
 
 python tests/bench/first_run.py [WORKERS ...]
 
-Prints, for each number of workers (by default 1 and auto), the seconds until the plan stands, until
-the method has unlearned, and until the end, and how many times faster than the first the others are.
+Prints, for each number of workers (by default 1 and auto), the seconds until the plan stands,
+until the method has unlearned, and until the end; and how many times as fast as with the first.
 """
 
 import subprocess
