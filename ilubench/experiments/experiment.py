@@ -103,6 +103,15 @@ class Experiment:
         )
 
     @property
+    def is_named(self) -> bool:
+        """Whether another process finds the method by its name."""
+        try:
+            found = find_plugin("methods", self.method_name)
+        except PluginError:  # a verification's, whose weights are given
+            return False
+        return type(self.method) is found
+
+    @property
     def method_ref(self) -> PluginRef:
         """The method by name or file, with all its settings, as jobs and records name it."""
         settings = self.method.model_dump(mode="json")

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ilubench.data.hub.models import model_folder, needed_files
-from ilubench.errors import PluginError
 from ilubench.experiments.experiment import Experiment
-from ilubench.interfaces.discovery import find_plugin
 from ilubench.runs.carry_out import carry_out
 from ilubench.runs.executors.base import Slots, Watcher, longest_first
 from ilubench.runs.executors.child import import_ahead
@@ -44,7 +42,7 @@ def place_jobs(plan: Plan, watcher: Watcher) -> tuple[Sequence[Job], Slots]:
     """Return the jobs in the order of their start, and where they run."""
     asked, bench = plan.experiment.run, plan.bench
     left = sum(not plan.is_done(job) for job in plan.jobs)
-    named = all(_is_named(row.experiment) for row in plan.rows)
+    named = all(row.experiment.is_named for row in plan.rows)
     slots: Slots | None = None
     if asked.executor == "ray" and left and named:
         slots = _on_ray(plan, left, watcher)
@@ -82,15 +80,6 @@ def lone_jobs(jobs: Sequence[Job]) -> frozenset[str]:
         before[job.key] = set(job.needs).union(*(before.get(need, set()) for need in job.needs))
     related = Counter(key for behind in before.values() for key in behind)  # that come after
     return frozenset(key for key in before if related[key] + len(before[key]) == len(jobs) - 1)
-
-
-def _is_named(experiment: Experiment) -> bool:
-    """Whether a worker finds the method by its name, as `ilubench job` does."""
-    try:
-        found = find_plugin("methods", experiment.method_name)
-    except PluginError:  # a verification's, whose weights are given
-        return False
-    return type(experiment.method) is found
 
 
 def _on_ray(plan: Plan, left: int, watcher: Watcher) -> Slots:

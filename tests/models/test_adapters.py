@@ -19,11 +19,6 @@ from ilubench.models.tokenizers import load_tokenizer
 from ilubench.specs import ModelSource
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("models") / "good")
-
-
 def adapter(base: Path, folder: Path, **settings: Any) -> torch.Tensor:
     """Write a LoRA adapter; return the logits of the base with it."""
     peft: Any = pytest.importorskip("peft")

@@ -1,7 +1,6 @@
 """Models in other forms become a folder that computes the same; whatever cannot is told why."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conversions import PICKLE, TEXT, WEIGHTS, check_same, written
+from conversions import PICKLE, TEXT, WEIGHTS, check_same
 from hub_server import ask_only, served
 from safetensors.torch import load_file, save_file
 
@@ -21,16 +20,6 @@ from ilubench.models.checkpoints import find_folder
 from ilubench.models.convert import convert
 from ilubench.models.tokenizers import load_tokenizer
 from ilubench.specs import ModelSource
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("models") / "good")
-
-
-@pytest.fixture
-def folder(good: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(good, tmp_path / "source"))
 
 
 def prefixed(prefix: str, only: str = "") -> Callable[[Path], None]:

@@ -1,14 +1,13 @@
 """GGUF files: read whole, with their tokenizer, or refused in one sentence."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conversions import TEMPLATE, check_same, logits, model, written
+from conversions import TEMPLATE, check_same, logits, model
 from doubles import make_tokenizer
 from transformers import PreTrainedModel
 
@@ -16,16 +15,6 @@ from ilubench.errors import ModelError
 from ilubench.models.checkpoints import load_model
 from ilubench.models.convert import convert
 from ilubench.records.keys import file_sha256
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("models") / "good")
-
-
-@pytest.fixture
-def folder(good: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(good, tmp_path / "source"))
 
 
 def gguf_file(path: Path, *, extra: bool = False, **changes: Any) -> PreTrainedModel:

@@ -33,16 +33,6 @@ class Evil:
         return os.system, (f"touch {self.path}",)
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("models") / "good")
-
-
-@pytest.fixture
-def folder(good: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(good, tmp_path / "source"))
-
-
 def test_a_trainers_checkpoint_with_wrapped_pickled_weights(folder: Path, tmp_path: Path) -> None:
     """The tokenizer lies beside it, and the training's own pickles are not even opened."""
     checkpoint = folder / "checkpoint-20"

@@ -12,6 +12,7 @@ from ilubench.records.results import FailureRecord
 from ilubench.runs.jobs import Job
 
 __all__ = [
+    "SILENT_S",
     "Ended",
     "Outcome",
     "Slots",
@@ -21,6 +22,10 @@ __all__ = [
     "failure_of",
     "longest_first",
 ]
+
+
+SILENT_S = 120.0
+"""After so long without a sign of progress, and again after as long, the display says so."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["FORKS", "Call", "Told", "import_ahead", "settle"]
+__all__ = ["FORKS", "Call", "Told", "how_ended", "import_ahead", "settle"]
 
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 
@@ -24,6 +25,14 @@ def import_ahead() -> None:
     if FORKS:
         multiprocessing.set_forkserver_preload([_IMPORTS])
         multiprocessing.forkserver.ensure_running()
+
+
+def how_ended(process: BaseProcess) -> str:
+    """Return in words how a process ended, once it has."""
+    process.join()
+    code = process.exitcode or 0
+    memory = " (SIGKILL: out of memory?)" if -code == signal.SIGKILL else ""
+    return f"signal {-code}{memory}" if code < 0 else f"exit code {code}"
 
 
 class Told:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,20 +11,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ilubench.errors import JobError
 from ilubench.runs.executors.base import Ended
-from ilubench.runs.executors.child import FORKS, Call, settle
+from ilubench.runs.executors.child import FORKS, Call, how_ended, settle
 from ilubench.runs.executors.worker import Worker
-from ilubench.runs.executors.workers import Lost
+from ilubench.runs.executors.workers import Lost, Starts
 from ilubench.runs.jobs import Job
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess, SpawnProcess
 
 __all__ = ["ThisMachine"]
-
-_STARTS = 3
-"""So many workers in a row that end before they have begun end the run: others would, too."""
 
 
 class Process:
@@ -80,7 +75,7 @@ class ThisMachine:
         self._config, self._environments, self._folder = config, environments, folder
         self._threads = threads
         self._forks = FORKS and device == "cpu"
-        self._failed_starts = 0
+        self._starts = Starts()
 
     def start(self, number: int) -> Process:
         """Start a worker.
@@ -118,11 +113,13 @@ class ThisMachine:
             except (EOFError, OSError):
                 lost = _loss(link)
                 if not link.ready:
-                    self._count_failed_start(lost)
+                    where = f"what they said is above or in {self._folder}"
+                    self._starts.failed(f": {lost.how}; {where}, and workers=1 does without them")
                 yield link, lost
             else:
                 if message is None:
-                    link.ready, self._failed_starts = True, 0
+                    link.ready = True
+                    self._starts.succeeded()
                 else:
                     yield link, message
 
@@ -138,23 +135,13 @@ class ThisMachine:
             link.process.join(timeout=max(0.0, deadline - time.monotonic()))
             link.kill()
 
-    def _count_failed_start(self, lost: Lost) -> None:
-        self._failed_starts += 1
-        if self._failed_starts >= _STARTS:
-            problem = f"{_STARTS} workers in a row ended before they had begun: {lost.how}"
-            where = f"what they said is above or in {self._folder}"
-            raise JobError(f"{problem}; {where}, and workers=1 does without them")
-
 
 def _loss(link: Process) -> Lost:
-    link.process.join()
     link.connection.close()
-    code = link.process.exitcode or 0
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    if code >= 0:
-        return Lost(f"its worker ended with {how}", "what it printed is in the run's `workers/`")
-    memory = " (SIGKILL: out of memory?)" if -code == signal.SIGKILL else ""
-    return Lost(f"its worker ended with {how}{memory}", "fewer workers leave more memory to each")
+    how = f"its worker ended with {how_ended(link.process)}"
+    if (link.process.exitcode or 0) >= 0:
+        return Lost(how, "what it printed is in the run's `workers/`")
+    return Lost(how, "fewer workers leave more memory to each")
 
 
 def _serve(

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pickle
 import queue
-import signal
 import tempfile
 import threading
 import traceback
@@ -28,7 +27,7 @@ from ilubench.errors import JobError
 from ilubench.interfaces import Progress
 from ilubench.models.sharding import from_the_leader, join_ranks, leads, together, world_size
 from ilubench.records.store import Artifact, Store
-from ilubench.runs.executors.child import Told, import_ahead, settle
+from ilubench.runs.executors.child import Told, how_ended, import_ahead, settle
 from ilubench.runs.jobs import Job
 from ilubench.training import NoRoomError
 
@@ -164,11 +163,8 @@ class Ranks:
         return next((self._died(process) for process in ended), error)
 
     def _died(self, process: "ForkServerProcess | SpawnProcess") -> "_RankDiedError":
-        process.join()
-        code = process.exitcode or 0
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        memory = " (SIGKILL: out of memory?)" if -code == signal.SIGKILL else ""
-        return _RankDiedError(f"one of its {self._count} processes ended with {how}{memory}")
+        how = how_ended(process)
+        return _RankDiedError(f"one of its {self._count} processes ended with {how}")
 
 
 class _RankDiedError(JobError):

@@ -11,12 +11,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from ilubench.errors import JobError
 from ilubench.runs.executors.base import Ended, Watcher
 from ilubench.runs.executors.child import Call, settle
 from ilubench.runs.executors.ray_cluster import Need, RayCluster, connect, counted, places, shortage
 from ilubench.runs.executors.worker import Worker
-from ilubench.runs.executors.workers import Lost, Workers
+from ilubench.runs.executors.workers import Lost, Starts, Workers
 from ilubench.runs.jobs import Job
 from ilubench.specs import RunSpec
 
@@ -27,9 +26,6 @@ _POLL_S = 1.0
 
 _GATHER_S = 0.2
 """Steps are reported together, so long at a time."""
-
-_STARTS = 3
-"""So many workers in a row that end before they have begun are no accident."""
 
 _PASSED_ON = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE")
 """Variables of this process that workers have too, wherever they are."""
@@ -134,7 +130,7 @@ class RayHost:
             self._options["memory"] = need.memory
         self._config, self._here, self._folder = dict(config), str(Path.cwd()), folder.resolve()
         self._ray = cluster.ray
-        self._failed_starts = 0
+        self._starts = Starts()
         self._crowded_since: float | None = None
 
     def start(self, number: int) -> RayWorker:
@@ -166,7 +162,8 @@ class RayHost:
                 continue
             if not link.ready:
                 self._cluster.came_to(told, self._need)
-                link.ready, link.node, self._failed_starts = True, told, 0
+                link.ready, link.node = True, told
+                self._starts.succeeded()
                 told = []
             link.news = link.actor.hear.remote()
             for message in told:
@@ -197,10 +194,7 @@ class RayHost:
         with contextlib.suppress(self._ray.exceptions.RayError):
             link.kill()  # one that only cannot be reached must not go on beside its successor
         if not link.ready:
-            self._failed_starts += 1
-            if self._failed_starts >= _STARTS:
-                problem = f"{_STARTS} workers in a row ended before they had begun"
-                raise JobError(f"executor=ray: {problem}; {self._folder} and Ray's logs say why")
+            self._starts.failed(f"; executor=ray: {self._folder} and Ray's logs say why")
         alive = {node["NodeID"]: node["Alive"] for node in self._cluster.nodes()}
         if link.node and not alive.get(link.node, False):
             return Lost("its node went", "the cluster loses nodes")

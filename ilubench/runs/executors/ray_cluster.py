@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ilubench.errors import UsageError
+from ilubench.records.keys import library_versions
 from ilubench.runs.executors.node_facts import Facts, FolderMark, compare, versions
 from ilubench.specs import RaySpec
 
@@ -272,18 +273,12 @@ def _try_to_join(address: str) -> None:
         raise UsageError(f"{problem}; {remedy}") from error
     if done.returncode == 0:
         return
-    mine = f"Ray {_version('ray')} and Python {sys.version.split()[0]}"
+    mine = f"Ray {library_versions(('ray',))['ray']} and Python {sys.version.split()[0]}"
     if address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
         raise UsageError(f"{address}: ray:// needs more of Ray: pip install 'ray[client]'")
     problem = f"the Ray cluster at {address} cannot be joined with {mine}"
     remedy = "it needs the same versions, and this machine in it (`ray start --address=...`)"
     raise UsageError(f"{problem}; {remedy}")
-
-
-def _version(name: str) -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version(name)
 
 
 @contextlib.contextmanager

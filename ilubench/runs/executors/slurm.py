@@ -25,7 +25,7 @@ from ilubench.errors import DataError, JobError, UsageError
 from ilubench.interfaces import Progress
 from ilubench.records.results import FailureRecord
 from ilubench.records.store import write_json
-from ilubench.runs.executors.base import Ended, Watcher, failure_of
+from ilubench.runs.executors.base import SILENT_S, Ended, Watcher, failure_of
 from ilubench.runs.executors.node_facts import versions
 from ilubench.runs.executors.planned_job import PlannedJob, Report, read_sign
 from ilubench.runs.executors.queues import LocalQueue, Place, Queue, SlurmQueue
@@ -48,9 +48,6 @@ _TIMEOUTS = 20
 
 _LOOK_S = 1.0
 """How often results and signs of progress are looked for."""
-
-_SILENT_S = 120.0
-"""After so long without a sign of progress, and again after as long, the display says so."""
 
 _AGAIN_S = 60.0
 """When jobs are submitted again that Slurm did not take while others of the run are there."""
@@ -304,9 +301,9 @@ class SlurmArrays:
             self._queue.cancel([task.number])
             problem = f"it took longer than job_timeout={self._timeout:g} s, and was ended"
             self._fail(task, problem)
-        elif now - task.heard > _SILENT_S:
+        elif now - task.heard > SILENT_S:
             task.heard = now
-            self._watcher.silent(task.job, _SILENT_S)
+            self._watcher.silent(task.job, SILENT_S)
 
     def _lost(self, task: _Task, state: str, nodes: str) -> None:
         """Submit a job again that ended without a result and is not at fault, once."""

@@ -13,20 +13,44 @@ from typing import Generic, Protocol, TypeVar
 
 from ilubench.errors import JobError
 from ilubench.interfaces import Progress
-from ilubench.runs.executors.base import Ended, Watcher, failure_of
+from ilubench.runs.executors.base import SILENT_S, Ended, Watcher, failure_of
 from ilubench.runs.executors.child import Call
 from ilubench.runs.jobs import Job
 
-__all__ = ["Host", "Link", "Lost", "Workers"]
+__all__ = ["Host", "Link", "Lost", "Starts", "Workers"]
 
 _TRIES = 2
 """How often a job is tried whose worker dies: what killed it may have been another program."""
 
-_SILENT_S = 120.0
-"""After so long without a sign of progress, and again after as long, the display says so."""
-
 _LOOK_S = 1.0
 """How often a worker that says nothing is looked after."""
+
+
+_STARTS = 3
+"""So many workers in a row that end before they have begun are no accident."""
+
+
+class Starts:
+    """Counts workers that end before they have begun, so that a host does not go on for ever."""
+
+    def __init__(self) -> None:
+        """None was started yet."""
+        self._failed = 0
+
+    def succeeded(self) -> None:
+        """A worker has begun."""
+        self._failed = 0
+
+    def failed(self, advice: str) -> None:
+        """A worker has ended before.
+
+        Raises:
+            JobError: so have those before it; ends with the advice.
+        """
+        self._failed += 1
+        if self._failed >= _STARTS:
+            problem = f"{_STARTS} workers in a row ended before they had begun"
+            raise JobError(f"{problem}{advice}")
 
 
 @dataclass(frozen=True)
@@ -188,9 +212,9 @@ class Workers(Generic[L]):
     def _show_silent(self) -> None:
         begun = (*(place.task for place in self._places), *self._waiting)
         for task in begun:
-            if task is not None and time.monotonic() - task.heard > _SILENT_S:
+            if task is not None and time.monotonic() - task.heard > SILENT_S:
                 task.heard = time.monotonic()
-                self._watcher.silent(task.job, _SILENT_S)
+                self._watcher.silent(task.job, SILENT_S)
 
 
 def _failed(task: _Task, problem: str) -> Ended:

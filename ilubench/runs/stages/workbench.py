@@ -26,7 +26,7 @@ from ilubench.interfaces import (
     Scorer,
     WeightAttack,
 )
-from ilubench.interfaces.discovery import create_plugin, find_plugin
+from ilubench.interfaces.discovery import create_plugin
 from ilubench.interfaces.methods import goes_with_shards
 from ilubench.models.checkpoints import (
     apply_changes,
@@ -394,7 +394,7 @@ def _check_sharding(experiment: Experiment, bench: Workbench) -> None:
     if run.memory.moments == "float8":
         problem = "float8 is kept in blocks, which the division among devices would cut"
         raise SpecError(problem, field="memory.moments", remedy="use bfloat16 or float32")
-    if type(experiment.method) is not find_plugin("methods", experiment.method_name):
+    if not experiment.is_named:
         raise UsageError(f"{asked} finds methods by their names, and this one was made in Python")
     experiment.method.check_sharding()
     for attack in experiment.attacks:
