@@ -32,6 +32,7 @@ COUNTED = (
 _NOT_COUNTED = (
     "ilubench.data.hub",  # rows and weights count by their hashes
     "ilubench.interfaces.discovery",
+    "ilubench.runs.stages.devices",  # the device is in the keys
     "ilubench.runs.stages.keys",
     "ilubench.runs.stages.target_key",
 )

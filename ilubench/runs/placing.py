@@ -19,7 +19,7 @@ from ilubench.runs.folder import run_config, write_inputs
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
 from ilubench.runs.remaining import RemainingTime
-from ilubench.runs.stages.workbench import pick_device
+from ilubench.runs.stages.devices import pick_device
 
 __all__ = ["lone_jobs", "place_jobs", "prepare_places"]
 

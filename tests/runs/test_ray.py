@@ -37,7 +37,7 @@ from ilubench.runs.executors.ray_actors import RayHost
 from ilubench.runs.executors.ray_cluster import Need, connect, places, shortage
 from ilubench.runs.executors.workers import Lost, Workers
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.workbench import pick_device
+from ilubench.runs.stages.devices import pick_device
 from ilubench.specs import RaySpec, RunSpec
 from ilubench.specs.yaml_files import validate_spec
 

@@ -23,7 +23,7 @@ from ilubench.runs.executors.planned_job import Report
 from ilubench.runs.executors.queues import LocalQueue, Place, SlurmQueue
 from ilubench.runs.executors.slurm import SlurmArrays
 from ilubench.runs.jobs import Job
-from ilubench.runs.stages.workbench import pick_device
+from ilubench.runs.stages.devices import pick_device
 from ilubench.specs import RunSpec, SlurmSpec
 
 pytest.importorskip("submitit")
