@@ -151,4 +151,7 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         scores, scorers = folder / "scores", bench.suite_scorers()
         with bench.scored(model):
             score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)
-        return bench.store.finish("score", job.key, {"stage": "score"})
+        weights = bench.store.get("unlearn", job.weights)
+        meta = weights.meta() if weights is not None else {}
+        made = {name: meta[name] for name in ("cost", "seconds") if name in meta}
+        return bench.store.finish("score", job.key, {"stage": "score", "unlearned": made})
