@@ -26,8 +26,8 @@ _REFUSED = {
     "keep": "nothing is attacked while a method is tuned; leave it out",
     "never_knew": "nothing is attacked while a method is tuned; leave it out",
 }
-_NO_CHANGE = {(name,) for name in ("suite", "method", "budget", "engine", "device", "out")}
-"""Words that leave the suite as it is; the record says them elsewhere."""
+_CHANGES = {"suite", "data", "memory", "allow_weak_target"}
+"""Heads of words that may change what is found; `suite` alone names the suite."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ def method_words(settings: Mapping[str, Plain | tuple[Plain, ...]]) -> tuple[Ove
     """Return settings as `method.<path>=<value>` words, short paths first."""
     words = (Override(("method", *path.split(".")), _text(v)) for path, v in settings.items())
     return tuple(sorted(words, key=lambda word: (len(word.path), word.path)))
+
+
+def _is_change(override: Override) -> bool:
+    return override.path[0] in _CHANGES and override.path != ("suite",)
 
 
 def _check(overrides: Sequence[Override]) -> None:
@@ -149,7 +153,7 @@ def resolve_tuning(overrides: Sequence[Override]) -> tuple[Tuning, ...]:
     _check_scorers(suite, path)
     seeds = ",".join(map(str, suite.suite.tuning_seeds))
     words = [*plain, Override(("seeds",), seeds)]
-    changes = [f"{o.key}={o.text}" for o in overrides if o.path not in _NO_CHANGE]
+    changes = [f"{o.key}={o.text}" for o in overrides if _is_change(o)]
     found = []
     for name in _labels(overrides, suite, path):
         proposed = name not in spec.searches
