@@ -831,7 +831,7 @@ def test_what_goes_into_the_suite_gives_the_same_method_as_the_words(
 def test_the_document_s_suite_is_one(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
     blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     own = yaml.safe_load(blocks[0])
     path = changed(tmp_path, **own)
     found: Experiment = resolve_experiment(
@@ -839,7 +839,7 @@ def test_the_document_s_suite_is_one(tmp_path: Path) -> None:
     )
     assert found.suite.tuning is not None
     assert len(resolve_tuning(parse_words([f"suite={path}"]))) == len(own["tuning"]["searches"])
-    mine = yaml.safe_load(blocks[1])
+    mine = yaml.safe_load(blocks[2])
     assert mine.pop("extends") == "mini"
     (label,) = mine["tuning"]["searches"]
     assert SuiteSpec.model_fields.keys() >= mine.keys()

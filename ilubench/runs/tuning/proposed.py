@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import yaml
 from pydantic import JsonValue
@@ -45,17 +46,19 @@ def propose_search(suite: Experiment, name: str) -> tuple[str, SearchSpec]:
     return label, SearchSpec(use=use, fixed={**own, **found.fixed}, space=found.space)
 
 
-def _paths(settings: Mapping[str, JsonValue], before: str = "") -> Iterator[tuple[str, Plain]]:
+def _paths(
+    settings: Mapping[str, JsonValue], before: str = ""
+) -> Iterator[tuple[str, Plain | tuple[Plain, ...]]]:
     """Yield nested settings by their paths; a plugin's name by the path of its field."""
     for name, value in settings.items():
         path = f"{before}.{name}" if before else name
         if isinstance(value, Mapping) and "use" in value:
             yield path, str(value["use"])
-            yield from _paths(dict(value.get("settings") or {}), path)
+            yield from _paths(cast("dict[str, JsonValue]", value.get("settings") or {}), path)
         elif isinstance(value, Mapping):
             yield from _paths(value, path)
         elif isinstance(value, list):
-            yield path, tuple(value)
+            yield path, cast("tuple[Plain, ...]", tuple(value))
         else:
             yield path, value
 

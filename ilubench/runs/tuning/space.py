@@ -70,7 +70,7 @@ def list_ends(search: SearchSpec, setting: Setting) -> list[Setting]:
         search: the space.
         setting: one of its points.
     """
-    found = []
+    found: list[Setting] = []
     for path, candidates in search.space.items():
         ends: tuple[Plain | tuple[Plain, ...], ...]
         if isinstance(candidates, RangeSpec):
