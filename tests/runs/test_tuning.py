@@ -718,7 +718,7 @@ def test_an_original_that_can_do_nothing_is_an_error_before_any_setting(
         tuning=protocol(1, noise=shaky(0.0)),
         utility=[{**metric("NLL_r", "retain_nll"), "chance": 0.5}],
     )
-    done = tuned(blind, out, "method=noise")
+    done = tuned(blind, out, "method=noise", "allow_weak_target=true")
     assert done.code == 3
     assert "above chance in no utility metric (NLL_r)" in done.err
     assert "setting 1" not in done.err  # nothing was trained in vain
