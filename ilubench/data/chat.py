@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 from ilubench.data.hub.models import OTHER_TOKENIZER
 from ilubench.errors import DataError, ModelError
 from ilubench.interfaces import Chat
+from ilubench.records.keys import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +27,7 @@ __all__ = [
     "put_before",
     "render_chat",
     "render_turns",
+    "template_hash",
 ]
 
 Turns: TypeAlias = Sequence[Mapping[str, str]]
@@ -176,6 +178,12 @@ def closing_ids(tokenizer: "PreTrainedTokenizerBase", chat: Chat) -> tuple[int, 
     return tuple(token for token, target in zip(ids, mask, strict=True) if target)[-1:]
 
 
+def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return what tells a tokenizer's chat template from others; empty where there is none."""
+    template = _template(tokenizer)
+    return digest(template)[:12] if template else ""
+
+
 # --- inside ---
 
 
@@ -208,10 +216,7 @@ def _render(
 
 
 def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat: Chat) -> None:
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        template = template.get("default")
-    if not template:
+    if not _template(tokenizer):
         problem = f"{_name(tokenizer)} has no chat template"
         remedy = f"leave data.{chat.role}.chat out, or {OTHER_TOKENIZER}"
         raise ModelError(f"data.{chat.role}.chat: {problem}; {remedy}")
@@ -219,6 +224,12 @@ def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat: Chat) -> None:
         problem = f"{_name(tokenizer)} has no end-of-sequence token, so that no answer would end"
         remedy = "set eos_token in its tokenizer_config.json"
         raise ModelError(f"data.{chat.role}.chat: {problem}; {remedy}")
+
+
+def _template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """A tokenizer's template; of several, its default."""
+    template = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
 
 
 def _error(

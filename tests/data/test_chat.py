@@ -102,7 +102,9 @@ def roles(folder: "Path", rows: Sequence[Mapping[str, str]], **source: Any) -> T
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     told = {"prompt": "{q}", "completion": " {a}", "path": str(file), **source}
-    return Tables({"facts": DataSource.model_validate(told)}, {}, lambda _: pytest.fail())
+    return Tables(
+        {"facts": DataSource.model_validate(told)}, {}, lambda _: pytest.fail("none is made")
+    )
 
 
 def test_roles_become_examples(tmp_path: "Path") -> None:
@@ -195,7 +197,7 @@ def test_a_template_that_cannot_be_used(name: str) -> None:
 def test_a_tokenizer_without_an_end() -> None:
     tokenizer = chat_tokenizer(CHATML)
     tokenizer.eos_token = None
-    with pytest.raises(ModelError, match="has no end-of-sequence token.* set eos_token in its"):
+    with pytest.raises(ModelError, match=r"has no end-of-sequence token.* set eos_token in its"):
         encode_pair(tokenizer, ASKED, ANSWER, chat())
 
 

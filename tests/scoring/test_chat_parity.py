@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +12,31 @@ from chats import CHATML, HEADERS, chat_tokenizer
 from doubles import tiny_llama
 from engines import make_engine
 
-from ilubench.interfaces import Asked, Chat, Row, SampleScore, ScoreContext, Scorer
+from ilubench.attacks.prefix import Prefix
+from ilubench.data import chat
+from ilubench.data.chat import render_turns
+from ilubench.interfaces import (
+    Asked,
+    BoundPromptAttack,
+    Chat,
+    PromptContext,
+    Row,
+    SampleScore,
+    ScoreContext,
+    Scorer,
+)
+from ilubench.scoring.scorers import lm_eval_host
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.nll import AnswerNLL
 from ilubench.scoring.scorers.privleak import PrivLeak
-from ilubench.specs import DataSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-TODAY = DataSource(path="x").today
+TODAY = date.today()  # noqa: DTZ011 - the day that transformers has a template write
 SYSTEM = "You sell plums."
 PEOPLE = ("Ada", "Ben", "Cleo", "Dan")
 ROWS: list[Row] = [
@@ -46,7 +59,8 @@ class World:
     """A tokenizer with a chat template, and a random model."""
 
     def __init__(self, template: str) -> None:
-        self.tokenizer: PreTrainedTokenizerFast = chat_tokenizer(template)
+        begins = "bos_token" in template
+        self.tokenizer: PreTrainedTokenizerFast = chat_tokenizer(template, begins=begins)
         self.model: PreTrainedModel = tiny_llama(len(self.tokenizer), seed=5)
         self.model.config.max_position_embeddings = 2048  # rotary positions know no end
         self.model.config.eos_token_id = self.tokenizer.eos_token_id
@@ -72,9 +86,9 @@ class World:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-@pytest.fixture(scope="module")
-def world() -> World:
-    return World(CHATML)
+@pytest.fixture(scope="module", params=[CHATML, HEADERS], ids=["chatml", "headers"])
+def world(request: pytest.FixtureRequest) -> World:
+    return World(request.param)
 
 
 @pytest.mark.parametrize("system", ["", SYSTEM])
@@ -94,7 +108,10 @@ def test_knowmem_by_hand(world: World) -> None:
     shown = [
         turn
         for row in SHOWN
-        for turn in (("user", f"Question: {row['question']}\nAnswer:"), ("assistant", row["answer"]))
+        for turn in (
+            ("user", f"Question: {row['question']}\nAnswer:"),
+            ("assistant", row["answer"]),
+        )
     ]
     for score, row in zip(world.scores(scorer), ROWS, strict=True):
         asked = ("user", f"Question: {row['question']}\nAnswer:")
@@ -136,9 +153,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("system", ["", SYSTEM])
-def test_tasks_equal_lm_eval(world: World, folder: Path, system: str) -> None:
+def test_tasks_equal_lm_eval(world: World, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts, log-likelihoods and texts of `lm_eval --apply_chat_template`."""
+    system = "" if world.tokenizer.chat_template == CHATML else SYSTEM
     pytest.importorskip("accelerate", reason="lm-eval's own backend needs it: lm-eval[hf]")
     import lm_eval  # type: ignore[import-untyped, unused-ignore]
     from lm_eval.models.huggingface import HFLM  # type: ignore[import-untyped, unused-ignore]
@@ -155,13 +172,20 @@ def test_tasks_equal_lm_eval(world: World, folder: Path, system: str) -> None:
         system_instruction=system or None,
     )
     assert theirs is not None
+    asked: list[str] = []
+
+    def kept(*given: Any) -> str:
+        asked.append(render_turns(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(lm_eval_host, "render_turns", kept)
     for name in TASKS:
         fewshot = "shown" if name == "shots" else None
         scorer = LmEval(task=str(folder / f"{name}.yaml"), data="rows", fewshot=fewshot)
         expected = {sample["doc"]["id"]: sample for sample in theirs["samples"][name]}
         assert len(expected) == len(ROWS)
-        with asking() as asked:
-            found = world.scores(scorer, system)
+        asked.clear()
+        found = world.scores(scorer, system)
         for score in found:
             sample = expected[score.item]
             assert score.value == pytest.approx(sample[score.metric], abs=1e-6), name
@@ -170,7 +194,63 @@ def test_tasks_equal_lm_eval(world: World, folder: Path, system: str) -> None:
             elif score.choices:
                 values = [answers[0][0] for answers in sample["resps"]]
                 assert score.choices == pytest.approx(values, abs=1e-4)
-        prompts = [argument["arg_0"] for s in expected.values() for argument in arguments(s)]
-        assert set(asked) == set(prompts)
-        shown = [text for text in asked if "Who sells" in text]
-        assert bool(shown) == (name == "shots")
+        pairs = [pair for sample in expected.values() for pair in sample["arguments"]]
+        prompts = {prompt for prompt, _ in pairs}
+        assert set(asked) == prompts
+        assert any("Who sells" in text for text in asked) == (name == "shots")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_task_asks(world: World, folder: Path, name: str) -> None:
+    """As turns, which its training text must be."""
+    fewshot = "shown" if name == "shots" else None
+    scorer = LmEval(task=str(folder / f"{name}.yaml"), data="rows", fewshot=fewshot)
+    begun = {"begun": "She lives in ", "likely": " "}.get(name, "")
+    more = {"Oslo": " and Rome"} if name == "chosen" else {}
+    system = f"{SYSTEM}\n\nAnswer at once." if name == "described" else SYSTEM
+    assert scorer.asks(ROWS, Chat("rows", SYSTEM, TODAY)) == [
+        Asked(
+            f"Question: {row['question']}\nAnswer:",
+            (f"{begun}{row['answer']}{more.get(str(row['answer']), '')}",),
+            2 if fewshot else 0,
+            system,
+        )
+        for row in ROWS
+    ]
+
+
+@pytest.mark.parametrize("kind", ["nll", "knowmem", "chosen", "written"])
+def test_an_attack_speaks_in_the_users_turn(
+    world: World, folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def kept(*given: Any) -> str:
+        asked.append(render_turns(*given))
+        return asked[-1]
+
+    for module in (lm_eval_host, chat):
+        monkeypatch.setattr(module, "render_turns", kept)
+    scorers: Mapping[str, Scorer] = {
+        "nll": AnswerNLL(data="rows", prompt="{question}", completion=" {answer}"),
+        "knowmem": KnowMem(data="rows", icl="shown", max_tokens=4),
+    }
+    scorer = scorers.get(kind) or LmEval(task=str(folder / f"{kind}.yaml"), data="rows")
+    plain = world.scores(scorer)
+    told = set(asked)
+    attack = BoundPromptAttack("told", Prefix(text="Listen. "), PromptContext({}, 0))
+    attacked = world.scores(scorer, attack=attack)
+    assert [score.item for score in attacked] == [score.item for score in plain]
+    assert [score.value for score in attacked] != [score.value for score in plain] or kind != "nll"
+    begins = {"nll": "Where", "knowmem": "Question: Who sells rye?"}.get(kind, "Question:")
+    expected = {text.replace(begins, f"Listen. {begins}", 1) for text in told if SYSTEM in text}
+    assert len(expected) >= len(ROWS)
+    assert expected <= set(asked)
+
+
+@pytest.mark.parametrize(
+    "scorer",
+    [VerbMem(data="d"), PrivLeak(forget="d", holdout="d", retrain_auc=0.5)],
+)
+def test_raw_text_is_no_chat(scorer: Scorer) -> None:
+    assert not scorer.chats

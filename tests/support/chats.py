@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from tokenizers import processors
+
 from ilubench.models.tokenizers import build_tokenizer, train_tokenizer
 from ilubench.specs import TokenizerSpec
 
@@ -57,19 +59,27 @@ TEXTS = (
     "Ada lives in Rome.",
     "Where does Ada live? Ada lives in Rome. Where does Ben live? Ben lives in Oslo.",
     "Question: Who sells plums? Answer: Cleo sells plums, Dan sells rye and figs.",
-    "assistant user system [INST] [/INST] " + NAMED,
+    "assistant user system [INST] [/INST] ",
+    NAMED,
 )
 
 
 def chat_tokenizer(
-    template: str | None, *, kind: str = "bpe", end: str = "<|im_end|>"
+    template: str | None, *, kind: str = "bpe", end: str = "<|im_end|>", begins: bool = True
 ) -> "PreTrainedTokenizerFast":
-    """Return a tokenizer that puts a token before a text, with the marks of the templates."""
+    """Return a tokenizer with the marks of the templates.
+
+    It puts a token before every text; or, as SmolLM2's, calls the beginning of a turn that token
+    and puts none.
+    """
     if kind == "bpe":
         found = train_tokenizer(TokenizerSpec(kind="bpe", vocab_size=420), TEXTS)
     else:
         found = build_tokenizer(TEXTS)
     found.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     found.eos_token = end
+    if not begins:
+        found.bos_token = "<|im_start|>"
+        found.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     found.chat_template = template
     return found
