@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.data.chat import chat_turns, encode_chat, encode_turns
+from ilubench.data.chat import encode_chat, encode_prompt
 from ilubench.data.rows import Tables, render_pair
 from ilubench.data.seeds import seed_for
 from ilubench.data.values import row_name
@@ -114,7 +114,7 @@ def tokenize_roles(
             if rows is not None and (problem := unknown_token(encoded[0], rows, tokenizer)):
                 raise DataError(f"{row_name(role, row)}: {problem}")
             if place < _MASKS_CHECKED:
-                alone = _encode_prompt(tokenizer, prompt, chat)
+                alone = encode_prompt(tokenizer, prompt, chat) if prompt else []
                 check_mask(tokenizer, alone, encoded, row_name(role, row), gated=gated)
             parts = _fit(*encoded, source, length, row_name(role, row))
             end = tokenizer.eos_token_id
@@ -135,15 +135,6 @@ def tokenize_roles(
     if not found:
         raise DataError(f"no training items in {', '.join(roles) or 'no role'}")
     return found
-
-
-def _encode_prompt(
-    tokenizer: "PreTrainedTokenizerBase", prompt: str, chat: Chat | None
-) -> list[int]:
-    """A prompt's tokens, without a completion."""
-    if chat is not None:
-        return encode_turns(tokenizer, chat_turns(prompt, chat), chat)
-    return list(tokenizer(prompt, verbose=False)["input_ids"]) if prompt else []
 
 
 def _learned(parts: Sequence[tuple[list[int], list[bool]]], end: int | None) -> int:

@@ -23,6 +23,7 @@ __all__ = [
     "chat_turns",
     "closing_ids",
     "encode_chat",
+    "encode_prompt",
     "encode_turns",
     "put_before",
     "render_chat",
@@ -102,6 +103,20 @@ def encode_turns(tokenizer: "PreTrainedTokenizerBase", turns: Turns, chat: Chat)
     """
     text = render_turns(tokenizer, turns, chat)
     return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+
+def encode_prompt(
+    tokenizer: "PreTrainedTokenizerBase", prompt: str, chat: Chat | None
+) -> list[int]:
+    """Return the tokens of a prompt that an answer is to follow.
+
+    Raises:
+        DataError: as of `render_turns`.
+        ModelError: as of `render_turns`.
+    """
+    if chat is not None:
+        return encode_turns(tokenizer, chat_turns(prompt, chat), chat)
+    return list(tokenizer.encode(prompt, verbose=False))
 
 
 def render_chat(

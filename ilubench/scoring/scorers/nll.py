@@ -32,7 +32,7 @@ from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["AnswerNLL", "split_answer"]
+__all__ = ["AnswerNLL", "asked_text", "split_answer"]
 
 
 class AnswerNLL(Scorer):
@@ -80,10 +80,7 @@ class AnswerNLL(Scorer):
         Raises:
             DataError: a row lacks a column, or its answer is blank.
         """
-        texts = (self._text(row) for row in rows)
-        if chat is None:
-            return [Asked(prompt, (answer,)) for prompt, answer in texts]
-        return [Asked(prompt, (answer.lstrip(),), system=chat.system) for prompt, answer in texts]
+        return [asked_text(*self._text(row), chat) for row in rows]
 
     def _text(self, row: Row) -> tuple[str, str]:
         source = DataSource(path=self.data, labels=self.labels)
@@ -114,6 +111,13 @@ class AnswerNLL(Scorer):
         items = item_ids(rows, self.data)
         named = [{**row, "id": item} for item, row in zip(items, rows, strict=True)]
         return _Bound(self.data, items, named, made, [made(row, "") for row in named])
+
+
+def asked_text(prompt: str, answer: str, chat: Chat | None) -> Asked:
+    """Return what is asked of a row by a prompt and its right answer: in a chat, two turns."""
+    if chat is None:
+        return Asked(prompt, (answer,))
+    return Asked(prompt, (answer.lstrip(),), system=chat.system)
 
 
 def split_answer(
