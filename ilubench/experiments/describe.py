@@ -123,13 +123,7 @@ def _suites(name: str, suite: SuiteSpec) -> Iterator[Description]:
 
 def _chats(suite: SuiteSpec) -> str:
     """Which roles are chats, the attacks' own included."""
-    owners = {"": suite.data, **{f"{name}.": own.data for name, own in suite.attacks.items()}}
-    found = [
-        f"{before}{role}"
-        for before, data in owners.items()
-        for role, source in data.items()
-        if source.chat
-    ]
+    found = [role for role, source in suite.all_sources().items() if source.chat]
     if not found:
         return "Texts and prompts are plain: no role is a chat."
     return f"Chats, by the model's own template: {', '.join(found)}."

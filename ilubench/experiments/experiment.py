@@ -257,10 +257,7 @@ def _generator(spec: GeneratorSpec) -> Generator:
 
 def suite_tables(suite: SuiteSpec) -> Tables:
     """Return the rows of a suite's roles and of its attacks' own (`gsm8k.train`); none is read."""
-    sources = dict(suite.data)
-    for name, attack in suite.attacks.items():
-        sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
-    return Tables(sources, suite.all_generators(), _generator)
+    return Tables(suite.all_sources(), suite.all_generators(), _generator)
 
 
 def resolve_experiment(
