@@ -62,7 +62,7 @@ def test_a_run_of_chats(target: Path, tmp_path: Path) -> None:
     assert config["suite"]["data"]["forget_questions"]["chat"] is True
     assert "chat" not in config["suite"]["data"]["retain_passages"]
     (told,) = (one for one in describe(words.partition("=")[2]) if one.kind == "suites")
-    chats = "forget_mc, retain_mc, forget_questions, gsm8k.train, gsm8k.eval"
+    chats = "forget_mc, forget_questions, retain_mc, gsm8k.eval, gsm8k.train"
     assert told.summary.endswith(f"Chats, by the model's own template: {chats}.")
     (told,) = (one for one in describe("tiny", str(TINY)) if one.kind == "suites")
     assert told.summary.endswith("Texts and prompts are plain: no role is a chat.")

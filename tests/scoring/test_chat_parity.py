@@ -1,6 +1,7 @@
 """Scorers that ask a chat, against plain transformers and lm-eval's own transformers backend."""
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -26,10 +27,12 @@ from ilubench.interfaces import (
     Scorer,
 )
 from ilubench.scoring.scorers import lm_eval_host
+from ilubench.scoring.scorers.answer_rouge import AnswerRouge
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.nll import AnswerNLL
 from ilubench.scoring.scorers.privleak import PrivLeak
+from ilubench.scoring.scorers.probability import AnswerProbability
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -82,6 +85,12 @@ class World:
             self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         )
 
+    def written(self, *turns: tuple[str, str]) -> str:
+        """What transformers' own generation writes."""
+        prompt = torch.tensor([self.ids(self.text(*turns))])
+        found = self.model.generate(prompt, max_new_tokens=8, do_sample=False)  # type: ignore[operator]
+        return str(self.tokenizer.decode(found[0, prompt.shape[1] :], skip_special_tokens=True))
+
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -92,18 +101,25 @@ def world(request: pytest.FixtureRequest) -> World:
 
 
 @pytest.mark.parametrize("system", ["", SYSTEM])
-def test_answer_nll_by_hand(world: World, system: str) -> None:
-    scorer = AnswerNLL(data="rows", prompt="{question}", completion=" {answer}")
-    for score, row in zip(world.scores(scorer, system), ROWS, strict=True):
+def test_answers_by_hand(world: World, system: str) -> None:
+    """The answer's tokens; for a probability, also that which ends the turn."""
+    settings = {"data": "rows", "prompt": "{question}", "completion": " {answer}"}
+    losses = world.scores(AnswerNLL.model_validate(settings), system)
+    chances = world.scores(AnswerProbability.model_validate(settings), system)
+    for loss, chance, row in zip(losses, chances, ROWS, strict=True):
         before = world.ids(world.text(("user", str(row["question"])), system=system))
-        answer = world.ids(str(row["answer"]))
+        answer = world.ids(f"{row['answer']}<|im_end|>")
         with torch.no_grad():
             rows = world.model(torch.tensor([before + answer])).logits[0].log_softmax(-1)
-        wanted = [rows[len(before) + at - 1, token].item() for at, token in enumerate(answer)]
-        assert score.value == pytest.approx(-sum(wanted) / len(wanted), abs=1e-5)
+        found = [rows[len(before) + at - 1, token].item() for at, token in enumerate(answer)]
+        assert loss.value == pytest.approx(-sum(found[:-1]) / len(found[:-1]), abs=1e-5)
+        assert chance.value == pytest.approx(math.exp(sum(found) / len(found)), rel=1e-4)
 
 
-def test_knowmem_by_hand(world: World) -> None:
+def test_what_is_written_by_hand(world: World) -> None:
+    whole = AnswerRouge(data="rows", prompt="{question}", completion=" {answer}", max_tokens=8)
+    for score, row in zip(world.scores(whole), ROWS, strict=True):
+        assert score.text == world.written(("user", str(row["question"])))
     scorer = KnowMem(data="rows", icl="shown", max_tokens=8)
     shown = [
         turn
@@ -115,9 +131,7 @@ def test_knowmem_by_hand(world: World) -> None:
     ]
     for score, row in zip(world.scores(scorer), ROWS, strict=True):
         asked = ("user", f"Question: {row['question']}\nAnswer:")
-        prompt = torch.tensor([world.ids(world.text(*shown, asked))])  # type: ignore[arg-type]
-        written = world.model.generate(prompt, max_new_tokens=8, do_sample=False)  # type: ignore[operator]
-        text = world.tokenizer.decode(written[0, prompt.shape[1] :], skip_special_tokens=True)
+        text = world.written(*shown, asked)  # type: ignore[arg-type]
         assert score.text == text.partition("\n\n")[0].partition("\nQuestion")[0]
 
 
