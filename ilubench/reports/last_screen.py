@@ -15,6 +15,7 @@ from ilubench.records.labels import RA_CORE, RECOVERY
 from ilubench.records.reader_notes import protocol_notes, row_notes
 from ilubench.records.reference_sets import shipped_notes
 from ilubench.records.results import REFERENCE, RunRecord
+from ilubench.reports.composites import composite_lines
 from ilubench.reports.screen_tables import metrics_table, recovery_table, scores_table
 from ilubench.reports.verdict_text import clipped, verdict_text
 from ilubench.specs import SuiteSpec
@@ -73,6 +74,9 @@ def last_screen(run: Ended, width: int = WIDTH, *, bars: bool = True) -> Text:
         tables += ["", *by_attack] if by_attack else []
     else:
         tables = scores_table(run.record, run.suite)
+    composites = composite_lines(run.record, width)
+    if composites and len(tables) + len(composites) < room:
+        tables += ["", *composites]
     screen = Text(f"{_head(run.record, width)}\n")
     screen.append("\n".join(verdict), style="bold")
     return screen.append("\n".join(["", *(["", *tables] if tables else []), "", *below]))
