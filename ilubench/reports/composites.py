@@ -56,7 +56,7 @@ def composite_table(scores: Sequence[CompositeScore], reference: str) -> Table:
 
 
 def composite_lines(record: RunRecord, width: int) -> list[str]:
-    """Return a line a composite: of the models before any attack."""
+    """Return a line a composite: of the models before any attack, without intervals."""
     whose = {
         "reference": "original" if record.attacks else "the model",
         "method": "unlearned",
@@ -65,7 +65,8 @@ def composite_lines(record: RunRecord, width: int) -> list[str]:
     found: dict[str, list[str]] = {}
     for one in record.composites:
         if not one.attack:
-            found.setdefault(one.label, []).append(f"{whose[one.who]} {composite_text(one)}")
+            plain = one.model_copy(update={"low": None, "high": None})
+            found.setdefault(one.label, []).append(f"{whose[one.who]} {composite_text(plain)}")
     return [clipped(f"{label}: {', '.join(own)}", width) for label, own in found.items()]
 
 
