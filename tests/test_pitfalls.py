@@ -422,7 +422,7 @@ def test_training_data_are_shuffled(who: str, monkeypatch: pytest.MonkeyPatch) -
 def _finished(world: World, *words: str) -> FinishedRun:
     """A record of a run that was planned: what it would compare, without figures."""
     experiment = world.experiment(*words)
-    record = run_record(make_plan(experiment), {}, [])
+    record = run_record(make_plan(experiment), {}, [], SCHEMA.empty_table())
     record = record.model_copy(update={"run": " ".join(words) or "plain"})
     again = RunRecord.model_validate_json(record.model_dump_json())
     return FinishedRun(Path(record.run), again, {}, None, None, "", {})
@@ -722,7 +722,7 @@ class Planted:
         return robustness_rows(self.experiment, pa.concat_tables(tables))["FQ"]
 
     def finished(self, row: RobustnessRow) -> FinishedRun:
-        record = run_record(make_plan(self.experiment), {"FQ": row}, [])
+        record = run_record(make_plan(self.experiment), {"FQ": row}, [], SCHEMA.empty_table())
         return FinishedRun(Path("run"), record, {"FQ": row}, None, None, "", {})
 
 

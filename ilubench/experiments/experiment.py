@@ -104,6 +104,12 @@ class Experiment:
         )
 
     @property
+    def measures_retrain(self) -> bool:
+        """Whether the suite's retrained model is measured beside: attacked, or compared with."""
+        wanted = bool(self.attacks) or self.suite.compares
+        return self.suite.retrain is not None and self.run.never_knew and wanted
+
+    @property
     def is_named(self) -> bool:
         """Whether another process finds the method by its name."""
         try:
@@ -205,6 +211,13 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
         _check_metric(scorers[spec.scorer], spec, f"{source}: {spec.label}")
     for name, scorer in scorers.items():
         _check_chats(scorer, suite.data, f"{source}: scorers.{name}")
+    for composite in suite.composites:
+        for name, metric in composite.metrics:
+            spec = MetricSpec(label=composite.label, scorer=name, metric=metric)
+            _check_metric(scorers[name], spec, f"{source}: {composite.label}")
+            if scorers[name].metrics()[metric] != Estimator():
+                problem = f"{name}.{metric} is no mean over items, of which composites are made"
+                raise SpecError(problem, where=f"{source}: {composite.label}")
     return scorers
 
 

@@ -36,7 +36,7 @@ def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource |
     if suite.target.tokenizer is not None:
         yield (TOKENIZER, suite.target.tokenizer)
     retrain = suite.retrain
-    if retrain is not None and experiment.run.never_knew and experiment.attacks:
+    if retrain is not None and experiment.measures_retrain:
         yield ("suite.retrain.model", retrain.model or retrain)
         yield from _pretrained("retrain", retrain)
     found: list[tuple[str, ModelSource]] = []

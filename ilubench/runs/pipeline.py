@@ -169,6 +169,6 @@ def _collected(plan: Plan, outcomes: Sequence[Outcome]) -> RunResult:
         for outcome in outcomes
     ):
         rows = {label: replace(row, status="diverged") for label, row in rows.items()}
-    record = run_record(plan, rows, outcomes)
+    record = run_record(plan, rows, outcomes, samples)
     write_outputs(plan, record, samples)
     return RunResult(plan, record, rows)

@@ -1,6 +1,7 @@
 """A suite."""
 
 from collections.abc import Mapping
+from operator import not_
 from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -8,7 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from ilubench.specs.attack import AttackSpec, GateSpec
 from ilubench.specs.base import Name, PluginRef, Seed, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
-from ilubench.specs.metrics import MetricSpec
+from ilubench.specs.metrics import CompositeSpec, MetricSpec
 from ilubench.specs.target import TargetSpec
 from ilubench.specs.tuning import TuningSpec
 
@@ -59,6 +60,11 @@ class SuiteSpec(Spec):
     scorers: dict[Name, PluginRef] = Field(min_length=1)
     primary_forget: tuple[MetricSpec, ...] = ()
     utility: tuple[MetricSpec, ...] = ()
+    composites: tuple[CompositeSpec, ...] = Field(
+        default=(),
+        exclude_if=not_,  # a suite without them is what it was
+        description="numbers of whole models, made of several scores",
+    )
     attacks: dict[Name, AttackSpec] = Field(default_factory=dict)
     core_unseen: tuple[str, ...] = ()
     methods: dict[str, dict[str, JsonValue]] = Field(
@@ -83,6 +89,11 @@ class SuiteSpec(Spec):
         """The fields that are empty, and without which nothing can be unlearned on the suite."""
         needed = ("forget", "retain", "primary_forget", "utility")
         return tuple(name for name in needed if not getattr(self, name))
+
+    @property
+    def compares(self) -> bool:
+        """Whether a composite compares models with the retrained one."""
+        return any(composite.kind == "ks" for composite in self.composites)
 
     @property
     def metrics(self) -> tuple[MetricSpec, ...]:
@@ -153,7 +164,8 @@ class SuiteSpec(Spec):
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)
         known("scorer", tuple(m.scorer for m in self.metrics), self.scorers)
-        labels = [metric.label for metric in self.metrics]
+        known("scorer", tuple(s for c in self.composites for s, _ in c.metrics), self.scorers)
+        labels = [m.label for m in self.metrics] + [c.label for c in self.composites]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")
         sources = self.all_sources()
