@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ilubench.data.hub.models import TOKENIZER
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.roles import needed_roles
+from ilubench.runs.stages.untouched import UNTOUCHED
 from ilubench.specs import DataSource, ModelSource, TargetSpec
 
 __all__ = ["needed_models", "needed_places"]
@@ -37,6 +38,8 @@ def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource |
     yield ("suite.target.model", suite.target.model or suite.target)
     if suite.target.tokenizer is not None:
         yield (TOKENIZER, suite.target.tokenizer)
+    if suite.measures_chance and suite.untouched_model is not None:
+        yield (UNTOUCHED, suite.untouched_model)
     retrain = suite.retrain
     if retrain is not None and experiment.run.never_knew and experiment.attacks:
         yield ("suite.retrain.model", retrain.model or retrain)

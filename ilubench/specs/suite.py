@@ -9,7 +9,7 @@ from ilubench.specs.attack import AttackSpec, GateSpec
 from ilubench.specs.base import Name, PluginRef, Seed, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.metrics import MetricSpec
-from ilubench.specs.target import TargetSpec
+from ilubench.specs.target import ModelSource, TargetSpec
 from ilubench.specs.tuning import TuningSpec
 
 __all__ = ["SuiteSpec"]
@@ -50,6 +50,11 @@ class SuiteSpec(Spec):
     target: TargetSpec
     retrain: TargetSpec | None = Field(
         default=None, description="weights that never saw the forget set, else like the target's"
+    )
+    untouched: ModelSource | None = Field(
+        default=None,
+        exclude_if=lambda source: source is None,  # a suite that names none is what it was
+        description="the model that the target was taught from; chance levels are measured of it",
     )
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     data: dict[Name, DataSource]
@@ -95,6 +100,16 @@ class SuiteSpec(Spec):
         return next(named, None)
 
     @property
+    def untouched_model(self) -> ModelSource | None:
+        """The model before it was taught; None where nothing says which that is."""
+        return self.untouched
+
+    @property
+    def measures_chance(self) -> bool:
+        """Whether a chance level is the untouched model's score."""
+        return any(metric.chance_measured_by is not None for metric in self.metrics)
+
+    @property
     def scored_in(self) -> Literal["float32", "bfloat16"]:
         """The dtype of the weights while they are scored."""
         return self.score_dtype or self.dtype
@@ -136,6 +151,8 @@ class SuiteSpec(Spec):
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)
         known("scorer", tuple(m.scorer for m in self.metrics), self.scorers)
+        measured = (m.chance_measured_by for m in self.metrics)
+        known("scorer", tuple(scorer for scorer in measured if scorer is not None), self.scorers)
         labels = [metric.label for metric in self.metrics]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")
