@@ -173,8 +173,10 @@ def _hub_origins(plan: Plan) -> dict[str, JsonValue]:
     """The commits that the run's data sets and target model on a hub are of."""
     found: dict[str, JsonValue] = dict(plan.bench.tables.origins())
     target, bench = plan.bench.suite.target, plan.bench
+    recipe = target.recipe if target.model is None else None
     for part, source, folder in (
         ("model", target.model, bench.given_target),
+        ("recipe.init", recipe.init if recipe else None, bench.began_with),
         ("tokenizer", target.tokenizer, bench.given_tokenizer),
     ):
         if source is not None and folder is not None and source.hub is not None:

@@ -99,9 +99,8 @@ def _compared(experiment: Experiment) -> dict[Who, PluginRef]:
     if experiment.method_name != REFERENCE:
         found["method"] = experiment.method_ref
     found["reference"] = suite_method(suite, REFERENCE)
-    given = suite.retrain is not None and suite.retrain.model is not None
     asked = experiment.run.never_knew and bool(experiment.attacks)
-    if given and asked and experiment.method_name != RETRAIN:
+    if suite.retrain is not None and asked and experiment.method_name != RETRAIN:
         found["retrain"] = suite_method(suite, RETRAIN)
     return found
 

@@ -35,6 +35,10 @@ KNOWN_RANGES: Mapping[str, Mapping[str, Range]] = {
     "verbmem": {"verbmem": _SHARE},
     "knowmem": {"knowmem": _SHARE},
     "answer_nll": {"nll": (0.0, None)},
+    "answer_probability": {"probability": _SHARE},
+    "answer_rouge": {"rouge_l_recall": _SHARE},
+    "choice_probability": {"probability": _SHARE},
+    "truth_ratio": {"truth_ratio": (0.0, None), "closer_to_1": _SHARE, "true_better": _SHARE},
     "privleak": {"auc": (None, 0.0), "privleak": (None, 0.0)},  # log-probabilities
 }
 """Scorer that comes with ilubench -> metric -> its range."""

@@ -146,7 +146,7 @@ class SuiteSpec(Spec):
         known("data role", self.forget + self.retain, self.data)
         for model in (self.target, self.retrain):
             if model is not None and model.recipe is not None:
-                known("data role", model.recipe.text + model.recipe.tokenizer.text, self.data)
+                known("data role", model.recipe.roles, self.data)
         if self.retrain is not None and self.retrain.tokenizer is not None:
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)

@@ -45,7 +45,7 @@ from ilubench.runs.stages.devices import check_sharding, pick_device, refuse_lau
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator, PluginRef, Range
+from ilubench.specs import Estimator, PluginRef, Range, RecipeSpec
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -106,16 +106,41 @@ class Workbench:
         Raises:
             ModelError: it cannot be read, or transformers does not accept it.
         """
-        if self.given_target is not None:
-            return load_config(self.given_target)
-        assert self.suite.target.recipe is not None
-        return recipe_config(self.suite.target.recipe.config)
+        if self.began_with is not None:
+            return load_config(self.began_with)
+        recipe = self.suite.target.recipe
+        assert recipe is not None
+        assert recipe.config is not None
+        return recipe_config(recipe.config)
 
     @cached_property
     def given_target(self) -> Path | None:
         """The target model's folder when weights are given, else None (a recipe makes it)."""
         source = self.suite.target.model
         return find_folder(source) if source is not None else None
+
+    @cached_property
+    def began_with(self) -> Path | None:
+        """The folder that has the target model's configuration and tokenizer before any job.
+
+        It is the given model's, or that of the weights which its recipe begins with. None: the
+        recipe makes both.
+        """
+        if self.given_target is not None:
+            return self.given_target
+        recipe = self.suite.target.recipe
+        assert recipe is not None
+        return self.init_of(recipe, retrain=False)
+
+    def init_of(self, recipe: RecipeSpec, *, retrain: bool) -> Path | None:
+        """Return the folder of the weights that a recipe begins with, None where it has none.
+
+        Raises:
+            AccessError: they are a hub's, and cannot be had.
+            ModelError: they cannot be loaded.
+        """
+        name = "retrain" if retrain else "target"
+        return find_folder(recipe.init, f"suite.{name}.recipe.init") if recipe.init else None
 
     @cached_property
     def given_tokenizer(self) -> Path | None:
@@ -129,7 +154,12 @@ class Workbench:
         if self.given_target is not None:
             return key_of_files(self.given_target, self.given_tokenizer)
         assert self.suite.target.recipe is not None
-        return key_of_recipe(self.suite.target.recipe, self.tables, self.device)
+        return self.recipe_key(self.suite.target.recipe, retrain=False)
+
+    def recipe_key(self, recipe: RecipeSpec, *, retrain: bool) -> str:
+        """Return the key of the model that a recipe makes."""
+        init = self.init_of(recipe, retrain=retrain)
+        return key_of_recipe(recipe, init, self.tables, self.suite.max_length, self.device)
 
     @property
     def target_folder(self) -> Path:
@@ -152,9 +182,9 @@ class Workbench:
         Raises:
             ModelError: there is none, or it has tokens that the model does not know.
         """
-        folder = self.given_tokenizer or self.target_folder
+        folder = self.given_tokenizer or self.began_with or self.target_folder
         tokenizer = load_tokenizer(folder)
-        if self.given_target is not None:  # a recipe's model is made for its tokenizer
+        if self.began_with is not None:  # an untrained model is made for its tokenizer
             check_vocabulary(tokenizer, self.target_config, folder)
         return tokenizer
 
@@ -219,7 +249,7 @@ class Workbench:
         Raises:
             StoreError: the target model is not made yet.
         """
-        return CheckEngine(self.tokenizer, load_config(self.target_folder))
+        return CheckEngine(self.tokenizer, load_config(self.began_with or self.target_folder))
 
     def target_model(self) -> "PreTrainedModel":
         """Load the target model for training."""
@@ -278,7 +308,7 @@ class Workbench:
         """Return the roles' rows as training examples."""
         name = tuple(roles)
         if name not in self._examples:
-            config: Any = load_config(self.target_folder).get_text_config()
+            config: Any = load_config(self.began_with or self.target_folder).get_text_config()
             self._examples[name] = training_data.tokenize_roles(
                 self.tables, name, self.tokenizer, self.suite.max_length, int(config.vocab_size)
             )
