@@ -36,8 +36,9 @@ def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource |
     yield from _pretrained("target", suite.target)
     if suite.target.tokenizer is not None:
         yield (TOKENIZER, suite.target.tokenizer)
-    if suite.measures_chance and suite.untouched_model is not None:
-        yield (UNTOUCHED, suite.untouched_model)
+    source = suite.untouched_model if suite.measures_chance else None
+    if source is not None and source not in (one for _, one in _pretrained("target", suite.target)):
+        yield (UNTOUCHED, source)
     retrain = suite.retrain
     if retrain is not None and experiment.run.never_knew and experiment.attacks:
         yield ("suite.retrain.model", retrain.model or retrain)

@@ -54,7 +54,8 @@ class SuiteSpec(Spec):
     untouched: ModelSource | None = Field(
         default=None,
         exclude_if=lambda source: source is None,  # a suite that names none is what it was
-        description="the model that the target was taught from; chance levels are measured of it",
+        description="the model of which chance levels are measured: what the target was taught from;"
+        " by default what its recipe begins with",
     )
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     data: dict[Name, DataSource]
@@ -101,8 +102,12 @@ class SuiteSpec(Spec):
 
     @property
     def untouched_model(self) -> ModelSource | None:
-        """The model before it was taught; None where nothing says which that is."""
-        return self.untouched
+        """The model before it was taught: the one that is named, else what the recipe begins with.
+
+        None where nothing says which that is.
+        """
+        recipe = self.target.recipe
+        return self.untouched or (recipe.init if recipe is not None else None)
 
     @property
     def measures_chance(self) -> bool:

@@ -144,6 +144,26 @@ def test_nothing_says_what_the_untouched_model_is(tmp_path: Path) -> None:
     assert "untouched: {hub: ORG/NAME}" in done.err
 
 
+def test_it_is_what_the_recipe_begins_with(untouched: Path, tmp_path: Path) -> None:
+    own = suite(tmp_path, target=_recipe(untouched))
+    plan = command("plan", own, "method=npo", f"out={tmp_path / 'out'}", "--json").json
+    assert "score the untouched model" in [job["label"] for job in plan["jobs"]]
+    given = {"path": str(target_folder(made()))}
+    known = _recipe(untouched) | {"model": given}
+    assert validate_spec(SuiteSpec, _raw(own) | {"target": known}).untouched_model is not None
+    other = validate_spec(SuiteSpec, _raw(own) | {"untouched": given}).untouched_model
+    assert other is not None
+    assert other.path == given["path"]
+
+
+def _raw(own: str) -> Any:
+    return yaml.safe_load(Path(own.removeprefix("suite=")).read_text())
+
+
+def _recipe(init: Path) -> dict[str, Any]:
+    return {"recipe": {"init": {"path": str(init)}, "text": ["pretrain"], "train": TRAIN}}
+
+
 def test_an_untouched_model_that_is_not_there(tmp_path: Path) -> None:
     done = refused(suite(tmp_path, untouched={"path": str(tmp_path / "none")}), tmp_path)
     assert done.code == 3
