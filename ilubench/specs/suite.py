@@ -54,8 +54,8 @@ class SuiteSpec(Spec):
     untouched: ModelSource | None = Field(
         default=None,
         exclude_if=lambda source: source is None,  # a suite that names none is what it was
-        description="the model of which chance levels are measured: what the target was taught from;"
-        " by default what its recipe begins with",
+        description="the model of which chance levels are measured; by default what the target's "
+        "recipe begins with",
     )
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     data: dict[Name, DataSource]
