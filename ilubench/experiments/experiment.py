@@ -208,7 +208,8 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
         for name, ref in suite.scorers.items()
     }
     for spec in suite.metrics:
-        _check_metric(scorers[spec.scorer], spec, f"{source}: {spec.label}")
+        for name in filter(None, (spec.scorer, spec.chance_measured_by)):
+            _check_metric(scorers[name], spec, f"{source}: {spec.label}")
     for name, scorer in scorers.items():
         _check_chats(scorer, suite.data, f"{source}: scorers.{name}")
     for composite in suite.composites:

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import DivergedError, JobError
 from ilubench.experiments.experiment import Experiment, suite_method
+from ilubench.records.chance import sampled_chances
 from ilubench.records.keys import digest, library_versions
 from ilubench.records.results import REFERENCE, FailureRecord
 from ilubench.records.scores import MethodSamples, chance_levels, method_runs, method_samples
@@ -18,7 +19,14 @@ from ilubench.runs.collect import gather_samples
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.pipeline import Reporter, execute_plan
-from ilubench.runs.plan import Plan, check_inputs, check_method, method_jobs, target_job
+from ilubench.runs.plan import (
+    Plan,
+    check_inputs,
+    check_method,
+    method_jobs,
+    target_job,
+    untouched_jobs,
+)
 from ilubench.runs.stages.workbench import make_bench
 from ilubench.runs.tuning.asked import Trial, Tuning, method_words
 from ilubench.runs.tuning.choice import (
@@ -65,7 +73,8 @@ def plan_tuning(tuning: Tuning) -> TuningPlan:
     for trial in tuning.trials:
         check_method(bench, trial.experiment.method)
     make = target_job(first.suite, bench.target)
-    original = tuple(method_jobs(bench, suite_method(first.suite, REFERENCE), "reference"))
+    known = method_jobs(bench, suite_method(first.suite, REFERENCE), "reference")
+    original = (*untouched_jobs(bench), *known)
     trials = tuple(
         tuple(
             job.model_copy(update={"label": f"setting {number}: {job.label}"})
@@ -160,15 +169,14 @@ def _original(planned: TuningPlan, failures: Mapping[str, FailureRecord]) -> Ori
     experiment = plan.experiment
     samples = gather_samples(replace(plan, jobs=planned.original))
     found = _figures(experiment, method_samples(samples, "reference", seeded=False))
-    levels = {m.label: chance_levels(experiment.suite, m) for m in experiment.suite.primary_forget}
+    suite = sampled_chances(experiment.suite, samples)
+    levels = {m.label: chance_levels(suite, m) for m in suite.primary_forget}
     utility = next(iter(levels.values())).utility
     return OriginalFigures(
         forget=found.forget,
         forget_chance={label: level.forget for label, level in levels.items()},
         utility=found.utility,
-        utility_chance={
-            m.label: level for m, level in zip(experiment.suite.utility, utility, strict=True)
-        },
+        utility_chance={m.label: level for m, level in zip(suite.utility, utility, strict=True)},
     )
 
 
