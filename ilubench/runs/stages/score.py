@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
 from ilubench.errors import DataError, DivergedError, did_you_mean
 from ilubench.interfaces import BoundPromptAttack, Checkpoint, Progress, SampleScore
@@ -152,4 +153,7 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         scores, scorers = folder / "scores", bench.suite_scorers()
         with bench.scored(model):
             score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)
-        return bench.store.finish("score", job.key, {"stage": "score"})
+        weights = bench.store.get("unlearn", job.weights)
+        meta = weights.meta() if weights is not None else {}
+        made: JsonValue = {k: v for k, v in meta.items() if k in ("cost", "seconds")}
+        return bench.store.finish("score", job.key, {"stage": "score", "unlearned": made})
