@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import date, datetime, tzinfo
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
+from ilubench.data.chat_trial import try_template
 from ilubench.data.hub.models import OTHER_TOKENIZER
 from ilubench.errors import DataError, ModelError
 from ilubench.interfaces import Chat
@@ -231,7 +232,8 @@ def _render(
 
 
 def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat: Chat) -> None:
-    if not _template(tokenizer):
+    template = _template(tokenizer)
+    if not template:
         problem = f"{_name(tokenizer)} has no chat template"
         remedy = f"leave data.{chat.role}.chat out, or {OTHER_TOKENIZER}"
         raise ModelError(f"data.{chat.role}.chat: {problem}; {remedy}")
@@ -239,6 +241,8 @@ def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat: Chat) -> None:
         problem = f"{_name(tokenizer)} has no end-of-sequence token, so that no answer would end"
         remedy = "set eos_token in its tokenizer_config.json"
         raise ModelError(f"data.{chat.role}.chat: {problem}; {remedy}")
+    if problem := try_template(template):
+        raise _error(tokenizer, chat, problem)
 
 
 def _template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
