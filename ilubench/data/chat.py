@@ -4,10 +4,11 @@ A template is code out of a model's files. transformers runs it in a sandbox; wh
 it is given is looked at here, for each text.
 """
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, tzinfo
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from ilubench.data.chat_trial import try_template
 from ilubench.data.hub.models import OTHER_TOKENIZER
@@ -266,7 +267,7 @@ def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
 @contextmanager
 def _dated(today: date) -> Iterator[None]:
     """Have a template that writes the day write this one: a prompt must not change overnight."""
-    from transformers.utils import chat_template_utils as templates
+    templates: Any = importlib.import_module("transformers.utils.chat_template_utils")
 
     class _Datetime(datetime):
         @classmethod
