@@ -24,6 +24,7 @@ from ilubench.interfaces.discovery import create_plugin, find_plugin
 from ilubench.records.results import REFERENCE
 from ilubench.specs import (
     AttackSpec,
+    DataSource,
     Estimator,
     FineTuningAccuracySpec,
     GeneratorSpec,
@@ -187,6 +188,14 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
         raise SpecError(problem, where=where, remedy=remedy)
 
 
+def _check_chats(scorer: Scorer, data: Mapping[str, DataSource], where: str) -> None:
+    for role in scorer.item_roles():
+        if not scorer.chats and role in data and data[role].chat:
+            problem = f"{type(scorer).__name__} asks no chat: it has its text go on as it stands"
+            remedy = "leave chat out there, or give the scorer a role without"
+            raise SpecError(problem, where=where, field=f"data.{role}.chat", remedy=remedy)
+
+
 def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
     """Return a suite's scorers, by name; ``source`` is named in errors.
 
@@ -207,6 +216,8 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
             if scorers[name].metrics()[metric] != Estimator():
                 problem = f"{name}.{metric} is no mean over items, of which composites are made"
                 raise SpecError(problem, where=f"{source}: {composite.label}")
+    for name, scorer in scorers.items():
+        _check_chats(scorer, suite.data, f"{source}: scorers.{name}")
     return scorers
 
 
@@ -238,7 +249,11 @@ def _attacks(
     for name, kind in kinds.items():
         mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
         own = tuple(o for o in everyone if o.path[0] in kind.model_fields)
-        found.append(_attack(name, suite.attacks[name], kind, own, mine))
+        attack = _attack(name, suite.attacks[name], kind, own, mine)
+        if attack.fa is not None:
+            data = {**suite.data, **attack.spec.data}
+            _check_chats(attack.fa, data, f"attack {name}: fa.scorer")
+        found.append(attack)
     return tuple(found)
 
 
@@ -255,10 +270,7 @@ def _generator(spec: GeneratorSpec) -> Generator:
 
 def suite_tables(suite: SuiteSpec) -> Tables:
     """Return the rows of a suite's roles and of its attacks' own (`gsm8k.train`); none is read."""
-    sources = dict(suite.data)
-    for name, attack in suite.attacks.items():
-        sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
-    return Tables(sources, suite.all_generators(), _generator)
+    return Tables(suite.all_sources(), suite.all_generators(), _generator)
 
 
 def resolve_experiment(

@@ -22,7 +22,7 @@ from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import model_origin
 from ilubench.records.composites import composite_scores
 from ilubench.records.keys import library_versions
-from ilubench.records.likeness import setting_differences, suite_conditions
+from ilubench.records.likeness import setting_differences
 from ilubench.records.ranges import Ranges
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
 from ilubench.records.results import (
@@ -92,6 +92,7 @@ def run_record(
 ) -> RunRecord:
     """Return a run's record."""
     experiment = plan.experiment
+    head = record_head(experiment, plan.bench, plan.run_id)
     scores = tuple(
         ModelScore(who=job.who, seed=job.seed, **summary.model_dump())
         for job, _, summary in _summaries(plan)
@@ -111,7 +112,7 @@ def run_record(
         "composites": composites,
         "rows": {label: plain(dataclasses.asdict(row)) for label, row in rows.items()},
         "cost": _cost(plan),
-        "conditions": suite_conditions(experiment.suite) | _world_size(plan),
+        "conditions": head.conditions | _world_size(plan),
         "jobs": _job_records(plan, outcomes),
         "failures": tuple(o.failure for o in outcomes if o.failure is not None),
         "overlap": plan.overlap,

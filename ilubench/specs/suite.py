@@ -126,6 +126,23 @@ class SuiteSpec(Spec):
             found.update(spec.generators)
         return found | self.generators
 
+    def all_sources(self) -> dict[str, DataSource]:
+        """Return role -> source, those of the attacks as `gsm8k.train`."""
+        found = dict(self.data)
+        for name, attack in self.attacks.items():
+            found.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        return found
+
+    @model_validator(mode="after")
+    def _templates(self) -> Self:
+        recipe = self.target.recipe
+        chats = [role for role, source in self.all_sources().items() if source.chat]
+        if chats and self.target.model is None and recipe is not None and recipe.init is None:
+            problem = "the tokenizer that target.recipe trains has no chat template"
+            remedy = "begin with weights that have one (target.recipe.init), or leave chat out"
+            raise ValueError(f"{chats[0]}: chat: {problem}; {remedy}")
+        return self
+
     @model_validator(mode="after")
     def _wide_enough(self) -> Self:
         if (self.dtype, self.score_dtype) == ("float32", "bfloat16"):
@@ -151,9 +168,7 @@ class SuiteSpec(Spec):
         labels = [m.label for m in self.metrics] + [c.label for c in self.composites]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")
-        sources = dict(self.data)
-        for name, attack in self.attacks.items():
-            sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        sources = self.all_sources()
         known("data role", tuple(self.environments.values()), sources)
         both = sorted(set(self.seeds) & set(self.tuning_seeds))
         if both:
