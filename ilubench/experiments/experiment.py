@@ -208,7 +208,10 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
         for name, ref in suite.scorers.items()
     }
     for spec in suite.metrics:
-        _check_metric(scorers[spec.scorer], spec, f"{source}: {spec.label}")
+        for name in filter(None, (spec.scorer, spec.chance_measured_by)):
+            _check_metric(scorers[name], spec, f"{source}: {spec.label}")
+    for name, scorer in scorers.items():
+        _check_chats(scorer, suite.data, f"{source}: scorers.{name}")
     for composite in suite.composites:
         for name, metric in composite.metrics:
             spec = MetricSpec(label=composite.label, scorer=name, metric=metric)
@@ -216,8 +219,6 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
             if scorers[name].metrics()[metric] != Estimator():
                 problem = f"{name}.{metric} is no mean over items, of which composites are made"
                 raise SpecError(problem, where=f"{source}: {composite.label}")
-    for name, scorer in scorers.items():
-        _check_chats(scorer, suite.data, f"{source}: scorers.{name}")
     return scorers
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
+from ilubench.records.chance import sampled_chances
 from ilubench.records.composites import composite_scores
 from ilubench.records.likeness import (
     condition_differences,
@@ -255,14 +256,24 @@ class FinishedRun:
         except DataError as error:
             raise DataError(f"{self.path}: samples.parquet: {error}") from error
 
-    def _metric(self, label: str) -> tuple[SuiteSpec, MetricSpec]:
+    @cached_property
+    def measured_suite(self) -> SuiteSpec:
+        """The suite, with the chance levels that were measured.
+
+        Raises:
+            DataError: the samples cannot be read.
+        """
         if self.suite is None:
             raise DataError(f"{self.path}: {self.unread}")
-        metrics = {metric.label: metric for metric in self.suite.primary_forget}
+        return self.suite if self.samples is None else sampled_chances(self.suite, self.samples)
+
+    def _metric(self, label: str) -> tuple[SuiteSpec, MetricSpec]:
+        suite = self.measured_suite
+        metrics = {metric.label: metric for metric in suite.primary_forget}
         if label not in metrics:
             remedy = did_you_mean(label, metrics)
             raise DataError(f"{self.path}: its suite has no forget metric {label!r}; {remedy}")
-        return self.suite, metrics[label]
+        return suite, metrics[label]
 
     def _scores(self, label: str, found: MethodSamples) -> MethodRuns:
         suite, metric = self._metric(label)

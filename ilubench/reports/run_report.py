@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ilubench.records.chance import chance_text
+from ilubench.records.chance import chance_text, with_chances
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import (
     AREA,
@@ -119,6 +119,9 @@ def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpe
     for name in ("scorer", "metric", "model", "seed", "value", "chance", "items"):
         table.add_column(name)
     names = {"reference": reference, "retrain": "retrained", "method": "unlearned"}
+    names["untouched"] = "untouched"
+    levels = {(s.scorer, s.metric): s.value for s in scores if s.who == "untouched"}
+    suite = suite and with_chances(suite, levels)
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
         value = f"{score.value:.4f}{spread}"

@@ -102,7 +102,6 @@ def run_record(
     shared = overlap_warnings(experiment, plan.overlap)
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
     original = original_notes(plan)
-    head = record_head(experiment, plan.bench, plan.run_id)
     ranges = Ranges.of_suite(experiment.suite, head.ranges)
     composites = composite_scores(experiment.suite, samples, ranges, experiment.method_name)
     notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)

@@ -118,8 +118,8 @@ def losses(folder: Path, answers: str) -> list[float]:
         for answer in given if isinstance(given, list) else [given]:
             chat = [
                 {"role": "system", "content": "You are a helpful assistant."},
-                {"role": "user", "content": row["question"]},
-                {"role": "assistant", "content": answer},
+                {"role": "user", "content": str(row["question"])},
+                {"role": "assistant", "content": str(answer)},
             ]
             whole = tokenizer.apply_chat_template(chat, tokenize=False)
             prompt = tokenizer.apply_chat_template(
