@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
+from ilubench.records.chance import sampled_chances
+from ilubench.records.composites import composite_scores
 from ilubench.records.likeness import (
     condition_differences,
     memory_differences,
@@ -24,7 +26,7 @@ from ilubench.records.likeness import (
     suite_differences,
 )
 from ilubench.records.ranges import Ranges, check_ranges
-from ilubench.records.results import BOUNDED, REFERENCE, RETRAIN, RunRecord
+from ilubench.records.results import BOUNDED, REFERENCE, RETRAIN, CompositeScore, RunRecord
 from ilubench.records.run_files import (
     list_leaves,
     read_config,
@@ -115,6 +117,19 @@ class FinishedRun:
         if self.checked:
             return {label: self._bounded(label, row) for label, row in self.recorded.items()}
         return {label: self._row(label, stored) for label, stored in self.recorded.items()}
+
+    @cached_property
+    def composites(self) -> tuple[CompositeScore, ...]:
+        """The suite's composites, computed again where there are samples.
+
+        Raises:
+            DataError: seeds were scored on other items.
+        """
+        if self.samples is None or self.suite is None:
+            return self.record.composites
+        return composite_scores(
+            self.suite, self.samples, self.metric_ranges, self.record.method_name
+        )
 
     @cached_property
     def conditions(self) -> Mapping[str, str | int]:
@@ -241,14 +256,24 @@ class FinishedRun:
         except DataError as error:
             raise DataError(f"{self.path}: samples.parquet: {error}") from error
 
-    def _metric(self, label: str) -> tuple[SuiteSpec, MetricSpec]:
+    @cached_property
+    def measured_suite(self) -> SuiteSpec:
+        """The suite, with the chance levels that were measured.
+
+        Raises:
+            DataError: the samples cannot be read.
+        """
         if self.suite is None:
             raise DataError(f"{self.path}: {self.unread}")
-        metrics = {metric.label: metric for metric in self.suite.primary_forget}
+        return self.suite if self.samples is None else sampled_chances(self.suite, self.samples)
+
+    def _metric(self, label: str) -> tuple[SuiteSpec, MetricSpec]:
+        suite = self.measured_suite
+        metrics = {metric.label: metric for metric in suite.primary_forget}
         if label not in metrics:
             remedy = did_you_mean(label, metrics)
             raise DataError(f"{self.path}: its suite has no forget metric {label!r}; {remedy}")
-        return self.suite, metrics[label]
+        return suite, metrics[label]
 
     def _scores(self, label: str, found: MethodSamples) -> MethodRuns:
         suite, metric = self._metric(label)

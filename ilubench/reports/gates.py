@@ -101,7 +101,7 @@ def gates_of(run: FinishedRun) -> list[Gate]:
         problem = f"{run.path}: {', '.join(run.record.attacks)} changes no weights"
         raise DataError(f"{problem}; gates are those of attacks that train")
     trained = {name: _training_text(run, run.suite, tables, name) for name in tampering}
-    return check_gates(run.suite, row, trained)
+    return check_gates(run.measured_suite, row, trained)
 
 
 def check_gates(
@@ -262,7 +262,7 @@ def _kept(figures: AttackFigures, metrics: Sequence[MetricSpec]) -> float:
     """The lowest share of the utility above chance that any metric had at any checkpoint."""
     kept = []
     for place, spec in enumerate(metrics):
-        chance = turned(spec.chance, spec)
+        chance = turned(spec.chance_level, spec)
         values = [step.utility[place].value for step in figures.steps]
         above = [value - chance for value in values if value is not None]
         if len(above) < len(values) or above[0] <= 0:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ilubench.records.chance import chance_text
+from ilubench.records.chance import chance_text, with_chances
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import (
     AREA,
@@ -20,6 +20,7 @@ from ilubench.records.labels import (
     name_ra,
 )
 from ilubench.records.results import ModelScore, RunRecord
+from ilubench.reports.composites import composite_table
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
@@ -118,6 +119,9 @@ def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpe
     for name in ("scorer", "metric", "model", "seed", "value", "chance", "items"):
         table.add_column(name)
     names = {"reference": reference, "retrain": "retrained", "method": "unlearned"}
+    names["untouched"] = "untouched"
+    levels = {(s.scorer, s.metric): s.value for s in scores if s.who == "untouched"}
+    suite = suite and with_chances(suite, levels)
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
         value = f"{score.value:.4f}{spread}"
@@ -140,9 +144,11 @@ def run_report(
     parts: list[RenderableType] = []
     if rows:
         parts.append(Text(f"engine {record.engine}, weights in {record.dtype}"))
+    # `ilubench score MODEL` measures a model that may be anything but the original
+    reference = "original" if record.attacks else "the model"
+    if record.composites:
+        parts.append(composite_table(record.composites, reference))
     if record.scores and not (rows and suite):
-        # `ilubench score MODEL` measures a model that may be anything but the original
-        reference = "original" if record.attacks else "the model"
         parts.append(_score_table(record.scores, reference, suite))
     for label, row in rows.items():
         if suite is None:

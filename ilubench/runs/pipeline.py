@@ -132,7 +132,7 @@ def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[Run
     except (UsageError, DataError):
         for one in fresh:
             done = (o.job for o in _outcomes_of(one, outcomes) if o.state == "done")
-            if one.run_id not in results and all(job.scores_original for job in done):
+            if one.run_id not in results and all(job.looks_first for job in done):
                 shutil.rmtree(one.folder, ignore_errors=True)  # nothing of the run was measured
         raise
     if wrong:
@@ -175,6 +175,6 @@ def _collected(plan: Plan, outcomes: Sequence[Outcome]) -> RunResult:
         for outcome in outcomes
     ):
         rows = {label: replace(row, status="diverged") for label, row in rows.items()}
-    record = run_record(plan, rows, outcomes)
+    record = run_record(plan, rows, outcomes, samples)
     write_outputs(plan, record, samples)
     return RunResult(plan, record, rows)

@@ -12,9 +12,11 @@ from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import (
     KNOWN_RANGES,
+    CompositeSpec,
     Direction,
     Estimator,
     FineTuningAccuracySpec,
+    MeasuredChance,
     MetricSpec,
     Range,
     StatedScore,
@@ -38,6 +40,7 @@ __all__ = [
     "KNOWN_RANGES",
     "AttackSpec",
     "Candidates",
+    "CompositeSpec",
     "DataAbout",
     "DataSource",
     "Direction",
@@ -46,6 +49,7 @@ __all__ = [
     "FromSuite",
     "GateSpec",
     "GeneratorSpec",
+    "MeasuredChance",
     "MemorySpec",
     "MetricSpec",
     "ModelAbout",

@@ -1,6 +1,7 @@
 """A suite."""
 
 from collections.abc import Mapping
+from operator import not_
 from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -8,8 +9,8 @@ from pydantic import Field, JsonValue, model_validator
 from ilubench.specs.attack import AttackSpec, GateSpec
 from ilubench.specs.base import Name, PluginRef, Seed, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
-from ilubench.specs.metrics import MetricSpec
-from ilubench.specs.target import TargetSpec
+from ilubench.specs.metrics import CompositeSpec, MetricSpec
+from ilubench.specs.target import ModelSource, TargetSpec
 from ilubench.specs.tuning import TuningSpec
 
 __all__ = ["SuiteSpec"]
@@ -51,6 +52,12 @@ class SuiteSpec(Spec):
     retrain: TargetSpec | None = Field(
         default=None, description="weights that never saw the forget set, else like the target's"
     )
+    untouched: ModelSource | None = Field(
+        default=None,
+        exclude_if=lambda source: source is None,  # a suite that names none is what it was
+        description="the model of which chance levels are measured; by default what the target's "
+        "recipe begins with",
+    )
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     data: dict[Name, DataSource]
     forget: tuple[str, ...] = ()
@@ -59,6 +66,11 @@ class SuiteSpec(Spec):
     scorers: dict[Name, PluginRef] = Field(min_length=1)
     primary_forget: tuple[MetricSpec, ...] = ()
     utility: tuple[MetricSpec, ...] = ()
+    composites: tuple[CompositeSpec, ...] = Field(
+        default=(),
+        exclude_if=not_,  # a suite without them is what it was
+        description="numbers of whole models, made of several scores",
+    )
     attacks: dict[Name, AttackSpec] = Field(default_factory=dict)
     core_unseen: tuple[str, ...] = ()
     methods: dict[str, dict[str, JsonValue]] = Field(
@@ -85,6 +97,11 @@ class SuiteSpec(Spec):
         return tuple(name for name in needed if not getattr(self, name))
 
     @property
+    def compares(self) -> bool:
+        """Whether a composite compares models with the retrained one."""
+        return any(composite.kind == "ks" for composite in self.composites)
+
+    @property
     def metrics(self) -> tuple[MetricSpec, ...]:
         """Those of forgetting, then those of what must be kept."""
         return self.primary_forget + self.utility
@@ -93,6 +110,20 @@ class SuiteSpec(Spec):
         """Return what is stated of a scorer's metric; None where it is only measured."""
         named = (one for one in self.metrics if (one.scorer, one.metric) == (scorer, metric))
         return next(named, None)
+
+    @property
+    def untouched_model(self) -> ModelSource | None:
+        """The model before it was taught: the one that is named, else what the recipe begins with.
+
+        None where nothing says which that is.
+        """
+        recipe = self.target.recipe
+        return self.untouched or (recipe.init if recipe is not None else None)
+
+    @property
+    def measures_chance(self) -> bool:
+        """Whether a chance level is the untouched model's score."""
+        return any(metric.chance_measured_by is not None for metric in self.metrics)
 
     @property
     def scored_in(self) -> Literal["float32", "bfloat16"]:
@@ -115,6 +146,23 @@ class SuiteSpec(Spec):
             found.update(spec.generators)
         return found | self.generators
 
+    def all_sources(self) -> dict[str, DataSource]:
+        """Return role -> source, those of the attacks as `gsm8k.train`."""
+        found = dict(self.data)
+        for name, attack in self.attacks.items():
+            found.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        return found
+
+    @model_validator(mode="after")
+    def _templates(self) -> Self:
+        recipe = self.target.recipe
+        chats = [role for role, source in self.all_sources().items() if source.chat]
+        if chats and self.target.model is None and recipe is not None and recipe.init is None:
+            problem = "the tokenizer that target.recipe trains has no chat template"
+            remedy = "begin with weights that have one (target.recipe.init), or leave chat out"
+            raise ValueError(f"{chats[0]}: chat: {problem}; {remedy}")
+        return self
+
     @model_validator(mode="after")
     def _wide_enough(self) -> Self:
         if (self.dtype, self.score_dtype) == ("float32", "bfloat16"):
@@ -136,12 +184,13 @@ class SuiteSpec(Spec):
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)
         known("scorer", tuple(m.scorer for m in self.metrics), self.scorers)
-        labels = [metric.label for metric in self.metrics]
+        known("scorer", tuple(s for c in self.composites for s, _ in c.metrics), self.scorers)
+        measured = (m.chance_measured_by for m in self.metrics)
+        known("scorer", tuple(scorer for scorer in measured if scorer is not None), self.scorers)
+        labels = [m.label for m in self.metrics] + [c.label for c in self.composites]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")
-        sources = dict(self.data)
-        for name, attack in self.attacks.items():
-            sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        sources = self.all_sources()
         known("data role", tuple(self.environments.values()), sources)
         both = sorted(set(self.seeds) & set(self.tuning_seeds))
         if both:

@@ -134,8 +134,8 @@ def execute(
                     running -= 1
                     outcome = _outcome(ended, computed=computed)
                     # the original's weights and score say nothing of the others' inputs
-                    original = ended.job.scores_original
-                    computed = computed or (outcome.state == "done" and not original)
+                    first = ended.job.looks_first
+                    computed = computed or (outcome.state == "done" and not first)
                     if outcome.state == "failed":
                         broken.add(ended.job.key)
                     yield outcome

@@ -338,6 +338,7 @@ class Workbench:
             context = ScoreContext(
                 rows=lambda asked: self.tables.rows(role(asked)),
                 publish_text=lambda asked: self.keeps_text(role(asked)),
+                chat=lambda asked: self.tables.chat(role(asked)),
             )
             bound = scorer.build(self.tokenizer, context)
             self._bound[name] = Measure(bound, scorer.metrics(), scorer.ranges)

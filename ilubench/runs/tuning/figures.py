@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from ilubench.errors import JobError
 from ilubench.experiments.experiment import Experiment
+from ilubench.records.chance import sampled_chances
 from ilubench.records.results import FailureRecord
 from ilubench.records.scores import MethodSamples, chance_levels, method_runs, method_samples
 from ilubench.runs.collect import gather_samples
@@ -68,16 +69,14 @@ def original_figures(
         first = next(iter(failures.values()), None)
         reason = f": {first.message}" if first else ""
         raise JobError(f"the original model could not be made or scored{reason}")
-    experiment = plan.experiment
     samples = gather_samples(replace(plan, jobs=tuple(jobs)))
-    found = _figures(experiment, method_samples(samples, "reference", seeded=False))
-    levels = {m.label: chance_levels(experiment.suite, m) for m in experiment.suite.primary_forget}
+    found = _figures(plan.experiment, method_samples(samples, "reference", seeded=False))
+    suite = sampled_chances(plan.experiment.suite, samples)
+    levels = {m.label: chance_levels(suite, m) for m in suite.primary_forget}
     utility = next(iter(levels.values())).utility
     return OriginalFigures(
         forget=found.forget,
         forget_chance={label: level.forget for label, level in levels.items()},
         utility=found.utility,
-        utility_chance={
-            m.label: level for m, level in zip(experiment.suite.utility, utility, strict=True)
-        },
+        utility_chance={m.label: level for m, level in zip(suite.utility, utility, strict=True)},
     )

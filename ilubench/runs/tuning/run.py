@@ -16,7 +16,14 @@ from ilubench.runs.carry_out import write_trace
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.pipeline import Reporter, execute_plan
-from ilubench.runs.plan import Plan, check_inputs, check_method, method_jobs, target_job
+from ilubench.runs.plan import (
+    Plan,
+    check_inputs,
+    check_method,
+    method_jobs,
+    target_job,
+    untouched_jobs,
+)
 from ilubench.runs.stages.workbench import make_bench
 from ilubench.runs.tuning.asked import Trial, Tuning, method_words
 from ilubench.runs.tuning.choice import choose_setting, closest_setting, is_eligible
@@ -46,7 +53,8 @@ def plan_tuning(tuning: Tuning) -> TuningPlan:
             field = f"tuning.searches.{tuning.label}: {error.field}"
             raise SpecError(error.problem, field=field, remedy=error.remedy) from error
     make = target_job(first.suite, bench.target)
-    original = tuple(method_jobs(bench, suite_method(first.suite, REFERENCE), "reference"))
+    known = method_jobs(bench, suite_method(first.suite, REFERENCE), "reference")
+    original = (*untouched_jobs(bench), *known)
     trials = tuple(
         tuple(
             job.model_copy(update={"label": f"setting {number}: {job.label}"})
