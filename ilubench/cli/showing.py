@@ -96,6 +96,8 @@ def _asked(run: "FinishedRun") -> Iterator[str]:
     yield f"suite    {record.suite} version {record.suite_version}"
     if record.method:
         yield f"method   {record.method_name} version {record.method_version} ({words})"
+        given = run.suite.unused_recipes if run.configured and run.suite is not None else {}
+        yield from (f"{name:<8} {where} (its recipe is not used)" for name, where in given.items())
         yield f"attacks  {', '.join(record.attacks) or 'none'}"
         seeds = ", ".join(map(str, record.seeds))
         yield f"seeds    {seeds}; engine {record.engine}, {record.dtype}"

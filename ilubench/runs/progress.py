@@ -30,17 +30,19 @@ def _headline(plan: Plan) -> str:
     experiment = plan.experiment
     seeds = ",".join(str(seed) for seed in experiment.seeds)
     attacks = ",".join(attack.name for attack in experiment.attacks) or "none"
+    given = experiment.suite.unused_recipes.items()
     place = f"engine {plan.bench.engine_choice.name} on {plan.bench.device}"
     lines = [
         f"suite    {experiment.suite.name} v{experiment.suite.version}: {experiment.suite.title}",
         *(line for row in plan.rows for line in _method_lines(row.experiment, plan)),
+        *(f"{name:<8} {where} (its recipe is not used)" for name, where in given),
         f"attacks  {attacks}; seeds {seeds}; {place}",
         f"jobs     {len(plan.jobs)}, of which {len(todo)} to do" + _shared(plan),
         *dict.fromkeys(line for row in plan.rows for line in _reference_lines(row)),
         *(f"folder   {row.folder}" for row in plan.rows),
     ]
     if experiment.scores_only:
-        lines[1:3] = [f"scored   by {', '.join(experiment.scorers)}; {place}"]
+        lines[1:-2] = [f"scored   by {', '.join(experiment.scorers)}; {place}"]
     if plan.title:
         lines[1] = f"tuning   {plan.title}"
     found = (line for row in plan.rows for line in overlap_warnings(row.experiment, row.overlap))

@@ -110,6 +110,13 @@ class SuiteSpec(Spec):
         return self.untouched or (recipe.init if recipe is not None else None)
 
     @property
+    def unused_recipes(self) -> dict[str, str]:
+        """Which models have weights besides a recipe, which count then -> where they are from."""
+        models = {"target": self.target, "retrain": self.retrain}
+        both = {n: m.model for n, m in models.items() if m and m.recipe and m.model}
+        return {n: str(m.path or m.hub or f"packaged {m.packaged}") for n, m in both.items()}
+
+    @property
     def measures_chance(self) -> bool:
         """Whether a chance level is the untouched model's score."""
         return any(metric.chance_measured_by is not None for metric in self.metrics)
