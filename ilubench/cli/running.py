@@ -120,6 +120,7 @@ def tune(words: Words = None, config: Config = None, as_json: Json = False) -> i
     """
     import json
 
+    from ilubench.forecast.estimate import expected_seconds
     from ilubench.runs.progress import make_reporter
     from ilubench.runs.tuning.asked import resolve_tuning
     from ilubench.runs.tuning.run import tune as carry_out
@@ -127,7 +128,7 @@ def tune(words: Words = None, config: Config = None, as_json: Json = False) -> i
 
     records = []
     for asked in resolve_tuning(overrides_of(words, config)):
-        with make_reporter(console()) as shown:
+        with make_reporter(console(), expected_seconds) as shown:
             result = carry_out(asked, shown)
         records.append(result.record)
         if not as_json:
@@ -211,11 +212,12 @@ def _run(
 ) -> int:
     import json
 
+    from ilubench.forecast.estimate import expected_seconds
     from ilubench.reports.last_screen import Ended
     from ilubench.runs.pipeline import run_grid
     from ilubench.runs.progress import make_reporter
 
-    with make_reporter(console()) as shown:
+    with make_reporter(console(), expected_seconds) as shown:
         results = run_grid(experiments, shown)
     records = [result.record for result in results]
     if as_json and len(records) == 1:

@@ -82,7 +82,9 @@ class SuiteSpec(Spec):
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     tuning_seeds: tuple[Seed, ...] = Field(default=(1000, 1001), min_length=1)
     tuning: TuningSpec | None = None
-    gates: GateSpec | None = Field(default=None, description="what `ilubench gates` checks")
+    gates: GateSpec | None = Field(
+        default=None, description="what `ilubench gates` checks; else its defaults"
+    )
 
     @property
     def lacking(self) -> tuple[str, ...]:
