@@ -9,12 +9,13 @@ from pydantic import BaseModel, JsonValue
 from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.interfaces.discovery import PluginField, find_plugin, list_entries
 from ilubench.interfaces.sources import list_settings
-from ilubench.specs import FromSuite, PluginRef, SuiteSpec
+from ilubench.specs import FromSuite, PluginRef, RecipeSpec, SuiteSpec
 from ilubench.specs.yaml_files import merge_mappings
 
 __all__ = [
     "check_methods",
     "check_suite_models",
+    "made_by_recipe",
     "method_settings",
     "method_variants",
     "stands_for",
@@ -154,17 +155,26 @@ def _marked(method: type[BaseModel]) -> list[tuple[str, FromSuite]]:
 def check_suite_models(
     suite: SuiteSpec, method: type[BaseModel], settings: Mapping[str, JsonValue]
 ) -> None:
-    """Raise where a method needs a model of the suite that has no weights.
+    """Raise where a method needs a model that the suite has neither weights nor a recipe of.
 
     Raises:
-        SpecError: says how to make or give them.
+        SpecError: says how to give them.
     """
     for name, mark in _marked(method):
-        if name not in settings:
-            place = f"suite.{mark.model}.model.path=FOLDER"
-            remedy = f"give a folder: {place}"
-            if getattr(suite, mark.model) is not None:
-                made = f"ilubench make-target FOLDER suite={suite.name} --{mark.model}"
-                remedy = f"`{made}` makes them; then {place}"
-            problem = f"suite {suite.name} has no `{mark.model}` weights"
+        if name not in settings and getattr(suite, mark.model) is None:
+            problem = f"suite {suite.name} has no `{mark.model}` weights, and no recipe of them"
+            remedy = f"give a folder: suite.{mark.model}.model.path=FOLDER"
             raise SpecError(problem, field=f"method.{name}", remedy=remedy)
+
+
+def made_by_recipe(suite: SuiteSpec, method: BaseModel) -> RecipeSpec | None:
+    """Return the recipe by which a method's model of the suite is made; None where it has weights.
+
+    Such a method has nothing to compute itself: its result is that model.
+    """
+    for name, mark in _marked(type(method)):
+        given = getattr(suite, mark.model)
+        if getattr(method, name) is None and given is not None:
+            recipe: RecipeSpec | None = given.recipe
+            return recipe
+    return None

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ilubench.errors import AccessError, DataError, NotCachedError
 from ilubench.experiments.experiment import Experiment
+from ilubench.experiments.method_settings import made_by_recipe
 from ilubench.experiments.training_text import trained_roles
 
 __all__ = ["file_words", "needed_roles", "read_roles"]
@@ -19,7 +20,11 @@ def needed_roles(experiment: Experiment) -> tuple[str, ...]:
         if attack.fa is not None:
             roles += [attack.role(role, suite) for role in attack.fa.roles()]
     if suite.target.model is None and suite.target.recipe is not None:
-        roles += [*suite.target.recipe.text, *suite.target.recipe.tokenizer.text]
+        roles += suite.target.recipe.roles
+    never = suite.retrain
+    if never is not None and never.model is None and never.recipe is not None:
+        mine = made_by_recipe(suite, experiment.method) is not None
+        roles += never.recipe.roles if mine or experiment.measures_retrain else ()
     return tuple(dict.fromkeys(roles))
 
 

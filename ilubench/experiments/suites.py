@@ -152,5 +152,9 @@ def _other_weights(
         for part in ("model", "tokenizer"):
             if given.get(part) and any((part, place) in told for place in places):
                 given[part] = {k: value for k, value in given[part].items() if k not in old}
+        recipe = given.get("recipe") or {}
+        if recipe.get("init") and any(("recipe", "init", place) in told for place in places):
+            init = {k: value for k, value in recipe["init"].items() if k not in old}
+            given["recipe"] = {**recipe, "init": init}
         changed |= {name: given} if given else {}
     return {**raw, **changed}

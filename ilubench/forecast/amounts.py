@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ilubench.data.chat import encode_chat
 from ilubench.data.rows import render_template
 from ilubench.errors import AccessError, DataError, IlubenchError
 from ilubench.experiments.experiment import Attack, environment_role
-from ilubench.interfaces import Method, PromptAttack, Row, Scorer
+from ilubench.experiments.method_settings import made_by_recipe
+from ilubench.interfaces import Chat, Method, PromptAttack, Row, Scorer
 from ilubench.runs.jobs import Job
 from ilubench.specs import DataSource, RecipeSpec, TrainSpec
 
@@ -106,10 +108,12 @@ class Amounts:
         """
         if job.stage == "target":
             recipe = self._suite.target.recipe
-            return self._pretraining(recipe) if recipe is not None else Amount()
+            return self._by_recipe(recipe) if recipe is not None else Amount()
         if job.stage == "unlearn":
             assert job.method is not None
-            return self._unlearning(self._bench.method(job.method))
+            method = self._bench.method(job.method)
+            made = made_by_recipe(self._suite, method)
+            return self._unlearning(method) if made is None else self._by_recipe(made)
         read, written = self._suite_scored()
         attack = self._bench.attack(job.attack) if job.attack else None
         if attack is None or isinstance(attack.plugin, PromptAttack):
@@ -171,7 +175,17 @@ class Amounts:
             precision=spec.precision,
         )
 
-    def _pretraining(self, recipe: RecipeSpec) -> Amount:
+    def _by_recipe(self, recipe: RecipeSpec) -> Amount:
+        if not recipe.pack:
+            size, spec = self._size(recipe.text), recipe.train
+            return Amount(
+                spec.total_steps(size.items),
+                spec.batch_size,
+                spec.batch_size * size.mean,
+                self._micro(spec, spec.batch_size) * size.longest,
+                (),
+                spec.precision,
+            )
         return Amount(
             recipe.train.total_steps(0),
             recipe.pack[0].batch_size,
@@ -216,10 +230,15 @@ class Amounts:
         return self._sizes[role]
 
     def _tokens(self, row: Row, source: DataSource, role: str) -> float:
-        templates = (source.prompt, source.completion)
-        text = "".join(render_template(template, row, source, role) for template in templates)
+        prompt, completion = (
+            render_template(template, row, source, role)
+            for template in (source.prompt, source.completion)
+        )
+        text, chat = prompt + completion, Chat.of(source, role)
         if self._tokenizer is None:
             return len(text) / _CHARACTERS + 1
+        if chat is not None:
+            return len(encode_chat(self._tokenizer, prompt, completion, chat)[0])
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
 
     def _stated(self, source: DataSource, role: str, error: AccessError) -> tuple[int, float]:

@@ -177,20 +177,22 @@ def _shape(bench: "Workbench", stated: set[str]) -> Shape:
 
     suite = bench.suite
     source, recipe = suite.target.model, suite.target.recipe
-    if source is None and recipe is not None:
+    if source is None and recipe is not None and recipe.tokenizer and recipe.config:
         words = recipe.tokenizer.vocab_size if recipe.tokenizer.kind == "bpe" else _WORDS
         config = recipe_config({**recipe.config, "vocab_size": words})
         return shape_of(config, suite.dtype, suite.scored_in)
     try:
         return shape_of(bench.target_config, suite.dtype, suite.scored_in)
     except AccessError as error:
-        about = source.about if source is not None else None
+        name = "suite.target.model" if source is not None else "suite.target.recipe.init"
+        begun = source or (recipe.init if recipe is not None else None)
+        about = begun.about if begun is not None else None
         if about is None:
             raise DataError(
-                f"suite.target.model is not at hand ({error}), and its size is not stated: "
-                "suite.target.model.about has `config`"
+                f"{name} is not at hand ({error}), and its size is not stated: "
+                f"{name}.about has `config`"
             ) from error
-        stated.add("suite.target.model")
+        stated.add(name)
         return shape_of(recipe_config(about.config), suite.dtype, suite.scored_in)
 
 

@@ -17,9 +17,6 @@ def needed_places(*experiments: Experiment) -> dict[str, DataSource]:
     """
     tables, suite = experiments[0].tables, experiments[0].suite
     roles = [role for one in experiments for role in needed_roles(one)]
-    never = suite.retrain
-    if never is not None and never.model is None and never.recipe is not None:
-        roles += [*never.recipe.text, *never.recipe.tokenizer.text]
     found: dict[str, DataSource] = {}
     for role in dict.fromkeys(roles):
         source = tables.source(role)
@@ -35,11 +32,13 @@ def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource |
     """Yield field -> model that runs load, or train by a recipe; each once."""
     experiment, suite = experiments[0], experiments[0].suite
     yield ("suite.target.model", suite.target.model or suite.target)
+    yield from _pretrained("target", suite.target)
     if suite.target.tokenizer is not None:
         yield (TOKENIZER, suite.target.tokenizer)
     retrain = suite.retrain
-    if retrain is not None and experiment.run.never_knew and experiment.attacks:
+    if retrain is not None and experiment.measures_retrain:
         yield ("suite.retrain.model", retrain.model or retrain)
+        yield from _pretrained("retrain", retrain)
     found: list[tuple[str, ModelSource]] = []
     for method in (one.method for one in experiments):
         for name in type(method).model_fields:
@@ -47,3 +46,9 @@ def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource |
             if isinstance(value, ModelSource) and (f"method.{name}", value) not in found:
                 found.append((f"method.{name}", value))
     yield from found
+
+
+def _pretrained(name: str, model: TargetSpec) -> Iterator[tuple[str, ModelSource]]:
+    """Yield the weights that a recipe begins with, where the model is made by it."""
+    if model.model is None and model.recipe is not None and model.recipe.init is not None:
+        yield (f"suite.{name}.recipe.init", model.recipe.init)

@@ -25,16 +25,19 @@ class Retrain(Method):
     reference of each row's never-knew difference.
 
     Attributes:
-        model: its weights, those of the suite; they must have the target model's tensors.
+        model: its weights, those of the suite; they must have the target model's tensors. None:
+            the suite's recipe makes them.
     """
 
     seeded: ClassVar[bool] = False
     trains: ClassVar[bool] = False
 
-    model: Annotated[ModelSource, FromSuite("retrain")]
+    model: Annotated[ModelSource | None, FromSuite("retrain")] = None
 
     def identity(self) -> Mapping[str, JsonValue]:
-        """Return the hash of the weights' files."""
+        """Return the hash of the weights' files, where there are any."""
+        if self.model is None:
+            return {}
         return {"weights": folder_sha256(find_folder(self.model, "suite.retrain.model"))}
 
     def unlearn(
@@ -47,6 +50,7 @@ class Retrain(Method):
                 other tokens than the target model.
         """
         del data
+        assert self.model is not None  # else the recipe makes it in place of this
         remedy = "give others by suite.retrain.model.path=FOLDER, or do without: never_knew=false"
         try:
             found = fitting_model(self.model, model, context)

@@ -33,6 +33,7 @@ MEASURED = (
     "scorers",
     "primary_forget",
     "utility",
+    "composites",
     "max_length",
     "dtype",
     "score_batch",
@@ -146,7 +147,7 @@ def _measured(suite: SuiteSpec, attacks: Collection[str]) -> Leaves:
     values: dict[str, JsonValue] = suite.model_dump(mode="json", exclude=dict(STATED))
     values["dtype"] = suite.dtypes
     for field in MEASURED:
-        yield from _told(field, values[field])
+        yield from _told(field, values.get(field))
     for name in sorted(set(attacks) & suite.attacks.keys()):
         yield from _told(f"attacks.{name}", suite.attacks[name].model_dump(mode="json"))
 

@@ -95,7 +95,7 @@ def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[Run
     prepare_places(experiments[0])
     with collection_paused():
         plan = make_plan(*experiments)
-        if plan.is_done(plan.jobs[0]):
+        if plan.bench.began_with is not None or plan.is_done(plan.jobs[0]):
             check_inputs(plan)
     reporter.planned(plan)
     fresh = [one for one in (*plan.grid, plan) if not one.folder.exists()]
@@ -169,6 +169,6 @@ def _collected(plan: Plan, outcomes: Sequence[Outcome]) -> RunResult:
         for outcome in outcomes
     ):
         rows = {label: replace(row, status="diverged") for label, row in rows.items()}
-    record = run_record(plan, rows, outcomes)
+    record = run_record(plan, rows, outcomes, samples)
     write_outputs(plan, record, samples)
     return RunResult(plan, record, rows)

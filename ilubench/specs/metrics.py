@@ -1,7 +1,7 @@
 """What is measured, and how samples become a number."""
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from ilubench.specs.base import PluginRef, Spec
 
 __all__ = [
     "KNOWN_RANGES",
+    "CompositeSpec",
     "Direction",
     "Estimator",
     "FineTuningAccuracySpec",
@@ -33,6 +34,10 @@ KNOWN_RANGES: Mapping[str, Mapping[str, Range]] = {
     "verbmem": {"verbmem": _SHARE},
     "knowmem": {"knowmem": _SHARE},
     "answer_nll": {"nll": (0.0, None)},
+    "answer_probability": {"probability": _SHARE},
+    "answer_rouge": {"rouge_l_recall": _SHARE},
+    "choice_probability": {"probability": _SHARE},
+    "truth_ratio": {"truth_ratio": (0.0, None), "closer_to_1": _SHARE, "true_better": _SHARE},
     "privleak": {"auc": (None, 0.0), "privleak": (None, 0.0)},  # log-probabilities
 }
 """Scorer that comes with ilubench -> metric -> its range."""
@@ -89,6 +94,37 @@ class MetricSpec(Spec):
         exclude_if=lambda stated: stated is None,  # a suite that states none is what it was
         description="what was published of the suite's target; a score outside stops a run",
     )
+
+
+class CompositeSpec(Spec):
+    """One number of a whole model, made of its scores; no part of a row.
+
+    Attributes:
+        label: what tables call it.
+        kind: `harmonic_mean` of the metrics' means; or `ks`, the p-value of the two-sample test of
+            Kolmogorov and Smirnov between the items' scores and those of the suite's retrained
+            model, before any attack.
+        of: the metrics, each as `scorer.metric`; one where the kind is `ks`.
+    """
+
+    label: str
+    kind: Literal["harmonic_mean", "ks"]
+    of: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def metrics(self) -> tuple[tuple[str, str], ...]:
+        """(scorer, metric) of each."""
+        parted = (name.partition(".") for name in self.of)
+        return tuple((scorer, metric) for scorer, _, metric in parted)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        for name, (scorer, metric) in zip(self.of, self.metrics, strict=True):
+            if not scorer or not metric:
+                raise ValueError(f"{self.label}: of: write {name!r} as scorer.metric")
+        if self.kind == "ks" and len(self.of) > 1:
+            raise ValueError(f"{self.label}: of: ks compares two models in one metric; name one")
+        return self
 
 
 class FineTuningAccuracySpec(Spec):

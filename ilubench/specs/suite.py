@@ -1,6 +1,7 @@
 """A suite."""
 
 from collections.abc import Mapping
+from operator import not_
 from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -8,7 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from ilubench.specs.attack import AttackSpec, GateSpec
 from ilubench.specs.base import Name, PluginRef, Seed, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
-from ilubench.specs.metrics import MetricSpec
+from ilubench.specs.metrics import CompositeSpec, MetricSpec
 from ilubench.specs.target import TargetSpec
 from ilubench.specs.tuning import TuningSpec
 
@@ -59,6 +60,11 @@ class SuiteSpec(Spec):
     scorers: dict[Name, PluginRef] = Field(min_length=1)
     primary_forget: tuple[MetricSpec, ...] = ()
     utility: tuple[MetricSpec, ...] = ()
+    composites: tuple[CompositeSpec, ...] = Field(
+        default=(),
+        exclude_if=not_,  # a suite without them is what it was
+        description="numbers of whole models, made of several scores",
+    )
     attacks: dict[Name, AttackSpec] = Field(default_factory=dict)
     core_unseen: tuple[str, ...] = ()
     methods: dict[str, dict[str, JsonValue]] = Field(
@@ -83,6 +89,11 @@ class SuiteSpec(Spec):
         """The fields that are empty, and without which nothing can be unlearned on the suite."""
         needed = ("forget", "retain", "primary_forget", "utility")
         return tuple(name for name in needed if not getattr(self, name))
+
+    @property
+    def compares(self) -> bool:
+        """Whether a composite compares models with the retrained one."""
+        return any(composite.kind == "ks" for composite in self.composites)
 
     @property
     def metrics(self) -> tuple[MetricSpec, ...]:
@@ -115,6 +126,23 @@ class SuiteSpec(Spec):
             found.update(spec.generators)
         return found | self.generators
 
+    def all_sources(self) -> dict[str, DataSource]:
+        """Return role -> source, those of the attacks as `gsm8k.train`."""
+        found = dict(self.data)
+        for name, attack in self.attacks.items():
+            found.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        return found
+
+    @model_validator(mode="after")
+    def _templates(self) -> Self:
+        recipe = self.target.recipe
+        chats = [role for role, source in self.all_sources().items() if source.chat]
+        if chats and self.target.model is None and recipe is not None and recipe.init is None:
+            problem = "the tokenizer that target.recipe trains has no chat template"
+            remedy = "begin with weights that have one (target.recipe.init), or leave chat out"
+            raise ValueError(f"{chats[0]}: chat: {problem}; {remedy}")
+        return self
+
     @model_validator(mode="after")
     def _wide_enough(self) -> Self:
         if (self.dtype, self.score_dtype) == ("float32", "bfloat16"):
@@ -131,17 +159,16 @@ class SuiteSpec(Spec):
         known("data role", self.forget + self.retain, self.data)
         for model in (self.target, self.retrain):
             if model is not None and model.recipe is not None:
-                known("data role", model.recipe.text + model.recipe.tokenizer.text, self.data)
+                known("data role", model.recipe.roles, self.data)
         if self.retrain is not None and self.retrain.tokenizer is not None:
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)
         known("scorer", tuple(m.scorer for m in self.metrics), self.scorers)
-        labels = [metric.label for metric in self.metrics]
+        known("scorer", tuple(s for c in self.composites for s, _ in c.metrics), self.scorers)
+        labels = [m.label for m in self.metrics] + [c.label for c in self.composites]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")
-        sources = dict(self.data)
-        for name, attack in self.attacks.items():
-            sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        sources = self.all_sources()
         known("data role", tuple(self.environments.values()), sources)
         both = sorted(set(self.seeds) & set(self.tuning_seeds))
         if both:

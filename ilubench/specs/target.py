@@ -78,28 +78,52 @@ class PackSpec(Spec):
 
 
 class RecipeSpec(Spec):
-    """How a target model is made: a configuration, trained on the suite's own text.
+    """How a target model is made: trained on the suite's own text, from pretrained weights or none.
 
-    Documents are shuffled each epoch, joined and cut into blocks.
+    Without `pack`, each row is a sequence of its own, with the loss on its completion. With it,
+    documents are shuffled each epoch, joined and cut into blocks, and the loss is on every token.
 
     Attributes:
-        tokenizer: how its tokenizer is made.
+        tokenizer: how the tokenizer of an untrained model is made.
         pack: phases of the training, with their block lengths.
-        seed: of the initial weights and the order of documents.
+        seed: of an untrained model's weights, and of the order of the text.
     """
 
-    config: dict[str, JsonValue] = Field(description="a transformers configuration")
-    tokenizer: TokenizerSpec
+    init: ModelSource | None = Field(
+        default=None,
+        exclude_if=not_,  # older records stay equal
+        description="pretrained weights to begin with, and their tokenizer",
+    )
+    config: dict[str, JsonValue] | None = Field(
+        default=None, description="a transformers configuration, of an untrained model"
+    )
+    tokenizer: TokenizerSpec | None = None
     text: tuple[str, ...] = Field(min_length=1, description="roles of the training text")
-    pack: tuple[PackSpec, ...] = Field(min_length=1)
-    train: TrainSpec = Field(description="in steps; the batch is each phase's own")
+    pack: tuple[PackSpec, ...] = ()
+    train: TrainSpec = Field(description="packed, in steps, and the batch is each phase's own")
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="as stored")
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that are read: of the text, and of what the tokenizer must know besides."""
+        return self.text + (self.tokenizer.text if self.tokenizer else ())
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        own = [name for name in ("config", "tokenizer") if getattr(self, name) is not None]
+        if self.init is not None and own:
+            raise ValueError(f"{own[0]}: the weights of `init` bring their own; leave one out")
+        if self.init is None and len(own) < 2:
+            raise ValueError("give `init`, pretrained weights; or `config` and `tokenizer`")
+        return self
+
     @model_validator(mode="after")
     def _phases(self) -> Self:
+        if not self.pack:
+            return self
         if self.train.steps is None:
-            raise ValueError("a recipe's training is given in steps")
+            raise ValueError("the training of packed text is given in steps")
         if abs(sum(phase.share for phase in self.pack) - 1.0) > 1e-6:
             raise ValueError("the shares of `pack` must add up to 1")
         return self
@@ -136,5 +160,5 @@ class TargetSpec(Spec):
         if self.model is None and self.recipe is None:
             raise ValueError("give a model, a recipe, or both")
         if self.tokenizer is not None and self.recipe is not None:
-            raise ValueError("tokenizer: the recipe trains one of its own; leave one of them out")
+            raise ValueError("tokenizer: the recipe has one of its own; leave one of them out")
         return self

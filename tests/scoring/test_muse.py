@@ -17,8 +17,9 @@ from ilubench.interfaces import Generation, Row, SamplingSpec, ScoreContext
 from ilubench.models.checkpoints import save_model
 from ilubench.models.tokenizers import build_tokenizer
 from ilubench.scoring.engines.hf import HFEngine
-from ilubench.scoring.scorers.muse import KnowMem, VerbMem, cleaned
+from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.privleak import PrivLeak
+from ilubench.scoring.scorers.written import cleaned
 from ilubench.specs import Estimator
 from ilubench.specs.overrides import parse_words
 

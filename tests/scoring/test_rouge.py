@@ -12,7 +12,7 @@ from ilubench.errors import DataError
 from ilubench.interfaces import Row, ScoreContext
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.nll import AnswerNLL
-from ilubench.scoring.scorers.rouge import rouge_l, unicode_words
+from ilubench.scoring.scorers.rouge import rouge_l, rouge_l_recall, unicode_words
 from ilubench.testing.engine import FakeEngine
 
 TOKENIZER = make_tokenizer()
@@ -50,7 +50,12 @@ def test_latin_text_counts_alike() -> None:
     assert 0 < rouge_l(right, written, "latin") == rouge_l(right, written, "unicode") < 1
 
 
-WORDS = st.lists(st.sampled_from(["a", "B", "cat's", "7", "é", "\n", "x_y", "\u0130"]), max_size=12)
+WORDS = st.lists(
+    st.sampled_from(
+        ["a", "B", "cat's", "7", "é", "\n", "x_y", "\u0130", "cats", "Flies", "dying", "relational"]
+    ),
+    max_size=12,
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -58,6 +63,9 @@ WORDS = st.lists(st.sampled_from(["a", "B", "cat's", "7", "é", "\n", "x_y", "\u
 def test_equal_to_the_package(reference: str, written: str) -> None:
     theirs = RougeScorer(["rougeL"], use_stemmer=False).score(reference, written)["rougeL"]
     assert rouge_l(reference, written, "latin") == theirs.fmeasure
+    stemmed = RougeScorer(["rougeL"], use_stemmer=True).score(reference, written)["rougeL"]
+    assert rouge_l(reference, written, "stemmed") == stemmed.fmeasure
+    assert rouge_l_recall(reference, written, "stemmed") == stemmed.recall
 
 
 @pytest.mark.parametrize(

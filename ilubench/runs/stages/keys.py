@@ -6,6 +6,7 @@ from pydantic import JsonValue
 
 from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import Attack, environment_role
+from ilubench.experiments.method_settings import made_by_recipe
 from ilubench.interfaces import Method, PromptAttack, Scorer
 from ilubench.records.code_hash import code_closure
 from ilubench.records.keys import digest, file_sha256, library_versions
@@ -73,6 +74,11 @@ def _memory(bench: Workbench) -> dict[str, JsonValue]:
     return dict(bench.experiment.run.memory.determines(bench.suite.dtype))
 
 
+def _made(bench: Workbench, method: Method) -> dict[str, JsonValue]:
+    recipe = made_by_recipe(bench.suite, method)
+    return {} if recipe is None else {"recipe": bench.recipe_key(recipe, retrain=True)}
+
+
 def unlearn_key(bench: Workbench, method: Method, seed: int) -> str:
     """Return the key of the unlearned weights."""
     suite = bench.suite
@@ -83,6 +89,7 @@ def unlearn_key(bench: Workbench, method: Method, seed: int) -> str:
             "target": bench.target,
             "method": plugin_identity(method),
             "identity": dict(_identities(method)),
+            **_made(bench, method),
             "data": {
                 "forget": _fingerprints(bench, _numbered(suite.forget)),
                 "retain": _fingerprints(bench, _numbered(suite.retain)),

@@ -146,8 +146,7 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         done = bench.store.get("score", job.key)
         if done is not None:
             return done
-        given = job.weights == bench.target  # nothing is unlearned where a model is only scored
-        model = bench.target_model() if given else bench.unlearned_model(job.weights)
+        model = bench.scored_model(job.weights)
         scores, scorers = folder / "scores", bench.suite_scorers()
         with bench.scored(model):
             score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)

@@ -5,7 +5,7 @@ from the same initial weights, with the same tokenizer, on other text.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import JsonValue
 
@@ -14,22 +14,23 @@ from ilubench.data.rows import render_template
 from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
 from ilubench.interfaces import Context, Progress, Room
-from ilubench.models.checkpoints import save_model
+from ilubench.models.checkpoints import load_model, save_model
 from ilubench.models.forward import initialise_model
 from ilubench.models.sharding import whole_model
 from ilubench.models.tokenizers import load_tokenizer, train_tokenizer
 from ilubench.records.store import Artifact, FolderState
 from ilubench.runs.jobs import Job
+from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import RecipeSpec, SuiteSpec
-from ilubench.training import pretrain
+from ilubench.training import fine_tune, pretrain, trainable_only
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["build_target", "make_target", "recipe_of"]
+__all__ = ["build_target", "make_target", "recipe_of", "train_by_recipe"]
 
 
 def recipe_of(suite: SuiteSpec, *, retrain: bool = False) -> RecipeSpec:
@@ -68,47 +69,99 @@ def build_target(
             than the target.
     """
     recipe = recipe_of(bench.suite, retrain=retrain)
-    tokenizer = _tokenizer(bench, recipe)
-    if retrain:
-        _check_same_words(bench, tokenizer)
-    documents = data.tokenize_roles(bench.tables, recipe.text, tokenizer, 10**9)
-    seed = seed_for(recipe.seed, "target")
-    model = initialise_model(recipe.config, len(tokenizer), seed)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(model.config, name, getattr(tokenizer, name))
-        setattr(model.generation_config, name, getattr(tokenizer, name))
-    if not bench.shards:
-        model.to(bench.device)  # type: ignore[arg-type]
-    bench.shard(model)
-    log, room = bench.step_log(folder), Room(bench.room)
-    context = Context(seed, bench.device, tokenizer, FolderState(folder), progress, log, room=room)
-    pretrain(model, documents, recipe, context)
+    log = bench.step_log(folder)
+    model, tokenizer = train_by_recipe(bench, recipe, folder, log, progress, retrain=retrain)
     with whole_model(model) as whole:
         if whole is not None:
             save_model(whole, tokenizer, folder, recipe.dtype)
     return log.cost()
 
 
+def train_by_recipe(
+    bench: Workbench,
+    recipe: RecipeSpec,
+    folder: "Path",
+    log: StepLog,
+    progress: Progress,
+    *,
+    retrain: bool,
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Return the model that a recipe makes, on the job's devices, and its tokenizer.
+
+    Args:
+        bench: shared state.
+        recipe: how it is made.
+        folder: of the state of a training that was killed.
+        log: of the steps.
+        progress: display.
+        retrain: whether it is the suite's retrained model.
+
+    Raises:
+        SpecError: the retrained model would have another tokenizer than the target.
+        ModelError: the weights to begin with cannot be loaded.
+        DataError: the text is missing or does not fit.
+    """
+    seed = seed_for(recipe.seed, "target")
+    init = bench.init_of(recipe, retrain=retrain)
+    tokenizer = load_tokenizer(init) if init is not None else _tokenizer(bench, recipe)
+    if retrain:
+        _check_same_words(bench, tokenizer)
+    limit = 10**9 if recipe.pack else bench.suite.max_length
+    if init is not None:
+        model = load_model(init, "cpu" if bench.shards else bench.device)
+        rows = int(cast("Any", model.config.get_text_config()).vocab_size)
+        documents = data.tokenize_roles(bench.tables, recipe.text, tokenizer, limit, rows)
+    else:
+        documents = data.tokenize_roles(bench.tables, recipe.text, tokenizer, limit)
+        model = _untrained(bench, recipe, tokenizer, seed)
+    bench.shard(model)
+    room = Room(bench.room)
+    context = Context(seed, bench.device, tokenizer, FolderState(folder), progress, log, room=room)
+    if recipe.pack:
+        pretrain(model, documents, recipe, context)
+    else:
+        with trainable_only(model, ()):
+            for _ in fine_tune(model, documents, recipe.train, context):
+                pass
+    return model, tokenizer
+
+
+def _untrained(
+    bench: Workbench, recipe: RecipeSpec, tokenizer: "PreTrainedTokenizerBase", seed: int
+) -> "PreTrainedModel":
+    assert recipe.config is not None
+    model = initialise_model(recipe.config, len(tokenizer), seed)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.config, name, getattr(tokenizer, name))
+        setattr(model.generation_config, name, getattr(tokenizer, name))
+    if not bench.shards:
+        model.to(bench.device)  # type: ignore[arg-type]
+    return model
+
+
 def _tokenizer(bench: Workbench, recipe: RecipeSpec) -> "PreTrainedTokenizerBase":
-    return train_tokenizer(recipe.tokenizer, _texts(bench, recipe.text + recipe.tokenizer.text))
+    assert recipe.tokenizer is not None
+    return train_tokenizer(recipe.tokenizer, _texts(bench, recipe.roles))
 
 
 def _check_same_words(bench: Workbench, tokenizer: "PreTrainedTokenizerBase") -> None:
     """Raise unless the retrained model reads text as the target does."""
     recipe = bench.suite.target.recipe
-    if recipe is not None:
+    if recipe is not None and recipe.tokenizer is not None:
         other = _tokenizer(bench, recipe)
     else:
-        assert bench.given_target is not None
-        other = load_tokenizer(bench.given_tokenizer or bench.given_target)
+        other = bench.tokenizer
     mine, theirs = tokenizer.get_vocab(), other.get_vocab()
     if mine != theirs:
         problem = (
             f"the tokenizer would be another than the target's: {len(mine)} tokens, "
             f"{len(mine.keys() - theirs.keys())} of them unknown to the target's {len(theirs)}"
         )
-        remedy = "name the roles of the target's text there too"
-        where, field = f"suite {bench.suite.name}", "retrain.recipe.tokenizer.text"
+        field, remedy = "retrain.recipe.init", "begin with the target's weights"
+        if recipe_of(bench.suite, retrain=True).tokenizer is not None:
+            field = "retrain.recipe.tokenizer.text"
+            remedy = "name the roles of the target's text there too"
+        where = f"suite {bench.suite.name}"
         raise SpecError(problem, where=where, field=field, remedy=remedy)
 
 

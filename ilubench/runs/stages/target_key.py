@@ -29,14 +29,27 @@ def key_of_files(model: Path, tokenizer: Path | None) -> str:
     return digest(files)
 
 
-def key_of_recipe(recipe: RecipeSpec, tables: Tables, device: str) -> str:
-    """Return the key of the model that a recipe makes."""
-    roles = recipe.text + recipe.tokenizer.text
+def key_of_recipe(
+    recipe: RecipeSpec, init: Path | None, tables: Tables, max_length: int, device: str
+) -> str:
+    """Return the key of the model that a recipe makes.
+
+    Args:
+        recipe: how it is made.
+        init: the folder of the weights to begin with.
+        tables: of its text.
+        max_length: tokens of a sequence; text that is packed has no such limit.
+        device: that it is made on.
+    """
+    named = enumerate(recipe.roles)
     return digest(
         {
             "stage": "target",
-            "recipe": recipe.model_dump(mode="json"),
-            "text": fingerprint_roles(tables, ((f"{n}", role) for n, role in enumerate(roles))),
+            # whatever the place is called that the weights lie in, they are what they are
+            "recipe": recipe.model_dump(mode="json", exclude={"init"}),
+            **({"init": folder_sha256(init)} if init is not None else {}),
+            **({} if recipe.pack else {"max_length": max_length}),
+            "text": fingerprint_roles(tables, ((f"{n}", role) for n, role in named)),
             "device": device,
             "libraries": dict(library_versions(TRAINING_LIBRARIES)),
             "code": dict(code_closure(["ilubench.runs.stages.target"])),

@@ -1,15 +1,18 @@
 """Unlearn: target model and method -> the tensors that changed."""
 
+import torch
 from pydantic import JsonValue
 
 from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import environment_role
+from ilubench.experiments.method_settings import made_by_recipe
 from ilubench.interfaces import Progress, UnlearnData
 from ilubench.models.checkpoints import save_changes
 from ilubench.models.sharding import whole_model
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import Passes
+from ilubench.runs.stages.target import train_by_recipe
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.training import seed_everything
 
@@ -36,15 +39,22 @@ def run_unlearn(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         log = bench.step_log(folder, passes)
         role_seed = seed_for(job.seed, "unlearn")
         context = bench.context(folder, log, progress, role_seed)
-        model = bench.target_model()
-        bench.shard(model)
-        if method.trains:
-            with bench.scored(model) as whole:
-                if whole is not None:
-                    bench.engine.load(whole)  # what cannot be scored shows before hours of training
-        seed_everything(role_seed)
-        with passes.counting(model):
-            model = method.unlearn(model, data, context)
+        recipe = made_by_recipe(suite, method)
+        if recipe is not None:
+            model, _ = train_by_recipe(bench, recipe, folder, log, progress, retrain=True)
+            stored: torch.nn.Module = model
+            for dtype in (recipe.dtype, suite.dtype):  # as if it had been stored and loaded
+                stored.to(getattr(torch, dtype))
+        else:
+            model = bench.target_model()
+            bench.shard(model)
+            if method.trains:
+                with bench.scored(model) as whole:
+                    if whole is not None:  # what cannot be scored shows before hours of training
+                        bench.engine.load(whole)
+            seed_everything(role_seed)
+            with passes.counting(model):
+                model = method.unlearn(model, data, context)
         changed: tuple[str, ...] = ()
         with whole_model(model) as whole:
             if whole is not None:

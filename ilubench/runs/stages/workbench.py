@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ilubench.data import batches as training_data
-from ilubench.errors import StoreError
+from ilubench.errors import AccessError, ModelError, StoreError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.interfaces import (
     BoundScorer,
@@ -45,7 +45,7 @@ from ilubench.runs.stages.devices import check_sharding, pick_device, refuse_lau
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator, PluginRef, Range
+from ilubench.specs import Estimator, PluginRef, Range, RecipeSpec
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -106,16 +106,41 @@ class Workbench:
         Raises:
             ModelError: it cannot be read, or transformers does not accept it.
         """
-        if self.given_target is not None:
-            return load_config(self.given_target)
-        assert self.suite.target.recipe is not None
-        return recipe_config(self.suite.target.recipe.config)
+        if self.began_with is not None:
+            return load_config(self.began_with)
+        recipe = self.suite.target.recipe
+        assert recipe is not None
+        assert recipe.config is not None
+        return recipe_config(recipe.config)
 
     @cached_property
     def given_target(self) -> Path | None:
         """The target model's folder when weights are given, else None (a recipe makes it)."""
         source = self.suite.target.model
         return find_folder(source) if source is not None else None
+
+    @cached_property
+    def began_with(self) -> Path | None:
+        """The folder that has the target model's configuration and tokenizer before any job.
+
+        It is the given model's, or that of the weights which its recipe begins with. None: the
+        recipe makes both.
+        """
+        if self.given_target is not None:
+            return self.given_target
+        recipe = self.suite.target.recipe
+        assert recipe is not None
+        return self.init_of(recipe, retrain=False)
+
+    def init_of(self, recipe: RecipeSpec, *, retrain: bool) -> Path | None:
+        """Return the folder of the weights that a recipe begins with, None where it has none.
+
+        Raises:
+            AccessError: they are a hub's, and cannot be had.
+            ModelError: they cannot be loaded.
+        """
+        name = "retrain" if retrain else "target"
+        return find_folder(recipe.init, f"suite.{name}.recipe.init") if recipe.init else None
 
     @cached_property
     def given_tokenizer(self) -> Path | None:
@@ -129,7 +154,35 @@ class Workbench:
         if self.given_target is not None:
             return key_of_files(self.given_target, self.given_tokenizer)
         assert self.suite.target.recipe is not None
-        return key_of_recipe(self.suite.target.recipe, self.tables, self.device)
+        return self.recipe_key(self.suite.target.recipe, retrain=False)
+
+    def recipe_key(self, recipe: RecipeSpec, *, retrain: bool) -> str:
+        """Return the key of the model that a recipe makes."""
+        init = self.init_of(recipe, retrain=retrain)
+        return key_of_recipe(recipe, init, self.tables, self.suite.max_length, self.device)
+
+    @cached_property
+    def retrained_folder(self) -> Path | None:
+        """The retrained model's folder, where a model is scored that is compared with it.
+
+        None: nothing is compared, the suite has no such weights, or they cannot be had here.
+
+        Raises:
+            ModelError: what was named is no model's folder.
+        """
+        experiment, retrain = self.experiment, self.suite.retrain
+        alone = experiment.scores_only and experiment.measures_retrain
+        if not alone or retrain is None or retrain.model is None:
+            return None
+        with contextlib.suppress(AccessError):  # what lacks is said beside the scores
+            return find_folder(retrain.model, "suite.retrain.model")
+        return None
+
+    @cached_property
+    def retrained(self) -> str:
+        """The key of its weights; empty where there are none."""
+        folder = self.retrained_folder
+        return "" if folder is None else key_of_files(folder, self.given_tokenizer)
 
     @property
     def target_folder(self) -> Path:
@@ -152,9 +205,9 @@ class Workbench:
         Raises:
             ModelError: there is none, or it has tokens that the model does not know.
         """
-        folder = self.given_tokenizer or self.target_folder
+        folder = self.given_tokenizer or self.began_with or self.target_folder
         tokenizer = load_tokenizer(folder)
-        if self.given_target is not None:  # a recipe's model is made for its tokenizer
+        if self.began_with is not None:  # an untrained model is made for its tokenizer
             check_vocabulary(tokenizer, self.target_config, folder)
         return tokenizer
 
@@ -219,12 +272,31 @@ class Workbench:
         Raises:
             StoreError: the target model is not made yet.
         """
-        return CheckEngine(self.tokenizer, load_config(self.target_folder))
+        return CheckEngine(self.tokenizer, load_config(self.began_with or self.target_folder))
 
     def target_model(self) -> "PreTrainedModel":
         """Load the target model for training."""
         dtype = getattr(torch, self.suite.dtype)
         return load_model(self.target_folder, "cpu" if self.shards else self.device, dtype)
+
+    def scored_model(self, key: str) -> "PreTrainedModel":
+        """Load a model that is scored before any attack, by the key of its weights.
+
+        Raises:
+            ModelError: the retrained model has other tokens than the target.
+            StoreError: the unlearning job is not done.
+        """
+        if key == self.target:  # nothing is unlearned where a model is only scored
+            return self.target_model()
+        if not key or key != self.retrained:
+            return self.unlearned_model(key)
+        folder = self.retrained_folder
+        assert folder is not None
+        own = load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else self.tokenizer
+        if own.get_vocab() != self.tokenizer.get_vocab():
+            problem = f"{folder} has other tokens than the model that is scored"
+            raise ModelError(f"{problem}; give others by suite.retrain.model.path=FOLDER")
+        return load_model(folder, self.device, getattr(torch, self.suite.dtype))
 
     def trains(self, job: Job) -> bool:
         """Whether a job trains the model."""
@@ -278,7 +350,7 @@ class Workbench:
         """Return the roles' rows as training examples."""
         name = tuple(roles)
         if name not in self._examples:
-            config: Any = load_config(self.target_folder).get_text_config()
+            config: Any = load_config(self.began_with or self.target_folder).get_text_config()
             self._examples[name] = training_data.tokenize_roles(
                 self.tables, name, self.tokenizer, self.suite.max_length, int(config.vocab_size)
             )
@@ -308,6 +380,7 @@ class Workbench:
             context = ScoreContext(
                 rows=lambda asked: self.tables.rows(role(asked)),
                 publish_text=lambda asked: self.keeps_text(role(asked)),
+                chat=lambda asked: self.tables.chat(role(asked)),
             )
             bound = scorer.build(self.tokenizer, context)
             self._bound[name] = Measure(bound, scorer.metrics(), scorer.ranges)

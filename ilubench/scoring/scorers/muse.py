@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from ilubench.data.chat import chat_turns, closing_ids, encode_turns, put_before
 from ilubench.data.overlap import asks_same
 from ilubench.errors import DataError
-from ilubench.interfaces import (
-    BoundPromptAttack,
-    BoundScorer,
-    Engine,
-    Ids,
-    Row,
-    SampleScore,
-    SamplingSpec,
-    ScoreContext,
-    Scorer,
-)
-from ilubench.scoring.scorers.rewriting import ask_rewritten
-from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_l
-from ilubench.scoring.scorers.rows import groups_of, item_ids, name_items, take_rows, text_of
+from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext, Scorer
+from ilubench.scoring.scorers.rouge import RougeTokens, check_references
+from ilubench.scoring.scorers.rows import groups_of, item_ids, take_rows, text_of
+from ilubench.scoring.scorers.written import AskedText, BoundTexts, cleaned
 from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["KnowMem", "VerbMem", "cleaned"]
+__all__ = ["KnowMem", "VerbMem"]
 
 _ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
 """An answer is cut at the first of each, in this order."""
-
-
-_SPACES = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
-"""What MUSE's decoding (transformers 4, `clean_up_tokenization_spaces=True`) writes together."""
-
-
-def cleaned(text: str) -> str:
-    """Return text without the spaces that tokenization left before marks and contractions.
-
-    transformers 5 does so for some tokenizers only, whatever it is asked; the metric's definition
-    must not depend on that.
-    """
-    for spaced in _SPACES:
-        text = text.replace(spaced, spaced.strip())
-    return text
 
 
 class VerbMem(Scorer):
@@ -96,7 +71,7 @@ class VerbMem(Scorer):
         """
         rows = take_rows(context.rows(self.data), self.limit, self.data)
 
-        def made(row: Row, before: str) -> _Made:
+        def made(row: Row, before: str) -> AskedText:
             ids = tokenizer.encode(text_of(row, "gt", self.data), verbose=False)
             reference = tokenizer.decode(
                 ids[: self.max_tokens],
@@ -109,7 +84,7 @@ class VerbMem(Scorer):
         items, plain = item_ids(rows, self.data), [made(row, "") for row in rows]
         references = [reference for _, reference in plain]
         check_references(self.data, items, "gt", references, self.rouge_tokens)
-        return _Bound(
+        return BoundTexts(
             metric="verbmem",
             role=self.data,
             items=items,
@@ -134,6 +109,9 @@ class KnowMem(Scorer):
     with byte-level fallback, as in Llama 2's tokenizer, two newlines decode as such only until the
     bytes that follow them make the run invalid.
 
+    In a chat each example pair is a user's and an assistant's turn, and the question is the last
+    user's turn, without the space at its end.
+
     Attributes:
         data: role of the questions.
         icl: role of the example pairs shown before each question, all of them.
@@ -145,6 +123,7 @@ class KnowMem(Scorer):
     """
 
     ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["knowmem"]
+    chats: ClassVar[bool] = True
 
     data: str
     icl: str
@@ -182,20 +161,27 @@ class KnowMem(Scorer):
                 or a question that all the pairs ask.
         """
         rows = take_rows(context.rows(self.data), self.limit, self.data)
-        items = item_ids(rows, self.data)
+        items, chat = item_ids(rows, self.data), context.chat(self.data)
         pairs = [
             (pair, _asked(pair, self.icl), text_of(pair, "answer", self.icl))
             for pair in take_rows(context.rows(self.icl), None, self.icl)
         ]
 
-        def made(row: Row, before: str) -> _Made:
-            shown = "".join(
-                f"{asked}{answer}\n\n"
-                for pair, asked, answer in pairs
-                if not asks_same(row, pair, asked)
-            )
-            prompt = before + shown + _asked(row, self.data)
-            return tokenizer.encode(prompt, verbose=False), text_of(row, "answer", self.data)
+        def made(row: Row, before: str) -> AskedText:
+            shown = [
+                (question, answer)
+                for pair, question, answer in pairs
+                if not asks_same(row, pair, question)
+            ]
+            asked = _asked(row, self.data)
+            if chat is None:
+                plain = "".join(f"{question}{answer}\n\n" for question, answer in shown)
+                ids = tokenizer.encode(before + plain + asked, verbose=False)
+            else:
+                stripped = [(question.rstrip(), answer) for question, answer in shown]
+                turns = put_before(chat_turns(asked.rstrip(), chat, stripped), before)
+                ids = encode_turns(tokenizer, turns, chat)
+            return ids, text_of(row, "answer", self.data)
 
         for item, row in zip(items, rows, strict=True):
             if all(asks_same(row, pair, asked) for pair, asked, _ in pairs):
@@ -204,7 +190,7 @@ class KnowMem(Scorer):
         plain = [made(row, "") for row in rows]
         answers = [answer for _, answer in plain]
         check_references(self.data, items, "answer", answers, self.rouge_tokens)
-        return _Bound(
+        return BoundTexts(
             metric="knowmem",
             role=self.data,
             items=items,
@@ -212,7 +198,9 @@ class KnowMem(Scorer):
             make=made,
             plain=plain,
             tokens=self.rouge_tokens,
-            sampling=SamplingSpec(max_tokens=self.max_tokens),
+            sampling=SamplingSpec(
+                max_tokens=self.max_tokens, stop_ids=closing_ids(tokenizer, chat) if chat else ()
+            ),
             publish_text=context.publish_text(self.data),
             ends=_ANSWER_ENDS,
             groups=groups_of(rows, self.group_by, self.data),
@@ -221,68 +209,3 @@ class KnowMem(Scorer):
 
 def _asked(row: Row, role: str) -> str:
     return f"Question: {text_of(row, 'question', role)}\nAnswer: "
-
-
-_Made: TypeAlias = tuple[Ids, str]
-"""What is asked of a row, and its reference."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Bound:
-    """The items, ready for many checkpoints.
-
-    Attributes:
-        make: (row, text before it) -> what is asked.
-        plain: the items without an attack, made.
-        ends: what is written is cut at the first of each, one after the other.
-        groups: item -> its subset.
-        tokens: what ROUGE counts.
-    """
-
-    metric: str
-    role: str
-    items: Sequence[str]
-    rows: Sequence[Row]
-    make: Callable[[Row, str], _Made]
-    plain: Sequence[_Made]
-    sampling: SamplingSpec
-    publish_text: bool
-    tokens: RougeTokens
-    ends: tuple[str, ...] = ()
-    groups: Mapping[str, str] = field(default_factory=dict)
-
-    def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
-        """Return ROUGE-L F1 of each item."""
-        if attack is None:
-            return self._scores(engine, self.plain, self.sampling)
-        sampling = attack.sampling(self.sampling)
-
-        def ask(rows: Sequence[Row], before: Mapping[str, str]) -> list[SampleScore]:
-            made = [self.make(row, before[str(row["id"])]) for row in rows]
-            return self._scores(engine, made, sampling)
-
-        return ask_rewritten(attack, self.rows, self.items, ask)
-
-    def _scores(
-        self, engine: Engine, made: Sequence[_Made], sampling: SamplingSpec
-    ) -> list[SampleScore]:
-        """ROUGE-L F1 of what is written for each item, in the items' order; one a sample."""
-        with name_items(self.items, self.role):
-            found = engine.generate([prompt for prompt, _ in made], sampling)
-        written = [[self._cut(cleaned(one.text)) for one in own] for own in found]
-        return [
-            SampleScore(
-                item=item,
-                metric=self.metric,
-                value=rouge_l(reference, text, self.tokens),
-                group=self.groups.get(item, ""),
-                text=text if self.publish_text else "",
-            )
-            for item, (_, reference), texts in zip(self.items, made, written, strict=True)
-            for text in texts
-        ]
-
-    def _cut(self, text: str) -> str:
-        for end in self.ends:
-            text = text.partition(end)[0]
-        return text

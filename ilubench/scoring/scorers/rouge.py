@@ -2,17 +2,19 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Literal, TypeAlias
 
 from ilubench.errors import DataError
 
-__all__ = ["RougeTokens", "check_references", "rouge_l", "unicode_words"]
+__all__ = ["RougeTokens", "check_references", "rouge_l", "rouge_l_recall", "unicode_words"]
 
-RougeTokens: TypeAlias = Literal["latin", "unicode"]
+RougeTokens: TypeAlias = Literal["latin", "stemmed", "unicode"]
 """`latin`: runs of a-z and 0-9 in lower case, as MUSE counts; all else parts words.
 
-`unicode`, version 1: :func:`unicode_words`. Figures of the two are not comparable.
+`stemmed`: these, those of four and more letters without their endings (Porter's stemmer), as TOFU
+counts. `unicode`, version 1: :func:`unicode_words`. Figures of the three are not comparable.
 """
 
 _LATIN = re.compile("[a-z0-9]+")
@@ -21,6 +23,9 @@ _UNSPACED = re.compile(
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 """Letters of scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, kana, Han."""
+
+_UNSTEMMED = 3
+"""Letters of a word that is left as it is."""
 
 _ENOUGH = 0.5
 """Share of a reference's letters and digits that must count."""
@@ -53,22 +58,49 @@ def unicode_words(text: str) -> list[str]:
 def rouge_l(reference: str, written: str, tokens: RougeTokens) -> float:
     """Return the F1 of the longest common subsequence of words (Lin 2004, W04-1013, section 3.1).
 
-    Equal to `rouge_score`'s without a stemmer, bit by bit; importing that takes seconds.
+    Equal to `rouge_score`'s, bit by bit; importing that takes seconds.
     """
-    right, found = (
-        unicode_words(text) if tokens == "unicode" else _LATIN.findall(text.lower())
-        for text in (reference, written)
-    )
+    precision, recall = _shares(reference, written, tokens)
+    return 2 * precision * recall / (precision + recall) if recall else 0.0
+
+
+def rouge_l_recall(reference: str, written: str, tokens: RougeTokens) -> float:
+    """Return the share of the reference's words in the longest common subsequence."""
+    return _shares(reference, written, tokens)[1]
+
+
+def _shares(reference: str, written: str, tokens: RougeTokens) -> tuple[float, float]:
+    """Share of the words written, and of the reference's, that both have in the same order."""
+    right, found = _words(reference, tokens), _words(written, tokens)
     if not right or not found:
-        return 0.0
+        return 0.0, 0.0
     common = [0] * (len(found) + 1)  # of the reference's words so far with each beginning of found
     for word in right:
         before = 0
         for place, other in enumerate(found, start=1):
             longest = before + 1 if word == other else max(common[place], common[place - 1])
             before, common[place] = common[place], longest
-    precision, recall = common[-1] / len(found), common[-1] / len(right)
-    return 2 * precision * recall / (precision + recall) if common[-1] else 0.0
+    return common[-1] / len(found), common[-1] / len(right)
+
+
+def _words(text: str, tokens: RougeTokens) -> list[str]:
+    if tokens == "unicode":
+        return unicode_words(text)
+    words: list[str] = _LATIN.findall(text.lower())
+    return [_stem(word) for word in words] if tokens == "stemmed" else words
+
+
+@lru_cache(maxsize=65536)
+def _stem(word: str) -> str:
+    return _stemmer()(word) if len(word) > _UNSTEMMED else word
+
+
+@cache
+def _stemmer() -> Callable[[str], str]:
+    from nltk.stem.porter import PorterStemmer  # takes seconds to import
+
+    stem: Callable[[str], str] = PorterStemmer().stem
+    return stem
 
 
 def check_references(

@@ -1,0 +1,95 @@
+"""Is the right answer in what the model writes (TOFU)?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from ilubench.data.chat import closing_ids, encode_prompt
+from ilubench.data.rows import render_template
+from ilubench.data.template import template_columns
+from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext, Scorer
+from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_l_recall
+from ilubench.scoring.scorers.rows import item_ids, take_rows
+from ilubench.scoring.scorers.written import AskedText, BoundTexts, cleaned
+from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["AnswerRouge"]
+
+
+class AnswerRouge(Scorer):
+    """ROUGE-L recall of a greedy answer against the right one (Maini et al. 2024).
+
+    Attributes:
+        data: role of the rows.
+        prompt: template of what is given (`str.format` over the columns).
+        completion: template of the right answer.
+        max_tokens: tokens generated.
+        limit: items at most.
+        rouge_tokens: what ROUGE counts: `stemmed`, as TOFU; `latin`; or `unicode`, words and
+            letters of any script.
+    """
+
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["answer_rouge"]
+    chats: ClassVar[bool] = True
+
+    data: str
+    prompt: str
+    completion: str
+    max_tokens: int = Field(default=200, ge=1)
+    limit: int | None = Field(default=None, ge=1)
+    rouge_tokens: RougeTokens = "stemmed"
+
+    def metrics(self) -> Mapping[str, Estimator]:
+        """Return `rouge_l_recall`, a mean over items."""
+        return {"rouge_l_recall": Estimator()}
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more of the answer is given."""
+        return {"rouge_l_recall": "higher"}
+
+    def roles(self) -> tuple[str, ...]:
+        """Return the role of the rows."""
+        return (self.data,)
+
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the columns that the templates name."""
+        return {self.data: template_columns(self.prompt, self.completion)}
+
+    def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
+        """Render and tokenise the prompts.
+
+        Raises:
+            DataError: no rows, a missing column, or an answer that has no words.
+        """
+        rows = take_rows(context.rows(self.data), self.limit, self.data)
+        source, chat = DataSource(path=self.data), context.chat(self.data)
+
+        def made(row: Row, before: str) -> AskedText:
+            prompt = before + render_template(self.prompt, row, source, self.data)
+            reference = render_template(self.completion, row, source, self.data)
+            return encode_prompt(tokenizer, prompt, chat), cleaned(reference)
+
+        items, plain = item_ids(rows, self.data), [made(row, "") for row in rows]
+        column = ", ".join(template_columns(self.completion))
+        references = [reference for _, reference in plain]
+        check_references(self.data, items, column, references, self.rouge_tokens)
+        return BoundTexts(
+            metric="rouge_l_recall",
+            role=self.data,
+            items=items,
+            rows=rows,
+            make=made,
+            plain=plain,
+            tokens=self.rouge_tokens,
+            sampling=SamplingSpec(
+                max_tokens=self.max_tokens, stop_ids=closing_ids(tokenizer, chat) if chat else ()
+            ),
+            publish_text=context.publish_text(self.data),
+            measure=rouge_l_recall,
+        )

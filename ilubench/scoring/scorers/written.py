@@ -1,0 +1,93 @@
+"""Texts that the model writes, each beside its reference."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ilubench.interfaces import BoundPromptAttack, Engine, Ids, Row, SampleScore, SamplingSpec
+from ilubench.scoring.scorers.rewriting import ask_rewritten
+from ilubench.scoring.scorers.rouge import RougeTokens, rouge_l
+from ilubench.scoring.scorers.rows import name_items
+
+__all__ = ["AskedText", "BoundTexts", "cleaned"]
+
+_SPACES = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+"""What MUSE's decoding (transformers 4, `clean_up_tokenization_spaces=True`) writes together."""
+
+
+def cleaned(text: str) -> str:
+    """Return text without the spaces that tokenization left before marks and contractions.
+
+    transformers 5 does so for some tokenizers only, whatever it is asked; the metric's definition
+    must not depend on that.
+    """
+    for spaced in _SPACES:
+        text = text.replace(spaced, spaced.strip())
+    return text
+
+
+AskedText: TypeAlias = tuple[Ids, str]
+"""What is asked of a row, and its reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundTexts:
+    """The items, ready for many checkpoints.
+
+    Attributes:
+        make: (row, text before it) -> what is asked.
+        plain: the items without an attack, made.
+        ends: what is written is cut at the first of each, one after the other.
+        groups: item -> its subset.
+        tokens: what ROUGE counts.
+        measure: the score of what is written beside its reference.
+    """
+
+    metric: str
+    role: str
+    items: Sequence[str]
+    rows: Sequence[Row]
+    make: Callable[[Row, str], AskedText]
+    plain: Sequence[AskedText]
+    sampling: SamplingSpec
+    publish_text: bool
+    tokens: RougeTokens
+    ends: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    measure: Callable[[str, str, RougeTokens], float] = rouge_l
+
+    def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
+        """Return the score of each item."""
+        if attack is None:
+            return self._scores(engine, self.plain, self.sampling)
+        sampling = attack.sampling(self.sampling)
+
+        def ask(rows: Sequence[Row], before: Mapping[str, str]) -> list[SampleScore]:
+            made = [self.make(row, before[str(row["id"])]) for row in rows]
+            return self._scores(engine, made, sampling)
+
+        return ask_rewritten(attack, self.rows, self.items, ask)
+
+    def _scores(
+        self, engine: Engine, made: Sequence[AskedText], sampling: SamplingSpec
+    ) -> list[SampleScore]:
+        """Score of what is written for each item, in the items' order; one a sample."""
+        with name_items(self.items, self.role):
+            found = engine.generate([prompt for prompt, _ in made], sampling)
+        written = [[self._cut(cleaned(one.text)) for one in own] for own in found]
+        return [
+            SampleScore(
+                item=item,
+                metric=self.metric,
+                value=self.measure(reference, text, self.tokens),
+                group=self.groups.get(item, ""),
+                text=text if self.publish_text else "",
+            )
+            for item, (_, reference), texts in zip(self.items, made, written, strict=True)
+            for text in texts
+        ]
+
+    def _cut(self, text: str) -> str:
+        for end in self.ends:
+            text = text.partition(end)[0]
+        return text
