@@ -249,8 +249,9 @@ def test_the_six_attacks(world: World) -> None:
         assert 0 < loss < 20
         assert load_file(folder / "changes.safetensors")
     (note,) = (note for note in record["notes"] if "protocol" in note)
-    assert note.startswith("gsm8k, agnews, sst2, winogrande, mnli, qqp: protocol: default (")
-    assert note.endswith("run with other settings here")  # one step
+    assert note.startswith(
+        "gsm8k, agnews, sst2, winogrande, mnli, qqp: protocol: default (run with"
+    )
 
 
 def unlearned(world: World, record: Mapping[str, Any]) -> Path:
@@ -411,10 +412,11 @@ def test_the_protocol_is_told() -> None:
         "c": AttackSpec.model_validate({"protocol": {"kind": "default", "note": "none"}}),
         "d": AttackSpec(),
     }
-    assert list(protocol_notes(attacks, {"b"})) == [
+    changed = {"b": False, "c": True}
+    assert list(protocol_notes(attacks, changed)) == [
         "a: protocol: measured (3 epochs)",
         "b: protocol: measured (3 epochs); run with other settings here",
-        "c: protocol: default (none)",
+        "c: protocol: default (run with another length, batch or learning rate than was chosen)",
     ]
 
 
