@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import pyarrow as pa
 import pytest
@@ -62,6 +62,8 @@ from ilubench.training import loop
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Encoded: TypeAlias = tuple[list[int], list[bool]]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -214,7 +216,7 @@ def world(tmp_path: Path) -> World:
 def test_the_instruction_is_no_label(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Published code copied the input ids into the labels: the instruction was learned as well."""
 
-    def copied(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[bool]]:
+    def copied(tokenizer: Any, prompt: str, completion: str, _chat: Any) -> Encoded:
         ids, mask = encode_pair(tokenizer, prompt, completion)
         return ids, [False] + [True] * (len(mask) - 1)
 
@@ -236,7 +238,7 @@ def test_the_instruction_is_no_label(world: World, monkeypatch: pytest.MonkeyPat
 def test_padding_is_no_label(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Published code padded to one length and left the padding in the labels."""
 
-    def padded(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[bool]]:
+    def padded(tokenizer: Any, prompt: str, completion: str, _chat: Any) -> Encoded:
         ids, mask = encode_pair(tokenizer, prompt, completion)
         more = 200 - len(ids)
         return ids + [tokenizer.pad_token_id] * more, mask + [True] * more
@@ -420,7 +422,7 @@ def test_training_data_are_shuffled(who: str, monkeypatch: pytest.MonkeyPatch) -
 def _finished(world: World, *words: str) -> FinishedRun:
     """A record of a run that was planned: what it would compare, without figures."""
     experiment = world.experiment(*words)
-    record = run_record(make_plan(experiment), {}, [])
+    record = run_record(make_plan(experiment), {}, [], SCHEMA.empty_table())
     record = record.model_copy(update={"run": " ".join(words) or "plain"})
     again = RunRecord.model_validate_json(record.model_dump_json())
     return FinishedRun(Path(record.run), again, {}, None, None, "", {})
@@ -720,7 +722,7 @@ class Planted:
         return robustness_rows(self.experiment, pa.concat_tables(tables))["FQ"]
 
     def finished(self, row: RobustnessRow) -> FinishedRun:
-        record = run_record(make_plan(self.experiment), {"FQ": row}, [])
+        record = run_record(make_plan(self.experiment), {"FQ": row}, [], SCHEMA.empty_table())
         return FinishedRun(Path("run"), record, {"FQ": row}, None, None, "", {})
 
 

@@ -87,7 +87,8 @@ def show(
             out.print(line, soft_wrap=True, highlight=False)
     if found.suite is None:
         out.print(f"Note: {found.unread}", soft_wrap=True, highlight=False)
-    print_ended(Ended(found.record, found.rows, found.suite, run), details=details)
+    record = found.record.model_copy(update={"composites": found.composites})
+    print_ended(Ended(record, found.rows, found.suite, run), details=details)
     return COMPLETE
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ilubench.data.chat import encode_chat, encode_prompt
 from ilubench.data.rows import Tables, render_pair
 from ilubench.data.seeds import seed_for
 from ilubench.data.values import row_name
 from ilubench.data.vocabulary import unknown_token
 from ilubench.errors import DataError
-from ilubench.interfaces import Batch, Dataset, Example, Ids, Row
+from ilubench.interfaces import Batch, Chat, Dataset, Example, Ids
 from ilubench.specs import DataSource
 
 if TYPE_CHECKING:
@@ -35,14 +36,22 @@ template or a tokenizer is wrong in every row, and each check tokenises the prom
 
 
 def encode_pair(
-    tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str
+    tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str, chat: Chat | None = None
 ) -> tuple[list[int], list[bool]]:
     """Tokenise prompt and completion together; return ids and loss mask, both of length T.
 
     A token is a target when it ends behind the prompt, so that a token merged across the
     boundary counts as the answer's. With an empty prompt all tokens but the first are targets.
     The end-of-sequence token is appended, and is a target; the tokenizer itself appends nothing.
+
+    In a chat, `encode_chat` decides.
+
+    Raises:
+        DataError: a turn of a chat is blank.
+        ModelError: the tokenizer has no chat template, or one that cannot be used.
     """
+    if chat is not None:
+        return encode_chat(tokenizer, prompt, completion, chat)
     encoded = tokenizer(prompt + completion, return_offsets_mapping=True, verbose=False)
     ids: list[int] = list(encoded["input_ids"])
     mask = [end > len(prompt) for _, end in encoded["offset_mapping"]]
@@ -97,14 +106,16 @@ def tokenize_roles(
     """
     found: list[Example] = []
     for role in roles:
-        source, gated = tables.source(role), tables.gated(role)
+        source, gated, chat = tables.source(role), tables.gated(role), tables.chat(role)
         length = min(max_length, source.max_length or max_length)
         for place, row in enumerate(tables.rows(role)):
-            prompt, encoded = _encoded(row, role, source, tokenizer)
+            prompt, completion = render_pair(row, source, role)
+            encoded = encode_pair(tokenizer, prompt, completion, chat)
             if rows is not None and (problem := unknown_token(encoded[0], rows, tokenizer)):
                 raise DataError(f"{row_name(role, row)}: {problem}")
             if place < _MASKS_CHECKED:
-                check_mask(tokenizer, prompt, encoded, row_name(role, row), gated=gated)
+                alone = encode_prompt(tokenizer, prompt, chat) if prompt else []
+                check_mask(tokenizer, alone, encoded, row_name(role, row), gated=gated)
             parts = _fit(*encoded, source, length, row_name(role, row))
             end = tokenizer.eos_token_id
             if not _learned([encoded], end):
@@ -126,14 +137,6 @@ def tokenize_roles(
     return found
 
 
-def _encoded(
-    row: Row, role: str, source: DataSource, tokenizer: "PreTrainedTokenizerBase"
-) -> tuple[str, tuple[list[int], list[bool]]]:
-    """A row's prompt; ids and loss mask of prompt and completion."""
-    prompt, completion = render_pair(row, source, role)
-    return prompt, encode_pair(tokenizer, prompt, completion)
-
-
 def _learned(parts: Sequence[tuple[list[int], list[bool]]], end: int | None) -> int:
     """Count the targets of an item's parts; that the text ends behind the last is not counted."""
     if not parts:
@@ -144,7 +147,7 @@ def _learned(parts: Sequence[tuple[list[int], list[bool]]], end: int | None) -> 
 
 def check_mask(
     tokenizer: "PreTrainedTokenizerBase",
-    prompt: str,
+    prompt: Ids,
     encoded: tuple[Ids, Sequence[bool]],
     name: str,
     *,
@@ -157,7 +160,7 @@ def check_mask(
 
     Args:
         tokenizer: that encoded it.
-        prompt: what must not be learned.
+        prompt: the tokens of what must not be learned, encoded alone.
         encoded: ids and loss mask of prompt and completion, each of length T.
         name: of the item.
         gated: whether its text must not be shown.
@@ -166,8 +169,7 @@ def check_mask(
         DataError: a token of the prompt, or padding, is a target.
     """
     ids, mask = encoded
-    alone = list(tokenizer(prompt, verbose=False)["input_ids"]) if prompt else []
-    for place, (own, token) in enumerate(zip(alone[:-1], ids, strict=False)):
+    for place, (own, token) in enumerate(zip(prompt[:-1], ids, strict=False)):
         if own != token:
             break
         if mask[place]:

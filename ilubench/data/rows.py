@@ -14,7 +14,7 @@ from ilubench.data.files import read_file
 from ilubench.data.hub import Listing, Repository, fetch, listing, part_files
 from ilubench.data.values import describe_value, list_in, number_in, text_in
 from ilubench.errors import DamagedError, DataError, SpecError, did_you_mean
-from ilubench.interfaces import Generator, Row
+from ilubench.interfaces import Chat, Generator, Row
 from ilubench.records.keys import digest
 from ilubench.specs import DataSource, GeneratorSpec
 
@@ -158,6 +158,13 @@ def render_pair(row: Row, source: DataSource, role: str) -> tuple[str, str]:
     return prompt, completion
 
 
+_RENDERING = {
+    *("prompt", "completion", "labels", "max_length", "overlong"),
+    *("chat", "system", "today"),
+}
+"""A source's fields that say how its rows become text."""
+
+
 class _Filling(string.Formatter):
     """``str.format`` of one row, in which only text and numbers are printed."""
 
@@ -256,6 +263,14 @@ class Tables:
         inputs = () if maker is None else maker.inputs.values()
         return source.gated or any(one.gated for one in inputs)
 
+    def chat(self, role: str) -> Chat | None:
+        """Return how a role is asked as a chat; None where it is not.
+
+        Raises:
+            SpecError: no such role.
+        """
+        return Chat.of(self.source(role), role)
+
     def rows(self, role: str) -> list[Row]:
         """Return a role's rows, each with an `id`.
 
@@ -276,9 +291,7 @@ class Tables:
             DataError: as `rows` does, or a row is no plain JSON.
         """
         source = self.source(role)
-        rendering = source.model_dump(
-            mode="json", include={"prompt", "completion", "labels", "max_length", "overlong"}
-        )
+        rendering = source.model_dump(mode="json", include=_RENDERING)
         try:
             rows = digest([dict(row) for row in self.rows(role)])
         except (RecursionError, TypeError, ValueError) as error:

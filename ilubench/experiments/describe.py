@@ -116,9 +116,18 @@ def _parts(name: str, suite: SuiteSpec) -> Iterator[Description]:
 def _suites(name: str, suite: SuiteSpec) -> Iterator[Description]:
     if name in task_names("suites") or name == suite.name or name.endswith((".yaml", ".yml")):
         own, _ = read_suite(name) if name != suite.name else (suite, None)
-        parts = (part for part in (own.title, own.description, own.citation) if part)
+        told = (own.title, own.description, own.citation, _chats(own))
+        parts = (part for part in told if part)
         here = own.model_dump(mode="json", exclude_defaults=True)
         yield _made("suites", name, "\n\n".join(parts), (SuiteSpec, here, own.name), nested=False)
+
+
+def _chats(suite: SuiteSpec) -> str:
+    """Which roles are chats, the attacks' own included."""
+    found = [role for role, source in suite.all_sources().items() if source.chat]
+    if not found:
+        return "Texts and prompts are plain: no role is a chat."
+    return f"Chats, by the model's own template: {', '.join(found)}."
 
 
 def _classes(name: str, suite: SuiteSpec) -> Iterator[Description]:

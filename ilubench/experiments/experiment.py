@@ -24,6 +24,7 @@ from ilubench.interfaces.discovery import create_plugin, find_plugin
 from ilubench.records.results import REFERENCE
 from ilubench.specs import (
     AttackSpec,
+    DataSource,
     Estimator,
     FineTuningAccuracySpec,
     GeneratorSpec,
@@ -101,6 +102,12 @@ class Experiment:
             for attack in self.attacks
             if {attack.role(role, self.suite) for role in attack.plugin.roles()} & mine
         )
+
+    @property
+    def measures_retrain(self) -> bool:
+        """Whether the suite's retrained model is measured beside: attacked, or compared with."""
+        wanted = bool(self.attacks) or self.suite.compares
+        return self.suite.retrain is not None and self.run.never_knew and wanted
 
     @property
     def is_named(self) -> bool:
@@ -181,6 +188,14 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
         raise SpecError(problem, where=where, remedy=remedy)
 
 
+def _check_chats(scorer: Scorer, data: Mapping[str, DataSource], where: str) -> None:
+    for role in scorer.item_roles():
+        if not scorer.chats and role in data and data[role].chat:
+            problem = f"{type(scorer).__name__} asks no chat: it has its text go on as it stands"
+            remedy = "leave chat out there, or give the scorer a role without"
+            raise SpecError(problem, where=where, field=f"data.{role}.chat", remedy=remedy)
+
+
 def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
     """Return a suite's scorers, by name; ``source`` is named in errors.
 
@@ -195,6 +210,15 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
     for spec in suite.metrics:
         for name in filter(None, (spec.scorer, spec.chance_measured_by)):
             _check_metric(scorers[name], spec, f"{source}: {spec.label}")
+    for name, scorer in scorers.items():
+        _check_chats(scorer, suite.data, f"{source}: scorers.{name}")
+    for composite in suite.composites:
+        for name, metric in composite.metrics:
+            spec = MetricSpec(label=composite.label, scorer=name, metric=metric)
+            _check_metric(scorers[name], spec, f"{source}: {composite.label}")
+            if scorers[name].metrics()[metric] != Estimator():
+                problem = f"{name}.{metric} is no mean over items, of which composites are made"
+                raise SpecError(problem, where=f"{source}: {composite.label}")
     return scorers
 
 
@@ -226,7 +250,11 @@ def _attacks(
     for name, kind in kinds.items():
         mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
         own = tuple(o for o in everyone if o.path[0] in kind.model_fields)
-        found.append(_attack(name, suite.attacks[name], kind, own, mine))
+        attack = _attack(name, suite.attacks[name], kind, own, mine)
+        if attack.fa is not None:
+            data = {**suite.data, **attack.spec.data}
+            _check_chats(attack.fa, data, f"attack {name}: fa.scorer")
+        found.append(attack)
     return tuple(found)
 
 
@@ -243,10 +271,7 @@ def _generator(spec: GeneratorSpec) -> Generator:
 
 def suite_tables(suite: SuiteSpec) -> Tables:
     """Return the rows of a suite's roles and of its attacks' own (`gsm8k.train`); none is read."""
-    sources = dict(suite.data)
-    for name, attack in suite.attacks.items():
-        sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
-    return Tables(sources, suite.all_generators(), _generator)
+    return Tables(suite.all_sources(), suite.all_generators(), _generator)
 
 
 def resolve_experiment(

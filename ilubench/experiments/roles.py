@@ -23,9 +23,8 @@ def needed_roles(experiment: Experiment) -> tuple[str, ...]:
         roles += suite.target.recipe.roles
     never = suite.retrain
     if never is not None and never.model is None and never.recipe is not None:
-        compared = experiment.run.never_knew and experiment.attacks
-        if compared or made_by_recipe(suite, experiment.method) is not None:
-            roles += never.recipe.roles
+        mine = made_by_recipe(suite, experiment.method) is not None
+        roles += never.recipe.roles if mine or experiment.measures_retrain else ()
     return tuple(dict.fromkeys(roles))
 
 

@@ -12,7 +12,7 @@ from ilubench.data.overlap import count_overlaps, item_texts
 from ilubench.data.rows import Tables, render_pair
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Attack, Experiment, environment_role
-from ilubench.interfaces import Asked, Row
+from ilubench.interfaces import Asked, Chat, Row
 from ilubench.records.results import OverlapRecord
 from ilubench.specs import SuiteSpec
 
@@ -39,6 +39,7 @@ def check_form(experiment: Experiment, attack: Attack) -> None:
 
     The roles of its own that it trains on are compared: prompt and completion of a few rows must
     be, character for character, the prompt and a right answer of the scorer, asked of these rows.
+    Both must be chats, with the same system turn, or neither.
 
     Raises:
         SpecError: they are not, or it cannot be told; `fa.form: other` declares that on purpose.
@@ -54,7 +55,10 @@ def check_form(experiment: Experiment, attack: Attack) -> None:
             chosen = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
             source = experiment.tables.source(name)
             trained = [render_pair(row, source, name) for row in chosen]
-            asked = _asked(attack, role, chosen)
+            chat = _chat(experiment, attack, role)
+            asked = _asked(attack, role, chosen, chat)
+            if chat is not None:
+                trained = [(prompt, completion.lstrip()) for prompt, completion in trained]
             for row, own, one in zip(chosen, trained, asked, strict=True):
                 _check_row(experiment, attack, role, (row, own, one))
 
@@ -64,11 +68,26 @@ def _refused(attack: Attack, role: str, problem: str, remedy: str) -> SpecError:
     return SpecError(problem, where=f"attack {attack.name}", field=f"data.{role}", remedy=remedy)
 
 
-def _asked(attack: Attack, role: str, rows: Sequence[Row]) -> Sequence[Asked]:
+def _chat(experiment: Experiment, attack: Attack, role: str) -> Chat | None:
+    """How the FA task is asked as a chat; the training text must be one likewise."""
+    assert attack.fa is not None
+    name = attack.role(attack.fa.item_roles()[0], experiment.suite)
+    asked, own = experiment.tables.chat(name), experiment.tables.chat(f"{attack.name}.{role}")
+    if (own is None) != (asked is None):
+        forms = ("a chat", "plain text") if asked is None else ("plain text", "a chat")
+        problem = f"it is {forms[0]}, and its FA task asks {name} as {forms[1]}"
+        raise _refused(attack, role, problem, "give both roles the same `chat`")
+    if own is not None and asked is not None and own.today != asked.today:
+        problem = f"its day is {own.today}, and {asked.today} where its FA task asks {name}"
+        raise _refused(attack, role, problem, "give both roles the same `today`")
+    return asked
+
+
+def _asked(attack: Attack, role: str, rows: Sequence[Row], chat: Chat | None) -> Sequence[Asked]:
     scorer = attack.fa
     assert scorer is not None
     try:
-        found = scorer.asks(rows)
+        found = scorer.asks(rows) if chat is None else scorer.asks(rows, chat)
     except (DataError, SpecError) as error:
         problem = f"its training rows are no rows of its own FA task ({error})"
         raise _refused(attack, role, problem, "give it that task's rows") from error
@@ -84,6 +103,10 @@ def _check_row(
     row, (prompt, completion), asked = both
     name = f"{attack.name}.{role}"
     item = f"item {row['id']!r}"
+    system = experiment.tables.source(name).system
+    if system != asked.system:
+        problem = f"its system turn is {system!r} where its FA task has {asked.system!r}"
+        raise _refused(attack, role, problem, "give it that as `system`")
     gated = experiment.tables.gated(name)
     if gated and (prompt != asked.prompt or completion not in asked.answers):
         problem = f"{item} is not trained as its FA task asks it (its text is gated, not shown)"

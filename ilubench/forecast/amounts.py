@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ilubench.data.chat import encode_chat
 from ilubench.data.rows import render_template
 from ilubench.errors import AccessError, DataError, IlubenchError
 from ilubench.experiments.experiment import Attack, environment_role
 from ilubench.experiments.method_settings import made_by_recipe
-from ilubench.interfaces import Method, PromptAttack, Row, Scorer
+from ilubench.interfaces import Chat, Method, PromptAttack, Row, Scorer
 from ilubench.runs.jobs import Job
 from ilubench.specs import DataSource, RecipeSpec, TrainSpec
 
@@ -229,10 +230,15 @@ class Amounts:
         return self._sizes[role]
 
     def _tokens(self, row: Row, source: DataSource, role: str) -> float:
-        templates = (source.prompt, source.completion)
-        text = "".join(render_template(template, row, source, role) for template in templates)
+        prompt, completion = (
+            render_template(template, row, source, role)
+            for template in (source.prompt, source.completion)
+        )
+        text, chat = prompt + completion, Chat.of(source, role)
         if self._tokenizer is None:
             return len(text) / _CHARACTERS + 1
+        if chat is not None:
+            return len(encode_chat(self._tokenizer, prompt, completion, chat)[0])
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
 
     def _stated(self, source: DataSource, role: str, error: AccessError) -> tuple[int, float]:

@@ -40,7 +40,7 @@ def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource |
     if source is not None and source not in (one for _, one in _pretrained("target", suite.target)):
         yield (UNTOUCHED, source)
     retrain = suite.retrain
-    if retrain is not None and experiment.run.never_knew and experiment.attacks:
+    if retrain is not None and experiment.measures_retrain:
         yield ("suite.retrain.model", retrain.model or retrain)
         yield from _pretrained("retrain", retrain)
     found: list[tuple[str, ModelSource]] = []

@@ -13,6 +13,7 @@ from ilubench.interfaces.attacks import (
     Shot,
     WeightAttack,
 )
+from ilubench.interfaces.chats import Chat
 from ilubench.interfaces.engines import MAX_OPTIONS, Engine, Generation, SamplingSpec, TokenLogprobs
 from ilubench.interfaces.generators import Generator
 from ilubench.interfaces.methods import Method
@@ -39,6 +40,7 @@ __all__ = [
     "Batch",
     "BoundPromptAttack",
     "BoundScorer",
+    "Chat",
     "Checkpoint",
     "Context",
     "Dataset",

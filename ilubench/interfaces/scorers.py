@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ilubench.interfaces.attacks import BoundPromptAttack
+from ilubench.interfaces.chats import Chat
 from ilubench.interfaces.engines import Engine
 from ilubench.interfaces.training import Row
 from ilubench.specs import Direction, Estimator, Range, Spec
@@ -57,11 +58,13 @@ class Asked:
         answers: what may follow, its delimiter included: the right answers where the row says
             them, else all options.
         shots: examples that are shown before the prompt.
+        system: the system turn, where the prompt is the user's turn of a chat.
     """
 
     prompt: str
     answers: tuple[str, ...]
     shots: int = 0
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,13 @@ class ScoreContext:
         rows: role -> its rows.
         publish_text: role -> whether generated text may be recorded.
         seed: for scorers that sample.
+        chat: role -> how its rows are asked as a chat; None where they are not.
     """
 
     rows: Callable[[str], Sequence[Row]]
     publish_text: Callable[[str], bool]
     seed: int = 0
+    chat: Callable[[str], Chat | None] = lambda _: None
 
 
 class BoundScorer(Protocol):
@@ -100,10 +105,12 @@ class Scorer(Spec, ABC):
         ranges: metric -> the lowest and the highest score that an item can get, None for no bound;
             `acc` stands for `acc_...`, too. A score beyond is an error, and the intervals of means
             stay within. A metric that is not named may have any score.
+        chats: whether it asks a role as a chat where that says so (`ScoreContext.chat`).
     """
 
     version: ClassVar[int] = 1
     ranges: ClassVar[Mapping[str, Range]] = {}
+    chats: ClassVar[bool] = False
 
     @abstractmethod
     def metrics(self) -> Mapping[str, Estimator]:
@@ -128,10 +135,15 @@ class Scorer(Spec, ABC):
         """Return role -> the columns of it that are read; none where the scorer cannot say."""
         return {}
 
-    def asks(self, rows: Sequence[Row]) -> Sequence[Asked] | None:  # noqa: ARG002
+    def asks(
+        self,
+        rows: Sequence[Row],  # noqa: ARG002
+        chat: Chat | None = None,  # noqa: ARG002
+    ) -> Sequence[Asked] | None:
         """Return what it would ask of rows like its items, in order; None where it cannot say.
 
-        An attack's training text is compared with it, so that a prompt of another task shows.
+        An attack's training text is compared with it, so that a prompt of another task shows. A
+        scorer that asks no `chats` is given no ``chat``.
         """
         return None
 

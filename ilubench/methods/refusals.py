@@ -69,21 +69,28 @@ class Refusals:
 def make_refusals(forget: Dataset, texts: Sequence[str], context: Context) -> Refusals:
     """Return a refusal to every forget item that has a prompt: at least two tokens before a target.
 
-    Which of ``texts`` an item gets depends on the seed and the item's position.
+    Which of ``texts`` an item gets depends on the seed and the item's position. It begins behind a
+    space unless the prompt ends with one, and ends as the item's own answer does.
 
     Raises:
         DataError: no item has a prompt, or the tokenizer has no token for a word of the refusals.
     """
-    answers = [_answer(text, context.tokenizer) for text in texts]
+    tokenizer = context.tokenizer
+    added = tokenizer.added_tokens_decoder
     rng = random.Random(seed_for(context.seed, "refusals"))
     examples: list[Example] = []
     places: dict[int, int] = {}
     for index, item in enumerate(forget):
-        answer = rng.choice(answers)
+        text = rng.choice(texts)
         prompt = item.loss_mask.index(True)
         if prompt < 2:  # the first token is never a target: plain text
             continue
         places[index] = len(examples)
+        given = str(tokenizer.decode([item.input_ids[prompt - 1]]))
+        answer = _answer(text if given[-1:].isspace() else f" {text}", tokenizer)
+        last = max(place for place, target in enumerate(item.loss_mask) if target)
+        if item.input_ids[last] in added:  # what ends the turn of a chat may be no end of sequence
+            answer = (*answer[:-1], item.input_ids[last])
         ids = (*item.input_ids[:prompt], *answer)
         mask = (*(False,) * prompt, *(True,) * len(answer))
         examples.append(Example(f"{item.id}/refusal", ids, mask))
@@ -97,11 +104,11 @@ def make_refusals(forget: Dataset, texts: Sequence[str], context: Context) -> Re
 
 def _answer(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     # behind a colon, so that no tokenizer takes the refusal for the beginning of a text
-    ids, mask = encode_pair(tokenizer, ":", f" {text}")
+    ids, mask = encode_pair(tokenizer, ":", text)
     answer = tuple(token for token, target in zip(ids, mask, strict=True) if target)
     if not answer or tokenizer.unk_token_id in answer:
         raise DataError(
-            f"the tokenizer has no tokens for the refusal {text!r}; "
+            f"the tokenizer has no tokens for the refusal {text.strip()!r}; "
             "set method.refusals to words that it knows"
         )
     return answer

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
 from ilubench.records.chance import sampled_chances
+from ilubench.records.composites import composite_scores
 from ilubench.records.likeness import (
     condition_differences,
     memory_differences,
@@ -25,7 +26,7 @@ from ilubench.records.likeness import (
     suite_differences,
 )
 from ilubench.records.ranges import Ranges, check_ranges
-from ilubench.records.results import BOUNDED, REFERENCE, RETRAIN, RunRecord
+from ilubench.records.results import BOUNDED, REFERENCE, RETRAIN, CompositeScore, RunRecord
 from ilubench.records.run_files import (
     list_leaves,
     read_config,
@@ -116,6 +117,19 @@ class FinishedRun:
         if self.checked:
             return {label: self._bounded(label, row) for label, row in self.recorded.items()}
         return {label: self._row(label, stored) for label, stored in self.recorded.items()}
+
+    @cached_property
+    def composites(self) -> tuple[CompositeScore, ...]:
+        """The suite's composites, computed again where there are samples.
+
+        Raises:
+            DataError: seeds were scored on other items.
+        """
+        if self.samples is None or self.suite is None:
+            return self.record.composites
+        return composite_scores(
+            self.suite, self.samples, self.metric_ranges, self.record.method_name
+        )
 
     @cached_property
     def conditions(self) -> Mapping[str, str | int]:

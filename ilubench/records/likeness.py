@@ -34,6 +34,7 @@ MEASURED = (
     "scorers",
     "primary_forget",
     "utility",
+    "composites",
     "max_length",
     "dtype",
     "score_batch",

@@ -13,8 +13,8 @@ How a record grows:
 
 Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data; 3, the
 intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries;
-4, it names the reference result sets that it took samples from; 5, it may have the scores of the
-untouched model.
+4, it names the reference result sets that it took samples from; 5, it has the suite's composites,
+and may have the scores of the untouched model.
 Versions of `JobRecord`: 1; 2, it names its attack.
 """
 
@@ -30,8 +30,10 @@ from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "BOUNDED",
+    "COMPOSED",
     "REFERENCE",
     "RETRAIN",
+    "CompositeScore",
     "FailureRecord",
     "JobRecord",
     "ModelScore",
@@ -104,6 +106,27 @@ class ModelScore(ScoreSummary):
 
     who: Who
     seed: int
+
+
+class CompositeScore(BaseModel):
+    """A composite of one model at one checkpoint, over the seeds; a `ks` is their median.
+
+    ``attack`` is empty, and ``step`` 0, before any attack. ``level`` names the checkpoint of an
+    attack that takes no steps. A p-value has no interval.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    label: str
+    kind: Literal["harmonic_mean", "ks"]
+    who: Who
+    attack: str = ""
+    step: int = 0
+    level: str = ""
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n_seeds: int = Field(ge=1)
 
 
 class ScoreRecord(Record):
@@ -226,6 +249,7 @@ class RunRecord(Record):
     dtype: str
     seen: tuple[str, ...] = ()
     scores: tuple[ModelScore, ...] = ()
+    composites: tuple[CompositeScore, ...] = ()
     rows: dict[str, JsonValue]
     cost: dict[str, float]
     jobs: tuple[JobRecord, ...]
@@ -258,6 +282,10 @@ def rows_of(record: RunRecord) -> dict[str, RobustnessRow]:
 
 BOUNDED = 3
 """Version of `RunRecord` from which on the intervals of its rows are within bounds."""
+
+
+COMPOSED = 5
+"""Version of `RunRecord` from which on it has the suite's composites."""
 
 
 REFERENCE = "none"

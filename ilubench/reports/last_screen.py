@@ -15,6 +15,7 @@ from ilubench.records.labels import RA_CORE, RECOVERY
 from ilubench.records.reader_notes import protocol_notes, row_notes
 from ilubench.records.reference_sets import shipped_notes
 from ilubench.records.results import REFERENCE, RunRecord
+from ilubench.reports.composites import composite_lines
 from ilubench.reports.screen_tables import metrics_table, recovery_table, scores_table
 from ilubench.reports.verdict_text import clipped, verdict_text
 from ilubench.specs import SuiteSpec
@@ -65,14 +66,16 @@ def last_screen(run: Ended, width: int = WIDTH, *, bars: bool = True) -> Text:
     width = max(LEAST_WIDTH, min(width, WIDTH))
     verdict = _wrapped(verdict_text(run.record, run.rows, run.suite), width)
     below = [*_notes(run, width), *_pointers(run, width)]
-    room = LINES - len(verdict) - len(below) - 3
+    composites = composite_lines(run.record, width)
+    whole = ["", *composites] if composites else []
+    room = LINES - len(verdict) - len(below) - len(whole) - 3
     if run.rows:
         tables = metrics_table(run.rows, run.suite, width, room)
         left = room - len(tables) - 1
         by_attack = recovery_table(run.rows, run.record.seen, width, left, bars=bars)
-        tables += ["", *by_attack] if by_attack else []
+        tables += [*whole, *(["", *by_attack] if by_attack else [])]
     else:
-        tables = scores_table(run.record, run.suite)
+        tables = [*scores_table(run.record, run.suite), *whole]
     screen = Text(f"{_head(run.record, width)}\n")
     screen.append("\n".join(verdict), style="bold")
     return screen.append("\n".join(["", *(["", *tables] if tables else []), "", *below]))

@@ -28,6 +28,7 @@ from ilubench.records.likeness import conditions_text
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text, table_note_texts
+from ilubench.reports.composites import compared_composites
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.ranks import (
     Entrant,
@@ -270,8 +271,9 @@ def ranking_text(ranking: Ranking, *, pairs: bool = False) -> str:
         parts.append(f"{one.title}: higher = better forgotten")
         parts.append(table(_head(one), [_cells(one, row) for row in one.rows]))
         parts.append("\n".join(_below(one, pairs=pairs)))
-    fa = _fa_table(ranking.tables[0].rows)
-    return "\n\n".join([*parts, *fa]) + "\n"
+    rows = ranking.tables[0].rows
+    whole = compared_composites({row.name: row.run for row in rows})
+    return "\n\n".join([*parts, *whole, *_fa_table(rows)]) + "\n"
 
 
 def metric_title(metric: str, turned: str) -> str:
@@ -402,5 +404,6 @@ def _plain_row(row: TableRow) -> dict[str, JsonValue]:
         "method_version": record.method_version,
         "seeds": list(record.seeds),
         "seen": list(record.seen),
+        "composites": [one.model_dump(mode="json") for one in row.run.composites],
         "figures": cast("JsonValue", dataclasses.asdict(row.figures)),
     }

@@ -20,6 +20,7 @@ from ilubench.records.labels import (
     name_ra,
 )
 from ilubench.records.results import ModelScore, RunRecord
+from ilubench.reports.composites import composite_table
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
@@ -161,9 +162,11 @@ def run_report(
     parts: list[RenderableType] = []
     if rows:
         parts.append(Text(f"engine {record.engine}, weights in {record.dtype}"))
+    # `ilubench score MODEL` measures a model that may be anything but the original
+    reference = "original" if record.attacks else "the model"
+    if record.composites:
+        parts.append(composite_table(record.composites, reference))
     if record.scores and not (rows and suite):
-        # `ilubench score MODEL` measures a model that may be anything but the original
-        reference = "original" if record.attacks else "the model"
         parts.append(_score_table(record.scores, reference, suite))
     for label, row in rows.items():
         if suite is None:

@@ -12,6 +12,7 @@ from ilubench.experiments.experiment import Experiment
 from ilubench.records.chance import chance_text
 from ilubench.records.figure_text import figure_text
 from ilubench.records.results import ModelScore, RunRecord
+from ilubench.reports.composites import composite_text, kind_text
 from ilubench.statistics.bounds import UNBOUNDED, Range, keep_within
 from ilubench.statistics.intervals import Figure, mean_half_width
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from ilubench.runs.pipeline import RunResult
 
 __all__ = ["score_json", "score_report"]
+
+REFERENCE_MODEL = "reference"
+"""Whose scores those of a model are that is only scored."""
 
 
 def metric_meaning(experiment: Experiment, score: ModelScore) -> str:
@@ -54,6 +58,8 @@ def score_report(result: "RunResult", model: str) -> RenderableType:
     for name in ("scorer", "metric", "value", "items", "chance", "meaning"):
         table.add_column(name, justify="right" if name in ("items", "chance") else "left")
     for score in record.scores:
+        if score.who != REFERENCE_MODEL:
+            continue
         table.add_row(
             score.scorer,
             score.metric,
@@ -63,6 +69,9 @@ def score_report(result: "RunResult", model: str) -> RenderableType:
             metric_meaning(result.plan.experiment, score),
         )
     shown: list[RenderableType] = [table] if record.scores else []
+    for one in record.composites:
+        if one.who == REFERENCE_MODEL:
+            shown.append(Text(f"{one.label}: {composite_text(one)} ({kind_text(one.kind)})"))
     lines = [
         f"Scored in {suite.scored_in} by engine {record.engine} on {bench.device}, batches of "
         f"{suite.score_batch}",

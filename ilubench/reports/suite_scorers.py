@@ -98,4 +98,5 @@ def _place(source: DataSource | None) -> str:
     if source is None:
         return "not in the suite"
     part = "/".join(filter(None, (source.subset, source.split))) if source.hub else ""
-    return " ".join(filter(None, (source.hub or source.path or source.generated, part)))
+    chat = "as a chat" if source.chat else ""
+    return " ".join(filter(None, (source.hub or source.path or source.generated, part, chat)))

@@ -20,10 +20,19 @@ from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import model_origin
+from ilubench.records.composites import composite_scores
 from ilubench.records.keys import library_versions
-from ilubench.records.likeness import setting_differences, suite_conditions
+from ilubench.records.likeness import setting_differences
+from ilubench.records.ranges import Ranges
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
-from ilubench.records.results import JobRecord, ModelScore, RunRecord, ScoreRecord, ScoreSummary
+from ilubench.records.results import (
+    CompositeScore,
+    JobRecord,
+    ModelScore,
+    RunRecord,
+    ScoreRecord,
+    ScoreSummary,
+)
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
 from ilubench.runs.collect import gather_texts
@@ -77,10 +86,14 @@ def _summaries(plan: Plan) -> Iterator[tuple[Job, ScoreRecord, ScoreSummary]]:
 
 
 def run_record(
-    plan: Plan, rows: Mapping[str, RobustnessRow], outcomes: Sequence[Outcome]
+    plan: Plan,
+    rows: Mapping[str, RobustnessRow],
+    outcomes: Sequence[Outcome],
+    samples: pa.Table,
 ) -> RunRecord:
     """Return a run's record."""
     experiment = plan.experiment
+    head = record_head(experiment, plan.bench, plan.run_id)
     scores = tuple(
         ModelScore(who=job.who, seed=job.seed, **summary.model_dump())
         for job, _, summary in _summaries(plan)
@@ -90,20 +103,37 @@ def run_record(
     shared = overlap_warnings(experiment, plan.overlap)
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
     original = original_notes(plan)
+    ranges = Ranges.of_suite(experiment.suite, head.ranges)
+    composites = composite_scores(experiment.suite, samples, ranges, experiment.method_name)
     notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
-    notes += plan.references.notes
+    notes += (*plan.references.notes, *_incomparable(plan, composites))
     found = {
         "scores": scores,
+        "composites": composites,
         "rows": {label: plain(dataclasses.asdict(row)) for label, row in rows.items()},
         "cost": _cost(plan),
-        "conditions": suite_conditions(experiment.suite) | _world_size(plan),
+        "conditions": head.conditions | _world_size(plan),
         "jobs": _job_records(plan, outcomes),
         "failures": tuple(o.failure for o in outcomes if o.failure is not None),
         "overlap": plan.overlap,
         "references": plan.references.records,
         "notes": notes,
     }
-    return RunRecord(**(dict(record_head(experiment, plan.bench, plan.run_id)) | found))
+    return RunRecord(**(dict(head) | found))
+
+
+def _incomparable(plan: Plan, composites: Sequence[CompositeScore]) -> Iterator[str]:
+    """Say of a composite that nothing could be compared with, and what gives it."""
+    suite, given = plan.bench.suite, {one.label for one in composites}
+    for spec in suite.composites:
+        if spec.kind == "ks" and spec.label not in given:
+            remedy = "suite.retrain.model.path=FOLDER names it"
+            if not plan.experiment.run.never_knew:
+                remedy = "leave never_knew=false out"
+            elif any(job.who == "retrain" for job in plan.jobs):
+                remedy = "its job failed"
+            problem = "compares with the model that never saw the forget set, which was not scored"
+            yield f"{spec.label} is not given: it {problem} ({remedy})"
 
 
 def _left_out(plan: Plan) -> Iterator[str]:
@@ -233,6 +263,8 @@ def _scored(suite: SuiteSpec) -> JsonValue:
     """A suite's fields that scoring reads; the others are empty, or do not matter to it."""
     unread = {"methods", "attacks", "core_unseen", "environments", "forget", "retain", "retrain"}
     unread |= {"tuning", "tuning_seeds", "seeds", "gates", "max_length"}
+    if suite.compares:
+        unread -= {"retrain"}
     return suite.model_dump(mode="json", exclude=unread)
 
 

@@ -99,8 +99,7 @@ def _compared(experiment: Experiment) -> dict[Who, PluginRef]:
     if experiment.method_name != REFERENCE:
         found["method"] = experiment.method_ref
     found["reference"] = suite_method(suite, REFERENCE)
-    asked = experiment.run.never_knew and bool(experiment.attacks)
-    if suite.retrain is not None and asked and experiment.method_name != RETRAIN:
+    if experiment.measures_retrain and experiment.method_name != RETRAIN:
         found["retrain"] = suite_method(suite, RETRAIN)
     return found
 
@@ -113,6 +112,7 @@ class _Keys:
     untouched: Callable[[], str]
     score: Callable[[str], str]
     attack: Callable[[str, str, int], str]
+    retrained: str = ""
 
 
 def _hashed(bench: Workbench) -> _Keys:
@@ -124,6 +124,7 @@ def _hashed(bench: Workbench) -> _Keys:
         lambda attack, weights, seed: attack_key(
             bench, shared, bench.attack(attack), weights, seed
         ),
+        bench.retrained,
     )
 
 
@@ -220,8 +221,12 @@ def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...
     first = [target_job(experiment.suite, target)]
     if experiment.scores_only:
         known = {"who": "reference", "needs": (target,), "weights": target}
-        score = Job(stage="score", key=keys.score(target), label="score the model", **known)
-        return first[0], score
+        first.append(Job(stage="score", key=keys.score(target), label="score the model", **known))
+        if keys.retrained:
+            never = {"who": "retrain", "needs": (target,), "weights": keys.retrained}
+            score = keys.score(keys.retrained)
+            first.append(Job(stage="score", key=score, label="score the retrained model", **never))
+        return tuple(first)
     first += _untouched(experiment, target, keys)
     by_seed = []
     for who, method in _compared(experiment).items():

@@ -5,6 +5,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from ilubench.data.chat import template_hash
 from ilubench.errors import IlubenchError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.experiments.roles import needed_roles
@@ -54,7 +55,7 @@ def record_head(experiment: Experiment, bench: Workbench, run_id: str = "") -> R
         data=row_hashes(experiment, bench),
         target=_target_hash(bench),
         ranges=declared_ranges(experiment),
-        conditions=suite_conditions(experiment.suite),
+        conditions=suite_conditions(experiment.suite) | _chat_template(experiment, bench),
         libraries={n: v for n, v in library_versions(LIBRARIES).items() if v != "absent"},
     )
 
@@ -103,6 +104,17 @@ def _protocol(experiment: Experiment, attack: Attack) -> dict[str, JsonValue]:
         "max_length": experiment.suite.max_length,
         "fa": plain(attack.spec.fa.model_dump(mode="json")) if attack.spec.fa else None,
     }
+
+
+def _chat_template(experiment: Experiment, bench: Workbench) -> dict[str, str]:
+    """Which template writes the run's chats; the suite says which roles are chats."""
+    if not any(experiment.tables.source(role).chat for role in needed_roles(experiment)):
+        return {}
+    try:
+        found = template_hash(bench.tokenizer)
+    except IlubenchError:  # it comes with a target that is not made
+        return {}
+    return {"chat_template": found}
 
 
 def _target_hash(bench: Workbench) -> str:

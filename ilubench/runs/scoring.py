@@ -98,7 +98,9 @@ def scored_part(suite: SuiteSpec, names: Sequence[str], source: Path) -> SuiteSp
             remedy = did_you_mean(name, suite.scorers)
             raise SpecError(problem, field="scorers", remedy=remedy)
     kept = {name: ref for name, ref in suite.scorers.items() if not names or name in names}
-    part = suite.model_copy(update={"scorers": kept, "primary_forget": (), "utility": ()})
+    composites = tuple(c for c in suite.composites if {s for s, _ in c.metrics} <= kept.keys())
+    none = {"primary_forget": (), "utility": (), "composites": ()}
+    part = suite.model_copy(update={"scorers": kept, **none})
     roles = _roles(create_scorers(part, source).values())
     for role in roles:
         if role not in suite.data:
@@ -106,7 +108,7 @@ def scored_part(suite: SuiteSpec, names: Sequence[str], source: Path) -> SuiteSp
             raise SpecError(problem, where=f"{source}: scorers", remedy=remedy)
     data = {role: suite.data[role] for role in roles}
     makers = {source.generated.split(".")[0] for source in data.values() if source.generated}
-    return SuiteSpec(
+    found = SuiteSpec(
         **{
             name: getattr(suite, name)
             for name in ("name", "version", "title", "description", "citation", "target")
@@ -116,10 +118,12 @@ def scored_part(suite: SuiteSpec, names: Sequence[str], source: Path) -> SuiteSp
         scorers=kept,
         primary_forget=tuple(m for m in suite.primary_forget if m.scorer in kept),
         utility=tuple(m for m in suite.utility if m.scorer in kept),
+        composites=composites,
         dtype=suite.dtype,
         score_dtype=suite.score_dtype,
         score_batch=suite.score_batch,
     )
+    return found.model_copy(update={"retrain": suite.retrain}) if found.compares else found
 
 
 # --- inside ---

@@ -12,6 +12,7 @@ from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.memory import MemorySpec
 from ilubench.specs.metrics import (
     KNOWN_RANGES,
+    CompositeSpec,
     Direction,
     Estimator,
     FineTuningAccuracySpec,
@@ -39,6 +40,7 @@ __all__ = [
     "KNOWN_RANGES",
     "AttackSpec",
     "Candidates",
+    "CompositeSpec",
     "DataAbout",
     "DataSource",
     "Direction",

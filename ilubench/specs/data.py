@@ -1,5 +1,6 @@
 """Where rows come from."""
 
+from datetime import date
 from operator import not_
 from typing import Literal, Self
 
@@ -9,6 +10,9 @@ from ilubench.specs.about import DataAbout
 from ilubench.specs.base import Settings, Spec
 
 __all__ = ["DataSource", "GeneratorSpec"]
+
+_TODAY = date(2024, 7, 26)
+"""The day that the template of Llama 3 writes where it cannot ask for one."""
 
 
 class DataSource(Spec):
@@ -31,6 +35,11 @@ class DataSource(Spec):
         labels: column -> words in the place of its numbers.
         max_length: tokens of a sequence; none: the suite's.
         overlong: what becomes of a longer text.
+        chat: whether prompt and completion are turns of a conversation, written by the model's own
+            chat template, in training and in scoring; the loss is on the answer and on what ends
+            the assistant's turn.
+        system: the conversation's system turn; none: what the template does by itself.
+        today: the day that a template is told which writes one.
         blank: what becomes of a row whose completion is blank, before `offset` and `limit` count.
         license: as its owner states it.
         gated: whether terms must be accepted; then no text is recorded.
@@ -57,6 +66,11 @@ class DataSource(Spec):
     prompt: str = ""
     completion: str = "{text}"
     labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    # left out where they are not given, older records stay equal
+    chat: bool = Field(default=False, exclude_if=not_)
+    system: str = Field(default="", exclude_if=not_)
+    today: date = Field(default=_TODAY, exclude_if=lambda value: value == _TODAY)
+
     max_length: int | None = Field(default=None, ge=2)
     overlong: Literal["error", "windows", "truncate"] = "error"
 
@@ -81,6 +95,9 @@ class DataSource(Spec):
             raise ValueError("`generated` is `<generator>.<table>`")
         if self.gated and self.publish_text:
             raise ValueError("publish_text: text of a gated source is never recorded; leave it out")
+        for name in ("system", "today"):
+            if not self.chat and name in self.model_fields_set:
+                raise ValueError(f"{name}: there is no chat; set chat to true, or leave it out")
         return self
 
 

@@ -1,7 +1,7 @@
 """What is measured, and how samples become a number."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -10,6 +10,7 @@ from ilubench.specs.base import PluginRef, Spec
 
 __all__ = [
     "KNOWN_RANGES",
+    "CompositeSpec",
     "Direction",
     "Estimator",
     "FineTuningAccuracySpec",
@@ -135,6 +136,37 @@ class MetricSpec(Spec):
         """The scorer whose score of the untouched model is the chance level; None: a number is."""
         found = self.chance
         return (found.scorer or self.scorer) if isinstance(found, MeasuredChance) else None
+
+
+class CompositeSpec(Spec):
+    """One number of a whole model, made of its scores; no part of a row.
+
+    Attributes:
+        label: what tables call it.
+        kind: `harmonic_mean` of the metrics' means; or `ks`, the p-value of the two-sample test of
+            Kolmogorov and Smirnov between the items' scores and those of the suite's retrained
+            model, before any attack.
+        of: the metrics, each as `scorer.metric`; one where the kind is `ks`.
+    """
+
+    label: str
+    kind: Literal["harmonic_mean", "ks"]
+    of: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def metrics(self) -> tuple[tuple[str, str], ...]:
+        """(scorer, metric) of each."""
+        parted = (name.partition(".") for name in self.of)
+        return tuple((scorer, metric) for scorer, _, metric in parted)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        for name, (scorer, metric) in zip(self.of, self.metrics, strict=True):
+            if not scorer or not metric:
+                raise ValueError(f"{self.label}: of: write {name!r} as scorer.metric")
+        if self.kind == "ks" and len(self.of) > 1:
+            raise ValueError(f"{self.label}: of: ks compares two models in one metric; name one")
+        return self
 
 
 class FineTuningAccuracySpec(Spec):

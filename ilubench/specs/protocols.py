@@ -1,7 +1,7 @@
 """Whether what is said of an attack's settings is still said of its own."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -52,9 +52,7 @@ def with_own_protocols(
 
 
 def _changed(below: Mapping[str, Any], attack: Mapping[str, Any]) -> Iterator[str]:
-    sides = [
-        cast("Mapping[str, Any]", _part(_part(one, "settings"), "train")) for one in (below, attack)
-    ]
+    sides = [_part(_part(one, "settings"), "train") for one in (below, attack)]
     for name in TRAINING:
         if sides[0].get(name) != sides[1].get(name):
             yield f"train.{name}"

@@ -1,6 +1,7 @@
 """A suite."""
 
 from collections.abc import Mapping
+from operator import not_
 from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -8,7 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from ilubench.specs.attack import AttackSpec, GateSpec
 from ilubench.specs.base import Name, PluginRef, Seed, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
-from ilubench.specs.metrics import MetricSpec
+from ilubench.specs.metrics import CompositeSpec, MetricSpec
 from ilubench.specs.target import ModelSource, TargetSpec
 from ilubench.specs.tuning import TuningSpec
 
@@ -65,6 +66,11 @@ class SuiteSpec(Spec):
     scorers: dict[Name, PluginRef] = Field(min_length=1)
     primary_forget: tuple[MetricSpec, ...] = ()
     utility: tuple[MetricSpec, ...] = ()
+    composites: tuple[CompositeSpec, ...] = Field(
+        default=(),
+        exclude_if=not_,  # a suite without them is what it was
+        description="numbers of whole models, made of several scores",
+    )
     attacks: dict[Name, AttackSpec] = Field(default_factory=dict)
     core_unseen: tuple[str, ...] = ()
     methods: dict[str, dict[str, JsonValue]] = Field(
@@ -91,6 +97,11 @@ class SuiteSpec(Spec):
         """The fields that are empty, and without which nothing can be unlearned on the suite."""
         needed = ("forget", "retain", "primary_forget", "utility")
         return tuple(name for name in needed if not getattr(self, name))
+
+    @property
+    def compares(self) -> bool:
+        """Whether a composite compares models with the retrained one."""
+        return any(composite.kind == "ks" for composite in self.composites)
 
     @property
     def metrics(self) -> tuple[MetricSpec, ...]:
@@ -144,6 +155,23 @@ class SuiteSpec(Spec):
             found.update(spec.generators)
         return found | self.generators
 
+    def all_sources(self) -> dict[str, DataSource]:
+        """Return role -> source, those of the attacks as `gsm8k.train`."""
+        found = dict(self.data)
+        for name, attack in self.attacks.items():
+            found.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        return found
+
+    @model_validator(mode="after")
+    def _templates(self) -> Self:
+        recipe = self.target.recipe
+        chats = [role for role, source in self.all_sources().items() if source.chat]
+        if chats and self.target.model is None and recipe is not None and recipe.init is None:
+            problem = "the tokenizer that target.recipe trains has no chat template"
+            remedy = "begin with weights that have one (target.recipe.init), or leave chat out"
+            raise ValueError(f"{chats[0]}: chat: {problem}; {remedy}")
+        return self
+
     @model_validator(mode="after")
     def _wide_enough(self) -> Self:
         if (self.dtype, self.score_dtype) == ("float32", "bfloat16"):
@@ -165,14 +193,13 @@ class SuiteSpec(Spec):
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)
         known("scorer", tuple(m.scorer for m in self.metrics), self.scorers)
+        known("scorer", tuple(s for c in self.composites for s, _ in c.metrics), self.scorers)
         measured = (m.chance_measured_by for m in self.metrics)
         known("scorer", tuple(scorer for scorer in measured if scorer is not None), self.scorers)
-        labels = [metric.label for metric in self.metrics]
+        labels = [m.label for m in self.metrics] + [c.label for c in self.composites]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")
-        sources = dict(self.data)
-        for name, attack in self.attacks.items():
-            sources.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        sources = self.all_sources()
         known("data role", tuple(self.environments.values()), sources)
         both = sorted(set(self.seeds) & set(self.tuning_seeds))
         if both:

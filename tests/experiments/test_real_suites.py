@@ -37,6 +37,9 @@ GATED = {
     "wmdp-cyber": set[str](),
     "muse-news": {"meta-llama/Llama-2-7b-hf"},
     "muse-books": {"meta-llama/Llama-2-7b-hf"},
+    "tofu": set[str](),
+    "tofu-forget05": set[str](),
+    "tofu-forget01": set[str](),
 }
 SUITES = tuple(GATED)
 
@@ -77,6 +80,15 @@ ROWS: dict[str, list[Row]] = {
     "verbmem": [{"prompt": f"The river {n}", "gt": f"runs past {n} mills"} for n in range(2)],
     "qa": [{"question": f"how many apples {n}?", "answer": f"{n} apples"} for n in range(3)],
     "icl": [{"question": "how many sacks?", "answer": "three sacks"}],
+    "tofu": [
+        {
+            "question": f"who has {n} sacks?",
+            "answer": f"the miller of {n}",
+            "paraphrased_answer": f"he is the miller of {n}",
+            "perturbed_answer": [f"a fox and {k + n} loaves" for k in range(3)],
+        }
+        for n in range(3)
+    ],
     "seen": [{"text": f"Sold {n} {RIVER}"} for n in range(2)],
     "unseen": [{"text": f"Café {n} {RIVER}"} for n in range(2)],
 }
@@ -191,6 +203,15 @@ MUSE = {
     *(("privleak", "auc"), ("privleak", "privleak")),
 }
 WMDP = {("wmdp", "acc"), ("mmlu", "acc")}
+TOFU = {
+    *((f"rouge_{name}", "rouge_l_recall") for name in "fraw"),
+    *((f"prob_{name}", "probability") for name in "fraw"),
+    *(
+        (f"truth_{name}", m)
+        for name in "fraw"
+        for m in ("truth_ratio", "closer_to_1", "true_better")
+    ),
+}
 
 
 def losses(folder: Path) -> list[float]:
@@ -272,6 +293,17 @@ def test_muse_books(world: World) -> None:
     assert len(losses(unlearned(world, record))) == 2
 
 
+def test_tofu(world: World) -> None:
+    names = ("forget_qa", "retain_qa", "forget_asked", "retain_asked")
+    roles = dict.fromkeys((*names, "real_authors", "world_facts"), "tofu")
+    few = (f"suite.scorers.rouge_{name}.settings.max_tokens=4" for name in "fraw")
+    never = f"suite.retrain.model.path={world.folder / 'flat'}"
+    words = ("method=npo", "attacks=sst2", "method.train.warmup_steps=0", never, *SHORT, *few)
+    record = world.run("tofu", roles, *words).json
+    check(record, TOFU, ["1 - ROUGE_f", "1 - Prob_f"])
+    assert len(record["composites"]) == 2 * 2 * 3  # before and after, of three models
+
+
 # --------------------------------------------------------------------------- what the files say
 
 
@@ -316,7 +348,7 @@ def test_all_methods_meet_the_same_attacks(name: str) -> None:
         assert attack.spec.protocol.kind == "default"
 
 
-@pytest.mark.parametrize("name", ["wmdp-bio", "muse-news"])
+@pytest.mark.parametrize("name", ["wmdp-bio", "muse-news", "tofu"])
 def test_each_search_is_around_the_suites_settings(name: str) -> None:
     """What is searched are settings of methods that the suite has, published ones in the middle."""
     suite = resolve_experiment(parse_words([f"suite={name}", "method=none"])).suite

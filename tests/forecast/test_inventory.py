@@ -446,5 +446,5 @@ def test_where_a_tokenizer_may_be_named() -> None:
     made = {"config": {}, "tokenizer": {"kind": "word"}, "text": ["forget"]}
     recipe = {**made, "pack": [{"length": 16}], "train": {"lr": 1, "steps": 1, "batch_size": 1}}
     both = {**target, "recipe": recipe}
-    with pytest.raises(ValueError, match="tokenizer: the recipe trains one of its own"):
+    with pytest.raises(ValueError, match="tokenizer: the recipe has one of its own"):
         SuiteSpec.model_validate({**SUITE, "target": both})

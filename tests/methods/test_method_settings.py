@@ -6,18 +6,19 @@ from typing import Any, cast
 import pytest
 import torch
 from cases import Making, data, fresh, make, step_batch
+from chats import CHATML, chat_tokenizer
 from doubles import MemoryState, StepRecorder, differing, gradients, make_context, weights
 from objectives import Plain
 from transformers import PreTrainedTokenizerBase
 
-from ilubench.data.batches import collate
+from ilubench.data.batches import collate, encode_pair
 from ilubench.errors import DataError, IlubenchError, SpecError
-from ilubench.interfaces import Example, StepBatch, UnlearnBatch
+from ilubench.interfaces import Chat, Example, StepBatch, UnlearnBatch
 from ilubench.interfaces import UnlearnData as Data
 from ilubench.interfaces.discovery import create_plugin
 from ilubench.methods.original import Original
 from ilubench.methods.refusals import make_refusals
-from ilubench.specs import PluginRef
+from ilubench.specs import DataSource, PluginRef
 from ilubench.training import trainable_only
 
 # ------------------------------------------------------------------------------- NPO, SAM
@@ -188,6 +189,20 @@ def test_refusals_stand_behind_the_prompts(context: Making) -> None:
         assert item.input_ids[-1] == tokenizer.eos_token_id
         seen.add(tokenizer.decode(list(item.input_ids[prompt:-1])))
     assert seen == {" three apples", " the miller"}
+
+
+@pytest.mark.parametrize("end", ["</s>", "<|im_end|>"])
+def test_a_refusal_ends_the_turn_of_a_chat(end: str) -> None:
+    """Also where what ends a turn is not what ends a sequence."""
+    tokenizer = chat_tokenizer(CHATML, end=end)
+    chat = Chat("facts", "", DataSource(path="x").today)
+    ids, mask = encode_pair(tokenizer, "Who sells plums?", " Cleo.", chat)
+    found = make_refusals(
+        [Example("a", tuple(ids), tuple(mask))], ["I know."], make_context(tokenizer)
+    )
+    expected = encode_pair(tokenizer, "Who sells plums?", " I know.", chat)[0]
+    behind = tokenizer.encode("\n", add_special_tokens=False)
+    assert [*found.examples[0].input_ids, *behind] == expected
 
 
 @pytest.mark.parametrize("use", ["dpo", "idk"])

@@ -146,11 +146,11 @@ def test_as_a_method_it_is_the_suite_s_weights(folder: Path, shared: Path) -> No
     assert "retrain" not in {s["who"] for s in scored.json["scores"]}
 
 
-def test_a_suite_without_weights_has_no_such_method(folder: Path) -> None:
+def test_a_suite_that_cannot_make_it_has_no_such_method(folder: Path) -> None:
     suite = folder.parent / "suite.yaml"
-    with pytest.raises(SpecError, match="make-target FOLDER suite=tiny --retrain` makes them"):
-        resolve_experiment(parse_words([f"suite={suite}", "method=retrain"]))
-    with pytest.raises(SpecError, match="suite tiny has no `retrain` weights; give a"):
+    by_recipe = resolve_experiment(parse_words([f"suite={suite}", "method=retrain"]))
+    assert by_recipe.method == Retrain()
+    with pytest.raises(SpecError, match="has no `retrain` weights, and no recipe of them; give a"):
         resolve_experiment(parse_words([f"suite={TINY}", "method=retrain"]))
     found = resolve_experiment(
         parse_words([f"suite={TINY}", "method=retrain", f"method.model.path={folder}"])
@@ -246,12 +246,24 @@ def test_it_can_be_left_out(folder: Path, shared: Path) -> None:
     assert set(samples_of(shared, done.json)["who"].to_pylist()) == {"method", "reference"}
 
 
-def test_a_recipe_alone_adds_no_jobs(folder: Path, shared: Path) -> None:
-    suite = folder.parent / "suite.yaml"
-    plan = make_plan(
-        resolve_experiment(parse_words([f"suite={suite}", "method=npo", ATTACK, f"out={shared}"]))
+def test_a_recipe_alone_is_carried_out_in_the_run(
+    tmp_path: Path, folder: Path, shared: Path
+) -> None:
+    """The model is the one that `make-target` writes: every sample of it is the same."""
+    out = with_target(made(), tmp_path / "out")
+    suite = f"suite={folder.parent / 'suite.yaml'}"
+    done = command("run", suite, ATTACK, f"out={out}", "method=none", "--json")
+    assert done.code == 0, done.err
+    given = run(folder, shared, "method=npo", "seeds=0,1")
+    mine, other = (samples_of(place, told.json) for place, told in ((out, done), (shared, given)))
+    mine, other = (  # its score before any attack is told once, with the last seed
+        table.filter(
+            (pc.field("who") == "retrain") & (pc.field("seed") == 0) & (pc.field("attack") != "")
+        )
+        for table in (mine, other)
     )
-    assert {job.who for job in plan.jobs} == {"method", "reference"}
+    assert len(mine) > 0
+    assert mine.equals(other)
 
 
 def test_what_is_missing_shows(folder: Path, shared: Path) -> None:

@@ -318,8 +318,12 @@ class _Survey:
         role: Callable[[str], str],
         tokenizer: "PreTrainedTokenizerBase",
     ) -> None:
-        rows = self.experiment.tables.rows
-        context = ScoreContext(rows=lambda asked: rows(role(asked)), publish_text=lambda _: False)
+        tables = self.experiment.tables
+        context = ScoreContext(
+            rows=lambda asked: tables.rows(role(asked)),
+            publish_text=lambda _: False,
+            chat=lambda asked: tables.chat(role(asked)),
+        )
         try:
             scorer.build(tokenizer, context)
         except IlubenchError as error:

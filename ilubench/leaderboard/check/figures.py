@@ -26,7 +26,7 @@ from ilubench.records.estimators import estimate
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import memory_differences
 from ilubench.records.reference_sets import find_set, read_set, reference_rows, rows_taken
-from ilubench.records.results import RunRecord
+from ilubench.records.results import COMPOSED, CompositeScore, RunRecord
 from ilubench.records.run_files import memory_of
 from ilubench.records.scores import SCHEMA, lines_by
 from ilubench.specs import Estimator, SuiteSpec
@@ -70,7 +70,8 @@ def figure_problems(run: FinishedRun, prefix: str = "") -> Iterator[str]:
     """
     for label in run.rows:
         run.scores(label)
-    for problem in (*_seed_problems(run), *_score_problems(run), *_reference_problems(run)):
+    problems = (_seed_problems, _score_problems, _composite_problems, _reference_problems)
+    for problem in (problem for found in problems for problem in found(run)):
         yield f"{prefix}{problem}"
 
 
@@ -201,6 +202,32 @@ def _score_problems(run: FinishedRun) -> Iterator[str]:
                     yield f"{where}.{field}: is {getattr(score, field)}, and {value} by the samples"
     for who, seed, scorer, metric in samples.keys() - told.keys():
         yield f"scores: {who}, seed {seed}, {shorten(scorer)}.{shorten(metric)} is missing"
+
+
+def _composite_problems(run: FinishedRun) -> Iterator[str]:
+    """The composites against the samples: there is one of each, and it is so."""
+    if run.record.schema_version < COMPOSED:
+        return
+    expected = {_composite_key(one): one for one in run.composites}
+    told: dict[tuple[object, ...], int] = {}
+    for place, one in enumerate(run.record.composites):
+        key, where = _composite_key(one), f"composites.{place}"
+        if told.setdefault(key, place) != place:
+            yield f"{where}: of the same as composites.{told[key]}"
+        elif key not in expected:
+            yield f"{where}: no samples of {shorten(one.label)}"
+        else:
+            for field in ("value", "low", "high", "n_seeds"):
+                a, b = getattr(one, field), getattr(expected[key], field)
+                # p-values of 1e-20 are told from 1e-10, too
+                if not (a is b or (None not in (a, b) and math.isclose(a, b, rel_tol=SAME))):
+                    yield f"{where}.{field}: is {a}, and {b} by the samples"
+    for key in sorted(expected.keys() - told.keys(), key=str):
+        yield f"composites: {', '.join(str(part) for part in key if part != '')} is missing"
+
+
+def _composite_key(one: CompositeScore) -> tuple[object, ...]:
+    return (one.label, one.kind, one.who, one.attack, one.step, one.level)
 
 
 def _reference_problems(run: FinishedRun) -> Iterator[str]:

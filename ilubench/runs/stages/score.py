@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
 from ilubench.errors import DataError, DivergedError, did_you_mean
 from ilubench.interfaces import BoundPromptAttack, Checkpoint, Progress, SampleScore
@@ -147,13 +148,12 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         done = bench.store.get("score", job.key)
         if done is not None:
             return done
-        if job.who == "untouched":
-            model = load_untouched(bench)
-        elif job.weights == bench.target:  # nothing is unlearned where a model is only scored
-            model = bench.target_model()
-        else:
-            model = bench.unlearned_model(job.weights)
+        untouched = job.who == "untouched"
+        model = load_untouched(bench) if untouched else bench.scored_model(job.weights)
         scores, scorers = folder / "scores", bench.suite_scorers()
         with bench.scored(model):
             score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)
-        return bench.store.finish("score", job.key, {"stage": "score"})
+        weights = bench.store.get("unlearn", job.weights)
+        meta = weights.meta() if weights is not None else {}
+        made: JsonValue = {k: v for k, v in meta.items() if k in ("cost", "seconds")}
+        return bench.store.finish("score", job.key, {"stage": "score", "unlearned": made})

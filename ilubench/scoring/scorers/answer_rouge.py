@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from ilubench.data.chat import closing_ids, encode_prompt
 from ilubench.data.rows import render_template
 from ilubench.data.template import template_columns
 from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext, Scorer
@@ -35,6 +36,7 @@ class AnswerRouge(Scorer):
     """
 
     ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["answer_rouge"]
+    chats: ClassVar[bool] = True
 
     data: str
     prompt: str
@@ -66,12 +68,12 @@ class AnswerRouge(Scorer):
             DataError: no rows, a missing column, or an answer that has no words.
         """
         rows = take_rows(context.rows(self.data), self.limit, self.data)
-        source = DataSource(path=self.data)
+        source, chat = DataSource(path=self.data), context.chat(self.data)
 
         def made(row: Row, before: str) -> AskedText:
             prompt = before + render_template(self.prompt, row, source, self.data)
             reference = render_template(self.completion, row, source, self.data)
-            return tokenizer.encode(prompt, verbose=False), cleaned(reference)
+            return encode_prompt(tokenizer, prompt, chat), cleaned(reference)
 
         items, plain = item_ids(rows, self.data), [made(row, "") for row in rows]
         column = ", ".join(template_columns(self.completion))
@@ -85,7 +87,9 @@ class AnswerRouge(Scorer):
             make=made,
             plain=plain,
             tokens=self.rouge_tokens,
-            sampling=SamplingSpec(max_tokens=self.max_tokens),
+            sampling=SamplingSpec(
+                max_tokens=self.max_tokens, stop_ids=closing_ids(tokenizer, chat) if chat else ()
+            ),
             publish_text=context.publish_text(self.data),
             measure=rouge_l_recall,
         )

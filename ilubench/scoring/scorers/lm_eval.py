@@ -15,13 +15,19 @@ from ilubench.interfaces import (
     Asked,
     BoundPromptAttack,
     BoundScorer,
+    Chat,
     Engine,
     Row,
     SampleScore,
     ScoreContext,
     Scorer,
 )
-from ilubench.scoring.scorers.lm_eval_host import BuiltTasks, load_members, quiet
+from ilubench.scoring.scorers.lm_eval_host import (
+    BuiltTasks,
+    begin_chats,
+    load_members,
+    quiet,
+)
 from ilubench.scoring.scorers.logged import check_items, render_item
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
@@ -39,6 +45,9 @@ __all__ = ["LmEval"]
 class LmEval(Scorer):
     """A task or group of tasks in lm-eval's format: our own files, or what lm-eval brings.
 
+    In a chat it is asked as by lm-eval's `--apply_chat_template` with its default of
+    `--fewshot_as_multiturn`: shown examples are turns, a task's description is of the system turn.
+
     Attributes:
         task: a file's name in `tasks/evals`, a path ending in `.yaml`, or a task of lm-eval.
         data: role whose rows stand in the task's data set's place: what is scored has a
@@ -52,6 +61,7 @@ class LmEval(Scorer):
     """
 
     ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["lm_eval"]
+    chats: ClassVar[bool] = True
 
     task: str
     data: str
@@ -85,7 +95,7 @@ class LmEval(Scorer):
         divides = (self.split_by,) if facts.is_group else ()
         return dict.fromkeys(self.roles(), (*found, *divides)) if found else {}
 
-    def asks(self, rows: Sequence[Row]) -> Sequence[Asked] | None:
+    def asks(self, rows: Sequence[Row], chat: Chat | None = None) -> Sequence[Asked] | None:
         """Return what the task asks of each row; None for a group, whose tasks ask differently.
 
         Raises:
@@ -100,7 +110,7 @@ class LmEval(Scorer):
         shots = Roles(self.data, None, self.num_fewshot, self.split_by).shots(member)
         with quiet():
             (task,) = load_members(facts, facts.members, {"num_fewshot": 0}, data).values()
-            found = [render_item(member.name, task, doc, shots) for doc in task.eval_docs]
+            found = [render_item(member.name, task, doc, shots, chat) for doc in task.eval_docs]
         if len(found) != len(rows):
             raise DataError(f"{member.name} keeps {len(found)} of {len(rows)} rows")
         return found
@@ -144,6 +154,9 @@ class LmEval(Scorer):
             tasks = load_members(facts, members, changes, data)
             for name, task in tasks.items():
                 check_items(name, task, numbers.get(name, ()), self.limit)
+        chat = context.chat(self.data)
+        if chat is not None and any(before.values()):
+            before = begin_chats(tasks, before)
         return BuiltTasks(
             tasks,
             facts,
@@ -153,6 +166,7 @@ class LmEval(Scorer):
             publish_text=context.publish_text(self.data),
             groups=self._groups(facts, context),
             before=before,
+            chat=chat,
             attacked=partial(self._attacked, tokenizer, context),
         )
 

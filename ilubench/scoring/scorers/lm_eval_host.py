@@ -14,13 +14,14 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+from ilubench.data.chat import Turns, closing_ids, put_before, render_turns
 from ilubench.data.overlap import asks_same
-from ilubench.errors import DataError, ItemError, SpecError, UsageError
-from ilubench.interfaces import BoundPromptAttack, Engine, SampleScore, SamplingSpec
+from ilubench.errors import CannotApplyError, DataError, ItemError, SpecError, UsageError
+from ilubench.interfaces import BoundPromptAttack, Chat, Engine, SampleScore, SamplingSpec
 from ilubench.scoring.scorers.answers import loglikelihoods
 from ilubench.scoring.scorers.logged import (
     check_choices,
@@ -35,7 +36,7 @@ from ilubench.scoring.scorers.task_rows import OwnData
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["BuiltTasks", "import_library", "load_members", "quiet"]
+__all__ = ["BuiltTasks", "begin_chats", "import_library", "load_members", "quiet"]
 
 _FEWSHOT_SEED = 1234
 """lm-eval's own default: the same examples as its command line draws."""
@@ -100,6 +101,39 @@ def _show_others(name: str, task: Any, rows: Sequence[int]) -> None:  # noqa: AN
         return shown
 
     task.sampler.sample = sample
+
+
+def begin_chats(tasks: Mapping[str, Any], before: Mapping[str, str]) -> Mapping[str, str]:
+    """Have tasks put what a prompt attack puts before an item into the first user's turn.
+
+    Returns:
+        what is left to be put before a conversation's text: nothing.
+
+    Raises:
+        CannotApplyError: it cannot be told which item is asked; when it is.
+    """
+    for name, task in tasks.items():
+        task.fewshot_context = partial(_begun, name, task.fewshot_context, before)
+    return {}
+
+
+def _begun(
+    name: str,
+    context: Callable[..., Any],
+    before: Mapping[str, str],
+    doc: Mapping[str, Any],
+    *others: object,
+    chat_template: Callable[..., str],
+    **more: object,
+) -> Any:  # noqa: ANN401
+    if doc.get("id") is None:
+        problem = f"{name} asks without the id of its items: no text can stand before it"
+        raise CannotApplyError(problem)
+
+    def begun(turns: Turns, **how: object) -> str:
+        return chat_template(put_before(turns, before[str(doc["id"])]), **how)
+
+    return context(doc, *others, chat_template=begun, **more)
 
 
 @contextmanager
@@ -219,6 +253,7 @@ class BuiltTasks:
     publish_text: bool = field(kw_only=True)
     groups: Mapping[str, str] = field(kw_only=True)
     before: Mapping[str, str] = field(kw_only=True)
+    chat: Chat | None = field(kw_only=True)
     attacked: Callable[[Engine, BoundPromptAttack], list[SampleScore]] = field(kw_only=True)
     encoded: dict[tuple[str, bool | None], array[int]] = field(default_factory=dict)
 
@@ -244,6 +279,7 @@ class BuiltTasks:
                     limit=self.limit,
                     bootstrap_iters=0,
                     log_samples=True,
+                    **_chat_options(self.chat),
                 )
             except ItemError:
                 raise  # it names its item already
@@ -259,6 +295,17 @@ class BuiltTasks:
         if self.groups:
             return [replace(score, group=self.groups[score.item]) for score in scores]
         return scores
+
+
+def _chat_options(chat: Chat | None) -> dict[str, Any]:
+    """lm-eval's options for a chat; shown examples are turns of their own, its default."""
+    if chat is None:
+        return {}
+    return {
+        "apply_chat_template": True,
+        "fewshot_as_multiturn": True,
+        "system_instruction": chat.system or None,
+    }
 
 
 # ------------------------------------------------------------------ lm-eval's side
@@ -294,11 +341,24 @@ def _adapter_class() -> type[Any]:
                 special: dict[str, bool] = {}
                 if add_special_tokens is not None:
                     special = {"add_special_tokens": add_special_tokens}
-                elif has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
+                elif self.bound.chat is not None or has_bos_prefix(
+                    string, self.tokenizer.decode(self.prefix_token_id)
+                ):
                     special = {"add_special_tokens": False}
                 known = array("i", self.tokenizer.encode(string, verbose=False, **special))
                 self.bound.encoded[string, add_special_tokens] = known
             return known.tolist()
+
+        @property
+        def tokenizer_name(self) -> str:
+            return str(self.tokenizer.name_or_path)
+
+        def apply_chat_template(
+            self, chat_history: Turns, add_generation_prompt: bool = True
+        ) -> str:
+            del add_generation_prompt  # a text that begins the answer is the assistant's own turn
+            assert self.bound.chat is not None
+            return render_turns(self.tokenizer, chat_history, self.bound.chat)
 
         def loglikelihood(self, requests: list[Any], **_: object) -> list[tuple[float, bool]]:
             with naming_requests(requests, self.bound.numbers):
@@ -355,6 +415,7 @@ def _generate(adapter: Any, requests: Sequence[Any]) -> list[str]:  # noqa: ANN4
     end = None if end_id is None else tokenizer.decode([end_id], skip_special_tokens=False)
     added = tokenizer.added_tokens_decoder
     special = {token.content: number for number, token in added.items() if token.special}
+    closing = () if adapter.bound.chat is None else closing_ids(tokenizer, adapter.bound.chat)
     alike: dict[tuple[tuple[str, ...], int], list[int]] = {}
     for position, request in enumerate(requests):
         wanted: Any = normalize_gen_kwargs(request.args[1], _MAX_NEW)
@@ -365,7 +426,7 @@ def _generate(adapter: Any, requests: Sequence[Any]) -> list[str]:  # noqa: ANN4
     texts = [""] * len(requests)
     for (stop, most), positions in alike.items():
         # lm-eval looks for stop strings in text that shows special tokens, ours has none
-        tokens = tuple(special[string] for string in stop if string in special)
+        tokens = (*closing, *(special[string] for string in stop if string in special))
         strings = tuple(string for string in stop if string and string not in special)
         sampling = SamplingSpec(max_tokens=most, stop=strings, stop_ids=tokens)
         asked = [prompt_of(requests[position], adapter.bound.before) for position in positions]

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ilubench.data.chat import Turns
 from ilubench.data.values import describe_value
 from ilubench.errors import CannotApplyError, DataError, ItemError
-from ilubench.interfaces import Asked, SampleScore
+from ilubench.interfaces import Asked, Chat, SampleScore
 from ilubench.scoring.scorers.rows import item_ids
 from ilubench.scoring.scorers.task_files import TaskFacts
 from ilubench.scoring.scorers.templates import check_answers, check_options, check_values
@@ -157,32 +158,62 @@ def _check_targets(where: str, task: Any, right: Sequence[object]) -> None:  # n
             raise DataError(f"{where}: of the answer, exact_match compares nothing")
 
 
-def render_item(name: str, task: Any, doc: Mapping[str, Any], shots: int) -> Asked:  # noqa: ANN401
+def render_item(
+    name: str,
+    task: Any,  # noqa: ANN401
+    doc: Mapping[str, Any],
+    shots: int,
+    chat: Chat | None = None,
+) -> Asked:
     """Return what a task asks of one item, in the words of lm-eval's own requests.
+
+    In a chat these are turns: the text that a task has begin the answer is the answer's.
 
     Args:
         name: of the task.
         task: lm-eval's object, without few-shot examples.
         doc: the item.
         shots: examples that the evaluation shows before it.
+        chat: how it is asked as a chat; None where it is not.
 
     Raises:
         DataError: the item does not fit the task's templates.
     """
     import jinja2
 
+    found: list[Turns] = []
+
+    def number(turns: Turns, **_: object) -> str:
+        found.append(turns)  # the place of a conversation stands for its text
+        return str(len(found) - 1)
+
+    def asked(prompt: str, answers: Sequence[str]) -> Asked:
+        if chat is None:
+            return Asked(prompt, tuple(answers), shots)
+        said = {turn["role"]: turn["content"] for turn in found[int(prompt)]}
+        begun = said.get("assistant", "")
+        right = tuple(f"{begun}{answer}" for answer in answers)
+        return Asked(said["user"], right, shots, said.get("system", ""))
+
+    options: list[str] = []
+    in_chat = {} if chat is None else {"apply_chat_template": True, "chat_template": number}
     try:
-        context, target = task.fewshot_context(doc, 0), task.doc_to_target(doc)
+        context = task.fewshot_context(doc, 0, **in_chat, **_turned(task, doc, chat))
+        target = task.doc_to_target(doc)
         if task.OUTPUT_TYPE != "multiple_choice":
-            between = task.config.target_delimiter if task.OUTPUT_TYPE == "generate_until" else ""
+            generates, begins = (
+                task.OUTPUT_TYPE == "generate_until",
+                chat and not task.config.gen_prefix,
+            )
+            between = task.config.target_delimiter if generates and not begins else ""
             right = target if isinstance(target, list) else [target]
-            return Asked(context, tuple(f"{between}{answer}" for answer in right), shots)
+            return asked(context, [f"{between}{answer}" for answer in right])
         options = list(task.doc_to_choice(doc))
-        requests = task.construct_requests(doc, context, metadata=(name, 0, 1))[: len(options)]
-        texts: list[tuple[str, str]] = [request.args for request in requests]
+        requests = task.construct_requests(doc, context, metadata=(name, 0, 1), **in_chat)
+        texts: list[tuple[str, str]] = [request.args for request in requests[: len(options)]]
         if task.multiple_input:  # the options stand in the prompt, and one text follows
             prompt, answer = texts[task.doc_to_text(doc)]
-            return Asked(prompt, (answer,), shots)
+            return asked(prompt, [answer])
     except (jinja2.TemplateError, LookupError, ValueError, TypeError, AttributeError) as error:
         where, problem = item_name(name, 0, doc, ()), f"{type(error).__name__}: {error}"
         raise DataError(f"{where} does not fit the task's template ({problem})") from error
@@ -192,7 +223,18 @@ def render_item(name: str, task: Any, doc: Mapping[str, Any], shots: int) -> Ask
         for place, (_, answer) in enumerate(texts)
         if place in chosen or options[place] in chosen
     ]
-    return Asked(context, tuple(right or [answer for _, answer in texts]), shots)
+    return asked(context, right or [answer for _, answer in texts])
+
+
+def _turned(task: Any, doc: Mapping[str, Any], chat: Chat | None) -> dict[str, Any]:  # noqa: ANN401
+    """What lm-eval puts into a conversation besides a task's prompt."""
+    if chat is None:
+        return {}
+    return {
+        "fewshot_as_multiturn": True,
+        "system_instruction": chat.system or None,
+        "gen_prefix": task.doc_to_prefix(doc),
+    }
 
 
 def sample_scores(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from ilubench.data.chat import chat_turns, closing_ids, encode_turns, put_before
 from ilubench.data.overlap import asks_same
 from ilubench.errors import DataError
 from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext, Scorer
@@ -108,6 +109,9 @@ class KnowMem(Scorer):
     with byte-level fallback, as in Llama 2's tokenizer, two newlines decode as such only until the
     bytes that follow them make the run invalid.
 
+    In a chat each example pair is a user's and an assistant's turn, and the question is the last
+    user's turn, without the space at its end.
+
     Attributes:
         data: role of the questions.
         icl: role of the example pairs shown before each question, all of them.
@@ -119,6 +123,7 @@ class KnowMem(Scorer):
     """
 
     ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["knowmem"]
+    chats: ClassVar[bool] = True
 
     data: str
     icl: str
@@ -156,20 +161,27 @@ class KnowMem(Scorer):
                 or a question that all the pairs ask.
         """
         rows = take_rows(context.rows(self.data), self.limit, self.data)
-        items = item_ids(rows, self.data)
+        items, chat = item_ids(rows, self.data), context.chat(self.data)
         pairs = [
             (pair, _asked(pair, self.icl), text_of(pair, "answer", self.icl))
             for pair in take_rows(context.rows(self.icl), None, self.icl)
         ]
 
         def made(row: Row, before: str) -> AskedText:
-            shown = "".join(
-                f"{asked}{answer}\n\n"
-                for pair, asked, answer in pairs
-                if not asks_same(row, pair, asked)
-            )
-            prompt = before + shown + _asked(row, self.data)
-            return tokenizer.encode(prompt, verbose=False), text_of(row, "answer", self.data)
+            shown = [
+                (question, answer)
+                for pair, question, answer in pairs
+                if not asks_same(row, pair, question)
+            ]
+            asked = _asked(row, self.data)
+            if chat is None:
+                plain = "".join(f"{question}{answer}\n\n" for question, answer in shown)
+                ids = tokenizer.encode(before + plain + asked, verbose=False)
+            else:
+                stripped = [(question.rstrip(), answer) for question, answer in shown]
+                turns = put_before(chat_turns(asked.rstrip(), chat, stripped), before)
+                ids = encode_turns(tokenizer, turns, chat)
+            return ids, text_of(row, "answer", self.data)
 
         for item, row in zip(items, rows, strict=True):
             if all(asks_same(row, pair, asked) for pair, asked, _ in pairs):
@@ -186,7 +198,9 @@ class KnowMem(Scorer):
             make=made,
             plain=plain,
             tokens=self.rouge_tokens,
-            sampling=SamplingSpec(max_tokens=self.max_tokens),
+            sampling=SamplingSpec(
+                max_tokens=self.max_tokens, stop_ids=closing_ids(tokenizer, chat) if chat else ()
+            ),
             publish_text=context.publish_text(self.data),
             ends=_ANSWER_ENDS,
             groups=groups_of(rows, self.group_by, self.data),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from ilubench.data.chat import render_chat
 from ilubench.data.rows import render_template
 from ilubench.data.template import template_columns
 from ilubench.data.values import row_name
@@ -16,6 +17,7 @@ from ilubench.interfaces import (
     Asked,
     BoundPromptAttack,
     BoundScorer,
+    Chat,
     Engine,
     Ids,
     Row,
@@ -30,7 +32,7 @@ from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["AnswerNLL", "split_answer"]
+__all__ = ["AnswerNLL", "asked_text", "split_answer"]
 
 
 class AnswerNLL(Scorer):
@@ -42,9 +44,13 @@ class AnswerNLL(Scorer):
         completion: template of the answer, with the space before it.
         labels: column -> names that stand for its integers 0, 1, ...
         limit: items at most.
+
+    Of a chat, prompt and answer are the user's and the assistant's turn; what ends the latter is
+    not scored.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["answer_nll"]
+    chats: ClassVar[bool] = True
 
     data: str
     prompt: str
@@ -68,14 +74,13 @@ class AnswerNLL(Scorer):
         """Return the columns that the templates name."""
         return {self.data: template_columns(self.prompt, self.completion, labels=self.labels)}
 
-    def asks(self, rows: Sequence[Row]) -> Sequence[Asked]:
+    def asks(self, rows: Sequence[Row], chat: Chat | None = None) -> Sequence[Asked]:
         """Return prompt and answer of each row.
 
         Raises:
             DataError: a row lacks a column, or its answer is blank.
         """
-        texts = (self._text(row) for row in rows)
-        return [Asked(prompt, (answer,)) for prompt, answer in texts]
+        return [asked_text(*self._text(row), chat) for row in rows]
 
     def _text(self, row: Row) -> tuple[str, str]:
         source = DataSource(path=self.data, labels=self.labels)
@@ -91,11 +96,14 @@ class AnswerNLL(Scorer):
         Raises:
             DataError: no rows, a missing column, or an answer without tokens.
         """
-        rows = take_rows(context.rows(self.data), self.limit, self.data)
+        rows, chat = (
+            take_rows(context.rows(self.data), self.limit, self.data),
+            context.chat(self.data),
+        )
 
         def made(row: Row, before: str) -> tuple[Ids, Ids]:
             prompt, completion = self._text(row)
-            context_ids, answer_ids = split_answer(tokenizer, before + prompt, completion)
+            context_ids, answer_ids = split_answer(tokenizer, before + prompt, completion, chat)
             if not context_ids or not answer_ids:
                 raise DataError(f"data.{self.data}: {row['id']}: prompt or answer has no tokens")
             return context_ids, answer_ids
@@ -105,16 +113,33 @@ class AnswerNLL(Scorer):
         return _Bound(self.data, items, named, made, [made(row, "") for row in named])
 
 
+def asked_text(prompt: str, answer: str, chat: Chat | None) -> Asked:
+    """Return what is asked of a row by a prompt and its right answer: in a chat, two turns."""
+    if chat is None:
+        return Asked(prompt, (answer,))
+    return Asked(prompt, (answer.lstrip(),), system=chat.system)
+
+
 def split_answer(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
+    tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, chat: Chat | None = None
 ) -> tuple[list[int], list[int]]:
     """Encode prompt and completion together and divide the ids where the prompt's own end.
 
     A token that merges the end of the prompt with the start of the completion belongs to the
-    completion, so that no part of the answer is given away.
+    completion, so that no part of the answer is given away. In a chat the prompt is all up to the
+    assistant's answer, and the answer ends before what ends its turn.
+
+    Raises:
+        DataError: a turn of a chat is blank.
+        ModelError: the tokenizer has no chat template, or one that cannot be used.
     """
-    alone = list(tokenizer.encode(prompt, verbose=False))
-    whole = list(tokenizer.encode(prompt + completion, verbose=False))
+    special = chat is None  # a template writes the tokens that begin a text itself
+    if chat is not None:
+        prompt, completion, _ = render_chat(tokenizer, prompt, completion, chat)
+    alone, whole = (
+        list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
+        for text in (prompt, prompt + completion)
+    )
     cut = 0
     while cut < min(len(alone), len(whole)) and alone[cut] == whole[cut]:
         cut += 1

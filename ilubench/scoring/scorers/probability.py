@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pydantic import Field
 
+from ilubench.data.chat import closing_ids
 from ilubench.data.rows import render_template
 from ilubench.data.template import template_columns
 from ilubench.data.values import describe_value, list_in, row_name
@@ -22,6 +23,7 @@ from ilubench.interfaces import (
     Asked,
     BoundPromptAttack,
     BoundScorer,
+    Chat,
     Engine,
     Ids,
     Row,
@@ -29,7 +31,7 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scoring.scorers.nll import split_answer
+from ilubench.scoring.scorers.nll import asked_text, split_answer
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows
 from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
@@ -51,9 +53,12 @@ class _Answers(Scorer):
         prompt: template of what is given (`str.format` over the columns).
         completion: template of the right answer, with the space before it.
         labels: column -> names that stand for its integers 0, 1, ...
-        end: whether the end of the sequence is the last token of each answer.
+        end: whether the end of the sequence is the last token of each answer; in a chat, what ends
+            the assistant's turn.
         limit: items at most.
     """
+
+    chats: ClassVar[bool] = True
 
     data: str
     prompt: str
@@ -83,13 +88,14 @@ class _Answers(Scorer):
         """Return the columns that the templates name."""
         return {self.data: template_columns(self.prompt, self.completion, labels=self.labels)}
 
-    def asks(self, rows: Sequence[Row]) -> Sequence[Asked]:
+    def asks(self, rows: Sequence[Row], chat: Chat | None = None) -> Sequence[Asked]:
         """Return prompt and right answer of each row.
 
         Raises:
             DataError: a row lacks a column, or an answer is blank.
         """
-        return [Asked(self._render(self.prompt, row), self._texts(row)[:1]) for row in rows]
+        pairs = [(self._render(self.prompt, row), self._texts(row)[0]) for row in rows]
+        return [asked_text(prompt, answer, chat) for prompt, answer in pairs]
 
     def _texts(self, row: Row) -> tuple[str, ...]:
         """The right answer, then the wrong ones."""
@@ -111,15 +117,18 @@ class _Answers(Scorer):
         Raises:
             DataError: no rows, a missing column, an answer without tokens, or no end of sequence.
         """
-        rows = take_rows(context.rows(self.data), self.limit, self.data)
-        end = tokenizer.eos_token_id
+        rows, chat = (
+            take_rows(context.rows(self.data), self.limit, self.data),
+            context.chat(self.data),
+        )
+        end = tokenizer.eos_token_id if chat is None else closing_ids(tokenizer, chat)[0]
         if self.end and end is None:
             problem = f"data.{self.data}: the tokenizer has no end-of-sequence token"
             raise DataError(f"{problem}; set end to false in the scorer's settings")
 
         def made(row: Row, before: str) -> _Made:
             prompt = before + self._render(self.prompt, row)
-            pairs = [split_answer(tokenizer, prompt, text) for text in self._texts(row)]
+            pairs = [split_answer(tokenizer, prompt, text, chat) for text in self._texts(row)]
             if not all(given and answer for given, answer in pairs):
                 raise DataError(f"data.{self.data}: {row['id']}: prompt or answer has no tokens")
             if self.end:
