@@ -232,9 +232,9 @@ def test_a_tokenizer_without_an_end() -> None:
 def test_several_templates() -> None:
     tokenizer = chat_tokenizer(CHATML)
     expected = encode_pair(tokenizer, ASKED, ANSWER, chat())
-    tokenizer.chat_template = {"default": CHATML, "tool_use": PLAIN}  # type: ignore[assignment]
+    tokenizer.chat_template = {"default": CHATML, "tool_use": PLAIN}
     assert encode_pair(tokenizer, ASKED, ANSWER, chat()) == expected
-    tokenizer.chat_template = {"tool_use": PLAIN}  # type: ignore[assignment]
+    tokenizer.chat_template = {"tool_use": PLAIN}
     with pytest.raises(ModelError, match="has no chat template"):
         encode_pair(tokenizer, ASKED, ANSWER, chat())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from chats import PLAIN
 from doubles import make_tokenizer
 from runs import Outcome, command
 from safetensors.torch import load_file
@@ -148,6 +149,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("real")
     tokenizer = make_tokenizer()
+    tokenizer.chat_template = PLAIN
     for name, layers in (("flat", 2), ("deep", 8)):  # RMU's layer is 7
         config = LlamaConfig(
             vocab_size=len(tokenizer),
