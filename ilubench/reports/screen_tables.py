@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ilubench.records.figure_text import figure_text
-from ilubench.records.labels import FA_DIFFERENCE, RA, RA_CORE, RECOVERY, UTILITY_KEPT, WORST_CASE
+from ilubench.records.labels import RA, RA_CORE, RECOVERY, UTILITY_KEPT, WORST_CASE
 from ilubench.records.results import RunRecord
 from ilubench.reports.verdict_text import clipped, percent
 from ilubench.specs import SuiteSpec
@@ -114,8 +114,6 @@ def recovery_table(
         cells.append([clipped(label, LABEL), *found])
     if any(ends) and height > len(cells):
         cells.append(["FA at the end", *(_value(ends[k]) for k in places)])
-        if height > len(cells):
-            cells.append([FA_DIFFERENCE, *(_value(attacks[k].fa_difference) for k in places)])
     head, *body = _aligned(cells, 2, right=range(1, len(places) + 1))
     return [head + more, *body]
 
