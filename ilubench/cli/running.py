@@ -128,6 +128,7 @@ def tune(
     """
     import json
 
+    from ilubench.forecast.estimate import expected_seconds
     from ilubench.runs.progress import make_reporter
     from ilubench.runs.tuning.asked import propose_searches, resolve_tuning
     from ilubench.runs.tuning.proposed import search_text
@@ -140,7 +141,7 @@ def tune(
         return COMPLETE
     records = []
     for asked in resolve_tuning(overrides):
-        with make_reporter(console()) as shown:
+        with make_reporter(console(), expected_seconds) as shown:
             result = carry_out(asked, shown)
         records.append(result.record)
         if not as_json:
@@ -224,11 +225,12 @@ def _run(
 ) -> int:
     import json
 
+    from ilubench.forecast.estimate import expected_seconds
     from ilubench.reports.last_screen import Ended
     from ilubench.runs.pipeline import run_grid
     from ilubench.runs.progress import make_reporter
 
-    with make_reporter(console()) as shown:
+    with make_reporter(console(), expected_seconds) as shown:
         results = run_grid(experiments, shown)
     records = [result.record for result in results]
     if as_json and len(records) == 1:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ilubench.interfaces import Context, UnlearnBatch, UnlearnData
 from ilubench.interfaces.discovery import PluginField, create_plugin
 from ilubench.specs import Candidates, Plain, PluginRef, SearchSpec, TrainSpec
-from ilubench.specs.yaml_files import merge_mappings
+from ilubench.specs.merging import merge_mappings
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ def _as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401
     train = values.get("train") or {}
     if isinstance(train, Mapping):
         below = base.train.model_dump(mode="json")
-        if "steps" in train or "epochs" in train:
-            below.update(steps=None, epochs=None)
         train = TrainSpec.model_validate(merge_mappings(below, train))
     trainable = tuple(values.get("trainable") or base.trainable)
     base = _trained_as(base, train, trainable)

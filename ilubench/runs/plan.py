@@ -20,6 +20,7 @@ from ilubench.records.results import REFERENCE, RETRAIN, OverlapRecord, Who
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.references import ReadSet, References, find_references
+from ilubench.runs.stages.compared import compared_key
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
 from ilubench.runs.stages.untouched import untouched_key
@@ -112,7 +113,7 @@ class _Keys:
     untouched: Callable[[], str]
     score: Callable[[str], str]
     attack: Callable[[str, str, int], str]
-    retrained: str = ""
+    compared: str = ""
 
 
 def _hashed(bench: Workbench) -> _Keys:
@@ -124,7 +125,7 @@ def _hashed(bench: Workbench) -> _Keys:
         lambda attack, weights, seed: attack_key(
             bench, shared, bench.attack(attack), weights, seed
         ),
-        bench.retrained,
+        compared_key(bench),
     )
 
 
@@ -222,9 +223,9 @@ def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...
     if experiment.scores_only:
         known = {"who": "reference", "needs": (target,), "weights": target}
         first.append(Job(stage="score", key=keys.score(target), label="score the model", **known))
-        if keys.retrained:
-            never = {"who": "retrain", "needs": (target,), "weights": keys.retrained}
-            score = keys.score(keys.retrained)
+        if keys.compared:
+            never = {"who": "retrain", "needs": (target,), "weights": keys.compared}
+            score = keys.score(keys.compared)
             first.append(Job(stage="score", key=score, label="score the retrained model", **never))
         return tuple(first)
     first += _untouched(experiment, target, keys)

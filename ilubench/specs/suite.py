@@ -88,7 +88,9 @@ class SuiteSpec(Spec):
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     tuning_seeds: tuple[Seed, ...] = Field(default=(1000, 1001), min_length=1)
     tuning: TuningSpec | None = None
-    gates: GateSpec | None = Field(default=None, description="what `ilubench gates` checks")
+    gates: GateSpec | None = Field(
+        default=None, description="what `ilubench gates` checks; else its defaults"
+    )
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -119,6 +121,13 @@ class SuiteSpec(Spec):
         """
         recipe = self.target.recipe
         return self.untouched or (recipe.init if recipe is not None else None)
+
+    @property
+    def unused_recipes(self) -> dict[str, str]:
+        """Which models have weights besides a recipe, which count then -> where they are from."""
+        models = {"target": self.target, "retrain": self.retrain}
+        both = {n: m.model for n, m in models.items() if m and m.recipe and m.model}
+        return {n: str(m.path or m.hub or f"packaged {m.packaged}") for n, m in both.items()}
 
     @property
     def measures_chance(self) -> bool:

@@ -19,6 +19,7 @@ from ilubench.records.results import ScoreRecord, ScoreSummary
 from ilubench.records.scores import SAMPLES, read_score
 from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.jobs import Job
+from ilubench.runs.stages.compared import compared_model
 from ilubench.runs.stages.untouched import load_untouched
 from ilubench.runs.stages.workbench import Measure, Workbench
 
@@ -148,8 +149,14 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         done = bench.store.get("score", job.key)
         if done is not None:
             return done
-        untouched = job.who == "untouched"
-        model = load_untouched(bench) if untouched else bench.scored_model(job.weights)
+        if job.who == "untouched":
+            model = load_untouched(bench)
+        elif job.weights == bench.target:  # nothing is unlearned where a model is only scored
+            model = bench.target_model()
+        elif bench.experiment.scores_only:
+            model = compared_model(bench)
+        else:
+            model = bench.unlearned_model(job.weights)
         scores, scorers = folder / "scores", bench.suite_scorers()
         with bench.scored(model):
             score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)
