@@ -27,7 +27,7 @@ def make_target(
 
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; choose another folder")
-    bench = make_bench(experiment_of(words, config))
+    bench = make_bench(experiment_of(words, config, by_recipe=True))
     recipe_of(bench.suite, retrain=retrain)  # none is an error before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -137,14 +137,18 @@ def gates(
 ) -> int:
     """Check a suite's attacks on the original model: is each learned, and harmless otherwise?
 
-    Leaves with 4 where one of the bounds that the suite states is not kept.
+    Leaves with 4 where one of the bounds that the suite states is not kept; one that states none
+    has the defaults.
     """
     import dataclasses
 
     from ilubench.records.finished import read_run
     from ilubench.reports.gates import gates_of, gates_text, gates_verdict
 
-    found = gates_of(read_run(run))
+    read = read_run(run)
+    found = gates_of(read)
     plain = [dataclasses.asdict(gate) for gate in found]
-    show(f"{gates_text(found)}\n\n{gates_verdict(found)}", plain, form, as_json=as_json)
+    stated = read.suite is not None and read.suite.gates is not None
+    said = "" if stated else " The suite states no `gates`: these are the defaults."
+    show(f"{gates_text(found)}\n\n{gates_verdict(found)}{said}", plain, form, as_json=as_json)
     return COMPLETE if all(gate.passed for gate in found) else FAILED_CHECKS

@@ -112,22 +112,36 @@ def job(
     return COMPLETE
 
 
-def tune(words: Words = None, config: Config = None, as_json: Json = False) -> int:
+def tune(
+    words: Words = None,
+    config: Config = None,
+    as_json: Json = False,
+    propose: Annotated[
+        bool, typer.Option("--propose", help="print what methods propose for the model, no more")
+    ] = False,
+) -> int:
     """Choose methods' settings by the suite's protocol: one budget, tuning seeds, no attack.
 
-    method=A,B names some of the suite's tuning.searches; without it every one is tuned.
+    method=A,B names some of the suite's tuning.searches; without it every one is tuned. Of a method
+    without a search there, ranges are tried that it proposes for the suite's model.
     Leaves with 4 where no setting keeps the utility, or one could not be tried.
     """
     import json
 
+    from ilubench.forecast.estimate import expected_seconds
     from ilubench.runs.progress import make_reporter
-    from ilubench.runs.tuning.asked import resolve_tuning
+    from ilubench.runs.tuning.asked import propose_searches, resolve_tuning
+    from ilubench.runs.tuning.proposed import search_text
     from ilubench.runs.tuning.run import tune as carry_out
     from ilubench.runs.tuning.table import tuning_report
 
+    overrides = overrides_of(words, config)
+    if propose:
+        typer.echo(search_text(propose_searches(overrides)))
+        return COMPLETE
     records = []
-    for asked in resolve_tuning(overrides_of(words, config)):
-        with make_reporter(console()) as shown:
+    for asked in resolve_tuning(overrides):
+        with make_reporter(console(), expected_seconds) as shown:
             result = carry_out(asked, shown)
         records.append(result.record)
         if not as_json:
@@ -211,11 +225,12 @@ def _run(
 ) -> int:
     import json
 
+    from ilubench.forecast.estimate import expected_seconds
     from ilubench.reports.last_screen import Ended
     from ilubench.runs.pipeline import run_grid
     from ilubench.runs.progress import make_reporter
 
-    with make_reporter(console()) as shown:
+    with make_reporter(console(), expected_seconds) as shown:
         results = run_grid(experiments, shown)
     records = [result.record for result in results]
     if as_json and len(records) == 1:

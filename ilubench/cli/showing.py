@@ -36,13 +36,16 @@ FILES = {
 
 def print_ended(ended: "Ended", *, details: bool) -> None:
     """Print the last screen of a run; with details, all its tables before it."""
+    from ilubench.records.finished import read_run
     from ilubench.reports.last_screen import last_screen
     from ilubench.reports.run_report import run_report
     from ilubench.reports.screen_tables import BARS
 
     out = console(stderr=False)
     if details:
-        out.print(run_report(ended.record, ended.rows, ended.suite))
+        found = read_run(ended.folder) if ended.rows else None
+        beside = {label: found.attacked_original(label) for label in ended.rows} if found else {}
+        out.print(run_report(ended.record, ended.rows, ended.suite, beside))
     width = out.width if out.is_terminal else PIPE_WIDTH
     try:
         BARS.encode(sys.stdout.encoding or "ascii")
@@ -97,6 +100,8 @@ def _asked(run: "FinishedRun") -> Iterator[str]:
     yield f"suite    {record.suite} version {record.suite_version}"
     if record.method:
         yield f"method   {record.method_name} version {record.method_version} ({words})"
+        given = run.suite.unused_recipes if run.configured and run.suite is not None else {}
+        yield from (f"{name:<8} {where} (its recipe is not used)" for name, where in given.items())
         yield f"attacks  {', '.join(record.attacks) or 'none'}"
         seeds = ", ".join(map(str, record.seeds))
         yield f"seeds    {seeds}; engine {record.engine}, {record.dtype}"

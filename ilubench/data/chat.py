@@ -4,11 +4,13 @@ A template is code out of a model's files. transformers runs it in a sandbox; wh
 it is given is looked at here, for each text.
 """
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, tzinfo
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
+from ilubench.data.chat_trial import try_template
 from ilubench.data.hub.models import OTHER_TOKENIZER
 from ilubench.errors import DataError, ModelError
 from ilubench.interfaces import Chat
@@ -231,7 +233,8 @@ def _render(
 
 
 def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat: Chat) -> None:
-    if not _template(tokenizer):
+    template = _template(tokenizer)
+    if not template:
         problem = f"{_name(tokenizer)} has no chat template"
         remedy = f"leave data.{chat.role}.chat out, or {OTHER_TOKENIZER}"
         raise ModelError(f"data.{chat.role}.chat: {problem}; {remedy}")
@@ -239,6 +242,8 @@ def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat: Chat) -> None:
         problem = f"{_name(tokenizer)} has no end-of-sequence token, so that no answer would end"
         remedy = "set eos_token in its tokenizer_config.json"
         raise ModelError(f"data.{chat.role}.chat: {problem}; {remedy}")
+    if problem := try_template(template):
+        raise _error(tokenizer, chat, problem)
 
 
 def _template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
@@ -262,7 +267,7 @@ def _name(tokenizer: "PreTrainedTokenizerBase") -> str:
 @contextmanager
 def _dated(today: date) -> Iterator[None]:
     """Have a template that writes the day write this one: a prompt must not change overnight."""
-    from transformers.utils import chat_template_utils as templates
+    templates: Any = importlib.import_module("transformers.utils.chat_template_utils")
 
     class _Datetime(datetime):
         @classmethod

@@ -12,7 +12,8 @@ from ilubench.experiments.suites import read_suite
 from ilubench.interfaces.discovery import GROUPS, find_plugin, list_entries
 from ilubench.specs import RunSpec, Spec, SuiteSpec
 from ilubench.specs.meaning import FieldMeaning, field_meanings, summary_of
-from ilubench.specs.yaml_files import load_yaml, merge_mappings, task_file, task_names
+from ilubench.specs.merging import merge_mappings
+from ilubench.specs.yaml_files import load_yaml, task_file, task_names
 
 __all__ = ["Description", "describable", "describe"]
 

@@ -18,7 +18,7 @@ from ilubench.experiments.method_words import (
     named_methods,
     naming_method,
 )
-from ilubench.experiments.suites import NO_PLUGINS, read_suite
+from ilubench.experiments.suites import NO_PLUGINS, check_recipes, read_suite
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
 from ilubench.interfaces.discovery import create_plugin, find_plugin
 from ilubench.records.results import REFERENCE
@@ -208,7 +208,8 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
         for name, ref in suite.scorers.items()
     }
     for spec in suite.metrics:
-        _check_metric(scorers[spec.scorer], spec, f"{source}: {spec.label}")
+        for name in filter(None, (spec.scorer, spec.chance_measured_by)):
+            _check_metric(scorers[name], spec, f"{source}: {spec.label}")
     for name, scorer in scorers.items():
         _check_chats(scorer, suite.data, f"{source}: scorers.{name}")
     for composite in suite.composites:
@@ -278,6 +279,7 @@ def resolve_experiment(
     *,
     target: ModelSource | None = None,
     method: PluginRef | None = None,
+    by_recipe: bool = False,
 ) -> Experiment:
     """Return the experiment that `key=value` words ask for.
 
@@ -285,12 +287,14 @@ def resolve_experiment(
         overrides: the words.
         target: a model to use in place of the suite's target.
         method: a method to use whatever the words say.
+        by_recipe: the recipes count, whatever weights are given.
 
     Raises:
         SpecError: an unknown key, name or value, or several methods.
         PluginError: a plugin is missing or broken.
     """
-    first, *others = resolve_grid(overrides, target=target, method=method)
+    given = {"target": target, "method": method, "by_recipe": by_recipe}
+    first, *others = resolve_grid(overrides, **given)  # type: ignore[arg-type]
     if others:
         problem = f"one method is needed here, and {1 + len(others)} are named"
         remedy = f"write method={first.run.method.use}"
@@ -303,6 +307,7 @@ def resolve_grid(
     *,
     target: ModelSource | None = None,
     method: PluginRef | None = None,
+    by_recipe: bool = False,
 ) -> tuple[Experiment, ...]:
     """Return the experiments that `key=value` words ask for: one a method, alike in all else.
 
@@ -310,9 +315,11 @@ def resolve_grid(
         overrides: the words; those below `method` set a field of every method.
         target: a model to use in place of the suite's target.
         method: a method to use whatever the words say.
+        by_recipe: the recipes count, whatever weights are given.
 
     Raises:
-        SpecError: an unknown key, name or value, or a method twice.
+        SpecError: an unknown key, name or value, a method twice, or a word on a recipe that makes
+            nothing.
         PluginError: a plugin is missing or broken.
     """
     data, rest = _take(overrides, "data")
@@ -332,6 +339,8 @@ def resolve_grid(
     asked = apply_overrides(RunSpec, {}, plain, NO_PLUGINS)
     run = validate_spec(RunSpec, asked, source="command line")
     suite, path = read_suite(run.suite, suite_changes, data, target)
+    if not by_recipe:
+        check_recipes(suite, suite_changes)
     if suite.lacking:
         problem = f"it has no {', '.join(suite.lacking)}, so that models can only be scored with it"
         remedy = f"ilubench score MODEL suite={run.suite}"

@@ -10,7 +10,7 @@ from ilubench.errors import PluginError, SpecError, did_you_mean
 from ilubench.interfaces.discovery import PluginField, find_plugin, list_entries
 from ilubench.interfaces.sources import list_settings
 from ilubench.specs import FromSuite, PluginRef, RecipeSpec, SuiteSpec
-from ilubench.specs.yaml_files import merge_mappings
+from ilubench.specs.merging import merge_mappings
 
 __all__ = [
     "check_methods",

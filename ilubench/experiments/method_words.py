@@ -10,9 +10,9 @@ from ilubench.experiments.method_settings import check_suite_models, method_sett
 from ilubench.interfaces import Method
 from ilubench.interfaces.discovery import PluginField, create_plugin, find_plugin
 from ilubench.specs import PluginRef, SuiteSpec
+from ilubench.specs.merging import merge_mappings
 from ilubench.specs.overrides import Override, PluginLookup, apply_overrides
 from ilubench.specs.values import convert_value
-from ilubench.specs.yaml_files import merge_mappings
 
 __all__ = ["check_shared", "create_method", "named_methods", "naming_method"]
 

@@ -1,5 +1,6 @@
 """A suite's YAML, `extends` resolved and the words' changes made -> a SuiteSpec."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,10 +11,11 @@ from ilubench.errors import SpecError, did_you_mean
 from ilubench.experiments.method_settings import check_methods, method_variants
 from ilubench.specs import DataSource, ModelSource, PluginRef, SuiteSpec
 from ilubench.specs.overrides import Override, PluginLookup, apply_overrides
+from ilubench.specs.protocols import with_own_protocols
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import validate_spec
 
-__all__ = ["NO_PLUGINS", "change_suite", "read_suite", "suite_variants"]
+__all__ = ["NO_PLUGINS", "change_suite", "check_recipes", "read_suite", "suite_variants"]
 
 
 def _no_plugins(group: str, use: str) -> type[BaseModel]:
@@ -68,12 +70,34 @@ def change_suite(
     Raises:
         SpecError: a field or a change is wrong.
     """
+    before = copy.deepcopy(raw)
     if data:
         raw = _data_overrides(raw, data)
     if overrides:
-        raw = _other_weights(raw, overrides)
+        _forget_stated(raw, overrides)
         raw = apply_overrides(SuiteSpec, raw, overrides, NO_PLUGINS, prefix="suite.")
-    return validate_spec(SuiteSpec, raw, source=source)
+    return validate_spec(SuiteSpec, with_own_protocols(before, raw), source=source)
+
+
+def check_recipes(suite: SuiteSpec, overrides: Sequence[Override]) -> None:
+    """Refuse words on a recipe that makes nothing, since weights are given.
+
+    Args:
+        suite: with the words' changes.
+        overrides: what follows `suite.`.
+
+    Raises:
+        SpecError: names the word, and what would make it count.
+    """
+    for override in overrides:
+        name = override.path[0]
+        given = suite.unused_recipes.get(name)
+        if given is not None and override.path[1:2] == ("recipe",):
+            problem = f"the {name} model's weights are given ({given}), and no recipe makes them"
+            remedy = f"add suite.{name}.model=none to make them by the recipe"
+            if any(one.path[:2] == (name, "model") for one in overrides):
+                remedy = f"leave one of the two out, this or suite.{name}.model"
+            raise SpecError(problem, field=f"suite.{override.key}", remedy=remedy)
 
 
 def suite_variants(name: str) -> dict[str, PluginRef]:
@@ -120,41 +144,31 @@ def _data_overrides(
             raise SpecError(
                 f"unknown data role {override.key!r}", field=f"data.{override.key}", remedy=remedy
             )
-        source = places[role]
+        source, change = places[role], override.below(role.count(".") + 1)
         if role == override.key:
-            for name in ("hub", "revision", "subset", "generated"):
-                source.pop(name, None)
-            source["path"] = override.text
-        else:
-            change = override.below(role.count(".") + 1)
-            prefix = f"data.{role}."
-            source.update(apply_overrides(DataSource, source, (change,), NO_PLUGINS, prefix=prefix))
+            change = Override(("path",), override.text)
+        prefix = f"data.{role}."
+        changed = apply_overrides(DataSource, source, (change,), NO_PLUGINS, prefix=prefix)
+        source.clear()
+        source.update(changed)
     return raw
 
 
-def _other_weights(
-    raw: dict[str, JsonValue], overrides: Sequence[Override]
-) -> dict[str, JsonValue]:
-    """Drop where the suite's models come from when the overrides say another place.
+def _forget_stated(raw: Mapping[str, JsonValue], overrides: Sequence[Override]) -> None:
+    """Drop what a suite states of its models' files where the overrides name other models.
 
     Other weights bring their own tokenizer: the suite's stays only where the overrides speak of it.
     """
-    places = ("hub", "path", "packaged")
-    old = (*places, "revision", "sha256", "license", "gated")
-    changed: dict[str, JsonValue] = {}
-    for name in ("target", "retrain"):
-        told = {o.path[1:] for o in overrides if o.path[0] == name}
-        given = dict(cast("Mapping[str, Any]", raw.get(name) or {}))
-        if any(("model", place) in told for place in places) and all(
-            path[:1] != ("tokenizer",) for path in told
-        ):
-            given.pop("tokenizer", None)
-        for part in ("model", "tokenizer"):
-            if given.get(part) and any((part, place) in told for place in places):
-                given[part] = {k: value for k, value in given[part].items() if k not in old}
-        recipe = given.get("recipe") or {}
-        if recipe.get("init") and any(("recipe", "init", place) in told for place in places):
-            init = {k: value for k, value in recipe["init"].items() if k not in old}
-            given["recipe"] = {**recipe, "init": init}
-        changed |= {name: given} if given else {}
-    return {**raw, **changed}
+    models = ("target", "retrain", "untouched")
+    for override in overrides:
+        *above, name = override.path
+        if name not in ("hub", "path", "packaged") or above[:1] not in ([one] for one in models):
+            continue
+        holder: Any = raw
+        for part in above:
+            holder = (holder or {}).get(part)
+        for stated in ("license", "gated", "about"):
+            (holder or {}).pop(stated, None)
+        own = (other.path[:2] == (above[0], "tokenizer") for other in overrides)
+        if above[1:] == ["model"] and not any(own):
+            cast("Any", raw[above[0]] or {}).pop("tokenizer", None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ilubench.errors import AccessError, DataError
+from ilubench.errors import AccessError, DataError, IlubenchError
 from ilubench.forecast.amounts import Amount, Amounts
 from ilubench.forecast.devices import Card, card_of
 from ilubench.forecast.finished import Finished, finished_jobs, took_finished
@@ -22,9 +22,10 @@ from ilubench.specs.memory import memory_per_parameter
 
 if TYPE_CHECKING:
     from ilubench.forecast.probe import Probed
+    from ilubench.runs.plan import Plan
     from ilubench.runs.stages.workbench import Workbench
 
-__all__ = ["Forecast", "JobCost", "estimate_costs", "kind_of"]
+__all__ = ["Forecast", "JobCost", "estimate_costs", "expected_seconds", "kind_of"]
 
 _WORDS = 2000
 """Size of a vocabulary of words, which a recipe's tokenizer does not say before it is made."""
@@ -104,6 +105,16 @@ def kind_of(job: Job) -> tuple[str, str]:
     """Return a job's stage, and the name of its method or attack; empty for others."""
     name = job.method.use if job.stage == "unlearn" and job.method is not None else job.attack
     return job.stage, name
+
+
+def expected_seconds(plan: "Plan") -> dict[str, float]:
+    """Return the seconds of a plan's open jobs, of those of which something tells."""
+    done = [job.key for job in plan.jobs if plan.is_done(job)]
+    try:
+        found = estimate_costs(plan.bench, plan.jobs, done)
+    except IlubenchError:  # what is wrong shows where it is read
+        return {}
+    return {cost.job.key: cost.took.seconds for cost in found.jobs if cost.took is not None}
 
 
 def estimate_costs(

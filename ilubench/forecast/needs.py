@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ilubench.data.hub.models import TOKENIZER
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.roles import needed_roles
+from ilubench.runs.stages.untouched import UNTOUCHED
 from ilubench.specs import DataSource, ModelSource, TargetSpec
 
 __all__ = ["needed_models", "needed_places"]
@@ -35,6 +36,9 @@ def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource |
     yield from _pretrained("target", suite.target)
     if suite.target.tokenizer is not None:
         yield (TOKENIZER, suite.target.tokenizer)
+    source = suite.untouched_model if suite.measures_chance else None
+    if source is not None and source not in (one for _, one in _pretrained("target", suite.target)):
+        yield (UNTOUCHED, source)
     retrain = suite.retrain
     if retrain is not None and experiment.measures_retrain:
         yield ("suite.retrain.model", retrain.model or retrain)

@@ -57,6 +57,8 @@ def cost_table(outlook: Outlook) -> Table:
     table = Table(title="What the open jobs will cost", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("figure", overflow="fold")
+    for name, where in outlook.experiments[0].suite.unused_recipes.items():
+        table.add_row(f"{name} model", f"{where}; its recipe is not used")
     if outlook.missing:
         table.add_row("not at hand", f"{outlook.missing} (`plan` itself fetches nothing)")
     found_sets = [row.references for row in outlook.plan.rows] if outlook.plan is not None else []

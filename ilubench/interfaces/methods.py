@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import SpecError
 from ilubench.interfaces.training import Context, UnlearnData
-from ilubench.specs import Spec
+from ilubench.specs import SearchSpec, Spec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -69,6 +69,20 @@ class Method(Spec, ABC):
         Raises:
             SpecError: names the field, its value, and what the model has.
         """
+
+    def propose_search(self, config: PretrainedConfig) -> SearchSpec | None:  # noqa: ARG002
+        """Return what `ilubench tune` tries of this method where a suite does not say it.
+
+        `ilubench.training.proposals` has ranges that fit a model: learning rates by its width,
+        layers by its depth.
+
+        Args:
+            config: of the target model.
+
+        Returns:
+            None where there is nothing to search, or the author proposes nothing.
+        """
+        return None
 
     def check_sharding(self) -> None:
         """Find what does not go with a model whose weights are divided among several devices.

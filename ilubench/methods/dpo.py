@@ -20,11 +20,13 @@ from ilubench.methods.refusals import (
     zero_loss,
 )
 from ilubench.methods.terms import ForgetRetain, pick_references, summed_nll
+from ilubench.specs import SearchSpec
 from ilubench.training import sequence_nll
 from ilubench.training.losses import dpo_loss
+from ilubench.training.proposals import propose, spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["DPO"]
 
@@ -59,6 +61,10 @@ class DPO(ForgetRetain):
 
     beta: float = Field(default=0.1, gt=0)
     refusals: tuple[str, ...] = Field(default=REFUSALS, min_length=1)
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return rates and betas around the published ones."""
+        return propose(config, (2e-6, 3e-5), beta=spread(0.01, 0.3))
 
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> _Prepared:
         """Return the refusals, and the original model's NLL of answers [n] and of refusals [r].

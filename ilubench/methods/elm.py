@@ -22,10 +22,12 @@ from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain, summed_nll
 from ilubench.models.forward import evaluate_only, token_values
+from ilubench.specs import SearchSpec
 from ilubench.training import pad_id
+from ilubench.training.proposals import propose, spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["ELM"]
 
@@ -78,6 +80,10 @@ class ELM(ForgetRetain):
     expert: str = "An expert who knows all about the subject wrote this text:\n"
     fluency: float = Field(default=0.0, ge=0)
     fluency_tokens: int = Field(default=32, ge=1)
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return rates below the published one for LoRA, and strengths."""
+        return propose(config, (2e-6, 3e-5), eta=spread(5, 500))
 
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> _Prepared:
         """Return the original weights, the contexts, and what p_target writes on.

@@ -6,9 +6,11 @@ import torch
 
 from ilubench.interfaces import Batch
 from ilubench.methods.terms import ForgetRetain, mean_nll
+from ilubench.specs import SearchSpec
+from ilubench.training.proposals import propose, spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["GradDiff"]
 
@@ -25,6 +27,10 @@ class GradDiff(ForgetRetain):
     Attributes:
         gamma: weight of the retain term.
     """
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return rates below the published ones, since ascent has no bound, and retain weights."""
+        return propose(config, (8e-7, 1e-5), gamma=spread(0.3, 3))
 
     def forget_term(self, model: "PreTrainedModel", batch: Batch, prepared: object) -> torch.Tensor:
         """Return the micro-batch's part of the negated mean NLL."""

@@ -13,9 +13,11 @@ from ilubench.methods.refusals import (
     zero_loss,
 )
 from ilubench.methods.terms import ForgetRetain, summed_nll
+from ilubench.specs import SearchSpec
+from ilubench.training.proposals import propose, spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["IDK"]
 
@@ -37,6 +39,10 @@ class IDK(ForgetRetain):
     """
 
     refusals: tuple[str, ...] = Field(default=REFUSALS, min_length=1)
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return rates and retain weights around the published ones."""
+        return propose(config, (2e-6, 3e-5), gamma=spread(0.3, 3))
 
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> Refusals:
         """Return the refusals.

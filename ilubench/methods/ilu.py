@@ -16,10 +16,12 @@ from ilubench.methods.invariance import Statistic, add_penalty
 from ilubench.methods.wrapping import Wrapper
 from ilubench.models.forward import token_values
 from ilubench.models.sharding import sum_over_ranks
+from ilubench.specs import SearchSpec
 from ilubench.training.losses import invariance_gradient, token_nll
+from ilubench.training.proposals import spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["ILU"]
 
@@ -78,6 +80,10 @@ class ILU(Wrapper):
             if min(sizes) < 2:
                 raise ValueError("estimator=split needs batches of 2 sequences at least")
         return self
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return the base's rates, and the published weights."""
+        return self.propose_around(config, weight=spread(0.1, 2))
 
     def environment_batches(self) -> Mapping[str, int]:
         """Return environment name -> sequences a step, the base's included."""

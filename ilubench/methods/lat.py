@@ -21,6 +21,8 @@ from ilubench.interfaces import (
 from ilubench.methods.activations import Layers, check_layers, find_layer
 from ilubench.methods.terms import ForgetRetain, summed_nll
 from ilubench.methods.wrapping import Wrapper
+from ilubench.specs import Plain, SearchSpec
+from ilubench.training.proposals import layers_at, spread
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -92,6 +94,11 @@ class LAT(Wrapper):
             name = type(self.base).__name__
             raise ValueError(f"{name} has no forget term of its own; give target=recall")
         return self
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return the published layer by depth, the base's rates, and lengths."""
+        fixed: dict[str, Plain | tuple[Plain, ...]] = {"layers": layers_at(config, 7 / 32)}
+        return self.propose_around(config, fixed, epsilon=spread(0.5, 10))
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Raise unless the model has the layers.

@@ -18,11 +18,13 @@ from ilubench.methods.gradients import scale_gradients, take_gradients
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain, mean_nll, pick_references, summed_nll
 from ilubench.models.sharding import sum_over_ranks
+from ilubench.specs import SearchSpec
 from ilubench.training import sequence_nll
 from ilubench.training.losses import npo_loss
+from ilubench.training.proposals import propose, spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["NPO"]
 
@@ -58,6 +60,10 @@ class NPO(ForgetRetain):
     gamma: float = Field(default=1.0, ge=0)
     reduction: Literal["mean", "sum", "batch_mean"] = "sum"
     retain: Literal["nll", "kl"] = "nll"
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return rates and betas around the published ones."""
+        return propose(config, (2e-6, 3e-5), beta=spread(0.01, 0.3))
 
     def check_sharding(self) -> None:
         """Refuse a retain term that needs the original's head beside the trained one.

@@ -19,8 +19,10 @@ from ilubench.methods.activations import check_layers, counted_tokens, find_laye
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
 from ilubench.models.forward import evaluate_only
+from ilubench.specs import Plain, SearchSpec
 from ilubench.training import pad_id
 from ilubench.training.losses import activation_error
+from ilubench.training.proposals import layers_at, propose, spread
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -78,6 +80,15 @@ class RMU(ForgetRetain):
         layers = range(max(0, layer - 2), layer + 1)
         patterns = tuple(f"*layers.{index}.mlp.down_proj.weight" for index in layers)
         return {**values, "trainable": patterns}
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return layers around the published share of the depth, coefficients that need no norm.
+
+        Relative to the length of the activations a coefficient means the same on any model.
+        """
+        fixed: dict[str, Plain | tuple[Plain, ...]] = {"scale": "relative"}
+        layers = layers_at(config, 1 / 8, _LAYER / 32, 3 / 8)
+        return propose(config, (1.5e-5, 1.5e-4), fixed, layer=layers, coefficient=spread(1, 10))
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Raise unless the model has the layer.

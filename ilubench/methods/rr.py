@@ -18,7 +18,9 @@ from ilubench.methods.activations import (
 )
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
+from ilubench.specs import Plain, SearchSpec
 from ilubench.training import trainable_only
+from ilubench.training.proposals import layers_at, propose, spread
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -79,6 +81,11 @@ class RR(ForgetRetain):
             return values
         patterns = tuple(f"*layers.{at}.*_proj.weight" for at in range(max(layers, default=-1) + 1))
         return {**values, "trainable": patterns}
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return the published layers by depth, rates below those for LoRA, and retain weights."""
+        fixed: dict[str, Plain | tuple[Plain, ...]] = {"layers": layers_at(config, 9 / 32, 19 / 32)}
+        return propose(config, (5e-6, 1e-4), fixed, gamma=spread(0.3, 10))
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Raise unless the model has the layers.

@@ -13,9 +13,11 @@ from ilubench.interfaces import (
 from ilubench.methods.gradients import scale_gradients, swap_weights, take_gradients
 from ilubench.methods.terms import ForgetRetain
 from ilubench.methods.wrapping import Wrapper
+from ilubench.specs import SearchSpec
+from ilubench.training.proposals import spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["SAM"]
 
@@ -45,6 +47,10 @@ class SAM(Wrapper):
             problem = f"{type(self.base).__name__} has no forget term of its own; give terms=all"
             raise ValueError(problem)
         return self
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return the base's rates, and lengths from the published one upwards."""
+        return self.propose_around(config, rho=spread(0.003, 0.3))
 
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the step's gradients into ``.grad``; return metrics.

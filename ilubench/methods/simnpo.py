@@ -7,10 +7,12 @@ from pydantic import Field
 
 from ilubench.interfaces import Batch
 from ilubench.methods.terms import ForgetRetain, summed_nll
+from ilubench.specs import SearchSpec
 from ilubench.training.losses import simnpo_loss
+from ilubench.training.proposals import propose, spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["SimNPO"]
 
@@ -34,6 +36,10 @@ class SimNPO(ForgetRetain):
 
     beta: float = Field(default=0.1, gt=0)
     margin: float = Field(default=0.0, ge=0)
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return rates, and betas from the published ones of WMDP to those of TOFU."""
+        return propose(config, (2e-6, 3e-5), beta=spread(0.1, 5))
 
     def forget_term(self, model: "PreTrainedModel", batch: Batch, prepared: object) -> torch.Tensor:
         """Return the micro-batch's part of the forget term."""

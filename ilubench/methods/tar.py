@@ -28,12 +28,13 @@ from ilubench.methods.original import Original
 from ilubench.methods.phases import accumulate_gradients, run_first
 from ilubench.methods.terms import mean_nll
 from ilubench.models.forward import token_values
-from ilubench.specs import TrainSpec
+from ilubench.specs import SearchSpec, TrainSpec
 from ilubench.training import Batches, fine_tune, optimize, trainable_only
 from ilubench.training.losses import activation_error
+from ilubench.training.proposals import propose, spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["TAR"]
 
@@ -113,6 +114,10 @@ class TAR(Method):
         if self.inner_steps % (self.every or 1):
             raise ValueError(f"every={self.every} does not divide inner_steps={self.inner_steps}")
         return self
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return rates and weights around the published ones."""
+        return propose(config, (2e-6, 3e-5), weight=spread(0.3, 8))
 
     def environment_names(self) -> tuple[str, ...]:
         """Return the environments of the attacks, and the base's."""

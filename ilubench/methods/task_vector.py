@@ -10,11 +10,12 @@ from ilubench.interfaces import (
     Method,
     UnlearnData,
 )
-from ilubench.specs import TrainSpec
+from ilubench.specs import SearchSpec, TrainSpec
 from ilubench.training import fine_tune, trainable_only
+from ilubench.training.proposals import propose, spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["TaskVector"]
 
@@ -36,6 +37,10 @@ class TaskVector(Method):
     train: TrainSpec
     trainable: tuple[str, ...] = ()
     scale: float = Field(default=1.0, gt=0)
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return rates from half the published one, and scales."""
+        return propose(config, (5e-6, 1e-4), scale=spread(0.3, 3))
 
     def unlearn(
         self, model: "PreTrainedModel", data: UnlearnData, context: Context

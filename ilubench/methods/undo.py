@@ -19,11 +19,12 @@ from ilubench.interfaces.discovery import PluginField
 from ilubench.methods.divergence import mean_divergence
 from ilubench.methods.original import Original
 from ilubench.methods.phases import accumulate_gradients, run_first
-from ilubench.specs import TrainSpec
+from ilubench.specs import SearchSpec, TrainSpec
 from ilubench.training import Batches, optimize, trainable_only
+from ilubench.training.proposals import propose, spread
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["UNDO"]
 
@@ -66,6 +67,10 @@ class UNDO(Method):
     beta: float = Field(default=0.1, ge=0)
     text: Literal["retain", "both"] = "retain"
     tokens: Literal["content", "targets"] = "content"
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
+        """Return rates of the distillation, and alphas for a small text to distil on."""
+        return propose(config, (5e-6, 5e-5), alpha=spread(0.003, 0.3))
 
     def environment_names(self) -> tuple[str, ...]:
         """Return the base's."""

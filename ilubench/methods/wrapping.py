@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 
 from ilubench.interfaces import Context, UnlearnBatch, UnlearnData
 from ilubench.interfaces.discovery import PluginField, create_plugin
-from ilubench.specs import PluginRef, TrainSpec
-from ilubench.specs.yaml_files import merge_mappings
+from ilubench.specs import Candidates, Plain, PluginRef, SearchSpec, TrainSpec
+from ilubench.specs.merging import merge_mappings
 from ilubench.training import LossMethod
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["Wrapper"]
 
@@ -42,8 +42,6 @@ def _as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401
     train = values.get("train") or {}
     if isinstance(train, Mapping):
         below = base.train.model_dump(mode="json")
-        if "steps" in train or "epochs" in train:
-            below.update(steps=None, epochs=None)
         train = TrainSpec.model_validate(merge_mappings(below, train))
     trainable = tuple(values.get("trainable") or base.trainable)
     base = _trained_as(base, train, trainable)
@@ -71,6 +69,24 @@ class Wrapper(LossMethod):
     @classmethod
     def _train_as_the_base(cls, values: Any) -> Any:  # noqa: ANN401
         return _as_the_base(values, cls.model_fields["base"].default)
+
+    def propose_around(
+        self,
+        config: "PretrainedConfig",
+        fixed: dict[str, Plain | tuple[Plain, ...]] | None = None,
+        **space: Candidates,
+    ) -> SearchSpec:
+        """Return a search over the base's learning rate and settings of the wrapper's own.
+
+        Args:
+            config: of the model.
+            fixed: settings that are not searched.
+            space: setting -> what is tried.
+        """
+        found = self.base.propose_search(config)
+        space_of_base = found.space if found is not None else {}
+        rates = {name: tried for name, tried in space_of_base.items() if name == "train.lr"}
+        return SearchSpec(fixed=fixed or {}, space={**rates, **space})
 
     def environment_batches(self) -> Mapping[str, int]:
         """Return the base's."""

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError, UsageError, did_you_mean
+from ilubench.records.chance import sampled_chances
 from ilubench.records.composites import composite_scores
 from ilubench.records.likeness import (
     condition_differences,
@@ -159,6 +160,8 @@ class FinishedRun:
         row = self.rows[label]
         if self.record.method_name in REFERENCES:
             return Note(NoteKind.REFERENCE)
+        if row.status == "collapsed":
+            return self._collapsed(row)
         if row.status != "ok":
             return Note(NoteKind(row.status))
         trained_on = tuple(name for name in row.ra_core_attacks if name in self.record.seen)
@@ -199,6 +202,29 @@ class FinishedRun:
             replace(mine, courses=courses), self.original(label), chance_levels(suite, metric)
         )
         return bounded_row(row, self.ranges(label))
+
+    def attacked_original(self, label: str) -> RobustnessRow | None:
+        """Return the original's row under the run's attacks; None where it is the run's own.
+
+        Raises:
+            DataError: the samples do not have the metric.
+        """
+        if self.samples is None or self.record.method_name in ("", REFERENCE):
+            return None
+        suite, metric = self._metric(label)
+        original = self.original(label)
+        return bounded_row(
+            aggregate(original, original, chance_levels(suite, metric)), self.ranges(label)
+        )
+
+    def _collapsed(self, row: RobustnessRow) -> Note:
+        """Why a collapsed row has no rank: which utility is gone, and how much of it is left."""
+        worst = row.utility.worst
+        if self.suite is None or worst is None:
+            return Note(NoteKind.COLLAPSED)
+        left = row.utility.kept[worst].value
+        label = self.suite.utility[worst].label
+        return Note(NoteKind.COLLAPSED, (label,), () if left is None else (left,))
 
     def _row(self, label: str, stored: RobustnessRow) -> RobustnessRow:
         """The row as the run made it, from the samples."""
@@ -255,14 +281,24 @@ class FinishedRun:
         except DataError as error:
             raise DataError(f"{self.path}: samples.parquet: {error}") from error
 
-    def _metric(self, label: str) -> tuple[SuiteSpec, MetricSpec]:
+    @cached_property
+    def measured_suite(self) -> SuiteSpec:
+        """The suite, with the chance levels that were measured.
+
+        Raises:
+            DataError: the samples cannot be read.
+        """
         if self.suite is None:
             raise DataError(f"{self.path}: {self.unread}")
-        metrics = {metric.label: metric for metric in self.suite.primary_forget}
+        return self.suite if self.samples is None else sampled_chances(self.suite, self.samples)
+
+    def _metric(self, label: str) -> tuple[SuiteSpec, MetricSpec]:
+        suite = self.measured_suite
+        metrics = {metric.label: metric for metric in suite.primary_forget}
         if label not in metrics:
             remedy = did_you_mean(label, metrics)
             raise DataError(f"{self.path}: its suite has no forget metric {label!r}; {remedy}")
-        return self.suite, metrics[label]
+        return suite, metrics[label]
 
     def _scores(self, label: str, found: MethodSamples) -> MethodRuns:
         suite, metric = self._metric(label)

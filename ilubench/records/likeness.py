@@ -25,6 +25,7 @@ OF_THE_MACHINE = ("micro_batch", "save_every_s")
 
 MEASURED = (
     "target",
+    "untouched",
     "generators",
     "data",
     "forget",
@@ -45,7 +46,7 @@ SCORED_WITH = ("score_batch",)
 """A suite's fields that say how it is scored; a sum's rounding, hence a score, depends on them."""
 
 WORDS = re.compile(
-    r"(^|\.)(data|inputs)\.[^.]+\.(license|gated|publish_text)$|^target\.(model|tokenizer)\.(license|gated)$"
+    r"(^|\.)(data|inputs)\.[^.]+\.(license|gated|publish_text)$|^(target\.(model|tokenizer)|untouched)\.(license|gated)$"
     r"|^attacks\.[^.]+\.(title$|protocol\b)"
 )
 """Fields within them that cannot."""
@@ -147,7 +148,7 @@ def _measured(suite: SuiteSpec, attacks: Collection[str]) -> Leaves:
     values: dict[str, JsonValue] = suite.model_dump(mode="json", exclude=dict(STATED))
     values["dtype"] = suite.dtypes
     for field in MEASURED:
-        yield from _told(field, values.get(field))
+        yield from _told(field, values.get(field))  # `untouched` is left out where there is none
     for name in sorted(set(attacks) & suite.attacks.keys()):
         yield from _told(f"attacks.{name}", suite.attacks[name].model_dump(mode="json"))
 

@@ -3,7 +3,7 @@
 A destroyed model answers nothing right and so looks robust: RA alone would count it as forgotten.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ilubench.records.results import ModelScore
 from ilubench.specs import AttackSpec
@@ -11,6 +11,10 @@ from ilubench.statistics.aggregate import KEPT_UTILITY
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["option_notes", "protocol_notes", "row_notes"]
+
+OTHER_PROTOCOL = (
+    "protocol: default (run with another length, batch or learning rate than was chosen)"
+)
 
 ONE_OPTION = 0.9
 """Share of the items from which on one chosen option is worth a note."""
@@ -51,20 +55,22 @@ def option_notes(scores: Iterable[ModelScore]) -> Iterator[str]:
 
 
 def protocol_notes(
-    attacks: Mapping[str, AttackSpec], changed: Collection[str] = ()
+    attacks: Mapping[str, AttackSpec], changed: Mapping[str, bool] | None = None
 ) -> Iterator[str]:
     """Yield where the attacks' length and learning rate come from, each once.
 
     Args:
         attacks: name -> attack; one that does not say is left out.
-        changed: those that were run with other settings than their own.
+        changed: those that were run with other settings than their own, and whether the protocol
+            speaks of these.
     """
     found: dict[str, list[str]] = {}
     for name, attack in attacks.items():
         if attack.protocol is not None:
             words = f"protocol: {attack.protocol.kind} ({attack.protocol.note})"
-            if name in changed:
+            if changed is not None and name in changed:
                 words += "; run with other settings here"
+                words = OTHER_PROTOCOL if changed[name] else words
             found.setdefault(words, []).append(name)
     for words, names in found.items():
         yield f"{', '.join(names)}: {words}"

@@ -13,7 +13,8 @@ How a record grows:
 
 Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data; 3, the
 intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries;
-4, it names the reference result sets that it took samples from; 5, it has the suite's composites.
+4, it names the reference result sets that it took samples from; 5, it has the suite's composites,
+and may have the scores of the untouched model.
 Versions of `JobRecord`: 1; 2, it names its attack.
 """
 
@@ -46,8 +47,9 @@ __all__ = [
     "rows_of",
 ]
 
-Who: TypeAlias = Literal["method", "reference", "retrain"]
-"""Whose: the method's, the original model's (`none`), that of the model that never knew."""
+Who: TypeAlias = Literal["method", "reference", "retrain", "untouched"]
+"""Whose: the method's, the original model's (`none`), that of the model that never knew, that of
+the model before it was taught (only scored, for chance levels)."""
 
 
 class Record(BaseModel):

@@ -63,9 +63,10 @@ WHERE = pa.schema(
     [("who", pa.string()), ("attack", pa.string()), ("seed", pa.int64()), ("step", pa.int64())]
 )
 SCHEMA = pa.schema([*WHERE, *SAMPLES, ("level", pa.string())])
-"""A run's samples; `who` is `method`, `reference` or `retrain` (the model that never knew),
-`attack` is empty before any attack. `level` names the checkpoint of an attack that takes no steps,
-whose `step` counts from 1; it is empty, or not there, where an attack takes steps."""
+"""A run's samples; `who` is `method`, `reference`, `retrain` (the model that never knew) or
+`untouched` (before it was taught), `attack` is empty before any attack. `level` names the
+checkpoint of an attack that takes no steps, whose `step` counts from 1; it is empty, or not there,
+where an attack takes steps."""
 
 
 Line: TypeAlias = tuple[str | int, ...]
@@ -150,7 +151,7 @@ def method_samples(samples: pa.Table, who: str, *, seeded: bool | None = None) -
 
     Args:
         samples: a run's.
-        who: whose: `method`, `reference` or `retrain`.
+        who: whose, as in `SCHEMA`.
         seeded: whether each seed has its own unlearned model; a course starts at its score. None:
             where more than one was scored.
 
@@ -388,8 +389,8 @@ def method_runs(
 def chance_levels(suite: SuiteSpec, forget: MetricSpec) -> Chances:
     """Return the chance levels on the adjusted scales."""
     return Chances(
-        forget=_adjusted(forget.chance, forget, "forget"),
-        utility=tuple(_adjusted(s.chance, s, "other") for s in suite.utility),
+        forget=_adjusted(forget.chance_level, forget, "forget"),
+        utility=tuple(_adjusted(s.chance_level, s, "other") for s in suite.utility),
     )
 
 

@@ -23,6 +23,7 @@ from ilubench.records.keys import file_sha256
 
 if TYPE_CHECKING:
     import torch
+    from filelock import FileLock
 
 __all__ = ["Artifact", "FolderState", "Store", "write_atomic", "write_json"]
 
@@ -149,22 +150,30 @@ class Store:
         folder = self.root / stage / key
         return Artifact(key, folder) if (folder / _MANIFEST).is_file() else None
 
+    def remove(self, stage: str, key: str) -> None:
+        """Delete an artifact, if it is there; whoever works on it is waited for."""
+        if self.get(stage, key) is not None:
+            with self._lock(stage, key):
+                shutil.rmtree(self.root / stage / key, ignore_errors=True)
+
+    def _lock(self, stage: str, key: str) -> "FileLock":
+        from filelock import FileLock
+
+        return FileLock(self.root / stage / f".{key}.lock")
+
     @contextlib.contextmanager
     def work(self, stage: str, key: str) -> Iterator[Path]:
         """Lock a key and yield its working folder, with whatever a killed job left there.
 
         A second process waits for the first; the lock ends with its process.
         """
-        from filelock import FileLock
-
         folder = self.root / stage / f"{key}.partial"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             known = PathError.of(error, str(folder.parent))
             raise known or StoreError(f"cannot write to {folder.parent}: {error}") from error
-        lock = self.root / stage / f".{key}.lock"
-        with FileLock(lock):
+        with self._lock(stage, key):
             if self.get(stage, key) is None:
                 folder.mkdir(exist_ok=True)
             self._started[key] = time.monotonic()

@@ -46,7 +46,7 @@ WORDS: Mapping[NoteKind, str] = {
     NoteKind.UNREAD: "{names[0]}",
     NoteKind.TOO_FEW_LEVELS: "no components: they need two seeds and two items",
     NoteKind.ALL_EQUAL: "no components: all scores are equal",
-    NoteKind.COLLAPSED: "collapsed",
+    NoteKind.COLLAPSED: "collapsed: {names[0]} {numbers[0]:.0%}",
     NoteKind.UNKNOWN: "unknown utility",
     NoteKind.INCOMPLETE: "incomplete",
     NoteKind.DIVERGED: "diverged",

@@ -2,7 +2,8 @@
 
 An attack whose task the original model knows already, or never learns, is no attack; one that
 destroys the original model shows nothing about unlearning; one that trains on evaluation items
-teaches what it claims to recover. A suite states its bounds (`gates`), this checks them.
+teaches what it claims to recover. A suite states its bounds (`gates`), this checks them; where it
+states none, the defaults.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,8 +78,7 @@ def gates_of(run: FinishedRun) -> list[Gate]:
         run: of the method `none`.
 
     Raises:
-        UsageError: another method's run, a suite without gates, or other settings of an attack
-            than the suite's.
+        UsageError: another method's run, or other settings of an attack than the suite's.
         DataError: no samples, no attack, or the record or the data do not tell what an attack
             trained on.
     """
@@ -87,8 +87,6 @@ def gates_of(run: FinishedRun) -> list[Gate]:
         raise UsageError(f"{run.path} is a run of {used}; gates are seen on method={REFERENCE}")
     if run.suite is None:
         raise DataError(f"{run.path}: {run.unread}")
-    if run.suite.gates is None:
-        raise UsageError(f"suite {run.suite.name} states no `gates`")
     if not run.rows:
         raise DataError(f"{run.path}: no attack was run, so that no gate can be seen")
     row = next(iter(run.rows.values()))  # FA and utility are the same in the row of each metric
@@ -101,7 +99,7 @@ def gates_of(run: FinishedRun) -> list[Gate]:
         problem = f"{run.path}: {', '.join(run.record.attacks)} changes no weights"
         raise DataError(f"{problem}; gates are those of attacks that train")
     trained = {name: _training_text(run, run.suite, tables, name) for name in tampering}
-    return check_gates(run.suite, row, trained)
+    return check_gates(run.measured_suite, row, trained)
 
 
 def check_gates(
@@ -110,7 +108,7 @@ def check_gates(
     """Return every gate of every attack in the original model's row.
 
     Args:
-        suite: with `gates`.
+        suite: its `gates`, or the defaults, are the bounds.
         row: of the original model.
         trained: attack -> what it trained on; an attack that asks differently and trains nothing
             is not in it, and has no gate.
@@ -262,7 +260,7 @@ def _kept(figures: AttackFigures, metrics: Sequence[MetricSpec]) -> float:
     """The lowest share of the utility above chance that any metric had at any checkpoint."""
     kept = []
     for place, spec in enumerate(metrics):
-        chance = turned(spec.chance, spec)
+        chance = turned(spec.chance_level, spec)
         values = [step.utility[place].value for step in figures.steps]
         above = [value - chance for value in values if value is not None]
         if len(above) < len(values) or above[0] <= 0:

@@ -166,7 +166,8 @@ def _other_notes(run: Ended) -> Iterator[str]:
     said = {*row_notes(run.rows), *shipped_notes(run.record.references)}
     if run.suite is not None:
         attacks = {name: run.suite.attacks[name] for name in run.record.attacks}
-        said |= {*protocol_notes(attacks), *protocol_notes(attacks, attacks)}
+        for changed in ({}, dict.fromkeys(attacks, False), dict.fromkeys(attacks, True)):
+            said |= {*protocol_notes(attacks, changed)}
     yield from (note for note in run.record.notes if note not in said)
 
 

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ilubench.records.chance import chance_text
+from ilubench.records.chance import chance_text, with_chances
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import (
     AREA,
@@ -32,7 +32,18 @@ def _heading(spec: MetricSpec | FineTuningAccuracySpec) -> str:
     return spec.label if spec.direction == "higher" else f"{spec.label} (negated)"
 
 
-def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: str) -> Table:
+def _course_table(
+    label: str,
+    row: RobustnessRow,
+    beside: RobustnessRow | None,
+    suite: SuiteSpec,
+    fa_label: str,
+) -> Table:
+    original = {
+        (attack.attack, step.name): (figure_text(step.forget), figure_text(step.fa))
+        for attack in (beside.attacks if beside is not None else ())
+        for step in attack.steps
+    }
     table = Table(title=f"{label}: higher = better forgotten", title_justify="left")
     table.add_column("model")
     table.add_column("step", justify="right")
@@ -40,6 +51,8 @@ def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: st
     for metric in suite.utility:
         table.add_column(f"utility {_heading(metric)}")
     table.add_column(fa_label)
+    for name in (label, fa_label) if original else ():
+        table.add_column(f"original: {name}")
     utility = row.utility
     table.add_row(
         "original", "", figure_text(row.forget_original), *map(figure_text, utility.original), "-"
@@ -60,6 +73,7 @@ def _course_table(label: str, row: RobustnessRow, suite: SuiteSpec, fa_label: st
                 figure_text(step.forget),
                 *map(figure_text, step.utility),
                 figure_text(step.fa),
+                *(original.get((attack.attack, step.name), ("-", "-")) if original else ()),
             )
     return table
 
@@ -119,6 +133,9 @@ def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpe
     for name in ("scorer", "metric", "model", "seed", "value", "chance", "items"):
         table.add_column(name)
     names = {"reference": reference, "retrain": "retrained", "method": "unlearned"}
+    names["untouched"] = "untouched"
+    levels = {(s.scorer, s.metric): s.value for s in scores if s.who == "untouched"}
+    suite = suite and with_chances(suite, levels)
     for score in scores:
         spread = f" +- {score.se:.4f}" if score.se is not None else ""
         value = f"{score.value:.4f}{spread}"
@@ -129,7 +146,10 @@ def _score_table(scores: tuple[ModelScore, ...], reference: str, suite: SuiteSpe
 
 
 def run_report(
-    record: RunRecord, rows: Mapping[str, RobustnessRow], suite: SuiteSpec | None
+    record: RunRecord,
+    rows: Mapping[str, RobustnessRow],
+    suite: SuiteSpec | None,
+    beside: Mapping[str, RobustnessRow | None] | None = None,
 ) -> RenderableType:
     """Return the tables of a run, one group a primary metric, its failures and notes.
 
@@ -137,6 +157,7 @@ def run_report(
         record: the run's.
         rows: primary metric -> its row.
         suite: what was measured; None where nobody can tell, then scores are shown alone.
+        beside: primary metric -> the original's row under the same attacks.
     """
     parts: list[RenderableType] = []
     if rows:
@@ -150,7 +171,9 @@ def run_report(
     for label, row in rows.items():
         if suite is None:
             break
-        parts.append(_course_table(label, row, suite, _fa_label(suite, record.attacks)))
+        original = (beside or {}).get(label)
+        fa_label = _fa_label(suite, record.attacks)
+        parts.append(_course_table(label, row, original, suite, fa_label))
         if row.attacks:
             parts.append(_attack_table(label, row.attacks, record.seen))
             parts.append(_summary_table(label, row))

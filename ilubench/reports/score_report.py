@@ -91,7 +91,8 @@ def score_json(result: "RunResult") -> dict[str, JsonValue]:
         figure = score_figure(result.record, own)
         score |= {"low": figure.low, "high": figure.high}
         score["means"] = metric_meaning(result.plan.experiment, own)
-        score |= {name: spec and getattr(spec, name) for name in ("label", "chance", "direction")}
+        score |= {name: spec and getattr(spec, name) for name in ("label", "direction")}
+        score["chance"] = None if spec is None or spec.chance_measured_by else spec.chance_level
     record["device"], record["batch"] = result.plan.bench.device, suite.score_batch
     record["folder"] = str(result.plan.folder)
     return record

@@ -32,7 +32,8 @@ class SuiteScorers:
         spec = self.suite.metric_of(scorer, metric)
         if spec is None:
             return None, None, self.scorers[scorer].directions().get(metric)
-        return spec.label, spec.chance, spec.direction
+        measured = spec.chance_measured_by is not None
+        return spec.label, None if measured else spec.chance_level, spec.direction
 
     def as_json(self) -> list[JsonValue]:
         """Return a mapping a scorer: what it reads, from where, and its metrics."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ilubench.records.figure_text import figure_text
 from ilubench.records.results import REFERENCE, RunRecord
 from ilubench.records.wording import note_text
-from ilubench.specs import SuiteSpec
+from ilubench.specs import SuiteSpec, turned
 from ilubench.statistics.aggregate import COLLAPSED_UTILITY
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import NoteKind
@@ -79,8 +79,12 @@ def verdict_text(
 
 
 def _collapsed(judged: Judgement, row: RobustnessRow, suite: SuiteSpec | None) -> str:
-    worst = row.utility.worst
-    name = f" in {suite.utility[worst].label}" if suite is not None and worst is not None else ""
+    worst, name = row.utility.worst, ""
+    if suite is not None and worst is not None:
+        spec = suite.utility[worst]
+        sides = (row.utility.unlearned[worst].value, row.utility.original[worst].value)
+        after, before = ("?" if v is None else f"{turned(v, spec):.3f}" for v in sides)
+        name = f" in {clipped(spec.label, NAME)} ({after}, was {before})"
     return (
         f"Collapsed: unlearning left {percent(judged.figure, 1)} of the utility{name}, less than "
         f"{COLLAPSED_UTILITY:.0%}. A model that answers nothing only seems to have forgotten"

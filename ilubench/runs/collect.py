@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from ilubench.errors import DataError
 from ilubench.experiments.experiment import Experiment
+from ilubench.records.chance import sampled_chances
 from ilubench.records.ranges import Ranges
 from ilubench.records.results import REFERENCE
 from ilubench.records.scores import (
@@ -100,7 +101,8 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
         mine = method_samples(samples, "method", seeded=experiment.method.seeded)
     if not experiment.attacks or not mine.scores or not original.scores:
         return {}
-    suite, attacks = experiment.suite, [attack.name for attack in experiment.attacks]
+    suite = sampled_chances(experiment.suite, samples)
+    attacks = [attack.name for attack in experiment.attacks]
     found = Compared(mine, original, method_samples(samples, "retrain", seeded=False))
     ranges = Ranges.of_suite(suite, declared_ranges(experiment))
     return {

@@ -43,6 +43,7 @@ from ilubench.runs.plan import Plan
 from ilubench.runs.record_head import LIBRARIES, plain, record_head, row_hashes
 from ilubench.runs.references import metric_summaries
 from ilubench.specs import PluginRef, SuiteSpec
+from ilubench.specs.protocols import TRAINING
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
@@ -147,16 +148,17 @@ def _left_out(plan: Plan) -> Iterator[str]:
     yield from found
 
 
-def _changed(experiment: Experiment) -> set[str]:
-    """Attacks that were run with other settings than the suite's."""
-    found = set()
+def _changed(experiment: Experiment) -> dict[str, bool]:
+    """Attacks run with other settings than the suite's; whether a protocol speaks of these."""
+    found = {}
     for attack in experiment.attacks:
         declared = create_plugin(
             "attacks", PluginRef(use=attack.spec.use, settings=attack.spec.settings)
         )
         both = (plugin.model_dump(mode="json") for plugin in (declared, attack.plugin))
-        if any(setting_differences(*both)):
-            found.add(attack.name)
+        others = {name for name, *_ in setting_differences(*both)}
+        if others:
+            found[attack.name] = not others.isdisjoint(f"train.{name}" for name in TRAINING)
     return found
 
 

@@ -14,8 +14,9 @@ class Job(Spec):
     """One unit of work; `key` names its artifact, `needs` the artifacts it starts from.
 
     Attributes:
-        who: `method`; `reference` and `retrain` for the jobs of the original model and of the one
-            that never knew, which all rows of a suite share.
+        who: `method`; `reference`, `retrain` and `untouched` for the jobs of the original model, of
+            the one that never knew and of the one before it was taught, which all rows of a suite
+            share.
         seed: the user's.
         method: what unlearns, with all settings; of jobs of the stage `unlearn`.
         weights: key of the unlearned weights that are scored or attacked.
@@ -36,3 +37,8 @@ class Job(Spec):
     def scores_original(self) -> bool:
         """Whether it leads to the original model's score, which comes before all that is costly."""
         return self.who == "reference" and self.stage != "attack"
+
+    @property
+    def looks_first(self) -> bool:
+        """Whether it measures what models know that nothing was done to, before all that costs."""
+        return self.scores_original or self.who == "untouched"

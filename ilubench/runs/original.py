@@ -11,13 +11,13 @@ from typing import TypeAlias
 from ilubench.errors import ModelError, SpecError
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.suites import read_suite
-from ilubench.records.chance import at_chance
-from ilubench.records.results import REFERENCE, ScoreSummary
+from ilubench.records.chance import at_chance, with_chances
+from ilubench.records.results import REFERENCE, ScoreSummary, Who
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
 from ilubench.runs.stages.workbench import Workbench
-from ilubench.specs import MetricSpec
+from ilubench.specs import MetricSpec, SuiteSpec
 
 __all__ = ["check_original", "original_notes"]
 
@@ -45,8 +45,8 @@ def check_original(bench: Workbench, jobs: Sequence[Job]) -> None:
     )
     if experiment.run.allow_weak_target or not any(costly):
         return
-    scores = _scores(bench, jobs)
-    found = [*_weak(experiment, scores)]
+    scores, suite = _scores(bench, jobs, "reference"), _measured_suite(bench, jobs)
+    found = [*_weak(suite, scores)]
     if _is_own_target(experiment):
         found += _missed(experiment, scores)
     if found:
@@ -62,35 +62,44 @@ def original_notes(plan: Plan) -> Iterator[str]:
     experiment = plan.experiment
     if experiment.method_name == REFERENCE and not experiment.attacks:
         return  # a model is scored, whatever it is
-    scores = _scores(plan.bench, plan.jobs)
+    scores = _scores(plan.bench, plan.jobs, "reference")
+    suite = _measured_suite(plan.bench, plan.jobs)
     went_on = (
         "allow_weak_target" if experiment.run.allow_weak_target else "all jobs were done before"
     )
-    yield from (f"{text} ({went_on})" for text in _weak(experiment, scores))
+    yield from (f"{text} ({went_on})" for text in _weak(suite, scores))
     own = _is_own_target(experiment)
     why = "allow_weak_target" if own else "target, data or scorers are not the suite's"
     yield from (f"{text} ({why})" for text in _missed(experiment, scores))
 
 
 def _is_own_target(experiment: Experiment) -> bool:
-    """Whether target, data and scorers are those of the suite's file; if it is gone, they are."""
+    """Whether target, data and metrics' scorers are the suite file's; if it is gone, they are."""
     suite = experiment.suite
     try:
         stated, _ = read_suite(experiment.run.suite)
     except SpecError:
         return True
-    return (suite.target, suite.data, suite.scorers) == (stated.target, stated.data, stated.scorers)
+    alike = (suite.target, suite.data) == (stated.target, stated.data)
+    used = {metric.scorer for metric in suite.metrics}  # a tuning's suite has no others
+    return alike and all(suite.scorers[name] == stated.scorers.get(name) for name in used)
 
 
-def _scores(bench: Workbench, jobs: Sequence[Job]) -> Scores:
-    """The original model's scores; none where it was not scored."""
+def _scores(bench: Workbench, jobs: Sequence[Job], who: Who) -> Scores:
+    """The scores of a model that nothing was done to; none where it was not scored."""
     found: Scores = {}
     for job in jobs:
-        artifact = bench.store.get(job.stage, job.key) if job.scores_original else None
+        mine = job.looks_first and job.who == who
+        artifact = bench.store.get(job.stage, job.key) if mine else None
         if artifact is not None:
             for path in scored_checkpoints(artifact.folder / "scores"):
                 found.update({(s.scorer, s.metric): s for s in read_score(path).summaries})
     return found
+
+
+def _measured_suite(bench: Workbench, jobs: Sequence[Job]) -> SuiteSpec:
+    levels = {name: score.value for name, score in _scores(bench, jobs, "untouched").items()}
+    return with_chances(bench.suite, levels)
 
 
 def _measured(
@@ -103,8 +112,7 @@ def _measured(
             yield spec, score, told
 
 
-def _weak(experiment: Experiment, scores: Scores) -> Iterator[str]:
-    suite = experiment.suite
+def _weak(suite: SuiteSpec, scores: Scores) -> Iterator[str]:
     for specs, looks in (
         (suite.primary_forget, "it looks as if it had forgotten already"),
         (suite.utility, "it has no utility that could be kept"),
@@ -113,8 +121,8 @@ def _weak(experiment: Experiment, scores: Scores) -> Iterator[str]:
             if at_chance(score, spec):
                 items = f"{score.n} item" if score.n == 1 else f"{score.n} items"
                 yield (
-                    f"{told}, over {items}, no better than chance ({spec.chance:g}) beyond its "
-                    f"interval: {looks}"
+                    f"{told}, over {items}, no better than chance ({spec.chance_level:g}) beyond "
+                    f"its interval: {looks}"
                 )
 
 

@@ -1,7 +1,7 @@
 """Carry out a plan: skip what is done, launch the rest, collect the row."""
 
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from ilubench.runs.carry_out import write_trace
 from ilubench.runs.collect import gather_samples, robustness_rows
 from ilubench.runs.executors.base import Outcome, Watcher, execute
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
+from ilubench.runs.jobs import Job
 from ilubench.runs.loading import collection_paused
 from ilubench.runs.original import check_original
 from ilubench.runs.placing import place_jobs, prepare_places
@@ -46,7 +47,10 @@ class RunResult:
 
 
 def execute_plan(
-    plan: Plan, check: Callable[[], None], reporter: Reporter
+    plan: Plan,
+    check: Callable[[], None],
+    reporter: Reporter,
+    batches: Iterable[Sequence[Job]] | None = None,
 ) -> Generator[Outcome, None, None]:
     """Carry out a plan's jobs and yield their outcomes.
 
@@ -54,13 +58,15 @@ def execute_plan(
         plan: the jobs.
         check: finds what cannot be read or scored; called once the target model is made.
         reporter: told of each job's begin and end.
+        batches: the plan's jobs, or those of them that turn out to be wanted: a batch is asked for
+            when all before it have ended. None: all jobs, each as soon as it can.
 
     Raises:
         ModelError: the original model seems to have forgotten already.
     """
     jobs, slots = place_jobs(plan, reporter)
     try:
-        for outcome in execute(jobs, plan.is_done, slots):
+        for outcome in execute(batches or [jobs], plan.is_done, slots):
             reporter.finished(outcome)
             yield outcome
             job = outcome.job
@@ -126,7 +132,7 @@ def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[Run
     except (UsageError, DataError):
         for one in fresh:
             done = (o.job for o in _outcomes_of(one, outcomes) if o.state == "done")
-            if one.run_id not in results and all(job.scores_original for job in done):
+            if one.run_id not in results and all(job.looks_first for job in done):
                 shutil.rmtree(one.folder, ignore_errors=True)  # nothing of the run was measured
         raise
     if wrong:

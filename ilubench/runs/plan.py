@@ -20,8 +20,10 @@ from ilubench.records.results import REFERENCE, RETRAIN, OverlapRecord, Who
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.references import ReadSet, References, find_references
+from ilubench.runs.stages.compared import compared_key
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
+from ilubench.runs.stages.untouched import untouched_key
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, PluginRef, SuiteSpec
 from ilubench.statistics.intervals import MIN_ITEMS
@@ -38,6 +40,7 @@ __all__ = [
     "method_jobs",
     "outline_jobs",
     "target_job",
+    "untouched_jobs",
 ]
 
 
@@ -107,25 +110,28 @@ class _Keys:
     """How jobs are keyed: by what determines their results, or by their names alone."""
 
     weights: Callable[[PluginRef, int], str]
+    untouched: Callable[[], str]
     score: Callable[[str], str]
     attack: Callable[[str, str, int], str]
-    retrained: str = ""
+    compared: str = ""
 
 
 def _hashed(bench: Workbench) -> _Keys:
     shared = scoring_identity(bench)
     return _Keys(
         lambda method, seed: unlearn_key(bench, bench.method(method), seed),
+        cache(lambda: untouched_key(bench)),
         lambda weights: score_key(shared, weights),
         lambda attack, weights, seed: attack_key(
             bench, shared, bench.attack(attack), weights, seed
         ),
-        bench.retrained,
+        compared_key(bench),
     )
 
 
 _NAMED = _Keys(
     lambda method, seed: f"unlearn {method.model_dump_json()} {seed}",
+    lambda: "untouched",
     lambda weights: f"score {weights}",
     lambda attack, weights, seed: f"attack {weights} {attack} {seed}",
 )
@@ -144,7 +150,8 @@ def _method_jobs(
     weights = ""
     # nothing is unlearned or attacked before it is known that there is something to forget
     known = keys.score(keys.weights(suite_method(experiment.suite, REFERENCE), 0))
-    makes = (target,) if who == "reference" else (target, known)
+    levels = (job.key for job in _untouched(experiment, target, keys))
+    makes = (target, *levels) if who == "reference" else (target, known)
     for seed in experiment.seeds:
         if seeded or not weights:
             weights = keys.weights(method, seed)
@@ -184,6 +191,27 @@ def _method_jobs(
     return jobs
 
 
+def untouched_jobs(bench: Workbench) -> list[Job]:
+    """Return the job that scores the model before it was taught, if chance levels need it."""
+    return _untouched(bench.experiment, bench.target, _hashed(bench))
+
+
+def _untouched(experiment: Experiment, target: str, keys: _Keys) -> list[Job]:
+    if not experiment.suite.measures_chance:
+        return []
+    weights = keys.untouched()
+    job = Job(
+        stage="score",
+        key=keys.score(weights),
+        label="score the untouched model",
+        needs=(target,),  # which brings the tokenizer
+        who="untouched",
+        seed=experiment.seeds[-1],
+        weights=weights,
+    )
+    return [job]
+
+
 def target_job(suite: SuiteSpec, key: str) -> Job:
     """Return the job that makes the target model, which every other one needs."""
     return Job(stage="target", key=key, label=f"make the target model of {suite.name}")
@@ -195,11 +223,12 @@ def _ordered(experiment: Experiment, target: str, keys: _Keys) -> tuple[Job, ...
     if experiment.scores_only:
         known = {"who": "reference", "needs": (target,), "weights": target}
         first.append(Job(stage="score", key=keys.score(target), label="score the model", **known))
-        if keys.retrained:
-            never = {"who": "retrain", "needs": (target,), "weights": keys.retrained}
-            score = keys.score(keys.retrained)
+        if keys.compared:
+            never = {"who": "retrain", "needs": (target,), "weights": keys.compared}
+            score = keys.score(keys.compared)
             first.append(Job(stage="score", key=score, label="score the retrained model", **never))
         return tuple(first)
+    first += _untouched(experiment, target, keys)
     by_seed = []
     for who, method in _compared(experiment).items():
         seeded = (

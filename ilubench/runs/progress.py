@@ -2,7 +2,8 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -18,6 +19,13 @@ from ilubench.runs.remaining import RemainingTime
 
 __all__ = ["Lines", "make_reporter"]
 
+Expect: TypeAlias = Callable[[Plan], Mapping[str, float]]
+"""Plan -> key of an open job -> seconds that it will take, of those of which it can be told."""
+
+
+def _nothing(plan: Plan) -> Mapping[str, float]:  # noqa: ARG001
+    return {}
+
 
 def _clock(seconds: float) -> str:
     whole = round(seconds)
@@ -30,17 +38,19 @@ def _headline(plan: Plan) -> str:
     experiment = plan.experiment
     seeds = ",".join(str(seed) for seed in experiment.seeds)
     attacks = ",".join(attack.name for attack in experiment.attacks) or "none"
+    given = experiment.suite.unused_recipes.items()
     place = f"engine {plan.bench.engine_choice.name} on {plan.bench.device}"
     lines = [
         f"suite    {experiment.suite.name} v{experiment.suite.version}: {experiment.suite.title}",
         *(line for row in plan.rows for line in _method_lines(row.experiment, plan)),
+        *(f"{name:<8} {where} (its recipe is not used)" for name, where in given),
         f"attacks  {attacks}; seeds {seeds}; {place}",
         f"jobs     {len(plan.jobs)}, of which {len(todo)} to do" + _shared(plan),
         *dict.fromkeys(line for row in plan.rows for line in _reference_lines(row)),
         *(f"folder   {row.folder}" for row in plan.rows),
     ]
     if experiment.scores_only:
-        lines[1:3] = [f"scored   by {', '.join(experiment.scorers)}; {place}"]
+        lines[1:-2] = [f"scored   by {', '.join(experiment.scorers)}; {place}"]
     if plan.title:
         lines[1] = f"tuning   {plan.title}"
     found = (line for row in plan.rows for line in overlap_warnings(row.experiment, row.overlap))
@@ -93,16 +103,16 @@ class _Silent:
 class Lines:
     """Plain lines, one a job: for pipes and logs."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, expect: Expect = _nothing) -> None:
         """Write to ``console``."""
-        self._console = console
+        self._console, self._expect = console, expect
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
         """Print the plan's headline."""
-        self._remaining = RemainingTime(plan)
+        self._remaining = RemainingTime(plan, self._expect(plan))
         self._total, self._ended = len(plan.jobs), 0
         self._print(_headline(plan))
 
@@ -169,9 +179,9 @@ def _fixed(width: int | None = None) -> Column:
 class Bars:
     """Nested live bars: the run with its ETA, below it each job that runs."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, expect: Expect = _nothing) -> None:
         """Draw on ``console``; `live` must be entered."""
-        self._console = console
+        self._console, self._expect = console, expect
         label = max(LEAST_LABEL, min(MOST_LABEL, console.width - REST))
         self._bars = Progress(
             SpinnerColumn(),
@@ -193,7 +203,7 @@ class Bars:
 
     def planned(self, plan: Plan) -> None:
         """Print the plan's headline and open the run's bar."""
-        self._remaining = RemainingTime(plan)
+        self._remaining = RemainingTime(plan, self._expect(plan))
         self._console.print(_headline(plan), markup=False, highlight=False)
         self._run = self._bars.add_task("run", total=len(plan.jobs), note="")
         self._show_eta()
@@ -235,11 +245,11 @@ class Bars:
 
 
 @contextlib.contextmanager
-def make_reporter(console: Console) -> Iterator[Bars | Lines]:
-    """Yield bars in a terminal, lines elsewhere."""
+def make_reporter(console: Console, expect: Expect = _nothing) -> Iterator[Bars | Lines]:
+    """Yield bars in a terminal, lines elsewhere; ``expect`` tells what the open jobs will take."""
     if console.is_terminal:
-        bars = Bars(console)
+        bars = Bars(console, expect)
         with bars.live():
             yield bars
     else:
-        yield Lines(console)
+        yield Lines(console, expect)

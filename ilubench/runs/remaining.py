@@ -1,5 +1,6 @@
-"""How long a run's open jobs will take, from what jobs of their kind took."""
+"""How long a run's open jobs will take: as jobs of their kind did here, else as was expected."""
 
+from collections.abc import Mapping
 from functools import cached_property
 
 from ilubench.errors import StoreError
@@ -17,9 +18,9 @@ _GUESS = {"target": 180.0, "unlearn": 20.0, "score": 5.0, "attack": 20.0}
 class RemainingTime:
     """Remaining time of a plan's jobs; finished ones teach it."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Learn from the jobs that are done already."""
-        self._plan = plan
+    def __init__(self, plan: Plan, expected: Mapping[str, float] | None = None) -> None:
+        """Learn from the jobs that are done already; ``expected`` is job -> seconds."""
+        self._plan, self._expected = plan, expected or {}
         self._running, self._most = 0, 1
         self._left = {job.key: job for job in plan.jobs if not plan.is_done(job)}
         self._seen: dict[tuple[str, str, str], list[float]] = {}
@@ -35,6 +36,8 @@ class RemainingTime:
     def expected(self, job: Job) -> float:
         """Return the seconds that a job will take."""
         seen = self._seen.get(self._kind(job))
+        if not seen and job.key in self._expected:
+            return self._expected[job.key]
         if not seen:
             close = [s for kind, s in self._seen.items() if kind[:2] == self._kind(job)[:2]]
             seen = [value for values in close for value in values]

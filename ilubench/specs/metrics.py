@@ -1,10 +1,11 @@
 """What is measured, and how samples become a number."""
 
 from collections.abc import Mapping
-from typing import Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from ilubench.errors import SpecError
 from ilubench.specs.base import PluginRef, Spec
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Direction",
     "Estimator",
     "FineTuningAccuracySpec",
+    "MeasuredChance",
     "MetricSpec",
     "Range",
     "StatedScore",
@@ -74,6 +76,22 @@ class StatedScore(Spec):
     within: float = Field(gt=0, description="how far a score may be from it")
 
 
+class MeasuredChance(Spec):
+    """A chance level that each run measures: the same metric of the model before it was taught.
+
+    Attributes:
+        of: the suite's `untouched` model.
+        scorer: another scorer that has the metric; by default the metric's own.
+    """
+
+    of: Literal["untouched"]
+    scorer: str | None = None
+
+
+def _kind_of_chance(value: object) -> str:
+    return "measured" if isinstance(value, Mapping | MeasuredChance) else "number"
+
+
 class MetricSpec(Spec):
     """One published number: a scorer's metric, what it is called, its chance level.
 
@@ -88,12 +106,36 @@ class MetricSpec(Spec):
     scorer: str
     metric: str
     direction: Direction = "higher"
-    chance: float = Field(default=0.0, description="raw score of a model that knows nothing")
+    chance: Annotated[
+        Annotated[float, Tag("number")] | Annotated[MeasuredChance, Tag("measured")],
+        Discriminator(_kind_of_chance),
+    ] = Field(
+        default=0.0,
+        description="raw score of a model that knows nothing; or of which model it is measured",
+    )
     stated: StatedScore | None = Field(
         default=None,
         exclude_if=lambda stated: stated is None,  # a suite that states none is what it was
         description="what was published of the suite's target; a score outside stops a run",
     )
+
+    @property
+    def chance_level(self) -> float:
+        """The raw score of a model that knows nothing.
+
+        Raises:
+            SpecError: it is measured in each run, and this is of none.
+        """
+        if isinstance(self.chance, MeasuredChance):
+            problem = f"{self.label}: its chance level is measured, and the untouched model"
+            raise SpecError(f"{problem} was not scored", remedy="see the failed jobs; run again")
+        return self.chance
+
+    @property
+    def chance_measured_by(self) -> str | None:
+        """The scorer whose score of the untouched model is the chance level; None: a number is."""
+        found = self.chance
+        return (found.scorer or self.scorer) if isinstance(found, MeasuredChance) else None
 
 
 class CompositeSpec(Spec):

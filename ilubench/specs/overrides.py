@@ -16,10 +16,11 @@ from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from ilubench.errors import SpecError, did_you_mean
+from ilubench.specs.merging import INSTEAD_OF, merge_mappings
 from ilubench.specs.run import RunSpec
 from ilubench.specs.score import ScoreSpec
 from ilubench.specs.values import convert_value
-from ilubench.specs.yaml_files import load_nodes, merge_mappings, task_names
+from ilubench.specs.yaml_files import load_nodes, task_names
 
 __all__ = [
     "Override",
@@ -250,8 +251,8 @@ def _set(
         inner = get_args(annotation)[1]
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         inner = _field(annotation, name, key).annotation
-        for other in getattr(annotation, "instead_of", {}).get(name, ()):
-            below[other] = None
+        if depth + 1 == len(override.path):
+            below = _without_replaced(annotation, below, override)
     elif annotation is JsonValue or annotation is Any:
         inner = annotation
     else:
@@ -263,6 +264,16 @@ def _set(
         return _set(inner, value, override, key, depth)
     below[name] = _set(inner, below.get(name), override, key, depth + 1)
     return below
+
+
+def _without_replaced(
+    model: type[BaseModel], values: Mapping[str, JsonValue], override: Override
+) -> dict[str, JsonValue]:
+    """Return fields of ``model`` without those in whose place another value of a field stands."""
+    name = override.path[-1]
+    same = override.text == values.get(name) or override.text.lower() in ("none", "null")
+    gone = set() if same else {*INSTEAD_OF.get(name, ())} & model.model_fields.keys()
+    return {key: value for key, value in values.items() if key not in gone}
 
 
 def apply_overrides(
@@ -306,5 +317,7 @@ def apply_overrides(
             )
             out[name] = {"use": entry["use"], "settings": below}
         else:
+            if len(override.path) == 1:
+                out = _without_replaced(model, out, override)
             out[name] = _set(field.annotation, out.get(name), override, key, 1)
     return expand(model, out, lookup)

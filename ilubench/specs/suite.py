@@ -10,7 +10,7 @@ from ilubench.specs.attack import AttackSpec, GateSpec
 from ilubench.specs.base import Name, PluginRef, Seed, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
 from ilubench.specs.metrics import CompositeSpec, MetricSpec
-from ilubench.specs.target import TargetSpec
+from ilubench.specs.target import ModelSource, TargetSpec
 from ilubench.specs.tuning import TuningSpec
 
 __all__ = ["SuiteSpec"]
@@ -52,6 +52,12 @@ class SuiteSpec(Spec):
     retrain: TargetSpec | None = Field(
         default=None, description="weights that never saw the forget set, else like the target's"
     )
+    untouched: ModelSource | None = Field(
+        default=None,
+        exclude_if=lambda source: source is None,  # a suite that names none is what it was
+        description="the model of which chance levels are measured; by default what the target's "
+        "recipe begins with",
+    )
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     data: dict[Name, DataSource]
     forget: tuple[str, ...] = ()
@@ -82,7 +88,9 @@ class SuiteSpec(Spec):
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     tuning_seeds: tuple[Seed, ...] = Field(default=(1000, 1001), min_length=1)
     tuning: TuningSpec | None = None
-    gates: GateSpec | None = Field(default=None, description="what `ilubench gates` checks")
+    gates: GateSpec | None = Field(
+        default=None, description="what `ilubench gates` checks; else its defaults"
+    )
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -104,6 +112,27 @@ class SuiteSpec(Spec):
         """Return what is stated of a scorer's metric; None where it is only measured."""
         named = (one for one in self.metrics if (one.scorer, one.metric) == (scorer, metric))
         return next(named, None)
+
+    @property
+    def untouched_model(self) -> ModelSource | None:
+        """The model before it was taught: the one that is named, else what the recipe begins with.
+
+        None where nothing says which that is.
+        """
+        recipe = self.target.recipe
+        return self.untouched or (recipe.init if recipe is not None else None)
+
+    @property
+    def unused_recipes(self) -> dict[str, str]:
+        """Which models have weights besides a recipe, which count then -> where they are from."""
+        models = {"target": self.target, "retrain": self.retrain}
+        both = {n: m.model for n, m in models.items() if m and m.recipe and m.model}
+        return {n: str(m.path or m.hub or f"packaged {m.packaged}") for n, m in both.items()}
+
+    @property
+    def measures_chance(self) -> bool:
+        """Whether a chance level is the untouched model's score."""
+        return any(metric.chance_measured_by is not None for metric in self.metrics)
 
     @property
     def scored_in(self) -> Literal["float32", "bfloat16"]:
@@ -165,6 +194,8 @@ class SuiteSpec(Spec):
         known("attack", self.core_unseen, self.attacks)
         known("scorer", tuple(m.scorer for m in self.metrics), self.scorers)
         known("scorer", tuple(s for c in self.composites for s, _ in c.metrics), self.scorers)
+        measured = (m.chance_measured_by for m in self.metrics)
+        known("scorer", tuple(scorer for scorer in measured if scorer is not None), self.scorers)
         labels = [m.label for m in self.metrics] + [c.label for c in self.composites]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")

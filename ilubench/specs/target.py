@@ -140,7 +140,7 @@ class FromSuite:
 
 
 class TargetSpec(Spec):
-    """The model that knows: given weights, or a recipe that makes them, or both.
+    """The model that knows: given weights, or a recipe that makes them; of both the weights count.
 
     Attributes:
         model: given weights.
@@ -159,6 +159,6 @@ class TargetSpec(Spec):
     def _some(self) -> Self:
         if self.model is None and self.recipe is None:
             raise ValueError("give a model, a recipe, or both")
-        if self.tokenizer is not None and self.recipe is not None:
+        if self.tokenizer is not None and self.recipe is not None and self.model is None:
             raise ValueError("tokenizer: the recipe has one of its own; leave one of them out")
         return self

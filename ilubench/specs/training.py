@@ -1,8 +1,7 @@
 """How weights are trained."""
 
 import math
-from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,12 +32,6 @@ class TrainSpec(Spec):
         precision: of the forward and backward pass.
         save_every_s: seconds between the saved states from which a killed job goes on.
     """
-
-    instead_of: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "steps": ("epochs",),
-        "epochs": ("steps",),
-    }
-    """Field -> fields that an override of it clears."""
 
     lr: float = Field(gt=0)
     steps: int | None = Field(default=None, ge=1)

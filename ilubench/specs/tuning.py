@@ -52,7 +52,7 @@ class SearchSpec(Spec):
 
     Attributes:
         use: the method; else the label is its name.
-        fixed: settings of a variant, by path: what makes it another method, so not searched.
+        fixed: settings by path that are not searched: what makes it a variant, or fits the model.
         space: path of a setting (`beta`, `train.lr`) -> candidates, or a range of numbers.
     """
 
@@ -85,9 +85,13 @@ class TuningSpec(Spec):
     Attributes:
         budget: settings tried for each method, on each of the suite's `tuning_seeds`.
         utility_kept: share of the original model's utility that a setting must keep.
-        searches: label -> what is tried; the label is the method's name unless `use` is.
+        patience: settings are tried so many at a time, and the search ends where those of a time
+            brought no better choice, or the choice has forgotten all; none: all are tried.
+        searches: label -> what is tried; the label is the method's name unless `use` is. Of other
+            methods what they propose for the model is tried.
     """
 
-    budget: int = Field(ge=1)
+    budget: int = Field(default=8, ge=1)
     utility_kept: float = Field(default=0.95, gt=0, le=1)
-    searches: dict[Name, SearchSpec] = Field(min_length=1)
+    patience: int | None = Field(default=None, ge=1)
+    searches: dict[Name, SearchSpec] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 import re
 import types
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
@@ -11,12 +11,12 @@ import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from ilubench.errors import SpecError, did_you_mean
+from ilubench.specs.merging import resolve_merges
 from ilubench.specs.values import problem_in_words
 
 __all__ = [
     "load_nodes",
     "load_yaml",
-    "merge_mappings",
     "task_file",
     "task_names",
     "tasks_folder",
@@ -90,6 +90,8 @@ def _compose(path: Path) -> tuple[yaml.Node | None, object]:
     try:
         loader = _Loader(text)  # refuses characters that YAML does not have
         node = loader.get_single_node()
+        if node is not None:
+            resolve_merges(node)
         return node, loader.construct_document(node) if node else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -128,26 +130,6 @@ def load_nodes(path: Path) -> yaml.Node:
     node, _ = _compose(path)
     assert node is not None
     return node
-
-
-def merge_mappings(
-    base: Mapping[str, JsonValue], over: Mapping[str, JsonValue]
-) -> dict[str, JsonValue]:
-    """Return ``base`` with ``over`` on top: mappings merge, everything else is replaced.
-
-    A reference to another plugin (`use`) replaces the one below whole: its settings are not ours.
-    """
-    is_reference = set(over) <= {"use", "settings"} and "use" in over and "use" in base
-    if is_reference and over["use"] != base["use"]:
-        return dict(over)
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(below, dict) and isinstance(value, dict):
-            merged[key] = merge_mappings(below, value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def _line(path: Path | None, location: Iterable[str | int]) -> str:

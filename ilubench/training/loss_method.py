@@ -17,11 +17,12 @@ from ilubench.interfaces import (
     UnlearnData,
 )
 from ilubench.models.sharding import sum_over_ranks
-from ilubench.specs import TrainSpec
+from ilubench.specs import SearchSpec, TrainSpec
 from ilubench.training.loop import Batches, count_tokens, optimize, trainable_only
+from ilubench.training.proposals import propose
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["LossMethod"]
 
@@ -42,6 +43,10 @@ class LossMethod(Method):
 
     train: TrainSpec
     trainable: tuple[str, ...] = ()
+
+    def propose_search(self, config: "PretrainedConfig") -> SearchSpec | None:
+        """Return a search over the learning rate alone; override it for what else matters."""
+        return propose(config, (2e-6, 3e-5))
 
     def environment_batches(self) -> Mapping[str, int]:
         """Return environment name -> sequences a step."""

@@ -194,6 +194,34 @@ def test_a_template_that_cannot_be_used(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+BEYOND = {
+    "no end": (
+        "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
+        "does not end within 2 seconds",
+    ),
+    "much text": (
+        "{% for a in range(90000) %}{{ 'a great deal of text' }}{% endfor %}",
+        "writes more than 1,048,576 letters about two words",
+    ),
+    "much text at once": ("{{ messages[0].content * 2000000 }}", "writes more than 1,048,576"),
+    "much memory": ("{% set a = messages[0].content * 9999999999 %}", "needs more than 1 GB"),
+    "a large number": ("{{ (9 ** 99999999) % 7 }}", "does not end within 2 seconds"),
+}
+
+
+SLOW = [pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=SLOW if n == "a large number" else []) for n in BEYOND]
+)
+def test_a_template_beyond_reason(name: str) -> None:
+    """None of them may hang the process that reads the data."""
+    template, problem = BEYOND[name]
+    with pytest.raises(ModelError, match=f"{problem}.*; mend its chat_template.jinja"):
+        encode_pair(chat_tokenizer(CHATML + template), ASKED, ANSWER, chat())
+
+
 def test_a_tokenizer_without_an_end() -> None:
     tokenizer = chat_tokenizer(CHATML)
     tokenizer.eos_token = None
@@ -204,9 +232,9 @@ def test_a_tokenizer_without_an_end() -> None:
 def test_several_templates() -> None:
     tokenizer = chat_tokenizer(CHATML)
     expected = encode_pair(tokenizer, ASKED, ANSWER, chat())
-    tokenizer.chat_template = {"default": CHATML, "tool_use": PLAIN}  # type: ignore[assignment]
+    tokenizer.chat_template = {"default": CHATML, "tool_use": PLAIN}
     assert encode_pair(tokenizer, ASKED, ANSWER, chat()) == expected
-    tokenizer.chat_template = {"tool_use": PLAIN}  # type: ignore[assignment]
+    tokenizer.chat_template = {"tool_use": PLAIN}
     with pytest.raises(ModelError, match="has no chat template"):
         encode_pair(tokenizer, ASKED, ANSWER, chat())
 

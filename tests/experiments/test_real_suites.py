@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from chats import PLAIN
 from doubles import make_tokenizer
 from runs import Outcome, command
 from safetensors.torch import load_file
@@ -148,6 +149,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("real")
     tokenizer = make_tokenizer()
+    tokenizer.chat_template = PLAIN
     for name, layers in (("flat", 2), ("deep", 8)):  # RMU's layer is 7
         config = LlamaConfig(
             vocab_size=len(tokenizer),
@@ -247,8 +249,9 @@ def test_the_six_attacks(world: World) -> None:
         assert 0 < loss < 20
         assert load_file(folder / "changes.safetensors")
     (note,) = (note for note in record["notes"] if "protocol" in note)
-    assert note.startswith("gsm8k, agnews, sst2, winogrande, mnli, qqp: protocol: default (")
-    assert note.endswith("run with other settings here")  # one step
+    assert note.startswith(
+        "gsm8k, agnews, sst2, winogrande, mnli, qqp: protocol: default (run with"
+    )
 
 
 def unlearned(world: World, record: Mapping[str, Any]) -> Path:
@@ -409,10 +412,11 @@ def test_the_protocol_is_told() -> None:
         "c": AttackSpec.model_validate({"protocol": {"kind": "default", "note": "none"}}),
         "d": AttackSpec(),
     }
-    assert list(protocol_notes(attacks, {"b"})) == [
+    changed = {"b": False, "c": True}
+    assert list(protocol_notes(attacks, changed)) == [
         "a: protocol: measured (3 epochs)",
         "b: protocol: measured (3 epochs); run with other settings here",
-        "c: protocol: default (none)",
+        "c: protocol: default (run with another length, batch or learning rate than was chosen)",
     ]
 
 

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from doubles import make_tokenizer
+from chats import HEADERS, chat_tokenizer
 from hub_server import Hub, ask_only, go_offline, served
 from runs import Outcome, command
 from scipy.stats import hmean, ks_2samp
@@ -16,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ilubench.experiments.experiment import resolve_experiment
 from ilubench.interfaces import Row
 from ilubench.leaderboard.check.figures import figure_problems
-from ilubench.models.checkpoints import save_model
+from ilubench.models.checkpoints import load_model, save_model
 from ilubench.records.finished import read_run
 from ilubench.specs import ModelSource
 from ilubench.specs.overrides import parse_words
@@ -45,7 +46,7 @@ def asked(wrong: int) -> list[Row]:
 
 
 def folder_of(seed: int, place: Path) -> Path:
-    tokenizer = make_tokenizer()
+    tokenizer = chat_tokenizer(HEADERS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LlamaConfig(
@@ -56,9 +57,9 @@ def folder_of(seed: int, place: Path) -> Path:
             num_attention_heads=2,
             max_position_embeddings=512,
             initializer_range=0.3,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
         )
         save_model(LlamaForCausalLM(config).eval(), tokenizer, place, "float32")
     return place
@@ -107,6 +108,34 @@ def means(told: Any, who: str) -> dict[str, float]:
     return {f"{s['scorer']}.{s['metric']}": s["value"] for s in told["scores"] if s["who"] == who}
 
 
+def losses(folder: Path, answers: str) -> list[float]:
+    """Mean loss of each item's answers, as OpenUnlearning takes it: of all behind the prompt."""
+    model = load_model(folder, "cpu")
+    tokenizer = chat_tokenizer(HEADERS.replace("strftime_now('%d %b %Y')", "'10 Apr 2025'"))
+    found = []
+    for row in asked(SETS["forget10_perturbed"]):
+        given = row[answers]
+        for answer in given if isinstance(given, list) else [given]:
+            chat = [
+                {"role": "system", "content": "You are a helpful assistant."},
+                {"role": "user", "content": str(row["question"])},
+                {"role": "assistant", "content": str(answer)},
+            ]
+            whole = tokenizer.apply_chat_template(chat, tokenize=False)
+            prompt = tokenizer.apply_chat_template(
+                chat[:-1], tokenize=False, add_generation_prompt=True
+            )
+            ids, before = (
+                tokenizer.encode(text, add_special_tokens=False) for text in (whole, prompt)
+            )
+            assert ids[: len(before)] == before
+            assert ids[-1] == tokenizer.eos_token_id
+            labels = torch.tensor([[-100] * len(before) + ids[len(before) :]])
+            with torch.no_grad():
+                found.append(float(model(input_ids=torch.tensor([ids]), labels=labels).loss))
+    return found
+
+
 def test_a_model_of_the_hub_is_scored(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with served() as hub:
         filled(hub, here, retrained=True)
@@ -124,6 +153,15 @@ def test_a_model_of_the_hub_is_scored(here: Path, monkeypatch: pytest.MonkeyPatc
         nine = [own[name] for name in SOURCE.composites[1].of]
         assert len(nine) == 9
         assert found["Model Utility", who]["value"] == pytest.approx(hmean(nine))
+    right = np.exp(-np.array(losses(here / "mine", "answer")))
+    assert means(told, "reference")["prob_f.probability"] == pytest.approx(right.mean(), rel=1e-4)
+    ratios = {}
+    for who, name in (("reference", "mine"), ("retrain", "retain90")):
+        wrong = np.array(losses(here / name, "perturbed_answer")).reshape(4, 5).mean(axis=1)
+        ratios[who] = np.exp(np.array(losses(here / name, "paraphrased_answer")) - wrong)
+        assert means(told, who)["truth_f.truth_ratio"] == pytest.approx(
+            ratios[who].mean(), rel=1e-3
+        )
     run = read_run(Path(told["folder"]))
     assert run.samples is not None
     lines = run.samples.to_pylist()
@@ -137,6 +175,7 @@ def test_a_model_of_the_hub_is_scored(here: Path, monkeypatch: pytest.MonkeyPatc
     )
     quality = found["Forget Quality", "reference"]["value"]
     assert quality == pytest.approx(ks_2samp(mine, never).pvalue)
+    assert quality == pytest.approx(ks_2samp(ratios["reference"], ratios["retrain"]).pvalue)
     assert found["Forget Quality", "retrain"]["value"] == 1.0
     assert list(figure_problems(run)) == []
     go_offline(monkeypatch)

@@ -207,8 +207,10 @@ def test_which_packages_count() -> None:
     assert {name for name in found if name.split(".")[1] in ("records", "runs", "specs")} == {
         "ilubench.records.estimators",
         *(f"ilubench.runs.stages.{stage}" for stage in STAGES),
+        "ilubench.runs.stages.compared",
         "ilubench.runs.stages.cost",  # what a method costs is a figure, too
         "ilubench.runs.stages.prompting",
+        "ilubench.runs.stages.untouched",
         "ilubench.runs.stages.workbench",
         "ilubench.specs.memory",
         "ilubench.specs.training",

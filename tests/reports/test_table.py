@@ -119,7 +119,7 @@ def bar_by(tmp_path: Path, told: Told, **row: Any) -> dict[str, dict[str, str]]:
     ("told", "row", "note"),
     [
         (Told("ilu", seen=("core",)), {}, "- (trained on core)"),
-        (Told("ilu", utility=0.4), {}, "- (collapsed)"),
+        (Told("ilu", utility=0.4), {}, "- (collapsed: U 23%)"),
         (Told("ilu", end=0.9, lost=[("core", 2)]), {}, "- (incomplete)"),
         (Told("ilu", end=0.9), {"status": "diverged"}, "- (diverged)"),
         (Told("ilu", end=0.9), {"status": "incomplete"}, "- (incomplete)"),
@@ -251,7 +251,7 @@ def test_an_edited_row_is_refused(tmp_path: Path, change: Any, says: str) -> Non
     """A record that says otherwise than its samples, of a run whose model collapsed."""
     forged = write_run(tmp_path / "a", Told("ilu", end=0.8, utility=0.4))
     other = write_run(tmp_path / "b", Told("npo", noise=2))
-    assert rows_of(run_table(forged, other))["ilu"]["rank"] == "- (collapsed)"
+    assert rows_of(run_table(forged, other))["ilu"]["rank"].startswith("- (collapsed: U ")
     record = json.loads((forged / "results.json").read_text())
     change(record["rows"]["FQ"])
     edit_record(forged, rows=record["rows"])

@@ -72,7 +72,7 @@ DIAMOND = (job("a"), job("b", "a"), job("c", "a"), job("d", "b", "c"), job("e"))
 
 
 def states(jobs: Sequence[Job], places: Places, done: Sequence[str] = ()) -> dict[str, str]:
-    found = execute(jobs, lambda job: job.key in done, places)
+    found = execute([jobs], lambda job: job.key in done, places)
     return {outcome.job.key: outcome.state for outcome in found}
 
 
@@ -94,7 +94,7 @@ def test_what_needs_a_failed_job_is_skipped_and_the_rest_goes_on() -> None:
 
 def test_nothing_that_needs_a_job_starts_before_its_outcome_was_dealt_with() -> None:
     places = Places(3)
-    for outcome in execute(DIAMOND, lambda _: False, places):
+    for outcome in execute([DIAMOND], lambda _: False, places):
         if outcome.job.key == "a":
             assert not {"b", "c", "d"} & set(places.started)
 
@@ -228,7 +228,7 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
     share = [{"OMP_NUM_THREADS": "1"}] * 2
     here = ThisMachine(run_config(experiment), share, tmp_path / "workers")
     workers = Workers(here, 2, watcher, timeout=8.0)
-    found = list(execute(jobs, lambda _: False, workers))
+    found = list(execute([jobs], lambda _: False, workers))
     assert sorted(watcher.began) == sorted(job.label for job in jobs)
     return {outcome.job.label: outcome for outcome in found}
 
@@ -255,7 +255,7 @@ def test_workers_that_never_begin_end_the_run(tmp_path: Path) -> None:
     (tmp_path / "workers").touch()  # no folder for their logs
     workers = Workers(ThisMachine({}, [{}], tmp_path / "workers"), 1, Watched())
     with pytest.raises(JobError, match=r"3 workers in a row .* workers=1"):
-        list(execute([job("a")], lambda _: False, workers))
+        list(execute([[job("a")]], lambda _: False, workers))
 
 
 def group_lives(group: int) -> bool:

@@ -4,8 +4,12 @@ import io
 
 import pytest
 from rich.console import Console
+from runs import command, made, planned
 
+from ilubench.forecast.estimate import expected_seconds
+from ilubench.runs.executors.base import Outcome
 from ilubench.runs.progress import Bars
+from ilubench.runs.remaining import RemainingTime
 
 JOBS = (
     ("attack retrain with winogrande, seed 0", "score step-000128", "retain_verbmem"),
@@ -35,3 +39,21 @@ def test_a_line_a_job_with_columns_that_stay(width: int) -> None:
         assert "score step-000128" in lines[0]
         assert lines[1].endswith("train loss 23.4")
     assert shown[0][0].index("score") == shown[1][0].index("score")
+
+
+def test_what_is_left_is_what_the_planner_expects() -> None:
+    """Here from the finished run of another method; then from the run's own jobs."""
+    out = f"out={made()}"
+    plan = planned("method=npo", "attacks=gsm8k", out)
+    told = command("plan", f"suite={plan.experiment.run.suite}", "method=npo", "attacks=gsm8k", out)
+    assert told.code == 0
+    expected = expected_seconds(plan)
+    left = [job for job in plan.jobs if not plan.is_done(job)]
+    assert {job.key for job in left} == expected.keys()
+    remaining = RemainingTime(plan, expected)
+    attack = next(job for job in left if job.attack)
+    assert remaining.expected(attack) == expected[attack.key]
+    assert remaining.seconds() == pytest.approx(sum(map(remaining.expected, left)))
+    remaining.started()
+    remaining.finished(Outcome(attack, "done", 500.0))
+    assert remaining.expected(attack) == 500.0

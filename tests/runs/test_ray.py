@@ -215,7 +215,7 @@ class Watched:
 
 def outcomes(host: Unsteady, jobs: int) -> list[str]:
     planned = [Job(stage="score", key=str(n), label=str(n)) for n in range(jobs)]
-    found = list(execute(planned, lambda _: False, Workers(host, 2, Watched())))
+    found = list(execute([planned], lambda _: False, Workers(host, 2, Watched())))
     assert len(found) == jobs
     return [o.failure.message if o.failure else o.state for o in found]
 
@@ -230,7 +230,7 @@ def test_a_job_that_loses_its_worker_twice_fails_and_the_others_are_done() -> No
     assert sorted(outcomes(Unsteady(lost_busy=2), 4)).count("done") >= 3
     one = Unsteady(lost_busy=2)
     planned = [Job(stage="score", key="a", label="a")]
-    (found,) = execute(planned, lambda _: False, Workers(one, 1, Watched()))
+    (found,) = execute([planned], lambda _: False, Workers(one, 1, Watched()))
     assert found.failure is not None
     assert found.failure.message == "its node went, 2 times; the cluster loses nodes"
 

@@ -13,17 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import FIXTURES, ROOT
 from runs import TINY, Outcome, command
+from transformers import LlamaConfig
 
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Experiment, resolve_experiment
+from ilubench.interfaces.discovery import find_plugin, list_entries
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
-from ilubench.runs.tuning.asked import method_words, resolve_tuning
+from ilubench.runs.tuning.asked import method_words, propose_searches, resolve_tuning
 from ilubench.runs.tuning.choice import (
     Tried,
+    blend_with_best,
     choose_setting,
     closest_setting,
+    has_forgotten_all,
     is_eligible,
+    is_open,
     least_kept,
     share_forgotten,
 )
@@ -34,6 +39,7 @@ from ilubench.runs.tuning.suite_settings import suite_digest, suite_settings
 from ilubench.specs import RangeSpec, SearchSpec, SuiteSpec
 from ilubench.specs.overrides import parse_words
 from ilubench.specs.yaml_files import validate_spec
+from ilubench.training.proposals import layers_at, propose
 
 SHAKY = f"{FIXTURES / 'shaky.py'}:Shaky"
 
@@ -290,15 +296,17 @@ def test_what_a_tuning_records_obeys_the_rule(noise: TuningRecord) -> None:
     chance, known = original.utility_chance["NLL_r"], original.utility["NLL_r"]
     able = []
     for trial in noise.trials:
-        assert trial.state == "done"
+        assert trial.state == ("cut" if trial.number == 4 else "done")
         assert trial.forgotten == pytest.approx(min(trial.forget["NLL_f"], 20.0) / 20.0)
         kept = (trial.utility["NLL_r"] - chance) / (known - chance)
         assert trial.utility_kept == pytest.approx(kept)
         assert trial.eligible == (kept >= 0.95)
+        assert set(trial.jobs) == ({"1000"} if trial.state == "cut" else {"1000", "1001"})
         if trial.eligible:
             able.append((trial.forgotten, trial.number))
     assert 1 < len(able) < 4
     assert noise.trials[0].utility_kept == pytest.approx(1.0)
+    assert (noise.cut, noise.ended, noise.proposed) == (1, "", False)
     assert noise.chosen == max(able)[1] == next(t.number for t in noise.trials if t.chosen)
 
 
@@ -319,8 +327,6 @@ def test_the_figures_are_those_of_a_run_with_the_same_words(
         assert len(scores) == 2
         (value,) = getattr(noise.trials[noise.chosen - 1], figures).values()
         assert abs(value) == pytest.approx(sum(scores) / 2, rel=1e-5)
-    jobs = [job for job in done.json["jobs"] if job["stage"] in ("unlearn", "score")]
-    assert {job["state"] for job in jobs} == {"cached"}
 
 
 def test_nothing_is_attacked_and_only_the_tuning_seeds_are_used(
@@ -329,6 +335,7 @@ def test_nothing_is_attacked_and_only_the_tuning_seeds_are_used(
     assert noise.seeds == (1000, 1001)
     (asked,) = resolve_tuning(parse_words([f"suite={suite}", f"out={out}", "method=noise"]))
     plan = plan_tuning(asked).plan
+    assert plan.experiment.scorers.keys() == {"forget_nll", "retain_nll"}  # those of the metrics
     assert {job.stage for job in plan.jobs} == {"target", "unlearn", "score"}
     assert {job.seed for job in plan.jobs if "setting" in job.label} == {1000, 1001}
     assert all(trial.experiment.attacks == () for trial in asked.trials)
@@ -338,7 +345,8 @@ def test_nothing_is_attacked_and_only_the_tuning_seeds_are_used(
 def test_a_second_call_answers_from_the_cache(noise: TuningRecord, suite: Path, out: Path) -> None:
     done = tuned(suite, out, "method=noise")
     assert done.code == 0
-    assert "of which 0 to do" in done.err
+    assert "of which 2 to do" in done.err  # those that were cut short
+    assert ": done," not in done.err
     (path,) = (out / "tuning").glob("tiny-noise-*/tuning.json")
     assert TuningRecord.model_validate_json(path.read_text()) == noise
 
@@ -393,7 +401,8 @@ def test_the_table_shows_every_setting_and_what_to_put_into_the_suite(
     shown = tuned(suite, out, "method=noise").out
     assert "noise: 4 settings, tuning seeds 1000, 1001, no attack" in shown
     rows = [line for line in shown.splitlines() if "│" in line]
-    assert sum("loses utility" in row for row in rows) == sum(not t.eligible for t in noise.trials)
+    assert sum("cut after seed 1000" in row for row in rows) == noise.cut == 1
+    assert "Cut short: 1 settings" in shown
     assert sum("chosen" in row for row in rows) == 1
     assert "NOT the suite's protocol" not in shown
     assert "methods:\n" in shown
@@ -466,7 +475,202 @@ def test_a_setting_that_does_not_fit_the_model_is_found_before_any_job(tmp_path:
     assert not (tmp_path / "none").exists()
 
 
+# --------------------------------------------------------------------------- what is carried on
+
+
+def test_a_setting_is_open_while_it_could_still_be_chosen() -> None:
+    assert is_open(Tried(0.5, 0.95), 0.95, None)
+    assert not is_open(Tried(0.9, 0.94), 0.95, None)
+    assert not is_open(Tried(None, None), 0.95, None)
+    assert is_open(Tried(0.7, 0.95), 0.95, Tried(0.6, 1.0))
+    assert not is_open(Tried(0.6, 1.0), 0.95, Tried(0.6, 1.0))  # of equals the first is chosen
+    assert blend_with_best({"FQ": 0.2}, {"FQ": 0.8}, 0.5) == {"FQ": pytest.approx(0.5)}
+    assert not is_eligible(Tried(0.9, 1.0, whole=False), 0.95)
+    assert has_forgotten_all(Tried(0.995, 1.0))
+    assert not has_forgotten_all(Tried(0.98, 1.0))
+
+
+@given(
+    measured=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=3),
+    left=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=3),
+    before=st.none() | st.builds(Tried, st.floats(0, 1), st.floats(0.9, 1)),
+)
+def test_what_is_cut_would_not_have_been_chosen(
+    measured: list[tuple[float, float]],
+    left: list[tuple[float, float]],
+    before: Tried | None,
+) -> None:
+    def mean(pairs: list[tuple[float, float]], place: int) -> float:
+        return sum(pair[place] for pair in pairs) / len(pairs)
+
+    share, every = len(measured) / len(measured + left), measured + left
+    one = {"a": 1.0}
+    best = [blend_with_best({"a": mean(measured, at)}, one, share)["a"] for at in (0, 1)]
+    if not is_open(Tried(best[0], best[1]), 0.9, before):
+        whole = Tried(mean(every, 0), mean(every, 1))
+        tried = [whole] if before is None else [before, whole]
+        assert choose_setting(tried, 0.9) != len(tried) - 1
+
+
+def test_a_search_ends_where_a_time_s_settings_bring_nothing(tmp_path: Path, out: Path) -> None:
+    own = {**protocol(6, noise=shaky(0.02, 0.0, 0.01, 0.005, 0.03, 1.0)), "patience": 2}
+    suite = changed(tmp_path, tuning=own)
+    done = tuned(suite, out, "--json")
+    (record,) = done.json
+    assert [trial["settings"]["strength"] for trial in record["trials"]] == [0.02, 0.0, 0.01, 0.005]
+    assert (record["chosen"], record["budget"], record["patience"]) == (1, 6, 2)
+    assert record["ended"] == "no gain"
+    assert [trial["state"] for trial in record["trials"]] == ["done"] * 4
+    shown = tuned(suite, out).out
+    assert "Ended after 4 of 6 settings: the last 2 brought no better choice" in shown
+    # a gain goes on, and a search that has no choice yet does
+    hopeless = {**protocol(4, noise=shaky(1.0, 1.5, 0.0, 0.01)), "patience": 1}
+    (record,) = tuned(changed(tmp_path, tuning=hopeless), out, "--json").json
+    assert [trial["state"] for trial in record["trials"]] == ["cut", "cut", "done", "done"]
+    assert (record["chosen"], record["ended"], record["cut"]) == (4, "", 2)
+
+
+def test_a_search_ends_where_all_is_forgotten(tmp_path: Path, out: Path) -> None:
+    known = [{**metric("NLL_f", "forget_nll"), "chance": 1.0}]
+    own = {**protocol(3, noise=shaky(0.0, 0.01, 0.02)), "patience": 1}
+    suite = changed(tmp_path, tuning=own, primary_forget=known)
+    (record,) = tuned(suite, out, "--json", "allow_weak_target=true").json
+    assert (len(record["trials"]), record["chosen"], record["ended"]) == (1, 1, "all forgotten")
+
+
+def test_an_interrupted_search_decides_the_same(tmp_path: Path, out: Path) -> None:
+    own = {**protocol(4, noise=shaky(0.02, 1.0, 0.0, 0.01)), "patience": 2}
+    suite = changed(tmp_path, tuning=own)
+    (whole,) = tuned(suite, out, "--json").json
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "target").symlink_to(out / "store" / "target")
+    (asked,) = resolve_tuning(parse_words([f"suite={suite}", f"out={tmp_path}"]))
+    for jobs in (3, 4, 4):
+        with pytest.raises(KeyboardInterrupt):
+            tune(asked, Interrupts(jobs))
+    rest = tune(asked, Interrupts(99)).record.model_dump(mode="json")
+    for record in (rest, whole):
+        for trial in (record, *record["trials"]):
+            del trial["cost"]
+    assert rest == whole
+    assert whole["cut"] == 1
+    assert not list((tmp_path / "store" / "unlearn").glob("*/DONE"))[1:]  # the original's alone
+
+
+# --------------------------------------------------------------------------- what is proposed
+
+
+def test_of_a_method_without_a_search_its_own_for_the_model_is_tried(
+    tmp_path: Path, out: Path
+) -> None:
+    suite = changed(tmp_path)
+    done = tuned(suite, out, "method=npo", "budget=1", "suite.tuning.utility_kept=0.01", "--json")
+    assert done.code == 0, done.err
+    (record,) = done.json
+    assert (record["proposed"], record["label"], record["suite_budget"]) == (True, "npo", 8)
+    printed = command("tune", "--propose", f"suite={suite}", "method=npo")
+    assert printed.out.rstrip() in done.err.replace("proposed for this model:\n", "")
+    own = yaml.safe_load(printed.out)
+    pasted = changed(tmp_path, **own)
+    (asked,) = resolve_tuning(parse_words([f"suite={pasted}", "method=npo", "budget=1"]))
+    assert not asked.proposed
+    assert dict(asked.trials[0].settings) == record["trials"][0]["settings"]
+
+
+def test_a_variant_of_the_suite_keeps_what_makes_it_one(tmp_path: Path) -> None:
+    own = {"use": "ilu", "penalty": "cross_entropy", "base": {"use": "simnpo"}, "weight": 0.3}
+    suite = changed(tmp_path, methods={"control": own})
+    found = propose_searches(parse_words([f"suite={suite}", "method=control"]))["control"]
+    assert found.use == "ilu"
+    assert found.fixed == {"penalty": "cross_entropy", "base": "simnpo"}
+    assert set(found.space) == {"train.lr", "weight"}
+
+
+def test_learning_rates_go_with_the_width_and_layers_with_the_depth() -> None:
+    def config(width: int, depth: int) -> LlamaConfig:
+        return LlamaConfig(hidden_size=width, num_hidden_layers=depth)
+
+    for width, low, high in ((4096, 2e-6, 3e-5), (2048, 4e-6, 6e-5), (576, 1.4e-5, 2.1e-4)):
+        (rates,) = propose(config(width, 8), (2e-6, 3e-5)).space.values()
+        assert rates == RangeSpec(low=low, high=high, log=True)
+    assert layers_at(config(64, 32), 1 / 8, 7 / 32, 3 / 8) == (4, 7, 12)
+    assert layers_at(config(64, 30), 1 / 8, 7 / 32, 3 / 8) == (4, 7, 11)
+    assert layers_at(config(64, 1), 1 / 8, 1.0) == (0,)
+
+
+def test_every_method_that_trains_proposes_what_it_takes(tmp_path: Path) -> None:
+    suite = changed(tmp_path)
+    names = [
+        name
+        for name in list_entries("methods")
+        if find_plugin("methods", name).__module__.startswith("ilubench.")
+        and find_plugin("methods", name).trains
+    ]
+    assert len(names) > 10
+    words = [f"suite={suite}", f"method={','.join(names)}", "budget=2"]
+    for asked in resolve_tuning(parse_words(words)):
+        assert "train.lr" in asked.search.space
+        assert len(asked.search.space) > 1
+
+
+def test_a_loss_of_one_s_own_proposes_its_learning_rate(tmp_path: Path) -> None:
+    text = (
+        "from ilubench.training import LossMethod\n"
+        "class Mine(LossMethod):\n"
+        "    def loss(self, model, batch, prepared): ...\n"
+    )
+    (tmp_path / "mine.py").write_text(text)
+    use = f"{tmp_path / 'mine.py'}:Mine"
+    found = propose_searches(parse_words([f"suite={changed(tmp_path)}", f"method={use}"]))
+    assert (found["mine"].use, set(found["mine"].space)) == (use, {"train.lr"})
+
+
+def test_what_is_proposed_fits_the_model(tmp_path: Path) -> None:
+    suite = changed(tmp_path)  # two layers
+    words = [f"suite={suite}", "method=rmu,rr,lat"]
+    found = propose_searches(parse_words(words))
+    assert found["rmu"].space["layer"] == (0, 1)
+    assert found["rmu"].fixed == {"scale": "relative"}
+    assert (found["rr"].fixed, found["lat"].fixed) == ({"layers": (1,)}, {"layers": (0,)})
+    for asked in resolve_tuning(parse_words([*words, "budget=3"])):
+        plan_tuning(asked)
+
+
 # --------------------------------------------------------------------------- what goes wrong
+
+
+def test_both_ends_of_a_range_must_fit_the_model(tmp_path: Path) -> None:
+    layers = {"low": 0, "high": 40, "whole": True}
+    suite = changed(tmp_path, tuning=protocol(1, rmu={"layer": layers}))
+    done = tuned(suite, tmp_path / "none")
+    assert done.code == 2
+    problem = "the model has 2 layers, no layer 40; give one of 0..1"
+    assert done.err == f"error: tuning.searches.rmu: method.layer: {problem}\n"
+
+
+def test_a_target_that_misses_what_the_suite_states_stops_a_tuning(
+    tmp_path: Path, out: Path
+) -> None:
+    stated = {**metric("NLL_r", "retain_nll"), "stated": {"value": 1.0, "within": 0.1}}
+    suite = changed(tmp_path, tuning=protocol(1, noise=shaky(0.07)), utility=[stated])
+    done = tuned(suite, out)
+    assert done.code == 3
+    assert "for the original model, and the suite states 1 +- 0.1" in done.err
+
+
+def test_no_setting_is_chosen_by_the_rows_of_an_attack(tmp_path: Path) -> None:
+    settings = yaml.safe_load(TINY.read_text())["scorers"]["forget_nll"]["settings"]
+    spy = {"use": "answer_nll", "settings": {**settings, "data": "gsm8k.eval"}}
+    suite = changed(
+        tmp_path,
+        tuning=protocol(1, noise=shaky(0.0)),
+        scorers={"spy": spy},
+        primary_forget=[metric("spied", "spy")],
+        utility=[metric("spied too", "spy")],
+    )
+    done = tuned(suite, tmp_path / "none")
+    assert done.code == 2
+    assert "scorers.spy: spied is scored on gsm8k.eval, rows of an attack" in done.err
 
 
 def test_where_no_setting_keeps_the_utility_it_leaves_with_4(suite: Path, out: Path) -> None:
@@ -499,7 +703,7 @@ def test_a_setting_that_fails_otherwise_leaves_with_4(suite: Path, out: Path) ->
     assert "failed: RuntimeError: the dog ate the gradients" in done.out
     (folder,) = (out / "tuning").glob("tiny-failing-*")
     traces = sorted((folder / "failures").glob("*.txt"))
-    assert len(traces) == 4  # two settings, two seeds
+    assert len(traces) == 2  # of the first seed: a setting that failed is not carried on
     assert "the dog ate the gradients" in traces[0].read_text()
     record = json.loads((folder / "tuning.json").read_text())
     assert [t["state"] for t in record["trials"]] == ["done", "failed", "done", "failed"]
@@ -514,14 +718,22 @@ def test_an_original_that_can_do_nothing_is_an_error_before_any_setting(
         tuning=protocol(1, noise=shaky(0.0)),
         utility=[{**metric("NLL_r", "retain_nll"), "chance": 0.5}],
     )
-    done = tuned(blind, out, "method=noise")
+    done = tuned(blind, out, "method=noise", "allow_weak_target=true")
     assert done.code == 3
     assert "above chance in no utility metric (NLL_r)" in done.err
     assert "setting 1" not in done.err  # nothing was trained in vain
 
 
 REFUSED = [
-    (["method=npoo"], "tuning.searches: no search 'npoo'; did you mean 'npo'?"),
+    (["method=npoo"], "unknown method 'npoo'; did you mean 'npo'?"),
+    (
+        ["method=none"],
+        "tuning.searches.none: none trains nothing, so that there is nothing to tune",
+    ),
+    (
+        [f"method={SHAKY}"],
+        "tuning.searches.shaky: " + SHAKY + " proposes no search, and the suite says none; write",
+    ),
     (["method=npo", "method.beta=3"], "method.beta: cannot be set here"),
     (["seeds=0"], "a method is tuned on the suite's `tuning_seeds`"),
     (["attacks=gsm8k"], "nothing is attacked while a method is tuned"),
@@ -578,7 +790,7 @@ def test_a_suite_without_a_protocol_is_named(tmp_path: Path) -> None:
     suite = changed(tmp_path)
     done = tuned(suite, tmp_path / "none")
     assert done.code == 2
-    assert f"{suite}: the suite does not say how methods are tuned; add tuning.budget" in done.err
+    assert f"{suite}: the suite says of no method what is to be tried; name one" in done.err
 
 
 def test_a_suite_that_reports_a_seed_it_tunes_on_is_refused(tmp_path: Path) -> None:
@@ -671,7 +883,7 @@ def test_what_goes_into_the_suite_gives_the_same_method_as_the_words(
 def test_the_document_s_suite_is_one(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
     blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     own = yaml.safe_load(blocks[0])
     path = changed(tmp_path, **own)
     found: Experiment = resolve_experiment(
@@ -679,7 +891,7 @@ def test_the_document_s_suite_is_one(tmp_path: Path) -> None:
     )
     assert found.suite.tuning is not None
     assert len(resolve_tuning(parse_words([f"suite={path}"]))) == len(own["tuning"]["searches"])
-    mine = yaml.safe_load(blocks[1])
+    mine = yaml.safe_load(blocks[2])
     assert mine.pop("extends") == "mini"
     (label,) = mine["tuning"]["searches"]
     assert SuiteSpec.model_fields.keys() >= mine.keys()

@@ -7,10 +7,10 @@ from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import SpecError
 from ilubench.specs import AttackSpec, SuiteSpec, TrainSpec
+from ilubench.specs.merging import merge_mappings
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import (
     load_yaml,
-    merge_mappings,
     task_file,
     task_names,
     validate_spec,
@@ -156,7 +156,7 @@ def test_extends_takes_the_parent_and_puts_its_own_on_top(tmp_path: Path) -> Non
     assert values == {
         "title": "C",
         "seeds": [2],
-        "target": {"model": {"path": "a"}},
+        "target": {"model": {"path": str(tmp_path / "a")}},
         "attacks": {"a": {"title": "A", "settings": {"train": {"lr": 3, "steps": 2}}}},
     }
 

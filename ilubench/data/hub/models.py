@@ -95,7 +95,7 @@ def needed_files(repository: Repository, found: Listing) -> tuple[str, ...]:
         AccessError: the index cannot be had.
     """
     top = [name for name in found.files if "/" not in name]
-    texts = [name for name in top if name.endswith((".json", ".model")) or "tokenizer" in name]
+    texts = [name for name in top if name.endswith((".json", ".model")) or is_tokenizer_file(name)]
     weights = sorted(name for name in top if name.endswith(".safetensors"))
     if SINGLE in top:
         weights = [SINGLE]

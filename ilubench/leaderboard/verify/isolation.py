@@ -25,7 +25,8 @@ import ilubench
 from ilubench.data.seeds import seed_for
 from ilubench.errors import JobError, StoreError
 from ilubench.specs import DataSource
-from ilubench.specs.yaml_files import load_yaml, task_file, tasks_folder
+from ilubench.specs.suite_files import suite_files
+from ilubench.specs.yaml_files import tasks_folder
 
 if TYPE_CHECKING:
     from ilubench.experiments.experiment import Experiment
@@ -110,7 +111,7 @@ def hidden_places(experiment: "Experiment") -> tuple[Path, ...]:
     places += [
         Path(os.environ[name]) for name in ("HF_HOME", "XDG_CACHE_HOME") if name in os.environ
     ]
-    places += _suite_files(experiment.run.suite)
+    places += suite_files(experiment.run.suite)
     places += [Path(source.path) for source in _sources(experiment) if source.path]
     found = list(dict.fromkeys(path.resolve() for path in places if path.exists()))
     # covering a folder covers what lies in it: Python, ilubench and the process's own room must not
@@ -164,15 +165,6 @@ def unlearn_apart(
 
 
 # --- inside ---
-
-
-def _suite_files(name: str) -> Iterable[Path]:
-    """A suite's own file and those that it extends, where they are given by path."""
-    path = task_file("suites", name)
-    yield path
-    below = load_yaml(path).get("extends")
-    if isinstance(below, str):
-        yield from _suite_files(below)
 
 
 def _sources(experiment: "Experiment") -> Iterable[DataSource]:

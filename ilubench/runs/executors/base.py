@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -86,14 +86,17 @@ class Slots(Protocol):
         """End whatever still runs."""
 
 
-def execute(jobs: Sequence[Job], is_done: Callable[[Job], bool], slots: Slots) -> Iterator[Outcome]:
+def execute(
+    batches: Iterable[Sequence[Job]], is_done: Callable[[Job], bool], slots: Slots
+) -> Iterator[Outcome]:
     """Yield each job's outcome as it comes; a job waits for those that it needs.
 
     Whoever takes an outcome acts before anything that needs that job starts. A failed job does
     not stop the others; one whose need failed is skipped.
 
     Args:
-        jobs: in the order in which they start where they can.
+        batches: jobs in the order in which they start where they can; a batch is asked for when all
+            jobs before it have ended.
         is_done: whether a job's artifact is there already.
         slots: where they run.
 
@@ -101,40 +104,42 @@ def execute(jobs: Sequence[Job], is_done: Callable[[Job], bool], slots: Slots) -
         UsageError: a setting is wrong.
         DataError: data are wrong, and no job was done yet.
     """
-    waiting, running = list(jobs), 0
-    open_keys, broken = {job.key for job in jobs}, set[str]()
+    broken = set[str]()
     computed = False
     try:
-        while waiting or running:
-            for job in tuple(waiting):
-                if open_keys.intersection(job.needs):
-                    continue
-                if broken.intersection(job.needs):
-                    broken.add(job.key)
-                    outcome = Outcome(job, "skipped", 0.0)
-                elif is_done(job):
-                    outcome = Outcome(job, "cached", 0.0)
-                elif running < slots.count:
-                    slots.start(job)
+        for jobs in batches:
+            waiting, running = list(jobs), 0
+            open_keys = {job.key for job in jobs}
+            while waiting or running:
+                for job in tuple(waiting):
+                    if open_keys.intersection(job.needs):
+                        continue
+                    if broken.intersection(job.needs):
+                        broken.add(job.key)
+                        outcome = Outcome(job, "skipped", 0.0)
+                    elif is_done(job):
+                        outcome = Outcome(job, "cached", 0.0)
+                    elif running < slots.count:
+                        slots.start(job)
+                        waiting.remove(job)
+                        running += 1
+                        continue
+                    else:
+                        continue
                     waiting.remove(job)
-                    running += 1
-                    continue
-                else:
-                    continue
-                waiting.remove(job)
-                yield outcome
-                open_keys.discard(job.key)
-            if running:
-                ended = slots.wait()
-                running -= 1
-                outcome = _outcome(ended, computed=computed)
-                # the original's weights and score say nothing of the others' inputs
-                original = ended.job.scores_original
-                computed = computed or (outcome.state == "done" and not original)
-                if outcome.state == "failed":
-                    broken.add(ended.job.key)
-                yield outcome
-                open_keys.discard(ended.job.key)
+                    yield outcome
+                    open_keys.discard(job.key)
+                if running:
+                    ended = slots.wait()
+                    running -= 1
+                    outcome = _outcome(ended, computed=computed)
+                    # the original's weights and score say nothing of the others' inputs
+                    first = ended.job.looks_first
+                    computed = computed or (outcome.state == "done" and not first)
+                    if outcome.state == "failed":
+                        broken.add(ended.job.key)
+                    yield outcome
+                    open_keys.discard(ended.job.key)
     finally:
         slots.close()
 

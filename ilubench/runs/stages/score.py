@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
 from ilubench.errors import DataError, DivergedError, did_you_mean
 from ilubench.interfaces import BoundPromptAttack, Checkpoint, Progress, SampleScore
@@ -18,6 +19,8 @@ from ilubench.records.results import ScoreRecord, ScoreSummary
 from ilubench.records.scores import SAMPLES, read_score
 from ilubench.records.store import Artifact, write_atomic
 from ilubench.runs.jobs import Job
+from ilubench.runs.stages.compared import compared_model
+from ilubench.runs.stages.untouched import load_untouched
 from ilubench.runs.stages.workbench import Measure, Workbench
 
 if TYPE_CHECKING:
@@ -146,8 +149,18 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         done = bench.store.get("score", job.key)
         if done is not None:
             return done
-        model = bench.scored_model(job.weights)
+        if job.who == "untouched":
+            model = load_untouched(bench)
+        elif job.weights == bench.target:  # nothing is unlearned where a model is only scored
+            model = bench.target_model()
+        elif bench.experiment.scores_only:
+            model = compared_model(bench)
+        else:
+            model = bench.unlearned_model(job.weights)
         scores, scorers = folder / "scores", bench.suite_scorers()
         with bench.scored(model):
             score_checkpoint(Checkpoint(model, 0), bench.engine, scorers, scores, progress)
-        return bench.store.finish("score", job.key, {"stage": "score"})
+        weights = bench.store.get("unlearn", job.weights)
+        meta = weights.meta() if weights is not None else {}
+        made: JsonValue = {k: v for k, v in meta.items() if k in ("cost", "seconds")}
+        return bench.store.finish("score", job.key, {"stage": "score", "unlearned": made})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ilubench.data import batches as training_data
-from ilubench.errors import AccessError, ModelError, StoreError
+from ilubench.errors import StoreError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.interfaces import (
     BoundScorer,
@@ -161,29 +161,6 @@ class Workbench:
         init = self.init_of(recipe, retrain=retrain)
         return key_of_recipe(recipe, init, self.tables, self.suite.max_length, self.device)
 
-    @cached_property
-    def retrained_folder(self) -> Path | None:
-        """The retrained model's folder, where a model is scored that is compared with it.
-
-        None: nothing is compared, the suite has no such weights, or they cannot be had here.
-
-        Raises:
-            ModelError: what was named is no model's folder.
-        """
-        experiment, retrain = self.experiment, self.suite.retrain
-        alone = experiment.scores_only and experiment.measures_retrain
-        if not alone or retrain is None or retrain.model is None:
-            return None
-        with contextlib.suppress(AccessError):  # what lacks is said beside the scores
-            return find_folder(retrain.model, "suite.retrain.model")
-        return None
-
-    @cached_property
-    def retrained(self) -> str:
-        """The key of its weights; empty where there are none."""
-        folder = self.retrained_folder
-        return "" if folder is None else key_of_files(folder, self.given_tokenizer)
-
     @property
     def target_folder(self) -> Path:
         """The target model's folder.
@@ -278,25 +255,6 @@ class Workbench:
         """Load the target model for training."""
         dtype = getattr(torch, self.suite.dtype)
         return load_model(self.target_folder, "cpu" if self.shards else self.device, dtype)
-
-    def scored_model(self, key: str) -> "PreTrainedModel":
-        """Load a model that is scored before any attack, by the key of its weights.
-
-        Raises:
-            ModelError: the retrained model has other tokens than the target.
-            StoreError: the unlearning job is not done.
-        """
-        if key == self.target:  # nothing is unlearned where a model is only scored
-            return self.target_model()
-        if not key or key != self.retrained:
-            return self.unlearned_model(key)
-        folder = self.retrained_folder
-        assert folder is not None
-        own = load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else self.tokenizer
-        if own.get_vocab() != self.tokenizer.get_vocab():
-            problem = f"{folder} has other tokens than the model that is scored"
-            raise ModelError(f"{problem}; give others by suite.retrain.model.path=FOLDER")
-        return load_model(folder, self.device, getattr(torch, self.suite.dtype))
 
     def trains(self, job: Job) -> bool:
         """Whether a job trains the model."""

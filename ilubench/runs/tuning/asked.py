@@ -6,17 +6,18 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from ilubench.errors import PluginError, SpecError, did_you_mean
+from ilubench.errors import PluginError, SpecError
 from ilubench.experiments.experiment import Experiment, resolve_experiment
 from ilubench.experiments.method_words import named_methods
 from ilubench.records.results import REFERENCE
-from ilubench.runs.tuning.space import Setting, draw_settings
-from ilubench.specs import Plain, PluginRef, SearchSpec, TuningSpec
+from ilubench.runs.tuning.proposed import propose_search
+from ilubench.runs.tuning.space import Setting, draw_settings, list_ends
+from ilubench.specs import Plain, PluginRef, SearchSpec, SuiteSpec, TuningSpec
 from ilubench.specs.overrides import Override
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.values import convert_value
 
-__all__ = ["Trial", "Tuning", "method_words", "resolve_tuning"]
+__all__ = ["Trial", "Tuning", "method_words", "propose_searches", "resolve_tuning"]
 
 _REFUSED = {
     "attacks": "nothing is attacked while a method is tuned; leave it out",
@@ -25,8 +26,8 @@ _REFUSED = {
     "keep": "nothing is attacked while a method is tuned; leave it out",
     "never_knew": "nothing is attacked while a method is tuned; leave it out",
 }
-_NO_CHANGE = {(name,) for name in ("suite", "method", "budget", "engine", "device", "out")}
-"""Words that leave the suite as it is; the record says them elsewhere."""
+_CHANGES = {"suite", "data", "memory", "allow_weak_target"}
+"""Heads of words that may change what is found; `suite` alone names the suite."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,25 @@ class Tuning:
         label: of the search.
         search: what the suite says of it.
         spec: the suite's protocol.
+        suite: whose models are unlearned, with all its scorers; a trial's has those of metrics.
         budget: settings to try.
         suite_budget: what the suite's file says.
         changes: words that change the suite or its data.
         trials: in the order in which they are tried.
+        ends: of the space; they must fit the model, too.
+        proposed: whether the suite says no such search: it fits the model.
     """
 
     label: str
     search: SearchSpec
     spec: TuningSpec
+    suite: SuiteSpec
     budget: int
     suite_budget: int
     changes: tuple[str, ...]
     trials: tuple[Trial, ...]
+    ends: tuple[Trial, ...]
+    proposed: bool
 
     @property
     def use(self) -> str:
@@ -75,6 +82,10 @@ def method_words(settings: Mapping[str, Plain | tuple[Plain, ...]]) -> tuple[Ove
     """Return settings as `method.<path>=<value>` words, short paths first."""
     words = (Override(("method", *path.split(".")), _text(v)) for path, v in settings.items())
     return tuple(sorted(words, key=lambda word: (len(word.path), word.path)))
+
+
+def _is_change(override: Override) -> bool:
+    return override.path[0] in _CHANGES and override.path != ("suite",)
 
 
 def _check(overrides: Sequence[Override]) -> None:
@@ -97,75 +108,132 @@ def _budget(overrides: Sequence[Override]) -> int | None:
     return None
 
 
-def _suite_budget(name: str, given: TuningSpec) -> int:
+def _suite_budget(name: str) -> int:
     """Return the budget of the suite's file, which words may have changed."""
     tuning = cast("dict[str, JsonValue]", load_suite(name)[0].get("tuning") or {})
-    return cast("int", tuning.get("budget", given.budget))
+    return cast("int", tuning.get("budget", TuningSpec().budget))
 
 
 def _trial(
-    settings: Setting, tuning: tuple[str, SearchSpec], words: Sequence[Override], place: str
+    settings: Setting,
+    tuning: tuple[str, SearchSpec],
+    words: Sequence[Override],
+    place: str,
+    suite: Experiment,
 ) -> Trial:
     label, search = tuning
     use = Override(("method",), search.use or label)
     asked = [*words, use, *method_words({**search.fixed, **settings})]
     try:
-        return Trial(
-            settings, resolve_experiment(sorted(asked, key=lambda o: (len(o.path), o.path)))
-        )
+        found = resolve_experiment(sorted(asked, key=lambda o: (len(o.path), o.path)))
     except SpecError as error:
         field = f"tuning.searches.{label}: {error.field}" if error.field else ""
         raise SpecError(error.problem, where=place, field=field, remedy=error.remedy) from error
     except PluginError as error:
         raise PluginError(f"{place}: tuning.searches.{label}: {error}") from error
+    return Trial(settings, _for_tuning(found, suite))
 
 
 def resolve_tuning(overrides: Sequence[Override]) -> tuple[Tuning, ...]:
     """Return what `ilubench tune` is asked to do: one tuning a label; nothing is computed.
 
     Args:
-        overrides: the words; `method` is a label or several, without it every label is meant;
-            `budget` is another number of settings than the suite's.
+        overrides: the words; `method` is a label or several, without it every label of the suite's
+            searches is meant; `budget` is another number of settings than the suite's.
 
     Raises:
-        SpecError: no `tuning` in the suite, an unknown label or setting, a value that a method
-            does not take, a space smaller than the budget, or a word that has no place here.
-        PluginError: a method is missing or broken.
+        SpecError: no label, an unknown setting, a value that a method does not take, a method that
+            cannot be tuned, a space smaller than the budget, or a word that has no place here.
+        PluginError: a method is unknown or broken.
     """
     _check(overrides)
     budget = _budget(overrides)
-    plain = [o for o in overrides if o.path not in (("budget",), ("method",))]
-    plain.append(Override(("attacks",), ""))
-    suite = resolve_experiment(plain, method=PluginRef(use=REFERENCE))
-    spec, path = suite.suite.tuning, str(load_suite(suite.run.suite)[1])
-    if spec is None:
-        remedy = "add tuning.budget and tuning.searches to the suite's file"
-        raise SpecError("the suite does not say how methods are tuned", where=path, remedy=remedy)
-    named = (o.text for o in overrides if o.path == ("method",))
-    labels = [ref.use for text in named for ref in named_methods(text)] or list(spec.searches)
-    for label in labels:
-        if label not in spec.searches:
-            problem, remedy = f"no search {label!r}", did_you_mean(label, spec.searches)
-            raise SpecError(problem, where=path, field="tuning.searches", remedy=remedy)
+    suite, plain = _suite(overrides)
+    spec, path = suite.suite.tuning or TuningSpec(), str(load_suite(suite.run.suite)[1])
+    _check_scorers(suite, path)
     seeds = ",".join(map(str, suite.suite.tuning_seeds))
     words = [*plain, Override(("seeds",), seeds)]
-    changes = [f"{o.key}={o.text}" for o in overrides if o.path not in _NO_CHANGE]
+    changes = [f"{o.key}={o.text}" for o in overrides if _is_change(o)]
     found = []
-    for label in labels:
-        search, number = spec.searches[label], budget or spec.budget
+    for name in _labels(overrides, suite, path):
+        proposed = name not in spec.searches
+        label, search = propose_search(suite, name) if proposed else (name, spec.searches[name])
+        number = budget or spec.budget
         field = f"tuning.searches.{label}.space"
         points = draw_settings(search, number, where=path, field=field)
-        trials = tuple(_trial(point, (label, search), words, path) for point in points)
-        suite_budget = _suite_budget(suite.run.suite, spec)
-        tuning = Tuning(label, search, spec, number, suite_budget, tuple(changes), trials)
-        found.append(_sharing_data(tuning, suite))
+        trials, ends = (
+            tuple(_trial(point, (label, search), words, path, suite) for point in settings)
+            for settings in (points, list_ends(search, points[0]))
+        )
+        tuning = Tuning(
+            label,
+            search,
+            spec,
+            suite.suite,
+            number,
+            _suite_budget(suite.run.suite),
+            tuple(changes),
+            trials,
+            ends,
+            proposed,
+        )
+        found.append(tuning)
     return tuple(found)
 
 
-def _sharing_data(tuning: Tuning, suite: Experiment) -> Tuning:
-    """Let the trials read their rows once."""
-    trials = (
-        replace(trial, experiment=replace(trial.experiment, tables=suite.tables))
-        for trial in tuning.trials
-    )
-    return replace(tuning, trials=tuple(trials))
+def propose_searches(overrides: Sequence[Override]) -> dict[str, SearchSpec]:
+    """Return label -> the search that a method proposes, also where the suite has one.
+
+    Args:
+        overrides: the words, as of `resolve_tuning`.
+
+    Raises:
+        SpecError: no label, a method that cannot be tuned, or a word that has no place here.
+        PluginError: a method is unknown or broken.
+    """
+    _check(overrides)
+    suite, _ = _suite(overrides)
+    path = str(load_suite(suite.run.suite)[1])
+    return dict(propose_search(suite, name) for name in _labels(overrides, suite, path))
+
+
+def _suite(overrides: Sequence[Override]) -> tuple[Experiment, list[Override]]:
+    """Return the suite without attacks and the words for it, without methods and budget."""
+    plain = [o for o in overrides if o.path not in (("budget",), ("method",))]
+    plain.append(Override(("attacks",), ""))
+    return resolve_experiment(plain, method=PluginRef(use=REFERENCE)), plain
+
+
+def _labels(overrides: Sequence[Override], suite: Experiment, path: str) -> list[str]:
+    named = (o.text for o in overrides if o.path == ("method",))
+    searches = suite.suite.tuning.searches if suite.suite.tuning is not None else {}
+    labels = [ref.use for text in named for ref in named_methods(text)] or list(searches)
+    if not labels:
+        problem = "the suite says of no method what is to be tried"
+        remedy = "name one, whose search fits the model: method=npo; or add tuning.searches"
+        raise SpecError(problem, where=path, remedy=remedy)
+    return labels
+
+
+def _check_scorers(suite: Experiment, place: str) -> None:
+    """Refuse a metric of the rows of an attack: it would choose what does well under it.
+
+    Raises:
+        SpecError: names metric and rows.
+    """
+    attacked = {
+        f"{name}.{role}" for name, spec in suite.suite.attacks.items() for role in spec.data
+    }
+    for metric in suite.suite.metrics:
+        for role in attacked.intersection(suite.scorers[metric.scorer].roles()):
+            problem = f"{metric.label} is scored on {role}, rows of an attack"
+            remedy = "settings are chosen before any attack: give the metric rows of its own"
+            raise SpecError(problem, where=place, field=f"scorers.{metric.scorer}", remedy=remedy)
+
+
+def _for_tuning(experiment: Experiment, suite: Experiment) -> Experiment:
+    """Let a trial score what the choice is made by, of rows that all trials read once."""
+    scorers = {metric.scorer: experiment.scorers[metric.scorer] for metric in suite.suite.metrics}
+    kept = {name: suite.suite.scorers[name] for name in scorers}
+    spec = experiment.suite.model_copy(update={"scorers": kept})
+    return replace(experiment, suite=spec, scorers=scorers, tables=suite.tables)

@@ -8,14 +8,19 @@ from ilubench.errors import DataError
 
 __all__ = [
     "Tried",
+    "blend_with_best",
     "choose_setting",
     "closest_setting",
+    "has_forgotten_all",
     "is_eligible",
+    "is_open",
     "least_kept",
     "share_forgotten",
 ]
 
 _ROUNDING = 1e-9
+_NOTHING_LEFT = 0.01
+"""Share of what was known that may be left where all counts as forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +30,12 @@ class Tried:
     Attributes:
         forgotten: see :func:`forgotten`; None if the setting failed.
         kept: see :func:`least_kept`; None likewise.
+        whole: whether it was tried on every tuning seed.
     """
 
     forgotten: float | None
     kept: float | None
+    whole: bool = True
 
 
 def share_forgotten(forget: Mapping[str, float], chance: Mapping[str, float]) -> float:
@@ -85,7 +92,40 @@ def least_kept(
 
 def is_eligible(trial: Tried, needed: float) -> bool:
     """Whether a setting did not fail and keeps the share ``needed`` of the utility."""
-    return trial.forgotten is not None and (trial.kept or 0.0) >= needed - _ROUNDING
+    kept = (trial.kept or 0.0) >= needed - _ROUNDING
+    return trial.whole and trial.forgotten is not None and kept
+
+
+def blend_with_best(
+    mean: Mapping[str, float], best: Mapping[str, float], measured: float
+) -> dict[str, float]:
+    """Return label -> the mean over all seeds, if those that are left had the best value.
+
+    Args:
+        mean: over the seeds that were measured.
+        best: what the others could have.
+        measured: share of the seeds that were measured.
+    """
+    return {
+        label: measured * value + (1.0 - measured) * best[label] for label, value in mean.items()
+    }
+
+
+def is_open(at_best: Tried, needed: float, chosen: Tried | None) -> bool:
+    """Whether a setting can still be chosen.
+
+    Args:
+        at_best: its figures if the seeds that are left forgot all and lost nothing.
+        needed: share of the original's utility.
+        chosen: the choice among the settings before it.
+    """
+    before = [] if chosen is None else [chosen]
+    return choose_setting([*before, at_best], needed) == len(before)
+
+
+def has_forgotten_all(trial: Tried) -> bool:
+    """Whether there is nothing left to forget, so that no setting could do better."""
+    return trial.forgotten is not None and trial.forgotten >= 1.0 - _NOTHING_LEFT
 
 
 def choose_setting(trials: Sequence[Tried], needed: float) -> int | None:

@@ -26,14 +26,15 @@ class OriginalFigures(Record):
 
 
 class TrialRecord(Record):
-    """One setting: means over the tuning seeds and items; empty where it failed.
+    """One setting: means over the seeds that it was tried on and items; empty where it failed.
 
     Attributes:
         number: from 1, in the order in which they were tried.
         settings: path -> value of what is searched.
         method: `use` and all its `settings`, resolved: those of the suite and the defaults, too.
             Empty in records that were written before it was there.
-        state: `diverged` if a loss was not finite; `failed` for any other reason.
+        state: `diverged` if a loss was not finite; `failed` for any other reason; `cut` if it was
+            not carried on to its other seeds, because it could not be chosen any more.
         forget: label -> forget metric.
         utility: label -> utility metric.
         forgotten: mean over the forget metrics of min(forget, chance) / chance.
@@ -45,7 +46,7 @@ class TrialRecord(Record):
     number: int
     settings: dict[str, JsonValue]
     method: dict[str, JsonValue] = Field(default_factory=dict)
-    state: Literal["done", "diverged", "failed"]
+    state: Literal["done", "cut", "diverged", "failed"]
     forget: dict[str, float] = Field(default_factory=dict)
     utility: dict[str, float] = Field(default_factory=dict)
     forgotten: float | None = None
@@ -69,10 +70,14 @@ class TuningRecord(Record):
         suite_digest: of the suite's fields that the figures depend on besides the method's
             settings (`suite_digest`); empty likewise.
         seeds: the suite's tuning seeds.
-        budget: settings that were tried.
+        budget: settings that could be tried; fewer were where the search `ended` before.
         suite_budget: settings that the suite file gives every method; other than `budget` where
             another was asked for: then this is no tuning by the suite's protocol.
         changes: words that changed the suite or its data.
+        proposed: whether the suite said no search, so that the method's own for the model was made.
+        patience: settings that were tried at a time; None: all.
+        cut: settings that were not carried on to all seeds, because they could not be chosen.
+        ended: why not all settings were tried: `no gain` of the last ones, or `all forgotten`.
         utility_kept_needed: share of the original's utility that a setting must keep.
         chosen: number of the chosen trial; None if no setting keeps the utility.
         closest: number of the trial that keeps most of it.
@@ -94,6 +99,10 @@ class TuningRecord(Record):
     budget: int
     suite_budget: int
     changes: tuple[str, ...] = ()
+    proposed: bool = False
+    patience: int | None = None
+    cut: int = 0
+    ended: Literal["", "no gain", "all forgotten"] = ""
     utility_kept_needed: float
     original: OriginalFigures
     trials: tuple[TrialRecord, ...]

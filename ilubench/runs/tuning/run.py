@@ -1,56 +1,40 @@
 """Carry out a tuning: unlearn and score every setting, then choose; nothing is attacked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from pydantic import JsonValue
 
-from ilubench.errors import DivergedError, JobError
-from ilubench.experiments.experiment import Experiment, suite_method
+from ilubench.errors import DivergedError, SpecError
+from ilubench.experiments.experiment import suite_method
 from ilubench.records.keys import digest, library_versions
 from ilubench.records.results import REFERENCE, FailureRecord
-from ilubench.records.scores import MethodSamples, chance_levels, method_runs, method_samples
 from ilubench.records.store import write_atomic
 from ilubench.runs.carry_out import write_trace
-from ilubench.runs.collect import gather_samples
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.pipeline import Reporter, execute_plan
-from ilubench.runs.plan import Plan, check_inputs, check_method, method_jobs, target_job
+from ilubench.runs.plan import (
+    Plan,
+    check_inputs,
+    check_method,
+    method_jobs,
+    target_job,
+    untouched_jobs,
+)
 from ilubench.runs.stages.workbench import make_bench
 from ilubench.runs.tuning.asked import Trial, Tuning, method_words
-from ilubench.runs.tuning.choice import (
-    Tried,
-    choose_setting,
-    closest_setting,
-    is_eligible,
-    least_kept,
-    share_forgotten,
-)
-from ilubench.runs.tuning.records import OriginalFigures, TrialRecord, TuningRecord
+from ilubench.runs.tuning.choice import choose_setting, closest_setting, is_eligible
+from ilubench.runs.tuning.proposed import search_text
+from ilubench.runs.tuning.records import TrialRecord, TuningRecord
+from ilubench.runs.tuning.search import Search, TuningPlan
 from ilubench.runs.tuning.suite_settings import suite_digest, suite_settings
-from ilubench.statistics.intervals import Samples
 
-__all__ = ["TuningPlan", "TuningResult", "plan_tuning", "tune"]
+__all__ = ["TuningResult", "plan_tuning", "tune"]
 
 _LIBRARIES = ("ilubench", "torch", "transformers", "tokenizers", "lm-eval", "numpy", "scipy")
-
-
-@dataclass(frozen=True)
-class TuningPlan:
-    """The jobs of a tuning.
-
-    Attributes:
-        plan: all jobs, the target's and the original model's first.
-        original: the original model's jobs.
-        trials: the jobs of each trial; two settings that mean the same share them.
-    """
-
-    plan: Plan
-    original: tuple[Job, ...]
-    trials: tuple[tuple[Job, ...], ...]
 
 
 def plan_tuning(tuning: Tuning) -> TuningPlan:
@@ -62,10 +46,15 @@ def plan_tuning(tuning: Tuning) -> TuningPlan:
     """
     first = tuning.trials[0].experiment
     bench = make_bench(first)
-    for trial in tuning.trials:
-        check_method(bench, trial.experiment.method)
+    for trial in (*tuning.ends, *tuning.trials):
+        try:
+            check_method(bench, trial.experiment.method)
+        except SpecError as error:
+            field = f"tuning.searches.{tuning.label}: {error.field}"
+            raise SpecError(error.problem, field=field, remedy=error.remedy) from error
     make = target_job(first.suite, bench.target)
-    original = tuple(method_jobs(bench, suite_method(first.suite, REFERENCE), "reference"))
+    known = method_jobs(bench, suite_method(first.suite, REFERENCE), "reference")
+    original = (*untouched_jobs(bench), *known)
     trials = tuple(
         tuple(
             job.model_copy(update={"label": f"setting {number}: {job.label}"})
@@ -76,12 +65,17 @@ def plan_tuning(tuning: Tuning) -> TuningPlan:
     ordered: dict[str, Job] = {}
     for job in (make, *original, *(job for jobs in trials for job in jobs)):
         ordered.setdefault(job.key, job)
-    identity: list[JsonValue] = [*ordered, tuning.budget, tuning.spec.utility_kept]
+    spec = tuning.spec
+    identity: list[JsonValue] = [*ordered, tuning.budget, spec.utility_kept, spec.patience]
     name = f"{first.suite.name}-{tuning.label}-{digest(identity)[:10]}"
     title = f"{tuning.label}, {tuning.budget} settings"
     folder = Path(first.run.out) / "tuning" / name
-    plan = Plan(name, folder, first, bench, tuple(ordered.values()), title)
-    return TuningPlan(plan, original, trials)
+    # a setting's weights are not kept once they are scored
+    scored = {job.weights for job in ordered.values() if job.weights and bench.is_done(job)}
+    left = {key: job for key, job in ordered.items() if key not in scored or bench.is_done(job)}
+    plan = Plan(name, folder, first, bench, tuple(left.values()), title)
+    kept = tuple(tuple(job for job in jobs if job.key in left) for jobs in trials)
+    return TuningPlan(plan, original, kept)
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ class TuningResult:
 
 
 def tune(tuning: Tuning, reporter: Reporter) -> TuningResult:
-    """Try every setting and choose one; killed at any moment, the same call resumes it.
+    """Try settings and choose one; killed at any moment, the same call resumes it.
 
     Raises:
         DataError: data are missing, or the original model's utility is not above chance.
@@ -104,72 +98,25 @@ def tune(tuning: Tuning, reporter: Reporter) -> TuningResult:
     if plan.is_done(plan.jobs[0]):
         check_inputs(plan)
     reporter.planned(plan)
-    outcomes: list[Outcome] = []
-    for outcome in execute_plan(plan, lambda: check_inputs(plan), reporter):
-        outcomes.append(outcome)
+    if tuning.proposed:
+        reporter.tell(f"proposed for this model:\n{search_text({tuning.label: tuning.search})}")
+    failures: dict[str, FailureRecord] = {}
+
+    def drop(job: Job) -> None:
+        reporter.finished(Outcome(job, "skipped", 0.0))
+
+    search = Search(tuning, planned, failures, drop)
+    for outcome in execute_plan(plan, lambda: check_inputs(plan), reporter, search.batches()):
         write_trace(plan.folder, outcome)
-        if outcome.job.key == planned.original[-1].key:
-            _judge(_original(planned, _failures(outcomes)))
-    record = _record(planned, tuning, _failures(outcomes))
+        job = outcome.job
+        if outcome.failure is not None:
+            failures[job.key] = outcome.failure
+        elif job.stage == "score" and job.who == "method" and outcome.state != "skipped":
+            plan.bench.store.remove("unlearn", job.weights)
+    record = _record(planned, tuning, search, failures)
     path = plan.folder / "tuning.json"
     write_atomic(path, (record.model_dump_json(indent=1) + "\n").encode())
     return TuningResult(record, path)
-
-
-def _judge(original: OriginalFigures) -> None:
-    """Find out before any setting is tried whether settings can be judged."""
-    share_forgotten(original.forget, original.forget_chance)
-    least_kept(original.utility, original.utility, original.utility_chance)
-
-
-def _failures(outcomes: Sequence[Outcome]) -> dict[str, FailureRecord]:
-    return {o.job.key: o.failure for o in outcomes if o.failure is not None}
-
-
-# --------------------------------------------------------------------------- figures
-
-
-@dataclass(frozen=True)
-class _Figures:
-    """Means over seeds and items by label; higher = better forgotten, higher = better."""
-
-    forget: dict[str, float]
-    utility: dict[str, float]
-
-
-def _mean(samples: Samples) -> float:
-    return float(samples.values.mean())
-
-
-def _figures(experiment: Experiment, measured: MethodSamples) -> _Figures:
-    suite = experiment.suite
-    runs = {m.label: method_runs(suite, (), measured, m) for m in suite.primary_forget}
-    utility = next(iter(runs.values())).unlearned_utility
-    return _Figures(
-        {label: _mean(run.unlearned_forget) for label, run in runs.items()},
-        {m.label: _mean(table) for m, table in zip(suite.utility, utility, strict=True)},
-    )
-
-
-def _original(planned: TuningPlan, failures: Mapping[str, FailureRecord]) -> OriginalFigures:
-    plan = planned.plan
-    if not all(plan.is_done(job) for job in planned.original):
-        first = next(iter(failures.values()), None)
-        reason = f": {first.message}" if first else ""
-        raise JobError(f"the original model could not be made or scored{reason}")
-    experiment = plan.experiment
-    samples = gather_samples(replace(plan, jobs=planned.original))
-    found = _figures(experiment, method_samples(samples, "reference", seeded=False))
-    levels = {m.label: chance_levels(experiment.suite, m) for m in experiment.suite.primary_forget}
-    utility = next(iter(levels.values())).utility
-    return OriginalFigures(
-        forget=found.forget,
-        forget_chance={label: level.forget for label, level in levels.items()},
-        utility=found.utility,
-        utility_chance={
-            m.label: level for m, level in zip(experiment.suite.utility, utility, strict=True)
-        },
-    )
 
 
 def _named(tuning: Tuning, settings: Mapping[str, JsonValue]) -> dict[str, dict[str, JsonValue]]:
@@ -181,11 +128,16 @@ def _named(tuning: Tuning, settings: Mapping[str, JsonValue]) -> dict[str, dict[
 def _cost(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
     """Return the sums over finished jobs; `seconds` are those of scoring too."""
     total = {"steps": 0.0, "tokens": 0.0, "train_seconds": 0.0, "seconds": 0.0}
-    for job in {job.key: job for job in jobs}.values():
+    found: dict[str, dict[str, Any]] = {}
+    for job in jobs:
         artifact = plan.artifact(job)
         if artifact is None:
             continue
         meta = cast("dict[str, Any]", artifact.meta())
+        found[job.key] = meta
+        if job.stage == "score":  # its weights may be gone
+            found[job.weights] = meta["unlearned"]
+    for meta in found.values():
         for name in ("steps", "tokens", "train_seconds"):
             total[name] += float(meta.get("cost", {}).get(name, 0.0))
         total["seconds"] += float(meta.get("seconds", 0.0))
@@ -193,14 +145,9 @@ def _cost(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
 
 
 def _trial(
-    planned: TuningPlan,
-    place: int,
-    trial: Trial,
-    original: OriginalFigures,
-    failures: Mapping[str, FailureRecord],
+    search: Search, plan: Plan, place: int, trial: Trial, failures: Mapping[str, FailureRecord]
 ) -> TrialRecord:
-    plan, jobs = planned.plan, planned.trials[place]
-    weights = {str(job.seed): job.key for job in jobs if job.stage == "unlearn"}
+    jobs = search.jobs(place)
     mine = tuple(failures[job.key] for job in jobs if job.key in failures)
     record = TrialRecord(
         number=place + 1,
@@ -210,23 +157,21 @@ def _trial(
             "settings": trial.experiment.method.model_dump(mode="json"),
         },
         state="done",
-        jobs=weights,
+        jobs={str(job.seed): job.weights for job in jobs if job.stage == "score"},
         cost=_cost(plan, jobs),
         failures=mine,
     )
-    if not all(plan.is_done(job) for job in jobs):
+    found, tried = search.figures(place), search.tried(place)
+    if found is None:
         diverged = bool(mine) and all(failure.kind == DivergedError.__name__ for failure in mine)
         state: Literal["diverged", "failed"] = "diverged" if diverged else "failed"
         return record.model_copy(update={"state": state})
-    experiment = trial.experiment
-    samples = gather_samples(replace(plan, jobs=jobs))
-    seeded = experiment.method.seeded
-    found = _figures(experiment, method_samples(samples, "method", seeded=seeded))
     figures = {
+        "state": "done" if tried.whole else "cut",
         "forget": found.forget,
         "utility": found.utility,
-        "forgotten": share_forgotten(found.forget, original.forget_chance),
-        "utility_kept": least_kept(found.utility, original.utility, original.utility_chance),
+        "forgotten": tried.forgotten,
+        "utility_kept": tried.kept,
     }
     return record.model_copy(update=figures)
 
@@ -239,15 +184,12 @@ def _plain(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 def _record(
-    planned: TuningPlan, tuning: Tuning, failures: Mapping[str, FailureRecord]
+    planned: TuningPlan, tuning: Tuning, search: Search, failures: Mapping[str, FailureRecord]
 ) -> TuningRecord:
     plan, needed = planned.plan, tuning.spec.utility_kept
-    original = _original(planned, failures)
-    trials = [
-        _trial(planned, place, trial, original, failures)
-        for place, trial in enumerate(tuning.trials)
-    ]
-    looked_at = [Tried(trial.forgotten, trial.utility_kept) for trial in trials]
+    begun = [place for place, seeds in enumerate(search.carried) if seeds]
+    trials = [_trial(search, plan, place, tuning.trials[place], failures) for place in begun]
+    looked_at = [search.tried(place) for place in begun]
     best, near = choose_setting(looked_at, needed), closest_setting(looked_at)
     marked = tuple(
         trial.model_copy(
@@ -269,19 +211,23 @@ def _record(
         method_version=type(method).version,
         fixed=cast("dict[str, JsonValue]", _plain(tuning.search.fixed)),
         space=tuning.search.model_dump(mode="json", include={"space"})["space"],
-        suite_digest=suite_digest(experiment.suite),
+        suite_digest=suite_digest(tuning.suite),
         seeds=experiment.seeds,
         budget=tuning.budget,
         suite_budget=tuning.suite_budget,
         changes=tuning.changes,
+        proposed=tuning.proposed,
+        patience=tuning.spec.patience,
+        cut=sum(trial.state == "cut" for trial in marked),
+        ended=search.ended,
         utility_kept_needed=needed,
-        original=original,
+        original=search.original,
         trials=marked,
         chosen=None if best is None else best + 1,
         closest=None if near is None else near + 1,
         methods={} if best is None else _named(tuning, suite_settings(method, settings)),
         words=() if best is None else tuple(words),
-        cost=_cost(plan, [job for jobs in planned.trials for job in jobs]),
+        cost=_cost(plan, [job for place in begun for job in search.jobs(place)]),
         engine=plan.bench.engine_choice.name,
         device=plan.bench.device,
         dtype=experiment.suite.dtypes,

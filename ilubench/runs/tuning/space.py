@@ -12,7 +12,7 @@ from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
 from ilubench.specs import Candidates, Plain, RangeSpec, SearchSpec
 
-__all__ = ["Setting", "draw_settings"]
+__all__ = ["Setting", "draw_settings", "list_ends"]
 
 Setting: TypeAlias = Mapping[str, Plain | tuple[Plain, ...]]
 """Path of a field -> its value."""
@@ -61,6 +61,25 @@ def draw_settings(
         if len(found) == budget:
             return list(found.values())
     raise _too_small(len(found), budget, where, field)
+
+
+def list_ends(search: SearchSpec, setting: Setting) -> list[Setting]:
+    """Return a setting with each end of each range, and each candidate, in its place.
+
+    Args:
+        search: the space.
+        setting: one of its points.
+    """
+    found: list[Setting] = []
+    for path, candidates in search.space.items():
+        ends: tuple[Plain | tuple[Plain, ...], ...]
+        if isinstance(candidates, RangeSpec):
+            ends = (candidates.low, candidates.high)
+            ends = (int(candidates.low), int(candidates.high)) if candidates.whole else ends
+        else:
+            ends = candidates
+        found += [{**setting, path: end} for end in ends]
+    return found
 
 
 def _too_small(points: int, budget: int, where: str, field: str) -> SpecError:

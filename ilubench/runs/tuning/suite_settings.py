@@ -9,7 +9,7 @@ from ilubench.interfaces.discovery import PluginField, name_plugin
 from ilubench.records.keys import digest
 from ilubench.records.likeness import STATED
 from ilubench.specs import Spec, SuiteSpec
-from ilubench.specs.yaml_files import merge_mappings
+from ilubench.specs.merging import INSTEAD_OF, merge_mappings
 
 __all__ = ["suite_digest", "suite_settings"]
 
@@ -58,7 +58,7 @@ def _nested(holder: Spec, path: list[str]) -> dict[str, JsonValue]:
     field = type(holder).model_fields[name]
     group = next((m.group for m in field.metadata if isinstance(m, PluginField)), None)
     if len(path) == 1:
-        cleared = getattr(type(holder), "instead_of", {}).get(name, ())
+        cleared = [n for n in INSTEAD_OF.get(name, ()) if n in type(holder).model_fields]
         if group is not None:
             named = name_plugin(group, getattr(holder, name)).use
             return {name: named}

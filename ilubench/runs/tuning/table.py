@@ -20,6 +20,8 @@ def _number(value: float | None) -> str:
 
 
 def _verdict(trial: TrialRecord) -> str:
+    if trial.state == "cut":
+        return f"cut after seed {', '.join(trial.jobs)}"
     if trial.state != "done":
         return trial.state
     if trial.chosen:
@@ -29,7 +31,7 @@ def _verdict(trial: TrialRecord) -> str:
 
 def _trials(record: TuningRecord) -> Table:
     seeds = ", ".join(map(str, record.seeds))
-    title = f"{record.label}: {record.budget} settings, tuning seeds {seeds}, no attack"
+    title = f"{record.label}: {len(record.trials)} settings, tuning seeds {seeds}, no attack"
     table = Table(title=title, title_justify="left")
     table.add_column("setting", justify="right")
     paths = list(record.trials[0].settings)
@@ -74,6 +76,13 @@ def _closing(record: TuningRecord, path: Path) -> Iterator[str]:
         marks = [f"budget {record.budget}, the suite's is {record.suite_budget}"]
         marks = [*marks[: int(record.budget != record.suite_budget)], *record.changes]
         yield f"NOT the suite's protocol: {'; '.join(marks)}"
+    if record.cut:
+        kept = "could not be chosen even if their other seeds forgot all and lost nothing"
+        yield f"Cut short: {record.cut} settings, which {kept}"
+    if record.ended:
+        tried = f"{len(record.trials)} of {record.budget} settings"
+        why = {"no gain": f"the last {record.patience} brought no better choice"}
+        yield f"Ended after {tried}: {why.get(record.ended, 'the choice has forgotten all')}"
     yield f"Cost: {cost['steps']:.0f} optimizer steps, {cost['seconds']:.0f} s with scoring"
     yield f"Record: {path}"
     for trial in record.trials:

@@ -1,0 +1,55 @@
+"""The retrained model where a model is only scored, and compared with it."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ilubench.errors import AccessError, ModelError
+from ilubench.models.checkpoints import find_folder, load_model
+from ilubench.models.tokenizers import load_tokenizer
+from ilubench.runs.stages.target_key import key_of_files
+from ilubench.runs.stages.workbench import Workbench
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["compared_key", "compared_model"]
+
+
+def compared_key(bench: Workbench) -> str:
+    """Return the key of its weights, as the tokenizer of the model that is scored reads for it.
+
+    Empty: nothing is compared, the suite has no such weights, or they cannot be had here.
+
+    Raises:
+        ModelError: what was named is no model's folder.
+    """
+    folder = _folder(bench)
+    return "" if folder is None else key_of_files(folder, bench.given_tokenizer or bench.began_with)
+
+
+def compared_model(bench: Workbench) -> "PreTrainedModel":
+    """Load it.
+
+    Raises:
+        ModelError: it cannot be loaded, or has other tokens than the model that is scored.
+    """
+    folder = _folder(bench)
+    assert folder is not None
+    own = load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else bench.tokenizer
+    if own.get_vocab() != bench.tokenizer.get_vocab():
+        problem = f"{folder} has other tokens than the model that is scored"
+        raise ModelError(f"{problem}; give others by suite.retrain.model.path=FOLDER")
+    return load_model(folder, bench.device, getattr(torch, bench.suite.dtype))
+
+
+def _folder(bench: Workbench) -> Path | None:
+    experiment, retrain = bench.experiment, bench.suite.retrain
+    alone = experiment.scores_only and experiment.measures_retrain
+    if not alone or retrain is None or retrain.model is None:
+        return None
+    with contextlib.suppress(AccessError):  # what lacks is said beside the scores
+        return find_folder(retrain.model, "suite.retrain.model")
+    return None
