@@ -134,7 +134,7 @@ class Amounts:
         for name in method.environment_names():
             size = self._size((environment_role(self._suite, name),))
             batches.append((counts.get(name, spec.batch_size), size))
-        held = [self._micro(spec, spec.batch_size) * (forget.longest + retain.longest)]
+        held = [self._micro(spec, spec.batch_size) * _longest(method, forget, retain)]
         held += [self._micro(spec, n) * size.longest for n, size in batches[2:]]
         own = Amount(
             spec.total_steps(forget.items),
@@ -316,3 +316,16 @@ def _characters(value: Any) -> int:  # noqa: ANN401
     if isinstance(value, dict):
         return sum(map(_characters, value.values()))
     return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0
+
+
+def _longest(method: Method, forget: _Size, retain: _Size) -> int:
+    """Tokens of a forget and a retain sequence that are kept for the way back together."""
+    from ilubench.methods.terms import ForgetRetain
+    from ilubench.training import LossMethod
+
+    inner = method
+    while isinstance(inner, LossMethod):
+        if isinstance(inner, ForgetRetain):  # the terms run one after the other
+            return max(inner.forget_passes * forget.longest, retain.longest)
+        inner = getattr(inner, "base", None)
+    return forget.longest + retain.longest

@@ -1,7 +1,7 @@
 """Direct preference optimisation of a refusal over the true answer."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -56,6 +56,8 @@ class DPO(ForgetRetain):
         beta: inverse temperature.
         refusals: what to answer, without a leading space; each item gets one, by the seed.
     """
+
+    forget_passes: ClassVar[int] = 2  # an answer and its refusal
 
     beta: float = Field(default=0.1, gt=0)
     refusals: tuple[str, ...] = Field(default=REFUSALS, min_length=1)

@@ -73,6 +73,7 @@ class ELM(ForgetRetain):
     """
 
     shards: ClassVar[bool] = False
+    forget_passes: ClassVar[int] = 2  # a text, and what is written behind it
 
     eta: float = Field(default=1000.0, ge=0)
     novice: str = "Somebody who knows nothing about the subject wrote this text:\n"

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -61,8 +61,11 @@ class ForgetRetain(LossMethod):
     (see `ilubench.methods.sam`).
 
     Attributes:
+        forget_passes: forward passes of the forget term that are kept for the way back together.
         gamma: weight of the retain term.
     """
+
+    forget_passes: ClassVar[int] = 1
 
     gamma: float = Field(default=1.0, ge=0)
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from cases import make
 from runs import SUITE, command, made
 
 from ilubench.experiments.experiment import resolve_experiment
+from ilubench.forecast import amounts
 from ilubench.forecast.amounts import Amount
 from ilubench.forecast.devices import CARDS, card_named, card_of
 from ilubench.forecast.finished import Finished, finished_jobs, took_finished
@@ -161,6 +163,15 @@ def test_memory_by_hand() -> None:
     assert found.total == pytest.approx(8800 + found.activations + found.logits)
     less = peak_memory(Amount(steps=1, held=10), MemorySpec(checkpointing=True), SMALL, "cpu")
     assert less.activations == 10 * 4 * (2 * 8 + 8 * 8 + 3 * 4 + 4 * 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "longest"),
+    [("npo-kl", 96), ("dpo", 2 * 96), ("ilu-control", 96), ("sam", 96), ("tar", 96 + 80)],
+)
+def test_what_is_kept_for_the_way_back_together(name: str, longest: int) -> None:
+    sizes = amounts._Size(9, 50.0, 96), amounts._Size(9, 50.0, 80)
+    assert amounts._longest(make(name), *sizes) == longest
 
 
 def test_memory_of_a_7b_model(zephyr: Shape) -> None:
@@ -343,6 +354,7 @@ def test_plan_without_data_or_network(far: str) -> None:
     # the forget text is cut: not 5,000 tokens
     unlearn = next(job for job in found["jobs"] if job["label"] == "unlearn npo, seed 0")
     assert unlearn["amount"]["step_tokens"] == 4 * (512 + 100)
+    assert unlearn["amount"]["held"] == 4 * 512  # one term after the other
     assert cost["disk"]["stays"] == pytest.approx(2 * 7_241_732_096)
 
 
