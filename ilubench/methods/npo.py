@@ -11,8 +11,6 @@ from ilubench.errors import IlubenchError, SpecError
 from ilubench.interfaces import (
     Batch,
     Context,
-    Metrics,
-    StepBatch,
     UnlearnData,
 )
 from ilubench.methods.divergence import mean_divergence
@@ -139,11 +137,3 @@ class NPO(ForgetRetain):
         (slope,) = torch.autograd.grad(value, mean)
         scale_gradients(parameters, float(slope), held)
         return float(value.detach())
-
-    def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: _Prepared) -> Metrics:
-        """Add the step's gradients into ``.grad``; return metrics, `loss` among them."""
-        if self.reduction != "batch_mean":
-            return super().backward(model, step, prepared)
-        forget = self.forget_backward(model, [micro.forget for micro in step.micro], prepared)
-        retain = self.retain_backward(model, [micro.retain for micro in step.micro], prepared)
-        return {"loss": forget + retain}

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from ilubench.errors import PluginError
-from ilubench.interfaces import Batch, UnlearnBatch
+from ilubench.interfaces import Batch, Metrics, StepBatch, UnlearnBatch
 from ilubench.methods.phases import accumulate_gradients
 from ilubench.models.forward import token_values
 from ilubench.training import LossMethod
@@ -80,6 +80,15 @@ class ForgetRetain(LossMethod):
         if self.gamma == 0:
             return forget
         return forget + self.gamma * self.retain_term(model, batch.retain, prepared)
+
+    def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
+        """Add the step's gradients into ``.grad``, term by term; return metrics, `loss` among them.
+
+        What the forget term keeps for its way back is gone before the retain term runs.
+        """
+        forget = self.forget_backward(model, [micro.forget for micro in step.micro], prepared)
+        retain = self.retain_backward(model, [micro.retain for micro in step.micro], prepared)
+        return {"loss": forget + retain}
 
     def forget_backward(
         self,

@@ -74,13 +74,15 @@ def original_notes(plan: Plan) -> Iterator[str]:
 
 
 def _is_own_target(experiment: Experiment) -> bool:
-    """Whether target, data and scorers are those of the suite's file; if it is gone, they are."""
+    """Whether target, data and metrics' scorers are the suite file's; if it is gone, they are."""
     suite = experiment.suite
     try:
         stated, _ = read_suite(experiment.run.suite)
     except SpecError:
         return True
-    return (suite.target, suite.data, suite.scorers) == (stated.target, stated.data, stated.scorers)
+    alike = (suite.target, suite.data) == (stated.target, stated.data)
+    used = {metric.scorer for metric in suite.metrics}  # a tuning's suite has no others
+    return alike and all(suite.scorers[name] == stated.scorers.get(name) for name in used)
 
 
 def _scores(bench: Workbench, jobs: Sequence[Job], who: Who) -> Scores:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
-from ilubench.data.batches import Stream, collate, to_device
+from ilubench.data.batches import Stream, collate, group_lengths, to_device
 from ilubench.data.seeds import seed_for
 from ilubench.errors import DivergedError, SpecError, did_you_mean
 from ilubench.interfaces import Batch, Context, Dataset, Metrics
@@ -102,7 +102,7 @@ def pad_id(tokenizer: "PreTrainedTokenizerBase") -> int:
 def micro_batches(
     dataset: Dataset, chosen: Sequence[int], spec: TrainSpec, context: Context
 ) -> list[Batch]:
-    """Return this rank's share of a global batch in micro-batches that fit into memory, on the CPU.
+    """Return this rank's share of a global batch in micro-batches of like lengths, on the CPU.
 
     Args:
         dataset: the examples.
@@ -110,8 +110,25 @@ def micro_batches(
         spec: its `micro_batch` is used, unless the job found that fewer fit.
         context: knows how many fit, and the tokenizer.
     """
-    micro = context.room.micro(spec.micro_batch, math.ceil(len(chosen) / world_size()))
-    return share_batches(collate(dataset, chosen, pad_id(context.tokenizer), micro=micro))
+    (made,) = _cut([(dataset, chosen)], spec, context)
+    return made
+
+
+def _cut(
+    draws: Sequence[tuple[Dataset, Sequence[int]]], spec: TrainSpec, context: Context
+) -> list[list[Batch]]:
+    """Cut a global batch of each data set, all of one size, into as many micro-batches."""
+    count = len(draws[0][1])
+    micro = context.room.micro(spec.micro_batch, math.ceil(count / world_size()))
+    sizes: list[list[int]] | list[int] = [micro] * len(draws)
+    if world_size() == 1:  # ranks run as many passes, each its share of every length
+        lengths = [[len(dataset[index].input_ids) for index in own] for dataset, own in draws]
+        sizes = group_lengths(lengths, micro)
+    pad = pad_id(context.tokenizer)
+    return [
+        share_batches(collate(dataset, chosen, pad, micro=size))
+        for (dataset, chosen), size in zip(draws, sizes, strict=True)
+    ]
 
 
 def share_batches(batches: Sequence[Batch]) -> list[Batch]:
@@ -159,10 +176,29 @@ class Batches:
             step: its number.
             progress: share of the training that lies before it, told to each batch.
         """
-        chosen = self._stream.step(step, self._size)
-        made = micro_batches(self._dataset, chosen, self._spec, self._context)
-        device = self._context.device
-        return [to_device(replace(batch, progress=progress), device) for batch in made]
+        (found,) = self._together([self], step, progress)
+        return found
+
+    def step_with(
+        self, other: "Batches", step: int, progress: float = 0.0
+    ) -> list[tuple[Batch, Batch]]:
+        """Return the micro-batches of a step of two data sets, as many of each, in pairs.
+
+        Args:
+            other: of the same loop, and as many examples a step.
+            step: its number.
+            progress: see `step`.
+        """
+        return list(zip(*self._together([self, other], step, progress), strict=True))
+
+    def _together(
+        self, several: Sequence["Batches"], step: int, progress: float
+    ) -> list[list[Batch]]:
+        draws = [(one._dataset, one._stream.step(step, one._size)) for one in several]
+        return [
+            [to_device(replace(batch, progress=progress), self._context.device) for batch in made]
+            for made in _cut(draws, self._spec, self._context)
+        ]
 
 
 class _Loop:

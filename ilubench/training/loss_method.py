@@ -99,9 +99,8 @@ class LossMethod(Method):
 
             def gradients(step: int) -> Metrics:
                 done = step / total
-                pairs = zip(forget.step(step, done), retain.step(step, done), strict=True)
                 batch = StepBatch(
-                    [UnlearnBatch(*pair) for pair in pairs],
+                    [UnlearnBatch(*pair) for pair in forget.step_with(retain, step, done)],
                     {name: own.step(step, done) for name, own in environments.items()},
                 )
                 metrics = self.backward(model, batch, prepared)

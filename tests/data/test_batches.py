@@ -1,9 +1,10 @@
 """Rows -> examples -> batches, with a real BPE tokenizer."""
 
 import copy
+import itertools
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from ilubench.data.batches import Blocks, Stream, collate, encode_pair, to_device, tokenize_roles
+from ilubench.data.batches import (
+    PASS,
+    Blocks,
+    Stream,
+    collate,
+    encode_pair,
+    group_lengths,
+    to_device,
+    tokenize_roles,
+)
 from ilubench.data.rows import Tables
 from ilubench.errors import DataError
 from ilubench.interfaces import Example
@@ -265,16 +275,20 @@ def test_an_empty_set_is_an_error() -> None:
 # ------------------------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize("micro", [None, 1, 2, 3, 8, 100])
-def test_micro_batches_hold_the_same_items_and_the_same_totals(micro: int | None) -> None:
+@pytest.mark.parametrize("micro", [None, 1, 2, 3, 8, 100, (3, 1, 4)])
+def test_micro_batches_hold_the_same_items_and_the_same_totals(
+    micro: int | tuple[int, ...] | None,
+) -> None:
     dataset = random_examples(12, 50, 1)
     chosen = Stream(12, 5, "train").step(1, 8)
     batches = collate(dataset, chosen, pad=0, micro=micro)
     assert Counter(int(i) for batch in batches for i in batch.index) == Counter(chosen)
+    if isinstance(micro, tuple):
+        assert tuple(len(batch.index) for batch in batches) == micro
     tokens = sum(sum(dataset[index].loss_mask) for index in chosen)
     for batch in batches:
         assert (batch.sequences, batch.tokens) == (8, tokens)
-        assert len(batch.index) <= (micro or 8)
+        assert isinstance(micro, tuple) or len(batch.index) <= (micro or 8)
         for row, index in enumerate(batch.index.tolist()):
             item, length = dataset[index], len(dataset[index].input_ids)
             assert batch.input_ids[row].tolist() == [*item.input_ids] + [0] * (
@@ -285,6 +299,57 @@ def test_micro_batches_hold_the_same_items_and_the_same_totals(micro: int | None
             assert batch.loss_mask[row, :length].tolist() == list(item.loss_mask)
             assert not batch.loss_mask[row, length:].any()
     assert sum(int(batch.loss_mask.sum()) for batch in batches) == tokens
+
+
+def padded(lengths: Sequence[int], sizes: Sequence[int]) -> int:
+    """Return the positions of groups of ascending lengths."""
+    left = iter(sorted(lengths))
+    return sum(size * max(itertools.islice(left, size)) for size in sizes)
+
+
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.lists(st.lists(st.integers(1, 300), min_size=n, max_size=n), min_size=1)
+    ),
+    st.integers(1, 12),
+)
+def test_groups_save_more_padding_than_their_passes_cost(
+    lengths: list[list[int]], micro: int
+) -> None:
+    groups = group_lengths(lengths, micro)
+    whole = [[len(own[at : at + micro]) for at in range(0, len(own), micro)] for own in lengths]
+    assert len({len(sizes) for sizes in groups}) == 1  # they can be paired
+    for own, sizes in zip(lengths, groups, strict=True):
+        assert sum(sizes) == len(own)
+        assert 1 <= min(sizes) <= max(sizes) <= micro
+    saved = sum(
+        padded(own, first) - padded(own, sizes)
+        for own, first, sizes in zip(lengths, whole, groups, strict=True)
+    )
+    assert saved >= PASS * sum(map(len, groups)) - PASS * sum(map(len, whole))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sizes"),
+    [
+        ([100] * 8, [8]),
+        ([90, 100] * 4, [8]),  # 40 saved
+        ([10] * 4 + [100] * 4, [4, 4]),
+        ([10] * 2 + [60] * 3 + [300], [2, 3, 1]),
+        ([20, 100], [1, 1]),
+        ([40, 100], [2]),
+    ],
+)
+def test_a_batch_is_cut_where_that_saves_enough_padding(
+    lengths: list[int], sizes: list[int]
+) -> None:
+    assert group_lengths([lengths[::-1]], len(lengths)) == [sizes]
+
+
+def test_two_sets_are_cut_for_their_common_good() -> None:
+    apart = [[10] * 4 + [100] * 4, [90] * 4 + [100] * 4]
+    assert group_lengths(apart, 8) == [[4, 4], [4, 4]]
+    assert group_lengths(apart[1:], 8) == [[8]]
 
 
 def test_an_item_drawn_twice_counts_twice() -> None:

@@ -167,20 +167,23 @@ def test_methods_meet_the_same_data(
     from ilubench.training import Batches, fine_tuning
 
     met: list[list[Any]] = []
-    draw, nll = Batches.step, fine_tuning._nll_step
+    draw, nll = Batches._together, fine_tuning._nll_step
 
-    def drawn(self: Batches, step: int, progress: float = 0.0) -> list[Batch]:
-        batches = draw(self, step, progress)
-        name = self._stream._name
-        if name in ("forget", "retain"):  # the environments are ILU's alone
-            met[-1].append((name, step, [batch.index.tolist() for batch in batches]))
-        return batches
+    def drawn(
+        self: Batches, several: Sequence[Batches], step: int, progress: float
+    ) -> list[list[Batch]]:
+        found = draw(self, several, step, progress)
+        for one, batches in zip(several, found, strict=True):
+            name = one._stream._name
+            if name in ("forget", "retain"):  # the environments are ILU's alone
+                met[-1].append((name, step, [batch.index.tolist() for batch in batches]))
+        return found
 
     def attacked(model: Any, batches: Sequence[Batch], device: str) -> Any:
         met[-1].append([batch.index.tolist() for batch in batches])
         return nll(model, batches, device)
 
-    monkeypatch.setattr(Batches, "step", drawn)
+    monkeypatch.setattr(Batches, "_together", drawn)
     monkeypatch.setattr(fine_tuning, "_nll_step", attacked)
     out = with_target(finished, tmp_path / "out")
     for method in ("npo", "ilu", f"{FIXTURES}/stranger.py:GradDiff"):

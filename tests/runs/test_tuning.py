@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import FIXTURES, ROOT
 from runs import TINY, Outcome, command
+from transformers import LlamaConfig
 
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Experiment, resolve_experiment
+from ilubench.interfaces.discovery import find_plugin, list_entries
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
 from ilubench.runs.tuning.asked import method_words, propose_searches, resolve_tuning
@@ -37,6 +39,7 @@ from ilubench.runs.tuning.suite_settings import suite_digest, suite_settings
 from ilubench.specs import RangeSpec, SearchSpec, SuiteSpec
 from ilubench.specs.overrides import parse_words
 from ilubench.specs.yaml_files import validate_spec
+from ilubench.training.proposals import layers_at, propose
 
 SHAKY = f"{FIXTURES / 'shaky.py'}:Shaky"
 
@@ -583,6 +586,45 @@ def test_a_variant_of_the_suite_keeps_what_makes_it_one(tmp_path: Path) -> None:
     assert set(found.space) == {"train.lr", "weight"}
 
 
+def test_learning_rates_go_with_the_width_and_layers_with_the_depth() -> None:
+    def config(width: int, depth: int) -> LlamaConfig:
+        return LlamaConfig(hidden_size=width, num_hidden_layers=depth)
+
+    for width, low, high in ((4096, 2e-6, 3e-5), (2048, 4e-6, 6e-5), (576, 1.4e-5, 2.1e-4)):
+        (rates,) = propose(config(width, 8), (2e-6, 3e-5)).space.values()
+        assert rates == RangeSpec(low=low, high=high, log=True)
+    assert layers_at(config(64, 32), 1 / 8, 7 / 32, 3 / 8) == (4, 7, 12)
+    assert layers_at(config(64, 30), 1 / 8, 7 / 32, 3 / 8) == (4, 7, 11)
+    assert layers_at(config(64, 1), 1 / 8, 1.0) == (0,)
+
+
+def test_every_method_that_trains_proposes_what_it_takes(tmp_path: Path) -> None:
+    suite = changed(tmp_path)
+    names = [
+        name
+        for name in list_entries("methods")
+        if find_plugin("methods", name).__module__.startswith("ilubench.")
+        and find_plugin("methods", name).trains
+    ]
+    assert len(names) > 10
+    words = [f"suite={suite}", f"method={','.join(names)}", "budget=2"]
+    for asked in resolve_tuning(parse_words(words)):
+        assert "train.lr" in asked.search.space
+        assert len(asked.search.space) > 1
+
+
+def test_a_loss_of_one_s_own_proposes_its_learning_rate(tmp_path: Path) -> None:
+    text = (
+        "from ilubench.training import LossMethod\n"
+        "class Mine(LossMethod):\n"
+        "    def loss(self, model, batch, prepared): ...\n"
+    )
+    (tmp_path / "mine.py").write_text(text)
+    use = f"{tmp_path / 'mine.py'}:Mine"
+    found = propose_searches(parse_words([f"suite={changed(tmp_path)}", f"method={use}"]))
+    assert (found["mine"].use, set(found["mine"].space)) == (use, {"train.lr"})
+
+
 def test_what_is_proposed_fits_the_model(tmp_path: Path) -> None:
     suite = changed(tmp_path)  # two layers
     words = [f"suite={suite}", "method=rmu,rr,lat"]
@@ -604,6 +646,16 @@ def test_both_ends_of_a_range_must_fit_the_model(tmp_path: Path) -> None:
     assert done.code == 2
     problem = "the model has 2 layers, no layer 40; give one of 0..1"
     assert done.err == f"error: tuning.searches.rmu: method.layer: {problem}\n"
+
+
+def test_a_target_that_misses_what_the_suite_states_stops_a_tuning(
+    tmp_path: Path, out: Path
+) -> None:
+    stated = {**metric("NLL_r", "retain_nll"), "stated": {"value": 1.0, "within": 0.1}}
+    suite = changed(tmp_path, tuning=protocol(1, noise=shaky(0.07)), utility=[stated])
+    done = tuned(suite, out)
+    assert done.code == 3
+    assert "for the original model, and the suite states 1 +- 0.1" in done.err
 
 
 def test_no_setting_is_chosen_by_the_rows_of_an_attack(tmp_path: Path) -> None:
@@ -666,7 +718,7 @@ def test_an_original_that_can_do_nothing_is_an_error_before_any_setting(
         tuning=protocol(1, noise=shaky(0.0)),
         utility=[{**metric("NLL_r", "retain_nll"), "chance": 0.5}],
     )
-    done = tuned(blind, out, "method=noise")
+    done = tuned(blind, out, "method=noise", "allow_weak_target=true")
     assert done.code == 3
     assert "above chance in no utility metric (NLL_r)" in done.err
     assert "setting 1" not in done.err  # nothing was trained in vain

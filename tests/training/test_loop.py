@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from cases import make
 from doubles import (
     MemoryState,
     StepRecorder,
@@ -20,8 +21,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ilubench.attacks.finetune import FineTune
+from ilubench.data import batches
 from ilubench.errors import DivergedError, SpecError
-from ilubench.interfaces import Context
+from ilubench.interfaces import Context, UnlearnData
 from ilubench.records.store import FolderState
 from ilubench.specs import PackSpec, RecipeSpec, TokenizerSpec, TrainSpec
 from ilubench.training import (
@@ -90,6 +92,31 @@ def test_training_lowers_the_loss(context: Making) -> None:
     assert log.steps[0][1]["lr"] == 3e-3
     assert log.steps[0][1]["tokens"] > 0
     assert not model.training
+
+
+@pytest.mark.parametrize("use", ["finetune", "npo"])
+def test_groups_of_like_lengths_change_only_the_order_of_sums(
+    context: Making, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    dataset = random_examples(12, VOCABULARY, 5, longest=50)
+    train = {"lr": 1e-3, "steps": 3, "batch_size": 8}
+    found: dict[int, tuple[int, list[float]]] = {}
+    for saving in (64, 10**9):
+        monkeypatch.setattr(batches, "PASS", saving)
+        model, log, positions = fresh(), StepRecorder(), []
+        model.get_input_embeddings().register_forward_hook(
+            lambda _module, given, _made, seen=positions: seen.append(given[0].numel())
+        )
+        if use == "npo":
+            data = UnlearnData(dataset[:8], dataset[2:])
+            make("npo-batch_mean", **train).unlearn(model, data, context(log=log))
+        else:
+            for _ in fine_tune(model, dataset, TrainSpec.model_validate(train), context(log=log)):
+                pass
+        found[saving] = sum(positions), log.losses
+    (fewer, grouped), (more, whole) = found[64], found[10**9]
+    assert fewer < 0.9 * more
+    assert grouped == pytest.approx(whole, rel=1e-4)
 
 
 def test_the_update_is_adamw_on_clipped_gradients(context: Making) -> None:

@@ -11,6 +11,7 @@ from ilubench.errors import SpecError
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.method_settings import stands_for
 from ilubench.experiments.method_words import create_method
+from ilubench.interfaces.discovery import find_plugin
 from ilubench.runs.stages.workbench import make_bench
 from ilubench.specs import Plain, PluginRef, SearchSpec
 
@@ -31,11 +32,11 @@ def propose_search(suite: Experiment, name: str) -> tuple[str, SearchSpec]:
     """
     ref = stands_for(suite.suite, PluginRef(use=name))
     label = name.rpartition(":")[2].lower()
-    method = create_method(suite.suite, ref, (), Path(suite.run.suite))
     field = f"tuning.searches.{label}"
-    if not method.trains:
+    if not find_plugin("methods", ref.use).trains:
         problem = f"{ref.use} trains nothing, so that there is nothing to tune"
         raise SpecError(problem, field=field, remedy="name another method")
+    method = create_method(suite.suite, ref, (), Path(suite.run.suite))
     found = method.propose_search(make_bench(suite).target_config)
     if found is None:
         problem = f"{ref.use} proposes no search, and the suite says none"
