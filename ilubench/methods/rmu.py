@@ -19,7 +19,7 @@ from ilubench.methods.activations import check_layers, counted_tokens, find_laye
 from ilubench.methods.original import Original
 from ilubench.methods.terms import ForgetRetain
 from ilubench.models.forward import evaluate_only
-from ilubench.specs import Plain, SearchSpec
+from ilubench.specs import SearchSpec
 from ilubench.training import pad_id
 from ilubench.training.losses import activation_error
 from ilubench.training.proposals import layers_at, propose, spread
@@ -84,11 +84,17 @@ class RMU(ForgetRetain):
     def propose_search(self, config: "PretrainedConfig") -> SearchSpec:
         """Return layers around the published share of the depth, coefficients that need no norm.
 
-        Relative to the length of the activations a coefficient means the same on any model.
+        Relative to the length of the activations a coefficient means the same on any model. The
+        published gamma goes with an absolute one, and keeps small models as they are.
         """
-        fixed: dict[str, Plain | tuple[Plain, ...]] = {"scale": "relative"}
-        layers = layers_at(config, 1 / 8, _LAYER / 32, 3 / 8)
-        return propose(config, (1.5e-5, 1.5e-4), fixed, layer=layers, coefficient=spread(1, 10))
+        return propose(
+            config,
+            (1.5e-5, 1.5e-4),
+            {"scale": "relative"},
+            layer=layers_at(config, 1 / 8, _LAYER / 32, 3 / 8),
+            coefficient=spread(1, 10),
+            gamma=spread(1, 100),
+        )
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Raise unless the model has the layer.

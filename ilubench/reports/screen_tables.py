@@ -114,8 +114,6 @@ def recovery_table(
         cells.append([clipped(label, LABEL), *found])
     if any(ends) and height > len(cells):
         cells.append(["FA at the end", *(_value(ends[k]) for k in places)])
-        if height > len(cells):
-            cells.append(["- the original's", *(_value(attacks[k].fa_difference) for k in places)])
     head, *body = _aligned(cells, 2, right=range(1, len(places) + 1))
     return [head + more, *body]
 

@@ -120,7 +120,7 @@ def _cut(
     """Cut a global batch of each data set, all of one size, into as many micro-batches."""
     count = len(draws[0][1])
     micro = context.room.micro(spec.micro_batch, math.ceil(count / world_size()))
-    sizes: list[list[int]] | list[int] = [micro] * len(draws)
+    sizes: Sequence[int | Sequence[int]] = [micro] * len(draws)
     if world_size() == 1:  # ranks run as many passes, each its share of every length
         lengths = [[len(dataset[index].input_ids) for index in own] for dataset, own in draws]
         sizes = group_lengths(lengths, micro)

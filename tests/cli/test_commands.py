@@ -161,7 +161,8 @@ def test_show_is_the_report_of_a_run_that_is_there(
     assert report in done.out
     assert "seeds=0..4" in following
     full = (run.name, "tiny version 1", "weight=0.5", "base=npo", "all jobs done")
-    texts = (*full, "NLL_f: robustness", f"{run}/samples.parquet: every item's score")
+    beside = ("original: NLL_f", "original: FA")
+    texts = (*full, *beside, "NLL_f: robustness", f"{run}/samples.parquet: every item's score")
     assert [text in done.out for text in texts] == [True] + [bool(details)] * (len(texts) - 1)
 
 

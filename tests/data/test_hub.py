@@ -432,6 +432,7 @@ PARTS = {
     "b.safetensors": b"2",
     "consolidated.safetensors": b"the same weights in another layout",
     "pytorch_model.bin": b"pickle",
+    "chat_template.jinja": b"{{ messages }}",
 }
 
 

@@ -13,6 +13,8 @@ from runs import TINY, command
 
 from ilubench.experiments.describe import describe
 from ilubench.models.checkpoints import save_model
+from ilubench.models.tokenizers import load_tokenizer
+from ilubench.runs.stages.target_key import key_of_files
 
 QUESTION = "Question: {question}\nAnswer:"
 ASKED = {"prompt": QUESTION, "completion": " {answer}"}
@@ -101,6 +103,22 @@ def test_a_template_is_refused_before_any_job(
     assert str(other) in done.err
     assert len(done.err.strip().splitlines()) <= 2
     assert not [*(tmp_path / "out" / "store").glob("*/*")]
+
+
+def test_the_template_is_part_of_the_targets_key(target: Path, tmp_path: Path) -> None:
+    """As the model's own tokenizer, as another's, and in the settings' file of old."""
+    keys = set()
+    for number, template in enumerate((CHATML, INST, None)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        without(target, folder, template)
+        if template is None:
+            settings = json.loads((folder / "tokenizer_config.json").read_text())
+            told = json.dumps({**settings, "chat_template": INST})
+            (folder / "tokenizer_config.json").write_text(told, encoding="utf-8")
+            assert load_tokenizer(folder).chat_template == INST
+        keys |= {key_of_files(folder, None), key_of_files(target, folder)}
+    assert len(keys) == 6
 
 
 def of(role: str, **values: Any) -> Callable[[Any], None]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from chats import HEADERS, chat_tokenizer
+from doubles import make_tokenizer, tiny_llama
 from hub_server import Hub, ask_only, go_offline, served
 from runs import Outcome, command
 from scipy.stats import hmean, ks_2samp
@@ -206,6 +207,19 @@ def test_without_the_retrained_model(here: Path, monkeypatch: pytest.MonkeyPatch
         assert "suite.retrain.model" in done.err
         own = scored(f"suite.retrain.model.path={folder_of(2, here / 'own')}", "--json").json
         assert {one["label"] for one in own["composites"]} == {"Forget Quality", "Model Utility"}
+
+
+def test_a_retrained_model_with_other_tokens(here: Path) -> None:
+    folder_of(1, here / "mine")
+    other = make_tokenizer()
+    save_model(tiny_llama(len(other)), other, here / "other", "float32")
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked(5)))
+    never = "suite.retrain.model.path=other"
+    words = ("scorers=truth_f", never, "data.forget_asked=rows.jsonl")
+    done = command("score", "mine", *WORDS, *words)
+    assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)  # before any job
+    problem = "other has other tokens than the model that is scored; give others by"
+    assert f"{problem} suite.retrain.model.path=FOLDER" in done.err
 
 
 SST2 = [{"sentence": f"a charming mill {n} ", "label": n % 2, "idx": n} for n in range(6)]

@@ -103,7 +103,8 @@ def test_groups_of_like_lengths_change_only_the_order_of_sums(
     found: dict[int, tuple[int, list[float]]] = {}
     for saving in (64, 10**9):
         monkeypatch.setattr(batches, "PASS", saving)
-        model, log, positions = fresh(), StepRecorder(), []
+        positions: list[int] = []
+        model, log = fresh(), StepRecorder()
         model.get_input_embeddings().register_forward_hook(
             lambda _module, given, _made, seen=positions: seen.append(given[0].numel())
         )

@@ -24,24 +24,27 @@ def compared_key(bench: Workbench) -> str:
     Empty: nothing is compared, the suite has no such weights, or they cannot be had here.
 
     Raises:
-        ModelError: what was named is no model's folder.
+        ModelError: what was named is no model's folder, or has other tokens than the model that is
+            scored.
     """
     folder = _folder(bench)
-    return "" if folder is None else key_of_files(folder, bench.given_tokenizer or bench.began_with)
+    if folder is None:
+        return ""
+    own = load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else bench.tokenizer
+    if own.get_vocab() != bench.tokenizer.get_vocab():
+        problem = f"{folder} has other tokens than the model that is scored"
+        raise ModelError(f"{problem}; give others by suite.retrain.model.path=FOLDER")
+    return key_of_files(folder, bench.given_tokenizer or bench.began_with)
 
 
 def compared_model(bench: Workbench) -> "PreTrainedModel":
     """Load it.
 
     Raises:
-        ModelError: it cannot be loaded, or has other tokens than the model that is scored.
+        ModelError: it cannot be loaded.
     """
     folder = _folder(bench)
     assert folder is not None
-    own = load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else bench.tokenizer
-    if own.get_vocab() != bench.tokenizer.get_vocab():
-        problem = f"{folder} has other tokens than the model that is scored"
-        raise ModelError(f"{problem}; give others by suite.retrain.model.path=FOLDER")
     return load_model(folder, bench.device, getattr(torch, bench.suite.dtype))
 
 

@@ -22,15 +22,11 @@ from ilubench.interfaces import (
     ScoreContext,
     Scorer,
 )
-from ilubench.scoring.scorers.lm_eval_host import (
-    BuiltTasks,
-    begin_chats,
-    load_members,
-    quiet,
-)
+from ilubench.scoring.scorers.lm_eval_host import BuiltTasks, load_members, quiet
 from ilubench.scoring.scorers.logged import check_items, render_item
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
+from ilubench.scoring.scorers.task_chats import begin_chats
 from ilubench.scoring.scorers.task_columns import named_columns
 from ilubench.scoring.scorers.task_files import TaskFacts, task_facts
 from ilubench.scoring.scorers.task_rows import Roles, chosen_members, own_data

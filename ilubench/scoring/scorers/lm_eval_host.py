@@ -14,13 +14,13 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from ilubench.data.chat import Turns, closing_ids, put_before, render_turns
+from ilubench.data.chat import Turns, closing_ids, render_turns
 from ilubench.data.overlap import asks_same
-from ilubench.errors import CannotApplyError, DataError, ItemError, SpecError, UsageError
+from ilubench.errors import DataError, ItemError, SpecError, UsageError
 from ilubench.interfaces import BoundPromptAttack, Chat, Engine, SampleScore, SamplingSpec
 from ilubench.scoring.scorers.answers import loglikelihoods
 from ilubench.scoring.scorers.logged import (
@@ -30,13 +30,14 @@ from ilubench.scoring.scorers.logged import (
     prompt_of,
     sample_scores,
 )
+from ilubench.scoring.scorers.task_chats import chat_options
 from ilubench.scoring.scorers.task_files import Member, TaskFacts
 from ilubench.scoring.scorers.task_rows import OwnData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["BuiltTasks", "begin_chats", "import_library", "load_members", "quiet"]
+__all__ = ["BuiltTasks", "import_library", "load_members", "quiet"]
 
 _FEWSHOT_SEED = 1234
 """lm-eval's own default: the same examples as its command line draws."""
@@ -101,39 +102,6 @@ def _show_others(name: str, task: Any, rows: Sequence[int]) -> None:  # noqa: AN
         return shown
 
     task.sampler.sample = sample
-
-
-def begin_chats(tasks: Mapping[str, Any], before: Mapping[str, str]) -> Mapping[str, str]:
-    """Have tasks put what a prompt attack puts before an item into the first user's turn.
-
-    Returns:
-        what is left to be put before a conversation's text: nothing.
-
-    Raises:
-        CannotApplyError: it cannot be told which item is asked; when it is.
-    """
-    for name, task in tasks.items():
-        task.fewshot_context = partial(_begun, name, task.fewshot_context, before)
-    return {}
-
-
-def _begun(
-    name: str,
-    context: Callable[..., Any],
-    before: Mapping[str, str],
-    doc: Mapping[str, Any],
-    *others: object,
-    chat_template: Callable[..., str],
-    **more: object,
-) -> Any:  # noqa: ANN401
-    if doc.get("id") is None:
-        problem = f"{name} asks without the id of its items: no text can stand before it"
-        raise CannotApplyError(problem)
-
-    def begun(turns: Turns, **how: object) -> str:
-        return chat_template(put_before(turns, before[str(doc["id"])]), **how)
-
-    return context(doc, *others, chat_template=begun, **more)
 
 
 @contextmanager
@@ -279,7 +247,7 @@ class BuiltTasks:
                     limit=self.limit,
                     bootstrap_iters=0,
                     log_samples=True,
-                    **_chat_options(self.chat),
+                    **chat_options(self.chat),
                 )
             except ItemError:
                 raise  # it names its item already
@@ -295,17 +263,6 @@ class BuiltTasks:
         if self.groups:
             return [replace(score, group=self.groups[score.item]) for score in scores]
         return scores
-
-
-def _chat_options(chat: Chat | None) -> dict[str, Any]:
-    """lm-eval's options for a chat; shown examples are turns of their own, its default."""
-    if chat is None:
-        return {}
-    return {
-        "apply_chat_template": True,
-        "fewshot_as_multiturn": True,
-        "system_instruction": chat.system or None,
-    }
 
 
 # ------------------------------------------------------------------ lm-eval's side
