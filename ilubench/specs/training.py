@@ -22,7 +22,8 @@ class TrainSpec(Spec):
         steps: optimizer steps; or give `epochs`.
         epochs: passes over the data, rounded up to full batches; or give `steps`.
         batch_size: sequences a step.
-        micro_batch: sequences that go through the model at once; none: the whole batch.
+        micro_batch: sequences that go through the model at once, at most; none: the whole batch.
+            Where it saves padding, sequences of unlike lengths go apart all the same.
         schedule: of the learning rate, after the warm-up.
         warmup_steps: first steps, in which the learning rate rises from 0.
         weight_decay: of AdamW.
