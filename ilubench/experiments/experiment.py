@@ -184,7 +184,9 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
         raise SpecError(f"the scorer has no metric {spec.metric!r}", where=where, remedy=remedy)
     if known[spec.metric] != Estimator():
         problem = f"{spec.metric!r} is not a mean over items ({known[spec.metric].kind})"
-        remedy = "a row's or composite's must be one; the scorer itself may stay: its score is shown"
+        remedy = (
+            "a row's or composite's must be one; the scorer itself may stay: its score is shown"
+        )
         raise SpecError(problem, where=where, remedy=remedy)
 
 

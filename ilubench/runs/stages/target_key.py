@@ -30,13 +30,19 @@ def key_of_files(model: Path, tokenizer: Path | None) -> str:
 
 
 def key_of_recipe(
-    recipe: RecipeSpec, init: Path | None, tables: Tables, max_length: int, device: str
+    recipe: RecipeSpec,
+    init: Path | None,
+    tokenizer: Path | None,
+    tables: Tables,
+    max_length: int,
+    device: str,
 ) -> str:
     """Return the key of the model that a recipe makes.
 
     Args:
         recipe: how it is made.
         init: the folder of the weights to begin with.
+        tokenizer: the folder of another tokenizer than theirs.
         tables: of its text.
         max_length: tokens of a sequence; text that is packed has no such limit.
         device: that it is made on.
@@ -48,6 +54,7 @@ def key_of_recipe(
             # whatever the place is called that the weights lie in, they are what they are
             "recipe": recipe.model_dump(mode="json", exclude={"init"}),
             **({"init": folder_sha256(init)} if init is not None else {}),
+            **({"tokenizer": tokenizer_sha256(tokenizer)} if init and tokenizer else {}),
             **({} if recipe.pack else {"max_length": max_length}),
             "text": fingerprint_roles(tables, ((f"{n}", role) for n, role in named)),
             "device": device,

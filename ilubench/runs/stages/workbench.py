@@ -159,7 +159,8 @@ class Workbench:
     def recipe_key(self, recipe: RecipeSpec, *, retrain: bool) -> str:
         """Return the key of the model that a recipe makes."""
         init = self.init_of(recipe, retrain=retrain)
-        return key_of_recipe(recipe, init, self.tables, self.suite.max_length, self.device)
+        tokenizer, length = self.given_tokenizer, self.suite.max_length
+        return key_of_recipe(recipe, init, tokenizer, self.tables, length, self.device)
 
     @property
     def target_folder(self) -> Path:
