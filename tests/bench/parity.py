@@ -106,7 +106,7 @@ def read(path: Path, items: int) -> list[dict[str, Any]]:
         choices = [*row["perturbed_answer"][:3]]
         choices.insert(number % 4, row["answer"])
         told = {"id": f"r{number}", "question": row["question"], "answer": row["answer"]}
-        of_text = {"prompt": row["question"], "gt": row["answer"]}
+        of_text = {"prompt": f"Question: {row['question']}\nAnswer:", "gt": row["answer"]}
         found.append({**told, **of_text, "choices": choices, "answer_place": number % 4})
     return found
 
