@@ -323,7 +323,7 @@ def _longest(method: Method, forget: _Size, retain: _Size) -> int:
     from ilubench.methods.terms import ForgetRetain
     from ilubench.training import LossMethod
 
-    inner = method
+    inner: object = method
     while isinstance(inner, LossMethod):
         if isinstance(inner, ForgetRetain):  # the terms run one after the other
             return max(inner.forget_passes * forget.longest, retain.longest)

@@ -218,7 +218,7 @@ def test_a_retrained_model_with_other_tokens(here: Path) -> None:
     words = ("scorers=truth_f", never, "data.forget_asked=rows.jsonl")
     done = command("score", "mine", *WORDS, *words)
     assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)  # before any job
-    problem = "other has other tokens than the model that is scored; give others by"
+    problem = "other has other tokens than the target model; give others by"
     assert f"{problem} suite.retrain.model.path=FOLDER" in done.err
 
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.errors import AccessError, ModelError
+from ilubench.errors import AccessError
 from ilubench.models.checkpoints import find_folder, load_model
-from ilubench.models.tokenizers import load_tokenizer
 from ilubench.runs.stages.target_key import key_of_files
 from ilubench.runs.stages.workbench import Workbench
 
@@ -30,10 +29,7 @@ def compared_key(bench: Workbench) -> str:
     folder = _folder(bench)
     if folder is None:
         return ""
-    own = load_tokenizer(folder) if (folder / "tokenizer.json").is_file() else bench.tokenizer
-    if own.get_vocab() != bench.tokenizer.get_vocab():
-        problem = f"{folder} has other tokens than the model that is scored"
-        raise ModelError(f"{problem}; give others by suite.retrain.model.path=FOLDER")
+    bench.check_tokens(folder, "give others by suite.retrain.model.path=FOLDER")
     return key_of_files(folder, bench.given_tokenizer or bench.began_with)
 
 

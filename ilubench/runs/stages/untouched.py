@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilubench.errors import ModelError, SpecError
+from ilubench.errors import SpecError
 from ilubench.models.checkpoints import find_folder, folder_sha256, load_model
 from ilubench.models.configuration import load_config
-from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
+from ilubench.models.tokenizers import check_vocabulary
 from ilubench.records.keys import digest
 from ilubench.runs.stages.workbench import Workbench
 
@@ -40,10 +40,7 @@ def load_untouched(bench: Workbench) -> "PreTrainedModel":
         ModelError: it cannot be loaded, or has other tokens than the target model.
     """
     folder = _folder(bench)
-    if (folder / "tokenizer.json").is_file():
-        own, theirs = load_tokenizer(folder).get_vocab(), bench.tokenizer.get_vocab()
-        if own != theirs:
-            raise ModelError(f"{folder} has other tokens than the target model; {_REMEDY}")
+    bench.check_tokens(folder, _REMEDY)
     check_vocabulary(bench.tokenizer, load_config(folder), folder)
     return load_model(folder, bench.device, getattr(torch, bench.suite.dtype))
 

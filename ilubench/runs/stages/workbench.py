@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ilubench.data import batches as training_data
-from ilubench.errors import StoreError
+from ilubench.errors import ModelError, StoreError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.interfaces import (
     BoundScorer,
@@ -255,6 +255,16 @@ class Workbench:
         """Load the target model for training."""
         dtype = getattr(torch, self.suite.dtype)
         return load_model(self.target_folder, "cpu" if self.shards else self.device, dtype)
+
+    def check_tokens(self, folder: Path, remedy: str) -> None:
+        """Refuse a model for comparison whose own tokenizer, if it brings one, is another.
+
+        Raises:
+            ModelError: ends with the remedy.
+        """
+        brings = (folder / "tokenizer.json").is_file()
+        if brings and load_tokenizer(folder).get_vocab() != self.tokenizer.get_vocab():
+            raise ModelError(f"{folder} has other tokens than the target model; {remedy}")
 
     def trains(self, job: Job) -> bool:
         """Whether a job trains the model."""
