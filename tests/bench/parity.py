@@ -60,7 +60,8 @@ class Plain:
         ids = self.tokenizer(prompt + rest, return_tensors="pt").input_ids
         with torch.no_grad():
             scores = self.model(ids).logits[0, start - 1 : -1].log_softmax(-1)
-        return scores.gather(-1, ids[0, start:, None]).squeeze(-1)
+        found: torch.Tensor = scores.gather(-1, ids[0, start:, None]).squeeze(-1)
+        return found
 
     def write(self, prompt: str) -> str:
         """Return a greedy continuation."""
@@ -143,8 +144,8 @@ def main() -> None:
     engine.load(model)
     print(f"engine {given.engine}: {time.perf_counter() - begun:.1f} s to start")
     for use, settings in SCORERS.items():
-        kept = {"d": rows_for(use, rows), "shown": shown}
-        context = ScoreContext(lambda role, kept=kept: kept[role], lambda _: False)
+        kept: dict[str, Sequence[Row]] = {"d": rows_for(use, rows), "shown": shown}
+        context = ScoreContext(kept.__getitem__, lambda _: False)
         scorer: Any = create_plugin("scorers", PluginRef(use=use, settings=dict(settings)))
         begun = time.perf_counter()
         scores = list(scorer.build(tokenizer, context).score(engine))
