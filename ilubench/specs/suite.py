@@ -122,6 +122,12 @@ class SuiteSpec(Spec):
         recipe = self.target.recipe
         return self.untouched or (recipe.init if recipe is not None else None)
 
+    def init_field(self, name: Literal["target", "retrain"]) -> str:
+        """Return the field that says what the recipe of a model begins with."""
+        model = getattr(self, name)
+        same = self.untouched is not None and model.recipe.init == self.untouched
+        return "suite.untouched" if same else f"suite.{name}.recipe.init"
+
     @property
     def unused_recipes(self) -> dict[str, str]:
         """Which models have weights besides a recipe, which count then -> where they are from."""

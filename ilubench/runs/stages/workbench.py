@@ -139,8 +139,9 @@ class Workbench:
             AccessError: they are a hub's, and cannot be had.
             ModelError: they cannot be loaded.
         """
-        name = "retrain" if retrain else "target"
-        return find_folder(recipe.init, f"suite.{name}.recipe.init") if recipe.init else None
+        if recipe.init is None:
+            return None
+        return find_folder(recipe.init, self.suite.init_field("retrain" if retrain else "target"))
 
     @cached_property
     def given_tokenizer(self) -> Path | None:
