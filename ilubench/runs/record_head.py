@@ -120,8 +120,13 @@ def _chat_template(experiment: Experiment, bench: Workbench) -> dict[str, str]:
 def _target_hash(bench: Workbench) -> str:
     """One SHA-256 over the target model's weights, and over a tokenizer from elsewhere.
 
-    Empty where they are not at hand.
+    Of a model that a recipe makes: over the recipe, its text and the weights that it begins with.
+    Made on another machine, such a model differs in the rounding of sums, and is the same target.
+    Empty where the files are not at hand.
     """
+    recipe = bench.suite.target.recipe
+    if bench.suite.target.model is None and recipe is not None:
+        return digest(bench.recipe_identity(recipe, retrain=False))
     try:
         files = weight_files(bench.target_folder)
         words = bench.given_tokenizer

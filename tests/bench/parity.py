@@ -60,7 +60,8 @@ class Plain:
         ids = self.tokenizer(prompt + rest, return_tensors="pt").input_ids
         with torch.no_grad():
             scores = self.model(ids).logits[0, start - 1 : -1].log_softmax(-1)
-        return scores.gather(-1, ids[0, start:, None]).squeeze(-1)
+        found: torch.Tensor = scores.gather(-1, ids[0, start:, None]).squeeze(-1)
+        return found
 
     def write(self, prompt: str) -> str:
         """Return a greedy continuation."""
@@ -106,7 +107,7 @@ def read(path: Path, items: int) -> list[dict[str, Any]]:
         choices = [*row["perturbed_answer"][:3]]
         choices.insert(number % 4, row["answer"])
         told = {"id": f"r{number}", "question": row["question"], "answer": row["answer"]}
-        of_text = {"prompt": row["question"], "gt": row["answer"]}
+        of_text = {"prompt": f"Question: {row['question']}\nAnswer:", "gt": row["answer"]}
         found.append({**told, **of_text, "choices": choices, "answer_place": number % 4})
     return found
 
@@ -143,8 +144,8 @@ def main() -> None:
     engine.load(model)
     print(f"engine {given.engine}: {time.perf_counter() - begun:.1f} s to start")
     for use, settings in SCORERS.items():
-        kept = {"d": rows_for(use, rows), "shown": shown}
-        context = ScoreContext(lambda role, kept=kept: kept[role], lambda _: False)
+        kept: dict[str, Sequence[Row]] = {"d": rows_for(use, rows), "shown": shown}
+        context = ScoreContext(kept.__getitem__, lambda _: False)
         scorer: Any = create_plugin("scorers", PluginRef(use=use, settings=dict(settings)))
         begun = time.perf_counter()
         scores = list(scorer.build(tokenizer, context).score(engine))

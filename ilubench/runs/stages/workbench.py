@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import JsonValue
 
 from ilubench.data import batches as training_data
 from ilubench.errors import ModelError, StoreError
@@ -42,7 +43,7 @@ from ilubench.records.store import FolderState, Store
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import Passes, StepLog
 from ilubench.runs.stages.devices import check_sharding, pick_device, refuse_launchers
-from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
+from ilubench.runs.stages.target_key import key_of_files, key_of_recipe, recipe_identity
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
 from ilubench.specs import Estimator, PluginRef, Range, RecipeSpec
@@ -139,8 +140,9 @@ class Workbench:
             AccessError: they are a hub's, and cannot be had.
             ModelError: they cannot be loaded.
         """
-        name = "retrain" if retrain else "target"
-        return find_folder(recipe.init, f"suite.{name}.recipe.init") if recipe.init else None
+        if recipe.init is None:
+            return None
+        return find_folder(recipe.init, self.suite.init_field("retrain" if retrain else "target"))
 
     @cached_property
     def given_tokenizer(self) -> Path | None:
@@ -158,9 +160,13 @@ class Workbench:
 
     def recipe_key(self, recipe: RecipeSpec, *, retrain: bool) -> str:
         """Return the key of the model that a recipe makes."""
+        return key_of_recipe(self.recipe_identity(recipe, retrain=retrain), self.device)
+
+    def recipe_identity(self, recipe: RecipeSpec, *, retrain: bool) -> dict[str, JsonValue]:
+        """Return what tells the model that a recipe makes from others, wherever it is made."""
         init = self.init_of(recipe, retrain=retrain)
         tokenizer, length = self.given_tokenizer, self.suite.max_length
-        return key_of_recipe(recipe, init, tokenizer, self.tables, length, self.device)
+        return recipe_identity(recipe, init, tokenizer, self.tables, length)
 
     @property
     def target_folder(self) -> Path:
