@@ -106,10 +106,10 @@ def other_settings(
 
     general = PretrainedConfig().to_dict().keys()
     sides = one.to_dict(), two.to_dict()
-    for name in sorted(type(two)().to_dict().keys() - general):
-        values = [side.get(name) for side in sides]
-        if values[0] != values[1] and not _ASIDE.fullmatch(name):
-            yield name, *values
+    for name in type(two)().to_dict():
+        here, there = (side.get(name) for side in sides)
+        if here != there and name not in general and not _ASIDE.fullmatch(name):
+            yield name, here, there
 
 
 def _refuse_unknown(path: Path, raw: Mapping[str, Any]) -> None:

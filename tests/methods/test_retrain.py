@@ -120,6 +120,45 @@ def test_what_cannot_be_made_is_one_line(tmp_path: Path, folder: Path) -> None:
         assert not here.exists() or not list(here.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("change", "code", "problem"),
+    [
+        ({"tokenizer": {"kind": "word"}}, 2, "retrain.recipe.tokenizer.text: the tokenizer would"),
+        ({"hidden_size": 64}, 2, "retrain.recipe.config: hidden_size would be 64, and is 96 in"),
+        ({"rms_norm_eps": 0.1}, 2, "config: rms_norm_eps would be 0.1, and is 1e-06 in"),
+        ({"pack": [{"length": 4096}]}, 3, "does not fill one block of 4096 tokens; give more"),
+    ],
+)
+def test_a_recipe_that_cannot_be_carried_out_stops_the_run_at_once(
+    tmp_path: Path, change: dict[str, Any], code: int, problem: str
+) -> None:
+    suite = suite_file(tmp_path / "suite.yaml")
+    raw = yaml.safe_load(suite.read_text())
+    recipe = raw["retrain"]["recipe"]
+    recipe |= change if change.keys() <= recipe.keys() else {"config": recipe["config"] | change}
+    suite.write_text(yaml.safe_dump(raw))
+    out = with_target(made(), tmp_path / "out")
+    done = command("run", f"suite={suite}", "method=npo", f"out={out}")
+    assert (done.code, len(done.err.strip().splitlines())) == (code, 1), done.err
+    assert problem in done.err
+    assert not list(out.glob("store/unlearn/*"))
+
+
+def test_weights_of_another_model_of_the_same_shapes_are_refused(
+    tmp_path: Path, folder: Path
+) -> None:
+    """Their tensors fit, and would be read by the target's heads."""
+    other = shutil.copytree(folder, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    del config["head_dim"]
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
+    (other / "config.json").write_text(json.dumps({**config, **heads}))
+    out = with_target(made(), tmp_path / "out")
+    done = command("attack", str(other), f"suite={TINY}", "attacks=none", f"out={out}")
+    assert done.code == 3
+    assert "does not fit the suite's target model: num_attention_heads is 4, in the" in done.err
+
+
 def test_its_recipe_reads_declared_roles(tmp_path: Path) -> None:
     raw = yaml.safe_load(suite_file(tmp_path / "suite.yaml").read_text())
     SuiteSpec.model_validate(raw)

@@ -102,6 +102,27 @@ def test_its_key_is_that_of_the_weights_wherever_they_lie(tmp_path: Path, init: 
     assert key_of(suite, words) != key_of(suite)
 
 
+def test_anothers_tokenizer_reads_for_it(tmp_path: Path, init: Path) -> None:
+    bare = shutil.copytree(init, tmp_path / "bare")
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    suite = suite_file(tmp_path / "suite.yaml", bare)
+    done = refused(suite, f"out={tmp_path / 'out'}")
+    assert "suite.target.tokenizer.path=FOLDER" in done.err
+    words = f"suite.target.tokenizer.path={init}"
+    done = command("make-target", str(tmp_path / "model"), f"suite={suite}", words)
+    assert done.code == 0, done.err
+    assert load_tokenizer(tmp_path / "model").get_vocab() == load_tokenizer(init).get_vocab()
+    assert key_of(suite, words) != key_of(suite_file(tmp_path / "own.yaml", init))
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    done = refused(suite_file(tmp_path / "suite.yaml", tmp_path / "m.gguf"))
+    assert done.code == 3
+    assert f"`ilubench convert {tmp_path / 'm.gguf'} FOLDER`" in done.err
+
+
 def test_another_place_takes_that_of_the_suite_s(tmp_path: Path, init: Path) -> None:
     raw = yaml.safe_load(suite_file(tmp_path / "suite.yaml", init).read_text())
     hub = {"hub": "org/name", "revision": "abc", "license": "MIT"}

@@ -189,6 +189,34 @@ def test_chance_that_says_nothing(chance: Any, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_another_scorers_level_is_asked_for_wherever_the_metric_is(
+    untouched: Path, tmp_path: Path
+) -> None:
+    own = suite(tmp_path, untouched={"path": str(untouched)})
+    path = Path(own.removeprefix("suite="))
+    raw = yaml.safe_load(path.read_text())
+    raw["scorers"]["other"] = raw["scorers"]["retain_nll"]
+    raw["utility"][0]["chance"] = {**MEASURED, "scorer": "other"}
+    path.write_text(yaml.safe_dump(raw))
+    out = f"out={tmp_path / 'out'}"
+    tuned = command("tune", own, "method=npo", "budget=1", "allow_weak_target=true", out)
+    assert tuned.code == 0, tuned.err
+    some = command("score", str(target_folder(made())), own, "scorers=retain_nll", out)
+    assert some.code == 0, some.err
+
+
+def test_an_untouched_model_of_other_tokens(untouched: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(untouched, other)
+    words = json.loads((other / "tokenizer.json").read_text())
+    words["model"]["vocab"]["more"] = len(words["model"]["vocab"])
+    (other / "tokenizer.json").write_text(json.dumps(words))
+    done = refused(suite(tmp_path, untouched={"path": str(other)}), tmp_path)
+    assert done.code == 3
+    assert "has other tokens than the target model; suite.untouched names" in done.err
+    assert not list(tmp_path.glob("out/store/*/*"))
+
+
 def test_a_scorer_without_the_metric_measures_no_chance(tmp_path: Path) -> None:
     own = suite(tmp_path)
     path = Path(own.removeprefix("suite="))

@@ -96,9 +96,15 @@ def _bytes_tokenizer() -> "PreTrainedTokenizerBase":
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
+    found = PreTrainedTokenizerFast(
         tokenizer_object=made, bos_token=end, eos_token=end, pad_token=end
     )
+    turn = "{{ m['role'] + ': ' + m['content'] + eos_token }}"
+    found.chat_template = (
+        f"{{% for m in messages %}}{turn}{{% endfor %}}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    return found
 
 
 @dataclass(frozen=True)
