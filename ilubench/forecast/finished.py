@@ -63,7 +63,9 @@ class Finished:
 def took_finished(
     finished: Sequence[Finished], stage: str, name: str, amount: Amount
 ) -> Took | None:
-    """Return the median of finished jobs of the same kind; if there are none, of the same stage.
+    """Return the median of finished jobs of the same kind, else of the same stage, else of parts.
+
+    The parts are training, as fast a token as any finished job trained, and scores of checkpoints.
 
     Args:
         finished: jobs of the suite on the device.
@@ -75,13 +77,25 @@ def took_finished(
     like = [one for one in finished if one.stage == stage and bool(one.steps) == bool(amount.steps)]
     told = [one.scaled(amount, same=bool(same)) for one in same or like]
     if not told:
-        return None
+        return _took_by_parts(finished, amount)
     middle = statistics.median(told)
     few = len(told) < _FEW
     low, high = (0.7, 1.5) if few else (0.85, 1.15)
     if not same:
         return Took.within(middle, (2.0, 2.0), "like")
     return Took(middle, min(*told, low * middle), max(*told, high * middle), "finished")
+
+
+def _took_by_parts(finished: Sequence[Finished], amount: Amount) -> Took | None:
+    training = [one.training / one.tokens for one in finished if one.training and one.tokens]
+    scoring = [
+        (one.seconds - one.training) / one.checkpoints for one in finished if one.checkpoints
+    ]
+    parts = ((amount.steps * amount.step_tokens, training), (amount.checkpoints, scoring))
+    if not any(size for size, _ in parts) or any(size and not told for size, told in parts):
+        return None
+    seconds = sum(size * statistics.median(told) for size, told in parts if size)
+    return Took.within(seconds, (3.0, 3.0), "like")
 
 
 def finished_jobs(out: Path, suite: str, device: str) -> list[Finished]:

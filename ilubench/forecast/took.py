@@ -10,7 +10,7 @@ Origin = Literal["finished", "probe", "like", "assumed"]
 ORIGINS: dict[Origin, str] = {
     "finished": "medians of finished jobs of the same kind on this device",
     "probe": "a probe on this device",
-    "like": "finished jobs of other methods or attacks on this device, by their tokens",
+    "like": "finished jobs of other kinds on this device, by their tokens",
     "assumed": "6 x parameters x tokens over an ASSUMED share of the card's peak; what a method "
     "runs besides one pass over each batch (sam, lat, tar and others) is not in it",
 }

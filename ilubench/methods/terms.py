@@ -87,8 +87,11 @@ class ForgetRetain(LossMethod):
     def backward(self, model: "PreTrainedModel", step: StepBatch, prepared: Any) -> Metrics:  # noqa: ANN401
         """Add the step's gradients into ``.grad``, term by term; return metrics, `loss` among them.
 
-        What the forget term keeps for its way back is gone before the retain term runs.
+        What the forget term keeps for its way back is gone before the retain term runs. A class
+        that overrides `loss` is asked for that.
         """
+        if type(self).loss is not ForgetRetain.loss:
+            return super().backward(model, step, prepared)
         forget = self.forget_backward(model, [micro.forget for micro in step.micro], prepared)
         retain = self.retain_backward(model, [micro.retain for micro in step.micro], prepared)
         return {"loss": forget + retain}

@@ -46,7 +46,8 @@ SCORED_WITH = ("score_batch",)
 """A suite's fields that say how it is scored; a sum's rounding, hence a score, depends on them."""
 
 WORDS = re.compile(
-    r"(^|\.)(data|inputs)\.[^.]+\.(license|gated|publish_text)$|^(target\.(model|tokenizer)|untouched)\.(license|gated)$"
+    r"(^|\.)(data|inputs)\.[^.]+\.(license|gated|publish_text)$"
+    r"|^(target\.(model|tokenizer|recipe\.init)|untouched)\.(license|gated)$"
     r"|^attacks\.[^.]+\.(title$|protocol\b)"
 )
 """Fields within them that cannot."""
@@ -56,7 +57,13 @@ STATED: Mapping[str, Any] = {
 }
 """What is published of a suite's metrics, to be left out of a dump: it changes no figure."""
 
-PLACE = re.compile(r"^(?:data|attacks\.(?P<attack>[^.]+)\.data)\.(?P<role>[^.]+)\.path$")
+_PLACES = r"(?:hub|revision|subset|split|path|files)$"
+PLACE = re.compile(rf"^(?:data|attacks\.(?P<attack>[^.]+)\.data)\.(?P<role>[^.]+)\.{_PLACES}")
+INPUT = re.compile(rf"^attacks\.(?P<attack>[^.]+)\.generators\.[^.]+\.inputs\.[^.]+\.{_PLACES}")
+MODEL = re.compile(
+    r"^(?:target\.(?:model|tokenizer|recipe\.init)|untouched)\.(?:hub|revision|path)$"
+)
+"""Fields that say where rows or weights lie, whose hashes are compared themselves."""
 
 
 def suite_differences(
@@ -158,10 +165,11 @@ def _told(name: str, value: object) -> Leaves:
 
 
 def _known(name: str, known: Collection[str]) -> bool:
-    if name in ("target.model.path", "target.tokenizer.path"):
+    if MODEL.match(name):
         return "target" in known
-    found = PLACE.match(name)
-    if found is None:
-        return False
-    attack = found["attack"]
-    return (f"{attack}.{found['role']}" if attack else found["role"]) in known
+    if found := INPUT.match(name):  # the rows that are made of it are known, or not
+        return any(role.startswith(f"{found['attack']}.") for role in known)
+    if found := PLACE.match(name):
+        attack = found["attack"]
+        return (f"{attack}.{found['role']}" if attack else found["role"]) in known
+    return False

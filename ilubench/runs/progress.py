@@ -2,8 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -15,16 +14,9 @@ from ilubench.interfaces import Progress as Shown
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
-from ilubench.runs.remaining import RemainingTime
+from ilubench.runs.remaining import Expect, RemainingTime, expect_nothing
 
 __all__ = ["Lines", "make_reporter"]
-
-Expect: TypeAlias = Callable[[Plan], Mapping[str, float]]
-"""Plan -> key of an open job -> seconds that it will take, of those of which it can be told."""
-
-
-def _nothing(plan: Plan) -> Mapping[str, float]:  # noqa: ARG001
-    return {}
 
 
 def _clock(seconds: float) -> str:
@@ -103,7 +95,7 @@ class _Silent:
 class Lines:
     """Plain lines, one a job: for pipes and logs."""
 
-    def __init__(self, console: Console, expect: Expect = _nothing) -> None:
+    def __init__(self, console: Console, expect: Expect = expect_nothing) -> None:
         """Write to ``console``."""
         self._console, self._expect = console, expect
 
@@ -112,7 +104,7 @@ class Lines:
 
     def planned(self, plan: Plan) -> None:
         """Print the plan's headline."""
-        self._remaining = RemainingTime(plan, self._expect(plan))
+        self._remaining = RemainingTime(plan, self._expect)
         self._total, self._ended = len(plan.jobs), 0
         self._print(_headline(plan))
 
@@ -179,7 +171,7 @@ def _fixed(width: int | None = None) -> Column:
 class Bars:
     """Nested live bars: the run with its ETA, below it each job that runs."""
 
-    def __init__(self, console: Console, expect: Expect = _nothing) -> None:
+    def __init__(self, console: Console, expect: Expect = expect_nothing) -> None:
         """Draw on ``console``; `live` must be entered."""
         self._console, self._expect = console, expect
         label = max(LEAST_LABEL, min(MOST_LABEL, console.width - REST))
@@ -203,7 +195,7 @@ class Bars:
 
     def planned(self, plan: Plan) -> None:
         """Print the plan's headline and open the run's bar."""
-        self._remaining = RemainingTime(plan, self._expect(plan))
+        self._remaining = RemainingTime(plan, self._expect)
         self._console.print(_headline(plan), markup=False, highlight=False)
         self._run = self._bars.add_task("run", total=len(plan.jobs), note="")
         self._show_eta()
@@ -245,7 +237,7 @@ class Bars:
 
 
 @contextlib.contextmanager
-def make_reporter(console: Console, expect: Expect = _nothing) -> Iterator[Bars | Lines]:
+def make_reporter(console: Console, expect: Expect = expect_nothing) -> Iterator[Bars | Lines]:
     """Yield bars in a terminal, lines elsewhere; ``expect`` tells what the open jobs will take."""
     if console.is_terminal:
         bars = Bars(console, expect)

@@ -15,6 +15,7 @@ from ilubench.records.keys import digest, file_sha256, library_versions
 from ilubench.records.likeness import suite_conditions
 from ilubench.records.ranges import fa_scorer, range_of
 from ilubench.records.results import RunRecord
+from ilubench.runs.stages.target_key import recipe_identity
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import Range
 from ilubench.statistics.bounds import UNBOUNDED
@@ -120,8 +121,15 @@ def _chat_template(experiment: Experiment, bench: Workbench) -> dict[str, str]:
 def _target_hash(bench: Workbench) -> str:
     """One SHA-256 over the target model's weights, and over a tokenizer from elsewhere.
 
-    Empty where they are not at hand.
+    Of a model that a recipe makes: over the recipe, its text and the weights that it begins with.
+    Made on another machine, such a model differs in the rounding of sums, and is the same target.
+    Empty where the files are not at hand.
     """
+    recipe = bench.suite.target.recipe
+    if bench.suite.target.model is None and recipe is not None:
+        return digest(
+            recipe_identity(recipe, bench.began_with, bench.tables, bench.suite.max_length)
+        )
     try:
         files = weight_files(bench.target_folder)
         words = bench.given_tokenizer

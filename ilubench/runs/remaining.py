@@ -1,7 +1,8 @@
 """How long a run's open jobs will take: as jobs of their kind did here, else as was expected."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import TypeAlias
 
 from ilubench.errors import StoreError
 from ilubench.interfaces import WeightAttack
@@ -9,18 +10,31 @@ from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
 
-__all__ = ["RemainingTime"]
+__all__ = ["Expect", "RemainingTime", "expect_nothing"]
+
+Expect: TypeAlias = Callable[[Plan], Mapping[str, float]]
+"""Plan -> key of an open job -> seconds that it will take, of those of which it can be told."""
 
 _GUESS = {"target": 180.0, "unlearn": 20.0, "score": 5.0, "attack": 20.0}
 """Seconds of a job of which none like it has been seen yet."""
 
 
-class RemainingTime:
-    """Remaining time of a plan's jobs; finished ones teach it."""
+def expect_nothing(plan: Plan) -> Mapping[str, float]:  # noqa: ARG001
+    """Return nothing: nobody knows what jobs will take."""
+    return {}
 
-    def __init__(self, plan: Plan, expected: Mapping[str, float] | None = None) -> None:
-        """Learn from the jobs that are done already; ``expected`` is job -> seconds."""
-        self._plan, self._expected = plan, expected or {}
+
+class RemainingTime:
+    """Remaining time of a plan's jobs; finished ones teach it.
+
+    Args:
+        plan: the jobs.
+        expect: returns job -> seconds; asked again when the first job of a kind has ended.
+    """
+
+    def __init__(self, plan: Plan, expect: Expect = expect_nothing) -> None:
+        """Learn from the jobs that are done already."""
+        self._plan, self._expect, self._expected = plan, expect, expect(plan)
         self._running, self._most = 0, 1
         self._left = {job.key: job for job in plan.jobs if not plan.is_done(job)}
         self._seen: dict[tuple[str, str, str], list[float]] = {}
@@ -75,7 +89,10 @@ class RemainingTime:
         self._left.pop(outcome.job.key, None)
         self._running -= outcome.state in ("done", "failed")
         if outcome.state == "done":
-            self._seen.setdefault(self._kind(outcome.job), []).append(outcome.seconds)
+            kind = self._kind(outcome.job)
+            if kind not in self._seen:
+                self._expected = self._expect(self._plan)
+            self._seen.setdefault(kind, []).append(outcome.seconds)
 
     def seconds(self) -> float:
         """Return the seconds of all open jobs, as many at once as ran at once so far."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from operator import not_
-from typing import Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -55,8 +55,8 @@ class SuiteSpec(Spec):
     untouched: ModelSource | None = Field(
         default=None,
         exclude_if=lambda source: source is None,  # a suite that names none is what it was
-        description="the model of which chance levels are measured; by default what the target's "
-        "recipe begins with",
+        description="the model before it is taught: recipes begin with it by `init: untouched`, "
+        "chance levels are measured of it; by default what the target's recipe begins with",
     )
     generators: dict[Name, GeneratorSpec] = Field(default_factory=dict)
     data: dict[Name, DataSource]
@@ -160,6 +160,24 @@ class SuiteSpec(Spec):
         found = dict(self.data)
         for name, attack in self.attacks.items():
             found.update({f"{name}.{role}": source for role, source in attack.data.items()})
+        return found
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begin_untouched(cls, suite: object) -> object:
+        """Put the suite's untouched model in the place of its name."""
+        if not isinstance(suite, Mapping):
+            return suite
+        found = dict(suite)
+        for name in ("target", "retrain"):
+            model = found.get(name)
+            recipe = model.get("recipe") if isinstance(model, Mapping) else None
+            if isinstance(recipe, Mapping) and recipe.get("init") == "untouched":
+                if not found.get("untouched"):
+                    problem = "the suite names no untouched model"
+                    raise ValueError(f"{name}.recipe.init: {problem}; add untouched: {{hub: NAME}}")
+                begun = {**recipe, "init": found["untouched"]}
+                found[name] = {**cast("Mapping[str, Any]", model), "recipe": begun}
         return found
 
     @model_validator(mode="after")

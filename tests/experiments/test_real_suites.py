@@ -469,6 +469,26 @@ def test_a_tokenizers_licence_makes_no_run_another_and_its_files_do() -> None:
     assert list(suite_differences(other, moved, ())) == told
 
 
+def test_rows_and_weights_of_the_same_content_may_lie_anywhere(tmp_path: Path) -> None:
+    """A hub's or a file's: their hashes are compared themselves, where both records have them."""
+    local = "data.forget_qa=rows data.agnews.train=rows data.winogrande.train=rows"
+    words = f"suite.untouched.path={tmp_path} {local}"
+    suite, here = (
+        resolve_experiment(parse_words(["suite=smol", *given.split()])).suite
+        for given in ("", words)
+    )
+    attacks = ("agnews", "winogrande")
+    known = ("forget_qa", "agnews.train", "winogrande.train", "target")
+    assert list(suite_differences(suite, here, attacks, known)) == []
+    left = {name for name, *_ in suite_differences(suite, here, attacks, known[:1])}
+    assert {name.rpartition(".")[0] for name in left} == {
+        "attacks.agnews.data.train",
+        "attacks.winogrande.generators.winogrande.inputs.train",
+        "target.recipe.init",
+        "untouched",
+    }
+
+
 # --------------------------------------------------------------------------- real rows
 
 

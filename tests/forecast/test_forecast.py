@@ -84,7 +84,16 @@ def test_medians_of_finished_jobs() -> None:
     assert took is not None
     assert took.seconds == pytest.approx(2 * 2.0 + 9.0)
     assert took.origin == "like"
-    assert took_finished(some, "unlearn", "npo", same) is None
+    # another stage: by what a token and a checkpoint took, where both are known
+    took = took_finished(some, "unlearn", "npo", replace(other, checkpoints=0))
+    assert took is not None
+    assert took.seconds == pytest.approx(2 * 2.0)
+    took = took_finished(some, "score", "", Amount(checkpoints=1))
+    assert took is not None
+    assert took.seconds == pytest.approx(9.0 / 4)
+    taught = [Finished("target", "", 10.0, 10.0, steps=8, tokens=800, batch=4)]
+    assert took_finished(taught, "attack", "gsm8k", same) is None
+    assert took_finished(taught, "unlearn", "none", Amount()) is None
 
 
 def test_a_probe_is_scaled_to_a_job() -> None:

@@ -7,17 +7,20 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
-from cases import CASES, OWN_LOOP, Making, Tensor, data_for, fresh, make, one_step
+from cases import CASES, OWN_LOOP, Making, Tensor, data, data_for, fresh, make, one_step, step_batch
 from doubles import MemoryState, StepRecorder, differing, gradients, weights
 from objectives import Plain
 from runs import SUITE, command, made
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ilubench.interfaces import UnlearnBatch
 from ilubench.interfaces.discovery import list_entries
+from ilubench.methods.graddiff import GradDiff
+from ilubench.specs import TrainSpec
 from ilubench.training import trainable_only
 
 
@@ -54,6 +57,23 @@ def test_the_gradient_is_that_of_the_whole_objective(
         plain.objective(method, plain.theta).backward()
     expected = gradients(plain.model)
     assert close({n: g.double() for n, g in found.items()}, expected) < 1e-4
+
+
+class WithItsOwnLoss(GradDiff):
+    def loss(self, model: PreTrainedModel, batch: UnlearnBatch, prepared: Any) -> Tensor:
+        return 3.0 * super().loss(model, batch, prepared)
+
+
+def test_a_loss_that_is_overridden_is_what_is_trained() -> None:
+    """The terms of the class below run one by one only where their sum is the loss."""
+    train = TrainSpec(lr=1e-3, steps=1, batch_size=4)
+    found = []
+    for method in (GradDiff(train=train), WithItsOwnLoss(train=train)):
+        model = fresh()
+        method.backward(model, step_batch(data(), 2), None)
+        found.append(gradients(model))
+    plain, tripled = found
+    assert close(tripled, {name: 3.0 * gradient for name, gradient in plain.items()}) < 1e-5
 
 
 # ------------------------------------------------------------------------------- training

@@ -16,8 +16,9 @@ from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import resolve_experiment
 from ilubench.models.checkpoints import load_model, save_model
 from ilubench.models.tokenizers import load_tokenizer
+from ilubench.runs.record_head import record_head
 from ilubench.runs.stages.workbench import make_bench
-from ilubench.specs import RecipeSpec, SuiteSpec
+from ilubench.specs import ModelSource, RecipeSpec, SuiteSpec
 from ilubench.specs.overrides import parse_words
 
 QUESTIONS = {
@@ -113,6 +114,37 @@ def test_another_place_takes_that_of_the_suite_s(tmp_path: Path, init: Path) -> 
     assert recipe.init.model_dump(exclude_none=True) == {"path": str(init)}
 
 
+def test_one_word_moves_what_both_recipes_begin_with(tmp_path: Path, init: Path) -> None:
+    raw = yaml.safe_load(suite_file(tmp_path / "suite.yaml", init).read_text())
+    raw["target"]["recipe"]["init"] = "untouched"
+    raw["retrain"] = {"recipe": {**raw["target"]["recipe"], "text": ["pretrain"]}}
+    with pytest.raises(
+        ValidationError, match=r"target\.recipe\.init: the suite names no untouched"
+    ):
+        SuiteSpec.model_validate(raw)
+    raw["untouched"] = {"hub": "org/name"}
+    (tmp_path / "named.yaml").write_text(yaml.safe_dump(raw))
+    words = [f"suite={tmp_path / 'named.yaml'}", f"suite.untouched.path={init}"]
+    suite = resolve_experiment(parse_words(words)).suite
+    for model in (suite.target, suite.retrain):
+        assert model is not None
+        assert model.recipe is not None
+        assert model.recipe.init == ModelSource(path=str(init))
+
+
+def test_made_elsewhere_it_is_the_same_target(tmp_path: Path, init: Path) -> None:
+    """What a record says of it follows from the recipe, before and after it is made."""
+    suite = suite_file(tmp_path / "suite.yaml", init)
+    copy = shutil.copytree(init, tmp_path / "copy")
+    hashes = [
+        record_head(experiment, make_bench(experiment)).target
+        for words in ([], [f"suite.target.recipe.init.path={copy}"], ["suite.max_length=64"])
+        for experiment in [resolve_experiment(parse_words([f"suite={suite}", *words]))]
+    ]
+    assert hashes[0] == hashes[1] != ""
+    assert hashes[2] != hashes[0]
+
+
 def test_a_run_teaches_it_and_goes_on(tmp_path: Path, init: Path) -> None:
     suite = suite_file(tmp_path / "suite.yaml", init)
     words = ["attacks=agnews", "method=npo", f"out={tmp_path / 'out'}"]
@@ -120,6 +152,8 @@ def test_a_run_teaches_it_and_goes_on(tmp_path: Path, init: Path) -> None:
     assert done.code == 0, done.err
     assert [job["state"] for job in done.json["jobs"]] == ["done"] * len(done.json["jobs"])
     assert done.json["jobs"][0]["stage"] == "target"
+    experiment = resolve_experiment(parse_words([f"suite={suite}"]))
+    assert done.json["target"] == record_head(experiment, make_bench(experiment)).target
 
 
 def refused(suite: Path, *words: str) -> Outcome:

@@ -50,10 +50,15 @@ def test_what_is_left_is_what_the_planner_expects() -> None:
     expected = expected_seconds(plan)
     left = [job for job in plan.jobs if not plan.is_done(job)]
     assert {job.key for job in left} == expected.keys()
-    remaining = RemainingTime(plan, expected)
+    later = dict.fromkeys(expected, 7.0)
+    asked = [later, expected]
+    remaining = RemainingTime(plan, lambda _plan: asked.pop())
     attack = next(job for job in left if job.attack)
+    score = next(job for job in left if job.stage == "score")
     assert remaining.expected(attack) == expected[attack.key]
     assert remaining.seconds() == pytest.approx(sum(map(remaining.expected, left)))
     remaining.started()
     remaining.finished(Outcome(attack, "done", 500.0))
     assert remaining.expected(attack) == 500.0
+    # the first of its kind: the planner knows more now
+    assert remaining.expected(score) == 7.0

@@ -1,6 +1,6 @@
 """The key of the target model, which every other key starts from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -11,7 +11,13 @@ from ilubench.records.code_hash import code_closure
 from ilubench.records.keys import digest, library_versions
 from ilubench.specs import RecipeSpec
 
-__all__ = ["TRAINING_LIBRARIES", "fingerprint_roles", "key_of_files", "key_of_recipe"]
+__all__ = [
+    "TRAINING_LIBRARIES",
+    "fingerprint_roles",
+    "key_of_files",
+    "key_of_recipe",
+    "recipe_identity",
+]
 
 TRAINING_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -29,27 +35,33 @@ def key_of_files(model: Path, tokenizer: Path | None) -> str:
     return digest(files)
 
 
-def key_of_recipe(
-    recipe: RecipeSpec, init: Path | None, tables: Tables, max_length: int, device: str
-) -> str:
-    """Return the key of the model that a recipe makes.
+def recipe_identity(
+    recipe: RecipeSpec, init: Path | None, tables: Tables, max_length: int
+) -> dict[str, JsonValue]:
+    """Return what tells the model that a recipe makes from others, wherever it is made.
 
     Args:
         recipe: how it is made.
         init: the folder of the weights to begin with.
         tables: of its text.
         max_length: tokens of a sequence; text that is packed has no such limit.
-        device: that it is made on.
     """
-    named = enumerate(recipe.roles)
+    named = ((f"{place}", role) for place, role in enumerate(recipe.roles))
+    return {
+        # whatever the place is called that the weights lie in, they are what they are
+        "recipe": recipe.model_dump(mode="json", exclude={"init"}),
+        "text": fingerprint_roles(tables, named),
+        **({} if init is None else {"init": folder_sha256(init)}),
+        **({} if recipe.pack else {"max_length": max_length}),
+    }
+
+
+def key_of_recipe(identity: Mapping[str, JsonValue], device: str) -> str:
+    """Return the key of the model that a recipe makes, by this code on a kind of device."""
     return digest(
         {
             "stage": "target",
-            # whatever the place is called that the weights lie in, they are what they are
-            "recipe": recipe.model_dump(mode="json", exclude={"init"}),
-            **({"init": folder_sha256(init)} if init is not None else {}),
-            **({} if recipe.pack else {"max_length": max_length}),
-            "text": fingerprint_roles(tables, ((f"{n}", role) for n, role in named)),
+            **identity,
             "device": device,
             "libraries": dict(library_versions(TRAINING_LIBRARIES)),
             "code": dict(code_closure(["ilubench.runs.stages.target"])),

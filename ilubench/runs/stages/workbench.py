@@ -42,7 +42,7 @@ from ilubench.records.store import FolderState, Store
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import Passes, StepLog
 from ilubench.runs.stages.devices import check_sharding, pick_device, refuse_launchers
-from ilubench.runs.stages.target_key import key_of_files, key_of_recipe
+from ilubench.runs.stages.target_key import key_of_files, key_of_recipe, recipe_identity
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
 from ilubench.specs import Estimator, PluginRef, Range, RecipeSpec
@@ -159,7 +159,8 @@ class Workbench:
     def recipe_key(self, recipe: RecipeSpec, *, retrain: bool) -> str:
         """Return the key of the model that a recipe makes."""
         init = self.init_of(recipe, retrain=retrain)
-        return key_of_recipe(recipe, init, self.tables, self.suite.max_length, self.device)
+        identity = recipe_identity(recipe, init, self.tables, self.suite.max_length)
+        return key_of_recipe(identity, self.device)
 
     @property
     def target_folder(self) -> Path:
