@@ -1,7 +1,9 @@
 """Shared fixtures: offline, one thread, a tiny tokenizer, a tiny random Llama, a context."""
 
+import gc
 import os
 
+gc.disable()  # nothing that collecting imports is garbage: see pytest_collection_finish
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports the hub's client
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: the workers share the cores
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 settings.register_profile("ilubench", deadline=None, derandomize=True)
 settings.load_profile("ilubench")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
