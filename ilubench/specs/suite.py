@@ -216,10 +216,8 @@ class SuiteSpec(Spec):
         if self.retrain is not None and self.retrain.tokenizer is not None:
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)
-        known("scorer", tuple(m.scorer for m in self.metrics), self.scorers)
+        known("scorer", tuple(name for m in self.metrics for name in m.scorers), self.scorers)
         known("scorer", tuple(s for c in self.composites for s, _ in c.metrics), self.scorers)
-        measured = (m.chance_measured_by for m in self.metrics)
-        known("scorer", tuple(scorer for scorer in measured if scorer is not None), self.scorers)
         labels = [m.label for m in self.metrics] + [c.label for c in self.composites]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")
