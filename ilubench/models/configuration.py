@@ -107,9 +107,9 @@ def other_settings(
     general = PretrainedConfig().to_dict().keys()
     sides = one.to_dict(), two.to_dict()
     for name in sorted(type(two)().to_dict().keys() - general):
-        values = [side.get(name) for side in sides]
-        if values[0] != values[1] and not _ASIDE.fullmatch(name):
-            yield name, *values
+        here, there = (side.get(name) for side in sides)
+        if here != there and not _ASIDE.fullmatch(name):
+            yield name, here, there
 
 
 def _refuse_unknown(path: Path, raw: Mapping[str, Any]) -> None:
