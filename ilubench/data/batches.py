@@ -342,7 +342,10 @@ class Blocks:
         self._documents, self._length, self._seed = documents, length, seed
         self.per_epoch = sum(len(document.input_ids) for document in documents) // length
         if self.per_epoch < 1:
-            raise DataError(f"the training text does not fill one block of {length} tokens")
+            raise DataError(
+                f"the training text does not fill one block of {length} tokens; give more text, "
+                "or a smaller `length` in `pack`"
+            )
         self._cache: Mapping[int, torch.Tensor] = {}
 
     def _epoch(self, epoch: int) -> torch.Tensor:

@@ -184,7 +184,9 @@ def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, whe
         raise SpecError(f"the scorer has no metric {spec.metric!r}", where=where, remedy=remedy)
     if known[spec.metric] != Estimator():
         problem = f"{spec.metric!r} is not a mean over items ({known[spec.metric].kind})"
-        remedy = "a row's metric must be one; the scorer itself may stay: its score is shown"
+        remedy = (
+            "a row's or composite's must be one; the scorer itself may stay: its score is shown"
+        )
         raise SpecError(problem, where=where, remedy=remedy)
 
 
@@ -208,7 +210,7 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
         for name, ref in suite.scorers.items()
     }
     for spec in suite.metrics:
-        for name in filter(None, (spec.scorer, spec.chance_measured_by)):
+        for name in spec.scorers:
             _check_metric(scorers[name], spec, f"{source}: {spec.label}")
     for name, scorer in scorers.items():
         _check_chats(scorer, suite.data, f"{source}: scorers.{name}")
@@ -216,9 +218,6 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
         for name, metric in composite.metrics:
             spec = MetricSpec(label=composite.label, scorer=name, metric=metric)
             _check_metric(scorers[name], spec, f"{source}: {composite.label}")
-            if scorers[name].metrics()[metric] != Estimator():
-                problem = f"{name}.{metric} is no mean over items, of which composites are made"
-                raise SpecError(problem, where=f"{source}: {composite.label}")
     return scorers
 
 

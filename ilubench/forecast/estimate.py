@@ -195,7 +195,7 @@ def _shape(bench: "Workbench", stated: set[str]) -> Shape:
     try:
         return shape_of(bench.target_config, suite.dtype, suite.scored_in)
     except AccessError as error:
-        name = "suite.target.model" if source is not None else "suite.target.recipe.init"
+        name = "suite.target.model" if source is not None else suite.init_field("target")
         begun = source or (recipe.init if recipe is not None else None)
         about = begun.about if begun is not None else None
         if about is None:

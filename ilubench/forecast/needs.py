@@ -1,12 +1,13 @@
 """Which roles and models a run reads."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from ilubench.data.hub.models import TOKENIZER
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.roles import needed_roles
 from ilubench.runs.stages.untouched import UNTOUCHED
-from ilubench.specs import DataSource, ModelSource, TargetSpec
+from ilubench.specs import DataSource, ModelSource, SuiteSpec, TargetSpec
 
 __all__ = ["needed_models", "needed_places"]
 
@@ -33,16 +34,17 @@ def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource |
     """Yield field -> model that runs load, or train by a recipe; each once."""
     experiment, suite = experiments[0], experiments[0].suite
     yield ("suite.target.model", suite.target.model or suite.target)
-    yield from _pretrained("target", suite.target)
     if suite.target.tokenizer is not None:
         yield (TOKENIZER, suite.target.tokenizer)
-    source = suite.untouched_model if suite.measures_chance else None
-    if source is not None and source not in (one for _, one in _pretrained("target", suite.target)):
-        yield (UNTOUCHED, source)
+    begun = _pretrained(suite, "target", suite.target)
     retrain = suite.retrain
     if retrain is not None and experiment.measures_retrain:
         yield ("suite.retrain.model", retrain.model or retrain)
-        yield from _pretrained("retrain", retrain)
+        begun |= _pretrained(suite, "retrain", retrain)
+    source = suite.untouched_model if suite.measures_chance else None
+    if source is not None and source not in begun.values():
+        begun[UNTOUCHED] = source
+    yield from begun.items()
     found: list[tuple[str, ModelSource]] = []
     for method in (one.method for one in experiments):
         for name in type(method).model_fields:
@@ -52,7 +54,10 @@ def needed_models(*experiments: Experiment) -> Iterator[tuple[str, ModelSource |
     yield from found
 
 
-def _pretrained(name: str, model: TargetSpec) -> Iterator[tuple[str, ModelSource]]:
-    """Yield the weights that a recipe begins with, where the model is made by it."""
+def _pretrained(
+    suite: SuiteSpec, name: Literal["target", "retrain"], model: TargetSpec
+) -> dict[str, ModelSource]:
+    """Field -> the weights that a recipe begins with, where the model is made by it."""
     if model.model is None and model.recipe is not None and model.recipe.init is not None:
-        yield (f"suite.{name}.recipe.init", model.recipe.init)
+        return {suite.init_field(name): model.recipe.init}
+    return {}

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from ilubench.errors import ModelError
 from ilubench.interfaces import Context, Method, UnlearnData
 from ilubench.models.checkpoints import find_folder, folder_sha256, load_model
+from ilubench.models.configuration import other_settings
 from ilubench.specs import ModelSource
 
 if TYPE_CHECKING:
@@ -64,4 +65,7 @@ def fitting_model(
                 f"{folder} does not fit the suite's target model: tensor {name!r} is "
                 f"{here.get(name, 'absent')}, in the target {there.get(name, 'absent')}"
             )
+    for setting, mine, theirs in other_settings(found.config, target.config):
+        problem = f"{setting} is {mine}, in the target {theirs}"
+        raise ModelError(f"{folder} does not fit the suite's target model: {problem}")
     return found

@@ -14,9 +14,15 @@ from ilubench.models.quiet import quiet
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["load_config", "read_json", "refuse_pointer", "wrong_setting"]
+__all__ = ["load_config", "other_settings", "read_json", "refuse_pointer", "wrong_setting"]
 
 _POINTER = b"version https://git-lfs"
+
+_ASIDE = re.compile(
+    r"vocab_size|tie_word_embeddings|max_position_embeddings|use_cache|initializer_\w+|pretraining_tp"
+    r"|\w+_token_id|\w*(dropout|pdrop)"
+)
+"""Settings by which the logits of a given text do not differ, or which others check."""
 
 _QUANTISED = ("quantize_config.json", "quant_config.json")
 """Files by which older GPTQ and AWQ checkpoints say what config.json does not."""
@@ -83,6 +89,27 @@ def load_config(folder: Path) -> "PretrainedConfig":
             raise ModelError(f"{path}: {name} is 0, which makes no model")
     _refuse_other_kinds(path, config)
     return config
+
+
+def other_settings(
+    mine: "PretrainedConfig", other: "PretrainedConfig"
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, mine, other) of settings by which two models of like weights compute otherwise.
+
+    Tensors of the same shapes may be another model's: of other heads, say, or other rotations.
+    """
+    one, two = mine.get_text_config(), other.get_text_config()
+    if one.model_type != two.model_type:
+        yield "model_type", one.model_type, two.model_type
+        return
+    from transformers import PretrainedConfig
+
+    general = PretrainedConfig().to_dict().keys()
+    sides = one.to_dict(), two.to_dict()
+    for name in sorted(type(two)().to_dict().keys() - general):
+        here, there = (side.get(name) for side in sides)
+        if here != there and not _ASIDE.fullmatch(name):
+            yield name, here, there
 
 
 def _refuse_unknown(path: Path, raw: Mapping[str, Any]) -> None:

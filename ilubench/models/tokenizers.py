@@ -68,8 +68,8 @@ def _fault(folder: Path) -> str:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name.endswith(TEXTS) and is_tokenizer_file(path.name):
             refuse_pointer(path)
-            if path.suffix == ".json" and not isinstance(read_json(path), dict):
-                return f"{path.name} holds no settings; copy it again"
+            if problem := _damage(path):
+                return f"{path.name} {problem}"
     whole = folder / "tokenizer.json"
     if whole.is_file():
         model = read_json(whole).get("model")
@@ -86,6 +86,14 @@ def _fault(folder: Path) -> str:
             return f"{problem}; install sentencepiece, {remedy}"
         return f"tokenizer.model cannot be turned into a fast one; {remedy}"
     return f"there is no tokenizer.json; copy one's files there, or {OTHER_TOKENIZER}"
+
+
+def _damage(path: Path) -> str:
+    if path.suffix == ".json" and not isinstance(read_json(path), dict):
+        return "holds no settings; copy it again"
+    if path.suffix == ".jinja" and "\ufffd" in path.read_text("utf-8", errors="replace"):
+        return "is no UTF-8 text; write it as such"
+    return ""
 
 
 def _appended(tokenizer: Any) -> list[str] | None:  # noqa: ANN401

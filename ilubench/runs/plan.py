@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Attack, Experiment, environment_role, suite_method
+from ilubench.experiments.method_settings import made_by_recipe
 from ilubench.experiments.method_words import naming_method
 from ilubench.experiments.roles import read_roles
 from ilubench.experiments.training_text import check_form, find_overlaps
@@ -23,7 +24,8 @@ from ilubench.runs.references import ReadSet, References, find_references
 from ilubench.runs.stages.compared import compared_key
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
-from ilubench.runs.stages.untouched import untouched_key
+from ilubench.runs.stages.target import read_recipe, recipe_of
+from ilubench.runs.stages.untouched import check_untouched, untouched_key
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, PluginRef, SuiteSpec
 from ilubench.statistics.intervals import MIN_ITEMS
@@ -332,13 +334,17 @@ def check_inputs(plan: Plan) -> None:
     Raises:
         DataError: data are missing, empty, or an item does not fit the model; or a metric of the
             row has a single item.
-        SpecError: an attack's settings do not go with its number of training examples.
+        ModelError: the retrained or the untouched model does not fit the target's.
+        SpecError: an attack's settings do not go with its number of training examples, or a recipe
+            makes another kind of model than the target.
         UsageError: a scorer that the row needs cannot apply a prompt attack.
     """
     bench, suite = plan.bench, plan.bench.suite
     open_jobs = [job for job in plan.jobs if not plan.is_done(job)]
-    methods = {job.method.model_dump_json(): job.method for job in open_jobs if job.method}
-    for method in map(bench.method, methods.values()):
+    refs = {job.method.model_dump_json(): job.method for job in open_jobs if job.method}
+    methods = [bench.method(ref) for ref in refs.values()]
+    _check_models(bench, open_jobs, methods)
+    for method in methods:
         if method.trains:
             bench.examples(suite.forget)
             bench.examples(suite.retain)
@@ -360,6 +366,17 @@ def check_inputs(plan: Plan) -> None:
     for attack in attacks:
         if isinstance(attack.plugin, PromptAttack):
             applicable_scorers(bench, bind_attack(bench, attack, bench.experiment.seeds[0]))
+
+
+def _check_models(bench: Workbench, jobs: Sequence[Job], methods: Sequence[Method]) -> None:
+    """Refuse recipes that cannot be carried out, and models that cannot be held to the target."""
+    if any(job.stage == "target" for job in jobs):
+        read_recipe(bench, recipe_of(bench.suite), retrain=False)
+    if any(job.who == "untouched" for job in jobs):
+        check_untouched(bench)
+    for made in (made_by_recipe(bench.suite, method) for method in methods):
+        if made is not None:
+            read_recipe(bench, made, retrain=True)
 
 
 def _check_course(bench: Workbench, attack: Attack) -> None:

@@ -15,7 +15,6 @@ from ilubench.records.keys import digest, file_sha256, library_versions
 from ilubench.records.likeness import suite_conditions
 from ilubench.records.ranges import fa_scorer, range_of
 from ilubench.records.results import RunRecord
-from ilubench.runs.stages.target_key import recipe_identity
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import Range
 from ilubench.statistics.bounds import UNBOUNDED
@@ -127,9 +126,7 @@ def _target_hash(bench: Workbench) -> str:
     """
     recipe = bench.suite.target.recipe
     if bench.suite.target.model is None and recipe is not None:
-        return digest(
-            recipe_identity(recipe, bench.began_with, bench.tables, bench.suite.max_length)
-        )
+        return digest(bench.recipe_identity(recipe, retrain=False))
     try:
         files = weight_files(bench.target_folder)
         words = bench.given_tokenizer

@@ -137,6 +137,11 @@ class MetricSpec(Spec):
         found = self.chance
         return (found.scorer or self.scorer) if isinstance(found, MeasuredChance) else None
 
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """Its own, and the one that measures its chance level."""
+        return tuple(filter(None, (self.scorer, self.chance_measured_by)))
+
 
 class CompositeSpec(Spec):
     """One number of a whole model, made of its scores; no part of a row.

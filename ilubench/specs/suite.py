@@ -122,6 +122,12 @@ class SuiteSpec(Spec):
         recipe = self.target.recipe
         return self.untouched or (recipe.init if recipe is not None else None)
 
+    def init_field(self, name: Literal["target", "retrain"]) -> str:
+        """Return the field that says what the recipe of a model begins with."""
+        model = getattr(self, name)
+        same = self.untouched is not None and model.recipe.init == self.untouched
+        return "suite.untouched" if same else f"suite.{name}.recipe.init"
+
     @property
     def unused_recipes(self) -> dict[str, str]:
         """Which models have weights besides a recipe, which count then -> where they are from."""
@@ -210,10 +216,8 @@ class SuiteSpec(Spec):
         if self.retrain is not None and self.retrain.tokenizer is not None:
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
         known("attack", self.core_unseen, self.attacks)
-        known("scorer", tuple(m.scorer for m in self.metrics), self.scorers)
+        known("scorer", tuple(name for m in self.metrics for name in m.scorers), self.scorers)
         known("scorer", tuple(s for c in self.composites for s, _ in c.metrics), self.scorers)
-        measured = (m.chance_measured_by for m in self.metrics)
-        known("scorer", tuple(scorer for scorer in measured if scorer is not None), self.scorers)
         labels = [m.label for m in self.metrics] + [c.label for c in self.composites]
         if len(set(labels)) < len(labels):
             raise ValueError(f"two metrics have the same label: {sorted(labels)}")

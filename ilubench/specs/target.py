@@ -159,6 +159,7 @@ class TargetSpec(Spec):
     def _some(self) -> Self:
         if self.model is None and self.recipe is None:
             raise ValueError("give a model, a recipe, or both")
-        if self.tokenizer is not None and self.recipe is not None and self.model is None:
+        trained = self.model is None and self.recipe is not None and self.recipe.init is None
+        if self.tokenizer is not None and trained:
             raise ValueError("tokenizer: the recipe has one of its own; leave one of them out")
         return self

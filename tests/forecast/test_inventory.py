@@ -445,6 +445,6 @@ def test_where_a_tokenizer_may_be_named() -> None:
         SuiteSpec.model_validate({**SUITE, "retrain": target})
     made = {"config": {}, "tokenizer": {"kind": "word"}, "text": ["forget"]}
     recipe = {**made, "pack": [{"length": 16}], "train": {"lr": 1, "steps": 1, "batch_size": 1}}
-    both = {**target, "recipe": recipe}
+    both = {"recipe": recipe, "tokenizer": {"path": "b"}}
     with pytest.raises(ValueError, match="tokenizer: the recipe has one of its own"):
         SuiteSpec.model_validate({**SUITE, "target": both})

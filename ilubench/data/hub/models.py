@@ -70,7 +70,10 @@ def model_folder(
         folder = Path(cast("str", source.path))
     if not folder.is_dir():
         kind = "tokenizer" if field == TOKENIZER else "model"
-        raise ModelError(f"no {kind} folder {str(folder)!r}; check the path ({field}.path)")
+        remedy = f"check the path ({field}.path)"
+        if folder.is_file():
+            remedy = f"that is a file: `ilubench convert {folder} FOLDER` makes one of it"
+        raise ModelError(f"no {kind} folder {str(folder)!r}; {remedy}")
     return folder
 
 

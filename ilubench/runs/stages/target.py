@@ -13,11 +13,12 @@ from ilubench.data import batches as data
 from ilubench.data.rows import render_template
 from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
-from ilubench.interfaces import Context, Progress, Room
+from ilubench.interfaces import Context, Example, Progress, Room
 from ilubench.models.checkpoints import load_model, save_model
-from ilubench.models.forward import initialise_model
+from ilubench.models.configuration import load_config, other_settings
+from ilubench.models.forward import initialise_model, recipe_config
 from ilubench.models.sharding import whole_model
-from ilubench.models.tokenizers import load_tokenizer, train_tokenizer
+from ilubench.models.tokenizers import check_vocabulary, load_tokenizer, train_tokenizer
 from ilubench.records.store import Artifact, FolderState
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
@@ -28,9 +29,9 @@ from ilubench.training import fine_tune, pretrain, trainable_only
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["build_target", "make_target", "recipe_of", "train_by_recipe"]
+__all__ = ["build_target", "make_target", "read_recipe", "recipe_of", "train_by_recipe"]
 
 
 def recipe_of(suite: SuiteSpec, *, retrain: bool = False) -> RecipeSpec:
@@ -77,6 +78,36 @@ def build_target(
     return log.cost()
 
 
+def read_recipe(
+    bench: Workbench, recipe: RecipeSpec, *, retrain: bool
+) -> "tuple[PreTrainedTokenizerBase, list[Example]]":
+    """Return the tokenizer and the text of a recipe; nothing is trained, no weights are loaded.
+
+    Raises:
+        SpecError: the retrained model would have another tokenizer than the target, or be built
+            otherwise.
+        ModelError: configuration or tokenizer cannot be loaded.
+        DataError: the text is missing, or does not fit.
+    """
+    init = bench.init_of(recipe, retrain=retrain)
+    rows = None
+    if init is None:
+        assert recipe.config is not None
+        tokenizer, config = _tokenizer(bench, recipe), recipe_config(recipe.config)
+    else:
+        tokenizer, config = load_tokenizer(bench.given_tokenizer or init), load_config(init)
+        check_vocabulary(tokenizer, config, init)
+        rows = int(cast("Any", config.get_text_config()).vocab_size)
+    if retrain:
+        _check_alike(bench, config)
+        tokenizer = _check_same_words(bench, tokenizer)
+    limit = 10**9 if recipe.pack else bench.suite.max_length
+    documents = data.tokenize_roles(bench.tables, recipe.text, tokenizer, limit, rows)
+    for phase in recipe.pack:
+        data.Blocks(documents, phase.length, recipe.seed)
+    return tokenizer, documents
+
+
 def train_by_recipe(
     bench: Workbench,
     recipe: RecipeSpec,
@@ -97,22 +128,16 @@ def train_by_recipe(
         retrain: whether it is the suite's retrained model.
 
     Raises:
-        SpecError: the retrained model would have another tokenizer than the target.
+        SpecError: as of `read_recipe`.
         ModelError: the weights to begin with cannot be loaded.
-        DataError: the text is missing or does not fit.
+        DataError: as of `read_recipe`.
     """
     seed = seed_for(recipe.seed, "target")
+    tokenizer, documents = read_recipe(bench, recipe, retrain=retrain)
     init = bench.init_of(recipe, retrain=retrain)
-    tokenizer = load_tokenizer(init) if init is not None else _tokenizer(bench, recipe)
-    if retrain:
-        _check_same_words(bench, tokenizer)
-    limit = 10**9 if recipe.pack else bench.suite.max_length
     if init is not None:
         model = load_model(init, "cpu" if bench.shards else bench.device)
-        rows = int(cast("Any", model.config.get_text_config()).vocab_size)
-        documents = data.tokenize_roles(bench.tables, recipe.text, tokenizer, limit, rows)
     else:
-        documents = data.tokenize_roles(bench.tables, recipe.text, tokenizer, limit)
         model = _untrained(bench, recipe, tokenizer, seed)
     bench.shard(model)
     room = Room(bench.room)
@@ -144,13 +169,23 @@ def _tokenizer(bench: Workbench, recipe: RecipeSpec) -> "PreTrainedTokenizerBase
     return train_tokenizer(recipe.tokenizer, _texts(bench, recipe.roles))
 
 
-def _check_same_words(bench: Workbench, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Raise unless the retrained model reads text as the target does."""
-    recipe = bench.suite.target.recipe
-    if recipe is not None and recipe.tokenizer is not None:
-        other = _tokenizer(bench, recipe)
-    else:
+def _check_alike(bench: Workbench, config: "PretrainedConfig") -> None:
+    """Raise unless the retrained model is built as the target is, whose place its weights take."""
+    for name, mine, theirs in other_settings(config, bench.target_config):
+        made = "init" if recipe_of(bench.suite, retrain=True).init else "config"
+        problem = f"{name} would be {mine}, and is {theirs} in the target"
+        where, field = f"suite {bench.suite.name}", f"retrain.recipe.{made}"
+        raise SpecError(problem, where=where, field=field, remedy="give a model of its shape")
+
+
+def _check_same_words(
+    bench: Workbench, tokenizer: "PreTrainedTokenizerBase"
+) -> "PreTrainedTokenizerBase":
+    """Return the target's tokenizer; raise unless the retrained model's has the same tokens."""
+    if bench.began_with is not None:
         other = bench.tokenizer
+    else:  # it may not be made yet
+        other = _tokenizer(bench, recipe_of(bench.suite))
     mine, theirs = tokenizer.get_vocab(), other.get_vocab()
     if mine != theirs:
         problem = (
@@ -163,6 +198,7 @@ def _check_same_words(bench: Workbench, tokenizer: "PreTrainedTokenizerBase") ->
             remedy = "name the roles of the target's text there too"
         where = f"suite {bench.suite.name}"
         raise SpecError(problem, where=where, field=field, remedy=remedy)
+    return other
 
 
 def _texts(bench: Workbench, roles: Sequence[str]) -> list[str]:

@@ -36,13 +36,18 @@ def key_of_files(model: Path, tokenizer: Path | None) -> str:
 
 
 def recipe_identity(
-    recipe: RecipeSpec, init: Path | None, tables: Tables, max_length: int
+    recipe: RecipeSpec,
+    init: Path | None,
+    tokenizer: Path | None,
+    tables: Tables,
+    max_length: int,
 ) -> dict[str, JsonValue]:
     """Return what tells the model that a recipe makes from others, wherever it is made.
 
     Args:
         recipe: how it is made.
         init: the folder of the weights to begin with.
+        tokenizer: the folder of another tokenizer than theirs.
         tables: of its text.
         max_length: tokens of a sequence; text that is packed has no such limit.
     """
@@ -52,6 +57,7 @@ def recipe_identity(
         "recipe": recipe.model_dump(mode="json", exclude={"init"}),
         "text": fingerprint_roles(tables, named),
         **({} if init is None else {"init": folder_sha256(init)}),
+        **({"tokenizer": tokenizer_sha256(tokenizer)} if init and tokenizer else {}),
         **({} if recipe.pack else {"max_length": max_length}),
     }
 

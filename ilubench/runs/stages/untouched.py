@@ -15,7 +15,7 @@ from ilubench.runs.stages.workbench import Workbench
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["UNTOUCHED", "load_untouched", "untouched_key"]
+__all__ = ["UNTOUCHED", "check_untouched", "load_untouched", "untouched_key"]
 
 UNTOUCHED = "suite.untouched"
 """The field that names it."""
@@ -33,16 +33,25 @@ def untouched_key(bench: Workbench) -> str:
     return digest({"untouched": folder_sha256(_folder(bench)), "target": bench.target})
 
 
+def check_untouched(bench: Workbench) -> None:
+    """Raise unless the untouched model reads what the target's tokenizer writes.
+
+    Raises:
+        ModelError: it has other tokens than the target model.
+    """
+    folder = _folder(bench)
+    bench.check_tokens(folder, _REMEDY)
+    check_vocabulary(bench.tokenizer, load_config(folder), folder)
+
+
 def load_untouched(bench: Workbench) -> "PreTrainedModel":
     """Load the untouched model for scoring.
 
     Raises:
         ModelError: it cannot be loaded, or has other tokens than the target model.
     """
-    folder = _folder(bench)
-    bench.check_tokens(folder, _REMEDY)
-    check_vocabulary(bench.tokenizer, load_config(folder), folder)
-    return load_model(folder, bench.device, getattr(torch, bench.suite.dtype))
+    check_untouched(bench)
+    return load_model(_folder(bench), bench.device, getattr(torch, bench.suite.dtype))
 
 
 def _folder(bench: Workbench) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import JsonValue
 
 from ilubench.data import batches as training_data
 from ilubench.errors import ModelError, StoreError
@@ -139,8 +140,9 @@ class Workbench:
             AccessError: they are a hub's, and cannot be had.
             ModelError: they cannot be loaded.
         """
-        name = "retrain" if retrain else "target"
-        return find_folder(recipe.init, f"suite.{name}.recipe.init") if recipe.init else None
+        if recipe.init is None:
+            return None
+        return find_folder(recipe.init, self.suite.init_field("retrain" if retrain else "target"))
 
     @cached_property
     def given_tokenizer(self) -> Path | None:
@@ -158,9 +160,13 @@ class Workbench:
 
     def recipe_key(self, recipe: RecipeSpec, *, retrain: bool) -> str:
         """Return the key of the model that a recipe makes."""
+        return key_of_recipe(self.recipe_identity(recipe, retrain=retrain), self.device)
+
+    def recipe_identity(self, recipe: RecipeSpec, *, retrain: bool) -> dict[str, JsonValue]:
+        """Return what tells the model that a recipe makes from others, wherever it is made."""
         init = self.init_of(recipe, retrain=retrain)
-        identity = recipe_identity(recipe, init, self.tables, self.suite.max_length)
-        return key_of_recipe(identity, self.device)
+        tokenizer, length = self.given_tokenizer, self.suite.max_length
+        return recipe_identity(recipe, init, tokenizer, self.tables, length)
 
     @property
     def target_folder(self) -> Path:

@@ -233,7 +233,8 @@ def _check_scorers(suite: Experiment, place: str) -> None:
 
 def _for_tuning(experiment: Experiment, suite: Experiment) -> Experiment:
     """Let a trial score what the choice is made by, of rows that all trials read once."""
-    scorers = {metric.scorer: experiment.scorers[metric.scorer] for metric in suite.suite.metrics}
-    kept = {name: suite.suite.scorers[name] for name in scorers}
+    names = dict.fromkeys(name for metric in suite.suite.metrics for name in metric.scorers)
+    scorers = {name: experiment.scorers[name] for name in names}
+    kept = {name: suite.suite.scorers[name] for name in names}
     spec = experiment.suite.model_copy(update={"scorers": kept})
     return replace(experiment, suite=spec, scorers=scorers, tables=suite.tables)

@@ -95,7 +95,7 @@ def tune(tuning: Tuning, reporter: Reporter) -> TuningResult:
     """
     planned = plan_tuning(tuning)
     plan = planned.plan
-    if plan.is_done(plan.jobs[0]):
+    if plan.bench.began_with is not None or plan.is_done(plan.jobs[0]):
         check_inputs(plan)
     reporter.planned(plan)
     if tuning.proposed:
