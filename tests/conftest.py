@@ -3,7 +3,6 @@
 import gc
 import os
 
-gc.disable()  # nothing that collecting imports is garbage: see pytest_collection_finish
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports the hub's client
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: the workers share the cores
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from ilubench.interfaces import Context
 
 
+gc.disable()  # nothing of what is imported while tests are collected is garbage
 settings.register_profile("ilubench", deadline=None, derandomize=True)
 settings.load_profile("ilubench")
 
