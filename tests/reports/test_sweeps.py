@@ -120,7 +120,7 @@ def test_what_is_not_ranked_is_shown_and_left_out(sweep: str, tmp_path: Path) ->
     (pair,) = lines_of(shown, "| final |")
     assert "| ilu (steps=79) |" in pair
     alone = run_matched(sweep, word("ilu", gone), code=3)
-    assert "sweep 'ilu' has no run that can be compared (ilu: collapsed)" in alone
+    assert "sweep 'ilu' has no run that can be compared (ilu: collapsed: U 23%)" in alone
 
 
 def test_single_seeds_have_intervals_over_items(tmp_path: Path) -> None:
