@@ -1,5 +1,6 @@
 """Shared fixtures: offline, one thread, a tiny tokenizer, a tiny random Llama, a context."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports the hub's client
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
     from ilubench.interfaces import Context
 
 
+gc.disable()  # nothing of what is imported while tests are collected is garbage
 settings.register_profile("ilubench", deadline=None, derandomize=True)
 settings.load_profile("ilubench")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -171,4 +171,4 @@ def _forget_stated(raw: Mapping[str, JsonValue], overrides: Sequence[Override]) 
             (holder or {}).pop(stated, None)
         own = (other.path[:2] == (above[0], "tokenizer") for other in overrides)
         if above[1:] == ["model"] and not any(own):
-            cast("Any", raw[above[0]] or {}).pop("tokenizer", None)
+            cast("Any", raw.get(above[0]) or {}).pop("tokenizer", None)

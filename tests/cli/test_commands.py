@@ -487,7 +487,6 @@ def test_a_checkpoint_of_another_architecture(finished: Path, here: Path, target
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["run", SUITE, "method=ilo"], 2, "did you mean 'ilu'?"),
         (
             ["run", SUITE, f"method={FIXTURES}/raises_at_import.py:A"],
             2,

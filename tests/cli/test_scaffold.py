@@ -158,7 +158,8 @@ def site(projects: Path) -> Path:
 
 @pytest.fixture
 def _installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the installed packages on the path of the processes that a test starts."""
+    """Put the installed packages on the path, of this process and of those that a test starts."""
+    monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *_path()]))
 
 
@@ -189,19 +190,19 @@ def test_an_installed_method_runs_by_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_installed")
 def test_a_broken_package_harms_no_other(tmp_path: Path) -> None:
-    listed = {entry["name"] for entry in process("ls", "methods", "--json").json}
+    listed = {entry["name"] for entry in command("ls", "methods", "--json").json}
     assert {"example_method", "another", "broken_method", "ilu"} <= listed
-    asked = process("run", SUITE, "method=broken_method", f"out={tmp_path}")
+    asked = command("run", SUITE, "method=broken_method", f"out={tmp_path}")
     assert asked.code == 2
     assert "method 'broken_method' is broken: ImportError: libexotic.so.3" in asked.err
     assert not list(tmp_path.iterdir())
-    planned = process("plan", SUITE, "method=another", f"out={tmp_path}", "--json")
+    planned = command("plan", SUITE, "method=another", f"out={tmp_path}", "--json")
     assert planned.code == 0, planned.err
 
 
 @pytest.mark.usefixtures("_installed")
 def test_the_doctor_names_the_broken_package() -> None:
-    done = process("doctor", "--json")
+    done = command("doctor", "--json")
     assert done.code == 4
     found = json.loads(done.out)
     assert found["fine"] is False

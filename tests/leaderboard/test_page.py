@@ -320,7 +320,7 @@ def test_a_readmes_table_is_ranked_and_marked(root: Path) -> None:
         ("1", "[NPO & friends](npo-1.json)"),
         ("2", "[sam](sam-1.json)"),
         ("3", "[rmu](rmu-1.json)"),
-        ("- (collapsed)", "[wild](wild-1.json)"),
+        ("- (collapsed: U 8%)", "[wild](wild-1.json)"),
         ("- (reference)", "[retrain](retrain-1.json)"),
         ("- (reference)", "[none](none-1.json)"),
     ]

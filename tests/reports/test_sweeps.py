@@ -114,13 +114,13 @@ def test_what_is_not_ranked_is_shown_and_left_out(sweep: str, tmp_path: Path) ->
     gone = strength(tmp_path / "gone", "ilu", 0.8, 0.8, utility=0.4)
     half = strength(tmp_path / "half", "ilu", 0.81, 0.8, lost=[("core", 3)])
     shown = run_matched(sweep, word("ilu", good, gone, half))
-    assert lines_of(shown, "| ilu | ilu (steps=80) (not compared: collapsed) | 0.800 [")
+    assert lines_of(shown, "| ilu | ilu (steps=80) (not compared: collapsed: U 23%) | 0.800 [")
     (line,) = lines_of(shown, "| ilu | ilu (steps=81) (not compared: incomplete) | 0.810 [")
     assert line.endswith("| - | - |")
     (pair,) = lines_of(shown, "| final |")
     assert "| ilu (steps=79) |" in pair
     alone = run_matched(sweep, word("ilu", gone), code=3)
-    assert "sweep 'ilu' has no run that can be compared (ilu: collapsed)" in alone
+    assert "sweep 'ilu' has no run that can be compared (ilu: collapsed: U 23%)" in alone
 
 
 def test_single_seeds_have_intervals_over_items(tmp_path: Path) -> None:

@@ -552,7 +552,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert set(run.record.data) >= set(run.suite.forget if run.suite else ())
 
 
-SOME = ("none", "retrain", "npo-15-steps", "ilu", "ilu-control", "tar")
+SOME = ("none", "retrain", "npo-15-steps", "ilu", "ilu-control")
 
 
 @pytest.mark.parametrize("suite", sorted({path.parts[-3] for path in RESULT_SETS}))

@@ -17,7 +17,6 @@ from runs import (
     environment,
     interruptible,
     made,
-    process,
     rows,
     samples,
     target_folder,
@@ -29,6 +28,7 @@ from ilubench.experiments.experiment import resolve_experiment
 from ilubench.forecast.memory import shape_of
 from ilubench.models.configuration import load_config
 from ilubench.runs.executors.base import Ended, Outcome, end_of, execute, longest_first
+from ilubench.runs.executors.child import import_ahead
 from ilubench.runs.executors.processes import ThisMachine
 from ilubench.runs.executors.share import Share, share_machine
 from ilubench.runs.executors.workers import Workers
@@ -146,18 +146,16 @@ def test_a_job_beside_which_none_can_run() -> None:
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     target = f"suite.target.model.path={target_folder(made())}"
     words = ("run", SUITE, target, "method=npo", "seeds=0..1", "attacks=gsm8k")
-    for count in ("1", "2", "3"):
-        run = command if count == "1" else process
-        done = run(*words, f"workers={count}", f"out={tmp_path / count}")
+    one, three = tmp_path / "1", tmp_path / "3"
+    for out in (one, three):
+        done = command(*words, f"workers={out.name}", f"out={out}")
         assert done.code == 0, done.err
         assert "attack npo with gsm8k, seed 1: done" in done.err
-    one = tmp_path / "1"
-    for several in (tmp_path / "2", tmp_path / "3"):
-        assert samples(one) == samples(several)
-        assert weights(one) == weights(several)
-        record, jobs, failures = rows(several)
-        assert (record, sorted(jobs), failures) == (rows(one)[0], sorted(rows(one)[1]), [])
-        assert (next(several.glob("tiny-*")) / "workers" / "0.log").is_file()
+    assert samples(one) == samples(three)
+    assert weights(one) == weights(three)
+    record, jobs, failures = rows(three)
+    assert (record, sorted(jobs), failures) == (rows(one)[0], sorted(rows(one)[1]), [])
+    assert (next(three.glob("tiny-*")) / "workers" / "2.log").is_file()
 
 
 PLUGIN = """
@@ -226,6 +224,7 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
     ]
     watcher = Watched()
     share = [{"OMP_NUM_THREADS": "1"}] * 2
+    import_ahead()
     here = ThisMachine(run_config(experiment), share, tmp_path / "workers")
     workers = Workers(here, 2, watcher, timeout=8.0)
     found = list(execute([jobs], lambda _: False, workers))

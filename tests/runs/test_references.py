@@ -384,15 +384,17 @@ def test_the_mini_suite_comes_with_its_references() -> None:
 def test_an_attack_done_again_is_as_shipped(tmp_path: Path) -> None:
     """Every mean lies in the prediction interval of the shipped seeds; all together, 95 %."""
     asked = ("method=none", "attacks=sst2", "seeds=0", "never_knew=false", f"out={tmp_path}")
-    done = command("run", *asked, "--json")
+    ends = ("attack.fractions=1.0", "attack.each_epoch=false")  # scoring changes no training
+    done = command("run", *asked, *ends, "--json")
     assert done.code == 0, done.err
     again = pq.read_table(tmp_path / done.json["run"] / "samples.parquet")
     folder = find_set("mini", "reference")
     assert folder is not None
     shipped = pq.read_table(folder / "samples.parquet")
     means = [_means(table) for table in (again, shipped)]
-    assert means[0].keys() == means[1].keys()
-    assert len(means[0]) > 30
+    steps = {min(means[1])[0], max(means[1])[0]}
+    assert means[0].keys() == {where for where in means[1] if where[0] in steps}
+    assert len(means[0]) > 8
     for where, (now,) in means[0].items():
         before = means[1][where]
         n = len(before)

@@ -337,9 +337,8 @@ def killed_and_begun_again(
         folder = submitted(two, run)
         run.kill()
     between(folder)
-    with begin(*words, cwd=tmp_path) as run:
-        told = run.communicate(timeout=500)[1]
-    assert run.returncode == 0, told
+    done = command(*words)
+    assert done.code == 0, done.err
     arrays = [f"{number}-{stage}" for number, stage in enumerate(todo, start=1)]
     assert sorted(path.name for path in folder.glob("[0-9]*")) == arrays
     assert samples(one) == samples(two)

@@ -8,7 +8,7 @@ import pytest
 from sharded import TRAININGS, Trained, in_ranks, train
 
 TWO = [name for name in TRAININGS if not name.endswith("killed")]
-THREE = ("graddiff", "rmu-targets", "ilu-batch_mean", "finetune", "finetune-tied", "pretrain")
+THREE = ("rmu-targets", "ilu-batch_mean", "finetune-tied")
 ASKED = [*((2, name) for name in TWO), *((3, name) for name in THREE)]
 
 
