@@ -126,12 +126,12 @@ def test_rouge_of_an_answer(slow: Slow, rows: list[Row]) -> None:
     [
         ({"perturbed_answer": []}, {}, "item 't0': column 'perturbed_answer' is empty"),
         ({"perturbed_answer": "one"}, {}, "item 't0': column 'perturbed_answer' is text"),
-        ({"perturbed_answer": ["a", " "]}, {}, "item 't0': an answer is blank"),
+        ({"perturbed_answer": ["a", " "]}, {}, "item 't0': the answer is blank"),
         ({"perturbed_answer": ["a", None]}, {}, "item 't0'.*column 'answer' is null"),
         ({}, {"wrong": "wrong_answers"}, "column 'wrong_answers' is missing"),
         ({}, {"completion": " yes"}, "must name one column"),
         ({}, {"completion": "{answer} {question}"}, "must name one column"),
-        ({"answer": ""}, {}, "item 't0': an answer is blank"),
+        ({"answer": ""}, {}, "item 't0': the answer is blank"),
     ],
 )
 def test_rows_that_do_not_fit(

@@ -90,6 +90,7 @@ class Workbench:
         self._engine: Engine | None = None
         self._bound: dict[str, Measure] = {}
         self._examples: dict[tuple[str, ...], list[Example]] = {}
+        self._identities: dict[bool, dict[str, JsonValue]] = {}
 
     @cached_property
     def engine_choice(self) -> Choice:
@@ -164,9 +165,12 @@ class Workbench:
 
     def recipe_identity(self, recipe: RecipeSpec, *, retrain: bool) -> dict[str, JsonValue]:
         """Return what tells the model that a recipe makes from others, wherever it is made."""
-        init = self.init_of(recipe, retrain=retrain)
-        tokenizer, length = self.given_tokenizer, self.suite.max_length
-        return recipe_identity(recipe, init, tokenizer, self.tables, length)
+        if retrain not in self._identities:  # its weights are hashed once
+            init = self.init_of(recipe, retrain=retrain)
+            tokenizer, length = self.given_tokenizer, self.suite.max_length
+            told = recipe_identity(recipe, init, tokenizer, self.tables, length)
+            self._identities[retrain] = told
+        return self._identities[retrain]
 
     @property
     def target_folder(self) -> Path:

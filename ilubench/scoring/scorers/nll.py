@@ -1,14 +1,15 @@
-"""How surprised the model is by the right answer."""
+"""How likely the model finds the answers that a row holds; how surprised it is by the right one."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pydantic import Field
 
-from ilubench.data.chat import render_chat
+from ilubench.data.chat import closing_ids, render_chat
 from ilubench.data.rows import render_template
 from ilubench.data.template import template_columns
 from ilubench.data.values import row_name
@@ -32,24 +33,23 @@ from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["AnswerNLL", "asked_text", "split_answer"]
+__all__ = ["AnswerLikelihoods", "AnswerNLL", "asked_text", "split_answer"]
 
 
-class AnswerNLL(Scorer):
-    """Mean negative log-likelihood of the answer's tokens, in nats a token.
+class AnswerLikelihoods(Scorer, ABC):
+    """Asks for the log-likelihood of answers that a row holds.
 
     Attributes:
         data: role of the rows.
         prompt: template of what is given (`str.format` over the columns).
-        completion: template of the answer, with the space before it.
+        completion: template of the right answer, with the space before it.
         labels: column -> names that stand for its integers 0, 1, ...
         limit: items at most.
-
-    Of a chat, prompt and answer are the user's and the assistant's turn; what ends the latter is
-    not scored.
     """
 
-    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["answer_nll"]
+    name: ClassVar[str]
+    """As which it is registered."""
+
     chats: ClassVar[bool] = True
 
     data: str
@@ -58,59 +58,111 @@ class AnswerNLL(Scorer):
     labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1)
 
+    @abstractmethod
+    def values(self, right: float, wrong: Sequence[float]) -> Mapping[str, float]:
+        """Return metric -> an item's score.
+
+        Args:
+            right: mean negative log-likelihood of a token of the right answer.
+            wrong: the same of each wrong one.
+        """
+
+    @property
+    def scores_end(self) -> bool:
+        """Whether what ends an answer is its last token; in a chat, what ends the turn."""
+        return False
+
     def metrics(self) -> Mapping[str, Estimator]:
-        """Return `nll`, a mean over items."""
-        return {"nll": Estimator()}
+        """Return the metrics, means over items."""
+        return dict.fromkeys(self.directions(), Estimator())
 
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
         return (self.data,)
-
-    def directions(self) -> Mapping[str, Direction]:
-        """Return `lower`: less surprised."""
-        return {"nll": "lower"}
 
     def columns(self) -> Mapping[str, tuple[str, ...]]:
         """Return the columns that the templates name."""
         return {self.data: template_columns(self.prompt, self.completion, labels=self.labels)}
 
     def asks(self, rows: Sequence[Row], chat: Chat | None = None) -> Sequence[Asked]:
-        """Return prompt and answer of each row.
+        """Return prompt and right answer of each row.
 
         Raises:
-            DataError: a row lacks a column, or its answer is blank.
+            DataError: a row lacks a column, or an answer is blank.
         """
-        return [asked_text(*self._text(row), chat) for row in rows]
+        pairs = [(self._render(self.prompt, row), self.texts(row)[0]) for row in rows]
+        return [asked_text(prompt, answer, chat) for prompt, answer in pairs]
 
-    def _text(self, row: Row) -> tuple[str, str]:
-        source = DataSource(path=self.data, labels=self.labels)
-        prompt = render_template(self.prompt, row, source, self.data)
-        answer = render_template(self.completion, row, source, self.data)
+    def texts(self, row: Row) -> tuple[str, ...]:
+        """Return the right answer, then the wrong ones.
+
+        Raises:
+            DataError: one of them is missing or blank.
+        """
+        return (self.answer(row),)
+
+    def answer(self, row: Row) -> str:
+        """Return a row's right answer.
+
+        Raises:
+            DataError: it is blank.
+        """
+        answer = self._render(self.completion, row)
         if not answer.strip():
             raise DataError(f"{row_name(self.data, row)}: the answer is blank")
-        return prompt, answer
+        return answer
+
+    def _render(self, template: str, row: Row) -> str:
+        source = DataSource(path=self.data, labels=self.labels)
+        return render_template(template, row, source, self.data)
 
     def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
         """Render and tokenise the items.
 
         Raises:
-            DataError: no rows, a missing column, or an answer without tokens.
+            DataError: no rows, a missing column, an answer without tokens, or no end of sequence.
         """
         rows, chat = (
             take_rows(context.rows(self.data), self.limit, self.data),
             context.chat(self.data),
         )
+        end = tokenizer.eos_token_id if chat is None else closing_ids(tokenizer, chat)[0]
+        if self.scores_end and end is None:
+            problem = f"data.{self.data}: the tokenizer has no end-of-sequence token"
+            raise DataError(f"{problem}; set end to false in the scorer's settings")
 
-        def made(row: Row, before: str) -> tuple[Ids, Ids]:
-            prompt, completion = self._text(row)
-            context_ids, answer_ids = split_answer(tokenizer, before + prompt, completion, chat)
-            if not context_ids or not answer_ids:
+        def made(row: Row, before: str) -> _Made:
+            prompt = before + self._render(self.prompt, row)
+            pairs = [split_answer(tokenizer, prompt, text, chat) for text in self.texts(row)]
+            if not all(given and answer for given, answer in pairs):
                 raise DataError(f"data.{self.data}: {row['id']}: prompt or answer has no tokens")
-            return context_ids, answer_ids
+            if self.scores_end:
+                pairs = [(given, [*ids, *([end] * (ids[-1] != end))]) for given, ids in pairs]
+            return pairs
 
         items = item_ids(rows, self.data)
         named = [{**row, "id": item} for item, row in zip(items, rows, strict=True)]
-        return _Bound(self.data, items, named, made, [made(row, "") for row in named])
+        plain = [made(row, "") for row in named]
+        return _Bound(self.name, self.data, items, named, made, plain, self.values)
+
+
+class AnswerNLL(AnswerLikelihoods):
+    """Mean negative log-likelihood of the answer's tokens, in nats a token.
+
+    Of a chat, prompt and answer are the user's and the assistant's turn; what ends the latter is
+    not scored.
+    """
+
+    name: ClassVar[str] = "answer_nll"
+    ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["answer_nll"]
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `lower`: less surprised."""
+        return {"nll": "lower"}
+
+    def values(self, right: float, wrong: Sequence[float]) -> Mapping[str, float]:  # noqa: ARG002
+        """Return the loss."""
+        return {"nll": right}
 
 
 def asked_text(prompt: str, answer: str, chat: Chat | None) -> Asked:
@@ -146,35 +198,46 @@ def split_answer(
     return whole[:cut], whole[cut:]
 
 
+_Made: TypeAlias = Sequence[tuple[Ids, Ids]]
+"""(prompt, answer) of each answer of an item, the right one first."""
+
+
 @dataclass(frozen=True)
 class _Bound:
     """The items, ready for many checkpoints; `make` has (row, text before it), `plain` none."""
 
+    name: str
     role: str
     items: Sequence[str]
     rows: Sequence[Row]
-    make: Callable[[Row, str], tuple[Ids, Ids]]
-    plain: Sequence[tuple[Ids, Ids]]
+    make: Callable[[Row, str], _Made]
+    plain: Sequence[_Made]
+    values: Callable[[float, Sequence[float]], Mapping[str, float]]
 
     def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
-        """Return the mean negative log-likelihood of each item's answer tokens.
+        """Return each item's scores.
 
         Raises:
             CannotApplyError: the prompt attack samples; nothing is generated here.
         """
         if attack is None:
             return self._scores(engine, self.plain)
-        refuse_sampling("answer_nll", attack)
+        refuse_sampling(self.name, attack)
 
         def ask(rows: Sequence[Row], before: Mapping[str, str]) -> list[SampleScore]:
             return self._scores(engine, [self.make(row, before[str(row["id"])]) for row in rows])
 
         return ask_rewritten(attack, self.rows, self.items, ask)
 
-    def _scores(self, engine: Engine, pairs: Sequence[tuple[Ids, Ids]]) -> list[SampleScore]:
-        with name_items(self.items, self.role):
-            scores = engine.logprobs(pairs)
+    def _scores(self, engine: Engine, made: Sequence[_Made]) -> list[SampleScore]:
+        asked = [(item, *pair) for item, own in zip(self.items, made, strict=True) for pair in own]
+        with name_items([item for item, _, _ in asked], self.role):
+            found = engine.logprobs([(given, answer) for _, given, answer in asked])
+        lost: dict[str, list[float]] = {}
+        for (item, _, _), one in zip(asked, found, strict=True):
+            lost.setdefault(item, []).append(-one.total / len(one.values))
         return [
-            SampleScore(item=item, metric="nll", value=-scored.total / len(scored.values))
-            for item, scored in zip(self.items, scores, strict=True)
+            SampleScore(item=item, metric=metric, value=value)
+            for item, (right, *wrong) in lost.items()
+            for metric, value in self.values(right, wrong).items()
         ]
