@@ -43,7 +43,8 @@ from ilubench.experiments.experiment import Experiment, resolve_experiment
 from ilubench.experiments.training_text import check_form, find_overlaps, overlap_warnings
 from ilubench.interfaces import Batch, Checkpoint, Example, ScoreContext, UnlearnData
 from ilubench.methods.graddiff import GradDiff
-from ilubench.records.finished import FinishedRun, check_alike
+from ilubench.records.comparing import check_alike
+from ilubench.records.finished import FinishedRun
 from ilubench.records.reader_notes import option_notes
 from ilubench.records.results import ModelScore, RunRecord
 from ilubench.records.scores import SCHEMA, read_samples, read_score

@@ -12,8 +12,9 @@ from typing import cast
 import numpy as np
 from pydantic import JsonValue
 
+from ilubench.records.comparing import common_labels
 from ilubench.records.figure_text import figure_cell
-from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
+from ilubench.records.finished import REFERENCES, FinishedRun
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text

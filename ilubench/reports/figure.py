@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ilubench.errors import UsageError, did_you_mean
-from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
+from ilubench.records.comparing import common_labels
+from ilubench.records.finished import REFERENCES, FinishedRun
 from ilubench.records.results import REFERENCE, RETRAIN, RunRecord
 from ilubench.records.run_names import run_names
 

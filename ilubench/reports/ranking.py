@@ -12,8 +12,9 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from ilubench.records.comparing import common_labels
 from ilubench.records.figure_text import figure_cell
-from ilubench.records.finished import REFERENCES, FinishedRun, common_labels
+from ilubench.records.finished import REFERENCES, FinishedRun
 from ilubench.records.labels import (
     F_U,
     FA_DIFFERENCE,

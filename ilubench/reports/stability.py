@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from ilubench.errors import DataError
-from ilubench.records.finished import FinishedRun, common_labels
+from ilubench.records.comparing import common_labels
+from ilubench.records.finished import FinishedRun
 from ilubench.records.labels import RA_CORE
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names

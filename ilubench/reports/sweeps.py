@@ -15,8 +15,9 @@ from typing import get_args
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, UsageError
+from ilubench.records.comparing import check_alike
 from ilubench.records.figure_text import figure_cell
-from ilubench.records.finished import FinishedRun, check_alike, read_run
+from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.labels import F_U, RA, RECOVERY
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names

@@ -1,7 +1,7 @@
 """Which attacks on the original and on the retrained model a run takes from shipped result sets.
 
 A set is taken for the attacks and seeds in which a run of it and this run could stand in one table
-(`ilubench.records.finished.run_differences`); the code that measured it need not be the installed
+(`ilubench.records.comparing.run_differences`); the code that measured it need not be the installed
 one, as with the rows of a table. The original is scored here all the same, and must score alike.
 """
 
@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from ilubench.errors import SpecError
 from ilubench.experiments.experiment import Experiment, suite_method
 from ilubench.interfaces.discovery import find_plugin
+from ilubench.records.comparing import SAME_ORIGINAL, run_differences
 from ilubench.records.estimators import estimate
-from ilubench.records.finished import SAME_ORIGINAL, FinishedRun, run_differences
+from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import setting_differences
 from ilubench.records.reference_sets import (
     METHODS,

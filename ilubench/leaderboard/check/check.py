@@ -27,7 +27,8 @@ from ilubench.leaderboard.records.files import (
     records_in,
 )
 from ilubench.leaderboard.records.models import AttackEntry, AttackResult, Entry
-from ilubench.records.finished import FinishedRun, check_alike
+from ilubench.records.comparing import check_alike
+from ilubench.records.finished import FinishedRun
 
 __all__ = ["Problem", "check_boards"]
 

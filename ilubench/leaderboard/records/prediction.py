@@ -23,7 +23,8 @@ from scipy import special
 
 from ilubench.errors import DataError, UsageError
 from ilubench.leaderboard.records.models import Comparison
-from ilubench.records.finished import FinishedRun, check_alike
+from ilubench.records.comparing import check_alike
+from ilubench.records.finished import FinishedRun
 from ilubench.records.markdown import cell, table
 from ilubench.records.scores import chance_levels
 from ilubench.statistics.aggregate import KEPT_UTILITY, ra_samples

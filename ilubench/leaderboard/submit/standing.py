@@ -6,7 +6,8 @@ from pathlib import Path
 from ilubench.errors import UsageError
 from ilubench.leaderboard.check.suite import suite_problems
 from ilubench.leaderboard.records.files import read_board, read_entry_run
-from ilubench.records.finished import REFERENCES, FinishedRun, check_alike
+from ilubench.records.comparing import check_alike
+from ilubench.records.finished import REFERENCES, FinishedRun
 from ilubench.records.wording import note_text, table_note_texts
 from ilubench.specs.yaml_files import task_names
 from ilubench.statistics.notes import Note, NoteKind

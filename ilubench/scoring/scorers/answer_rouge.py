@@ -10,11 +10,11 @@ from pydantic import Field
 from ilubench.data.chat import closing_ids, encode_prompt
 from ilubench.data.rows import render_template
 from ilubench.data.template import template_columns
-from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext, Scorer
+from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext
 from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_l_recall
 from ilubench.scoring.scorers.rows import item_ids, take_rows
-from ilubench.scoring.scorers.written import AskedText, BoundTexts, cleaned
-from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
+from ilubench.scoring.scorers.written import AskedText, BoundTexts, TextScorer, cleaned
+from ilubench.specs import KNOWN_RANGES, DataSource, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,40 +22,23 @@ if TYPE_CHECKING:
 __all__ = ["AnswerRouge"]
 
 
-class AnswerRouge(Scorer):
+class AnswerRouge(TextScorer):
     """ROUGE-L recall of a greedy answer against the right one (Maini et al. 2024).
 
     Attributes:
-        data: role of the rows.
         prompt: template of what is given (`str.format` over the columns).
         completion: template of the right answer.
         max_tokens: tokens generated.
-        limit: items at most.
-        rouge_tokens: what ROUGE counts: `stemmed`, as TOFU; `latin`; or `unicode`, words and
-            letters of any script.
     """
 
+    metric: ClassVar[str] = "rouge_l_recall"
     ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["answer_rouge"]
     chats: ClassVar[bool] = True
 
-    data: str
     prompt: str
     completion: str
     max_tokens: int = Field(default=200, ge=1)
-    limit: int | None = Field(default=None, ge=1)
     rouge_tokens: RougeTokens = "stemmed"
-
-    def metrics(self) -> Mapping[str, Estimator]:
-        """Return `rouge_l_recall`, a mean over items."""
-        return {"rouge_l_recall": Estimator()}
-
-    def directions(self) -> Mapping[str, Direction]:
-        """Return `higher`: more of the answer is given."""
-        return {"rouge_l_recall": "higher"}
-
-    def roles(self) -> tuple[str, ...]:
-        """Return the role of the rows."""
-        return (self.data,)
 
     def columns(self) -> Mapping[str, tuple[str, ...]]:
         """Return the columns that the templates name."""
@@ -80,7 +63,7 @@ class AnswerRouge(Scorer):
         references = [reference for _, reference in plain]
         check_references(self.data, items, column, references, self.rouge_tokens)
         return BoundTexts(
-            metric="rouge_l_recall",
+            metric=self.metric,
             role=self.data,
             items=items,
             rows=rows,

@@ -10,11 +10,11 @@ from pydantic import Field
 from ilubench.data.chat import chat_turns, closing_ids, encode_turns, put_before
 from ilubench.data.overlap import asks_same
 from ilubench.errors import DataError
-from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext, Scorer
-from ilubench.scoring.scorers.rouge import RougeTokens, check_references
+from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext
+from ilubench.scoring.scorers.rouge import check_references
 from ilubench.scoring.scorers.rows import groups_of, item_ids, take_rows, text_of
-from ilubench.scoring.scorers.written import AskedText, BoundTexts, cleaned
-from ilubench.specs import KNOWN_RANGES, Direction, Estimator, Range
+from ilubench.scoring.scorers.written import AskedText, BoundTexts, TextScorer, cleaned
+from ilubench.specs import KNOWN_RANGES, Range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +25,7 @@ _ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
 """An answer is cut at the first of each, in this order."""
 
 
-class VerbMem(Scorer):
+class VerbMem(TextScorer):
     """Verbatim memorisation: ROUGE-L F1 of a greedy continuation against the true one.
 
     Rows are `{prompt, gt}` with an optional `id`. The prompt is used as it is, with special tokens;
@@ -33,31 +33,13 @@ class VerbMem(Scorer):
     one of them), decoded without. Values are on 0-1; the paper shows them times 100.
 
     Attributes:
-        data: role of the rows.
         max_tokens: tokens generated, and of the reference.
-        limit: items at most.
-        rouge_tokens: what ROUGE counts: `latin`, as MUSE (a-z and 0-9 only), or `unicode`, words
-            and letters of any script.
     """
 
+    metric: ClassVar[str] = "verbmem"
     ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["verbmem"]
 
-    data: str
     max_tokens: int = Field(default=128, ge=1)
-    limit: int | None = Field(default=None, ge=1)
-    rouge_tokens: RougeTokens = "latin"
-
-    def metrics(self) -> Mapping[str, Estimator]:
-        """Return `verbmem`, a mean over items."""
-        return {"verbmem": Estimator()}
-
-    def directions(self) -> Mapping[str, Direction]:
-        """Return `higher`: more is recited."""
-        return {"verbmem": "higher"}
-
-    def roles(self) -> tuple[str, ...]:
-        """Return the role of the rows."""
-        return (self.data,)
 
     def columns(self) -> Mapping[str, tuple[str, ...]]:
         """Return the columns of prompt and true continuation."""
@@ -85,7 +67,7 @@ class VerbMem(Scorer):
         references = [reference for _, reference in plain]
         check_references(self.data, items, "gt", references, self.rouge_tokens)
         return BoundTexts(
-            metric="verbmem",
+            metric=self.metric,
             role=self.data,
             items=items,
             rows=rows,
@@ -97,7 +79,7 @@ class VerbMem(Scorer):
         )
 
 
-class KnowMem(Scorer):
+class KnowMem(TextScorer):
     r"""Knowledge memorisation: ROUGE-L F1 of a short greedy answer against the right one.
 
     Rows are `{question, answer}` with an optional `id`. The prompt is `Question: {q}\nAnswer:
@@ -113,32 +95,18 @@ class KnowMem(Scorer):
     user's turn, without the space at its end.
 
     Attributes:
-        data: role of the questions.
         icl: role of the example pairs shown before each question, all of them.
         max_tokens: tokens generated.
-        limit: questions at most.
         group_by: column that names the subset of the questions that each belongs to.
-        rouge_tokens: what ROUGE counts: `latin`, as MUSE (a-z and 0-9 only), or `unicode`, words
-            and letters of any script.
     """
 
+    metric: ClassVar[str] = "knowmem"
     ranges: ClassVar[Mapping[str, Range]] = KNOWN_RANGES["knowmem"]
     chats: ClassVar[bool] = True
 
-    data: str
     icl: str
     max_tokens: int = Field(default=32, ge=1)
-    limit: int | None = Field(default=None, ge=1)
     group_by: str | None = None
-    rouge_tokens: RougeTokens = "latin"
-
-    def metrics(self) -> Mapping[str, Estimator]:
-        """Return `knowmem`, a mean over items."""
-        return {"knowmem": Estimator()}
-
-    def directions(self) -> Mapping[str, Direction]:
-        """Return `higher`: more is answered rightly."""
-        return {"knowmem": "higher"}
 
     def roles(self) -> tuple[str, ...]:
         """Return the roles of questions and example pairs."""
@@ -191,7 +159,7 @@ class KnowMem(Scorer):
         answers = [answer for _, answer in plain]
         check_references(self.data, items, "answer", answers, self.rouge_tokens)
         return BoundTexts(
-            metric="knowmem",
+            metric=self.metric,
             role=self.data,
             items=items,
             rows=rows,

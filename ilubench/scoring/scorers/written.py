@@ -1,15 +1,27 @@
 """Texts that the model writes, each beside its reference."""
 
+from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
-from ilubench.interfaces import BoundPromptAttack, Engine, Ids, Row, SampleScore, SamplingSpec
+from pydantic import Field
+
+from ilubench.interfaces import (
+    BoundPromptAttack,
+    Engine,
+    Ids,
+    Row,
+    SampleScore,
+    SamplingSpec,
+    Scorer,
+)
 from ilubench.scoring.scorers.rewriting import ask_rewritten
 from ilubench.scoring.scorers.rouge import RougeTokens, rouge_l
 from ilubench.scoring.scorers.rows import name_items
+from ilubench.specs import Direction, Estimator
 
-__all__ = ["AskedText", "BoundTexts", "cleaned"]
+__all__ = ["AskedText", "BoundTexts", "TextScorer", "cleaned"]
 
 _SPACES = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 """What MUSE's decoding (transformers 4, `clean_up_tokenization_spaces=True`) writes together."""
@@ -24,6 +36,36 @@ def cleaned(text: str) -> str:
     for spaced in _SPACES:
         text = text.replace(spaced, spaced.strip())
     return text
+
+
+class TextScorer(Scorer, ABC):
+    """Compares what the model writes for each row of a role with what is right.
+
+    Attributes:
+        data: role of the rows.
+        limit: items at most.
+        rouge_tokens: what ROUGE counts: `latin`, as MUSE (a-z and 0-9 only); `stemmed`, as TOFU,
+            words without their endings; or `unicode`, words and letters of any script.
+    """
+
+    metric: ClassVar[str]
+    """Its one metric, a mean over items."""
+
+    data: str
+    limit: int | None = Field(default=None, ge=1)
+    rouge_tokens: RougeTokens = "latin"
+
+    def metrics(self) -> Mapping[str, Estimator]:
+        """Return the metric."""
+        return {self.metric: Estimator()}
+
+    def directions(self) -> Mapping[str, Direction]:
+        """Return `higher`: more of what is right is written."""
+        return {self.metric: "higher"}
+
+    def roles(self) -> tuple[str, ...]:
+        """Return the role of the rows."""
+        return (self.data,)
 
 
 AskedText: TypeAlias = tuple[Ids, str]
