@@ -148,7 +148,7 @@ def attack_roles(attack: Attack, suite: SuiteSpec) -> tuple[str, ...]:
     Raises:
         SpecError: neither the attack nor the suite has such a role.
     """
-    return tuple(attack.role(role, suite) for role in attack.plugin.roles())
+    return tuple(attack.reads(suite).values())
 
 
 def distinct_examples(tables: Tables, suite: SuiteSpec, roles: Sequence[str]) -> int:

@@ -330,6 +330,7 @@ def _course(suite: SuiteSpec, attack: str, measured: MethodSamples, forget: Metr
         quartile_steps=tuple(later) if levels else quartile_steps(later),
         total_steps=later[-1],
         levels=levels,
+        further=suite.attacks[attack].further,
     )
 
 

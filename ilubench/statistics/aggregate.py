@@ -51,6 +51,7 @@ from ilubench.statistics.row import (
 __all__ = ["aggregate", "ra_samples", "weighted_samples", "why_undefined"]
 
 NO_STEPS = Note(NoteKind.NO_STEPS)
+ONLY_FURTHER = Note(NoteKind.ONLY_FURTHER)
 KEPT_UTILITY = 0.90
 COLLAPSED_UTILITY = 0.50
 HALF = 0.5
@@ -85,7 +86,8 @@ def aggregate(
     utility = _utility(method, original, chances)
     kept = None if utility.worst is None else utility.kept[utility.worst].value
     worst_case, worst_at = _worst_case(method, chances)
-    names = tuple(course.attack for course in method.courses)
+    benign = [course for course in method.courses if not course.further]
+    names = tuple(course.attack for course in benign)
     missing = [name for name in core if name not in names]
     ra_core = None
     if missing:
@@ -100,12 +102,14 @@ def aggregate(
         utility=utility,
         attacks=tuple(_attack(c, method, original, chances, retrain) for c in method.courses),
         ra_attacks=names,
-        ra=_ra(method.courses),
+        ra=_ra(benign) if benign else no_figure(ONLY_FURTHER),
         ra_core_attacks=core,
         ra_core=ra_core,
         worst_case=worst_case,
         worst_at=worst_at,
-        recovery=_recovery_figure(method, original, method.courses, _final(method.courses)),
+        recovery=_recovery_figure(method, original, benign, _final(benign))
+        if benign
+        else no_figure(ONLY_FURTHER),
     )
 
 

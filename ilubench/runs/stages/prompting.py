@@ -61,8 +61,8 @@ def bind_attack(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttac
     plugin = attack.plugin
     assert isinstance(plugin, PromptAttack)
     shots = {
-        role: _shots(bench, attack.role(role, bench.suite))
-        for role in dict.fromkeys(plugin.roles())
+        role: tuple(shot for name in names for shot in _shots(bench, name))
+        for role, names in attack.trained(bench.suite).items()
     }
     context = PromptContext(shots, seed_for(seed, "attack", attack.name))
     return BoundPromptAttack(attack.name, plugin, context)
