@@ -12,10 +12,12 @@ from ilubench.specs.merging import merge_mappings
 from ilubench.specs.protocols import with_own_protocol, with_own_protocols
 from ilubench.specs.yaml_files import load_yaml, task_file, task_names
 
-__all__ = ["load_suite", "suite_files"]
+__all__ = ["attack_name", "load_suite", "suite_files"]
 
 _FREE = ("config", "where", "labels", "environments")
 """Mappings whose keys are not ilubench's: of transformers, columns, names."""
+
+_NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 
 _CODE = re.compile(r"\S+\.py:[^\W\d]\w*")
 """A plugin by its file."""
@@ -26,7 +28,8 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
 
     Args:
         name: of the suite, or its file.
-        attacks: names; a shipped one that the suite has not is added to its own, as a further one.
+        attacks: names, or files (`attack_name`); a shipped one that the suite has not, and one in a
+            file, is added to its own, as a further one.
 
     Raises:
         SpecError: no such suite or attack, or not YAML.
@@ -35,15 +38,44 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
     values = _extended("suites", _read(path))
     own = values.get("attacks") or {}
     if isinstance(own, Mapping):
-        shipped = set(task_names("attacks")).difference(own).intersection(attacks)
-        added: dict[str, JsonValue] = {
-            key: {"extends": key, "further": True} for key in attacks if key in shipped
-        }
+        added: dict[str, JsonValue] = {}
+        for word in attacks:
+            key = attack_name(word)
+            if key != word:
+                _refuse_taken(word, key, {**own, **added})
+                head = "use" if ".py:" in word else "extends"
+                added[key] = {head: word, "further": True}
+            elif key not in own and key in task_names("attacks"):
+                added[key] = {"extends": key, "further": True}
         values["attacks"] = {
             key: _extended("attacks", attack) if isinstance(attack, Mapping) else attack
             for key, attack in {**own, **added}.items()
         }
     return values, path
+
+
+def attack_name(word: str) -> str:
+    """Return what an attack is called that is given as FILE.yaml or FILE.py:Class; a name as it is.
+
+    FILE.yaml is called FILE, and FILE.py:MyClass my_class.
+
+    Raises:
+        SpecError: the file's name cannot be an attack's.
+    """
+    if ".py:" in word:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word.rpartition(":")[2]).lower()
+    elif word.endswith((".yaml", ".yml")):
+        name = Path(word).stem
+    elif word.endswith(".py"):
+        problem = f"{word} names no class"
+        raise SpecError(problem, field="attacks", remedy=f"write {word}:ClassName")
+    else:
+        return word
+    if not re.fullmatch(_NAME, name):
+        problem = f"{name!r}, after {word}, cannot be an attack's name"
+        remedy = "use lower-case letters, digits, - and _ for the file"
+        raise SpecError(problem, field="attacks", remedy=remedy)
+    return name
 
 
 def suite_files(name: str) -> tuple[Path, ...]:
@@ -58,6 +90,12 @@ def suite_files(name: str) -> tuple[Path, ...]:
 
 
 # --- inside ---
+
+
+def _refuse_taken(word: str, key: str, known: Mapping[str, JsonValue]) -> None:
+    if key in known:
+        problem = f"there is an attack {key!r} besides {word}"
+        raise SpecError(problem, field="attacks", remedy="give the file, or class, another name")
 
 
 def _extended(
