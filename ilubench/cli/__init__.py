@@ -15,7 +15,7 @@ from ilubench.cli.converting import convert
 from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import describe, doctor, ls
-from ilubench.cli.making import make_target, new_method
+from ilubench.cli.making import make_target, new_attack, new_method
 from ilubench.cli.reports import gates, matched, plot, stability, subsets, table, variance
 from ilubench.cli.running import attack, job, plan, run, tune
 from ilubench.cli.scoring import score
@@ -66,6 +66,7 @@ new = typer.Typer(
 )
 app.add_typer(new, name="new")
 new.command("method")(new_method)
+new.command("attack")(new_attack)
 
 
 def main() -> None:
