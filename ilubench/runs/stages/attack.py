@@ -5,6 +5,7 @@ from dataclasses import replace
 from pydantic import JsonValue
 
 from ilubench.data.seeds import seed_for
+from ilubench.experiments.scored_items import scored_items
 from ilubench.interfaces import Checkpoint, Progress, PromptAttack
 from ilubench.interfaces.courses import Course
 from ilubench.models.checkpoints import save_changes
@@ -13,7 +14,6 @@ from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.prompting import run_prompt_attack
 from ilubench.runs.stages.score import score_checkpoint
-from ilubench.runs.stages.scored_items import scored_items
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.training import seed_everything
 
@@ -47,7 +47,7 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         last: Checkpoint | None = None
         utility = tuple(metric.scorer for metric in bench.suite.utility)
         course = Course(attack.name, utility, has_fa=attack.fa is not None)
-        only = scored_items(bench, attack)
+        only = scored_items(bench.experiment, attack)
         for made in attack.plugin.tamper(model, data, context):
             checkpoint = replace(made, items={**only, **made.items}) if made.step != 0 else made
             course.add(checkpoint)
