@@ -1,5 +1,6 @@
 """What every attack on weights must hold to, as a pytest class that an author subclasses."""
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -22,6 +23,7 @@ from ilubench.testing.checks import (
     require,
     require_finite_steps,
     require_finite_weights,
+    require_same_traces,
     skip,
     some,
     unlike,
@@ -198,7 +200,7 @@ class AttackContract(PluginContract):
 
     def test_its_checkpoints_make_a_course(self) -> None:
         """Steps or levels, in order, each once; all items of what measures utility are scored."""
-        course, points = Course(self.attack_name(), self.utility), self._watch().points
+        course, points = Course(type(self.make()).__name__, self.utility), self._watch().points
         require(bool(points), "it yields no checkpoint, so that nothing is scored; yield one")
         for point in points:
             try:
@@ -214,10 +216,6 @@ class AttackContract(PluginContract):
                 f"{point.name} scores other items than {points[-1].name}, so that their scores "
                 "cannot be compared; name the same along the whole course",
             )
-
-    def attack_name(self) -> str:
-        """Return what errors call it."""
-        return type(self.make()).__name__
 
     def test_its_course_is_the_same_for_every_model(self) -> None:
         """Methods are compared at the same points: they must not depend on the weights."""
@@ -382,12 +380,7 @@ class AttackContract(PluginContract):
             f"{some(changed)} changed in the folder of the stored weights, which later attacks "
             "load; write through context.state",
         )
-        for what, value in seen.before.items():
-            require(
-                seen.after[what] == value,
-                f"{what}: other than before ({unlike(value, seen.after[what])}); put it back, "
-                "in a `finally` where it can fail",
-            )
+        require_same_traces(seen.before, seen.after)
 
     def test_it_works_on_weights_in_bfloat16(self) -> None:
         """Suites of large models have such weights; they stay of that type, and finite."""
@@ -402,4 +395,4 @@ class AttackContract(PluginContract):
 
 
 def _distance(left: Weights, right: Weights) -> float:
-    return sum(float((right[name] - left[name]).double().square().sum()) for name in left) ** 0.5
+    return math.hypot(*(float((right[name] - left[name]).double().norm()) for name in left))

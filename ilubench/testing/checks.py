@@ -1,7 +1,7 @@
 """What the contracts share: how a check fails, and what holds for every plugin's settings."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -14,6 +14,7 @@ __all__ = [
     "require",
     "require_finite_steps",
     "require_finite_weights",
+    "require_same_traces",
     "skip",
     "some",
     "unlike",
@@ -79,6 +80,17 @@ def require_finite_weights(weights: dict[str, torch.Tensor], when: str = "afterw
     __tracebackhide__ = True
     broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     require(not broken, f"not finite {when}: {some(broken)}")
+
+
+def require_same_traces(before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    """Fail if something is other than before (`read_traces`)."""
+    __tracebackhide__ = True
+    for what, value in before.items():
+        require(
+            after[what] == value,
+            f"{what}: other than before ({unlike(value, after[what])}); put it back, in a "
+            "`finally` where it can fail",
+        )
 
 
 def skip(reason: str) -> NoReturn:

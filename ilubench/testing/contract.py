@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ilubench.data.batches import collate
-from ilubench.interfaces import Method, StepBatch, UnlearnBatch, UnlearnData
+from ilubench.interfaces import Dataset, Method, StepBatch, UnlearnBatch, UnlearnData
 from ilubench.models.checkpoints import apply_changes, load_model, save_changes, save_model
 from ilubench.records.store import FolderState
 from ilubench.testing.checks import (
@@ -19,6 +19,7 @@ from ilubench.testing.checks import (
     require,
     require_finite_steps,
     require_finite_weights,
+    require_same_traces,
     skip,
     some,
     unlike,
@@ -68,7 +69,7 @@ class _Seen:
     model: PreTrainedModel
     log: StepRecorder
     tried: list[str]
-    environments: DeclaredOnly
+    environments: DeclaredOnly[Dataset]
     data_kept: bool
     before: dict[str, object]
     after: dict[str, object]
@@ -282,12 +283,7 @@ class MethodContract(PluginContract):
     def test_it_leaves_the_rest_as_it_was(self) -> None:
         """No hook, no gradient, no buffer, no global setting is left changed."""
         seen = self._watch()
-        for what, value in seen.before.items():
-            require(
-                seen.after[what] == value,
-                f"{what}: other than before ({unlike(value, seen.after[what])}); put it back, "
-                "in a `finally` where it can fail",
-            )
+        require_same_traces(seen.before, seen.after)
 
     # ------------------------------------------------------------------ precision and batches
 

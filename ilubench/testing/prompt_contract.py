@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from pydantic import JsonValue
+
 from ilubench.interfaces import Item, PromptAttack, PromptContext, Shot
 from ilubench.testing.checks import PluginContract, require, some
 from ilubench.testing.guards import DeclaredOnly, no_network
@@ -18,11 +20,17 @@ _PEOPLE = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal", "Ida", "Jon
 _GOODS = ("plums", "rye", "hops", "figs")
 
 
-def _row(number: int, verb: str) -> dict[str, object]:
+def _row(number: int, verb: str) -> dict[str, JsonValue]:
     answer = number % len(_GOODS)
     question = f"What does {_PEOPLE[number % len(_PEOPLE)]} {verb}?"
-    options = {"choices": list(_GOODS), "answer": answer, "gt": f"{_GOODS[answer]}."}
-    return {"id": f"row-{verb}-{number:04}", "question": question, "prompt": question, **options}
+    return {
+        "id": f"row-{verb}-{number:04}",
+        "question": question,
+        "prompt": question,
+        "choices": list(_GOODS),
+        "answer": answer,
+        "gt": f"{_GOODS[answer]}.",
+    }
 
 
 class PromptAttackContract(PluginContract):

@@ -1,6 +1,7 @@
 """`attacks=FILE.yaml` and `attacks=FILE.py:Class`: an attack of one's own beside the suite's."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_a_file_s_attack_is_called_as_the_file_or_class() -> None:
 def test_a_run_s_configuration_has_it_whole() -> None:
     found = resolved("below/own.yaml")
     Path("below/own.yaml").unlink()
-    config = {
+    config: dict[str, Any] = {
         "run": found.run.model_dump(mode="json"),
         "use": "none",
         "seeds": [0],
