@@ -6,6 +6,7 @@ import html
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +170,8 @@ def test_bars_are_the_intervals_of_recovery(npo: Path) -> None:
     for bar, attack in zip(bars, run.rows["FQ"].attacks, strict=True):
         (segment,) = bar[2][0].get_segments()
         figure = attack.recovery
-        np.testing.assert_allclose(np.asarray(segment)[:, 0], [figure.low, figure.high])
+        ends = np.array([figure.low, figure.high], float)
+        np.testing.assert_allclose(np.asarray(segment)[:, 0], ends)
 
 
 def test_names_of_points_on_each_other_can_be_read(both: list[Path]) -> None:
@@ -243,6 +245,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
+def _note(into: list[str], name: str, event: object) -> None:
+    into.append(getattr(event, name))
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; name one with CHROMIUM=")
 def test_a_browser_finds_nothing_wrong(both: list[Path], tmp_path: Path) -> None:
     """Neither axe nor the console, light, dark and on a telephone; nothing is wider than it."""
@@ -263,8 +269,8 @@ def test_a_browser_finds_nothing_wrong(both: list[Path], tmp_path: Path) -> None
             page = context.new_page()
             said: list[str] = []
             asked: list[str] = []
-            page.on("console", lambda message, said=said: said.append(message.text))
-            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            page.on("console", partial(_note, said, "text"))
+            page.on("request", partial(_note, asked, "url"))
             page.goto(file.as_uri())
             found = Axe().run(page)
             assert found.violations_count == 0, found.generate_report()

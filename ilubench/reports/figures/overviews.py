@@ -8,6 +8,7 @@ import numpy as np
 
 from ilubench.records.labels import FA_DIFFERENCE, RA, RA_CORE, RECOVERY, UTILITY_KEPT
 from ilubench.reports.figures.style import CHANCE, INK, drawing, new_figure
+from ilubench.statistics import intervals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ilubench.reports.figures.courses import Line
-    from ilubench.statistics import intervals
     from ilubench.statistics.row import AttackFigures, RobustnessRow
 
 __all__ = ["draw_by_attack", "draw_costs", "draw_heatmap", "draw_tradeoff", "least_kept", "under"]
 
-APART = (60.0, 9.0)
-"""Points of width and height that a name takes."""
+LETTER, HIGH = 5.5, 11.0
+"""Pixels that a name takes: each letter's width, and its height."""
+
+MANY = 8
+"""Points from which on names would cover each other."""
 
 DARK = 0.6
 """Share of the scale from which on a cell's number is white."""
@@ -58,7 +61,8 @@ def draw_heatmap(lines: Sequence[Line], label: str) -> Figure:
             value = least_kept(part)
             cells[place, attacks.index(part.attack)] = np.nan if value is None else value
     with drawing():
-        figure = new_figure(2.4 + 0.85 * len(attacks), 1.3 + 0.3 * len(lines))
+        names = 0.08 * max(len(line.title) for line in lines)
+        figure = new_figure(1.4 + names + 0.7 * len(attacks), 1.3 + 0.3 * len(lines))
         panel = figure.subplots()
         shown = panel.imshow(cells, cmap="cividis", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(cells):
@@ -76,28 +80,14 @@ def draw_heatmap(lines: Sequence[Line], label: str) -> Figure:
 
 def draw_tradeoff(lines: Sequence[Line], label: str) -> Figure:
     """Return robustness against utility, with the methods that no other one beats in both."""
-    names = dict.fromkeys(under(line.row)[0] for line in lines if not line.reference)
-    with drawing():
-        figure = new_figure(6, 4.2)
-        panel = figure.subplots()
-        points = []
-        for line in lines:
-            utility, robust = line.row.utility, under(line.row)[1]
-            if utility.worst is None or robust.value is None:
-                continue
-            kept = utility.kept[utility.worst]
-            if kept.value is None:
-                continue
-            _cross(panel, kept, robust, line)
-            if not line.reference:
-                points.append((kept.value, robust.value))
-        front = _front(points)
-        if front:
-            panel.plot(*zip(*front, strict=True), color=CHANCE, linestyle=":", zorder=0)
-        _part_names(panel)
-        panel.set_xlabel(f"{UTILITY_KEPT} after unlearning (of the metric that kept least)")
-        panel.set_ylabel(f"{' or '.join(names) or RA}, {label}")
-    return figure
+    points = []
+    for line in lines:
+        worst, robust = line.row.utility.worst, under(line.row)[1]
+        kept = None if worst is None else line.row.utility.kept[worst]
+        if kept is not None and kept.value is not None and robust.value is not None:
+            points.append((line, kept, robust))
+    told = f"{UTILITY_KEPT} after unlearning (of the metric that kept least)"
+    return _scatter(points, told, label)
 
 
 def draw_by_attack(lines: Sequence[Line], what: str) -> Figure:
@@ -136,65 +126,86 @@ def draw_costs(
     lines: Sequence[Line], seconds: Callable[[Line], float | None], label: str
 ) -> Figure | None:
     """Return robustness against the seconds that unlearning took; None where nobody tells them."""
-    timed = [(line, seconds(line)) for line in lines if not line.reference]
-    points = [(line, took) for line, took in timed if took]
-    if not points:
-        return None
-    with drawing():
-        figure = new_figure(6, 4)
-        panel = figure.subplots()
-        for line, took in points:
-            robust = under(line.row)[1]
-            if robust.value is not None:
-                _point(panel, took, robust.value, line, None, robust)
-        panel.set_xscale("log")
-        _part_names(panel)
-        panel.set_xlabel("seconds of unlearning, a seed (on the machine of the run)")
-        panel.set_ylabel(f"{under(points[0][0].row)[0]}, {label}")
-    return figure
+    points = []
+    for line in lines:
+        took, robust = seconds(line), under(line.row)[1]
+        if took and not line.reference and robust.value is not None:
+            time = intervals.Figure(took, None, None, 1, 1, "none")
+            points.append((line, time, robust))
+    told = "seconds of unlearning, a seed (on the machine of the run)"
+    return _scatter(points, told, label, log=True) if points else None
 
 
 # --- inside ---
 
 
-def _cross(panel: Axes, x: intervals.Figure, y: intervals.Figure, line: Line) -> None:
+def _scatter(
+    points: Sequence[tuple[Line, intervals.Figure, intervals.Figure]],
+    across: str,
+    label: str,
+    *,
+    log: bool = False,
+) -> Figure:
+    """Robustness against something, each point with its name; of many, with its number."""
+    many = len(points) > MANY
+    names = dict.fromkeys(under(line.row)[0] for line, _, _ in points if not line.reference)
+    with drawing():
+        figure = new_figure(9 if many else 6, 4.6)
+        panel = figure.subplots()
+        for place, (line, x, y) in enumerate(points, start=1):
+            name = str(place) if many else line.title
+            _draw_point(panel, x, y, line, f"{place} {line.title}" if many else name)
+            panel.annotate(
+                name, (x.value, y.value), xytext=(5, 4), textcoords="offset points", fontsize=8
+            )
+        if log:
+            panel.set_xscale("log")
+        else:
+            # an interval that is wider than all else is cut: the table has its ends
+            values = [x.value for _, x, _ in points if x.value is not None]
+            panel.set_xlim(min(values) - 0.05, max(values) + 0.05)
+            front = _front([(x.value, y.value) for line, x, y in points if not line.reference])
+            panel.plot([x for x, _ in front], [y for _, y in front], color=CHANCE, linestyle=":")
+        _part_names(panel)
+        panel.set_xlabel(across)
+        panel.set_ylabel(f"{' or '.join(names) or RA}, {label}")
+        if many:
+            figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def _draw_point(
+    panel: Axes, x: intervals.Figure, y: intervals.Figure, line: Line, title: str
+) -> None:
     assert x.value is not None
     assert y.value is not None
-    _point(panel, x.value, y.value, line, x, y)
-
-
-def _point(
-    panel: Axes,
-    x: float,
-    y: float,
-    line: Line,
-    x_figure: intervals.Figure | None = None,
-    y_figure: intervals.Figure | None = None,
-) -> None:
     panel.errorbar(
-        [x],
-        [y],
-        xerr=_ends(x_figure),
-        yerr=_ends(y_figure),
+        [x.value],
+        [y.value],
+        xerr=_ends(x),
+        yerr=_ends(y),
         fmt="D" if line.reference else "o",
         color=line.colour,
         markersize=5,
         elinewidth=1,
         alpha=0.9,
+        label=title,
     )
-    panel.annotate(line.title, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
 
 
 def _part_names(panel: Axes) -> None:
     """Move the names of points that lie on each other up, until each can be read."""
-    placed: list[tuple[float, float]] = []
-    for name in sorted(panel.texts, key=lambda text: text.xy[1]):  # type: ignore[attr-defined]
-        x, y = panel.transData.transform(name.xy)  # type: ignore[attr-defined]
-        up = 4.0
-        while any(abs(x - a) < APART[0] and abs(y + up - b) < APART[1] for a, b in placed):
-            up += APART[1]
+    from matplotlib.text import Annotation
+
+    placed: list[tuple[float, float, float]] = []
+    names = [one for one in panel.texts if isinstance(one, Annotation)]
+    for name in sorted(names, key=lambda one: one.xy[1]):
+        x, y = panel.transData.transform(name.xy)
+        up, wide = 4.0, LETTER * (1 + len(name.get_text()))
+        while any(-wide < x - a < w and abs(y + up - b) < HIGH for a, b, w in placed):
+            up += HIGH
         name.set_position((5, up))
-        placed.append((x, y + up))
+        placed.append((x, y + up, wide))
 
 
 def _ends(figure: intervals.Figure | None) -> list[list[float]] | None:
@@ -221,10 +232,13 @@ def _bars(panel: Axes, shown: Mapping[int, intervals.Figure], offset: float, lin
         label = "_"  # one entry in the legend
 
 
-def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _front(
+    points: Sequence[tuple[float | None, float | None]],
+) -> list[tuple[float, float]]:
     """The points that no other one is above in both, from left to right."""
     front: list[tuple[float, float]] = []
-    for x, y in sorted(set(points), reverse=True):
+    known = {(x, y) for x, y in points if x is not None and y is not None}
+    for x, y in sorted(known, reverse=True):
         if not front or y > front[-1][1]:
             front.append((x, y))
     return front[::-1]
