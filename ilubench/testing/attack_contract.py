@@ -282,10 +282,10 @@ class AttackContract(PluginContract):
         __tracebackhide__ = True
         expected = {point.name: point.weights for point in seen.points}
         for point in points:
-            unlike = differing(expected[point.name], point.weights)
+            changed = differing(expected[point.name], point.weights)
             require(
-                not unlike,
-                f"{what} differ at {point.name} in {some(unlike)}; let a step's data and "
+                not changed,
+                f"{what} differ at {point.name} in {some(changed)}; let a step's data and "
                 "randomness depend on (context.seed, step) alone: scoring draws from the global "
                 "random states, too",
             )
@@ -342,10 +342,10 @@ class AttackContract(PluginContract):
         save_changes(last.checkpoint.model, base, changes)
         again = load_model(base, "cpu")
         apply_changes(again, changes)
-        unlike = differing(last.weights, weights(again))
+        changed = differing(last.weights, weights(again))
         require(
-            not unlike,
-            f"{some(unlike)} came back with other values than at {last.name}; do not change the "
+            not changed,
+            f"{some(changed)} came back with other values than at {last.name}; do not change the "
             "model after the last checkpoint",
         )
 

@@ -22,7 +22,6 @@ from ilubench.testing.checks import (
     require_same_traces,
     skip,
     some,
-    unlike,
 )
 from ilubench.testing.facts import facts, known, known_model
 from ilubench.testing.guards import DeclaredOnly, no_network, one_thread, read_traces
