@@ -37,7 +37,7 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
     path = task_file("suites", name)
     values = _extended("suites", _read(path))
     own = values.get("attacks") or {}
-    if isinstance(own, Mapping):
+    if isinstance(own, Mapping) and (own or attacks):
         added: dict[str, JsonValue] = {}
         for word in attacks:
             key = attack_name(word)
