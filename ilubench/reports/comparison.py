@@ -123,10 +123,13 @@ def _forgetting(label: str, first: FinishedRun, second: FinishedRun) -> Iterator
     yield _paired(label, after, a.unlearned_forget, b.unlearned_forget, bounds)
     benign = [c.attack for c in a.courses if not c.further and b.course(c.attack) is not None]
     if benign:
-        means = [ra_samples([c for c in runs.courses if c.attack in benign]) for runs in (a, b)]
-        yield _paired(label, f"{RA} over {', '.join(benign)}", *means, bounds)
-    for mine, other in _shared(a, b):
-        yield _paired(label, f"after {mine.attack}", mine.forget[-1], other.forget[-1], bounds)
+        mine, other = (
+            ra_samples([course for course in runs.courses if course.attack in benign])
+            for runs in (a, b)
+        )
+        yield _paired(label, f"{RA} over {', '.join(benign)}", mine, other, bounds)
+    for one, two in _shared(a, b):
+        yield _paired(label, f"after {one.attack}", one.forget[-1], two.forget[-1], bounds)
 
 
 def _utility(label: str, first: FinishedRun, second: FinishedRun) -> Iterator[Difference]:
