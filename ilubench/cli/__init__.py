@@ -16,7 +16,17 @@ from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import describe, doctor, ls
 from ilubench.cli.making import make_target, new_attack, new_method
-from ilubench.cli.reports import gates, matched, plot, report, stability, subsets, table, variance
+from ilubench.cli.reports import (
+    compare,
+    gates,
+    matched,
+    plot,
+    report,
+    stability,
+    subsets,
+    table,
+    variance,
+)
 from ilubench.cli.running import attack, job, plan, run, tune
 from ilubench.cli.scoring import score
 from ilubench.cli.showing import show
@@ -58,6 +68,7 @@ for plain in (
     describe,
     show,
     table,
+    compare,
     report,
     plot,
     matched,
