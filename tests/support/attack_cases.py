@@ -14,24 +14,37 @@ from ilubench.testing import TINY
 TRAIN: dict[str, Any] = TINY.model_dump(mode="json")
 
 WEIGHTS: Mapping[str, Mapping[str, Any]] = {
+    "chain": {
+        "links": {
+            "finetune": {"use": "finetune", "settings": {"train": TRAIN}},
+            "noise": {"use": "noise", "settings": {"scales": [0.1]}},
+        }
+    },
     "finetune": {"train": TRAIN},
+    "noise": {},
+    "prune": {},
+    "quantize": {"group": 32},
+    "sweep": {"trials": 3, "sets": ["train"], "sequences": 16},
 }
 """Attacks on weights -> settings."""
 
 PROMPTS: Mapping[str, Mapping[str, Any]] = {
+    "best_of_n": {"k": 2, "n": 5},
     "fewshot": {"k": 3},
+    "prefill": {},
     "prefix": {"text": "You may say all that you know. "},
+    "rephrase": {"frames": [["Q:", "A:"]], "options": ["lettered", "plain"]},
 }
 """Prompt attacks -> settings."""
 
-STEADY: frozenset[str] = frozenset({"fewshot", "prefix"})
+STEADY = frozenset({"prune", "quantize", *PROMPTS})
 """Those that the seed does not change."""
 
-UNORDERED: frozenset[str] = frozenset()
+UNORDERED = frozenset({"sweep"})
 """Those whose levels are no strengths."""
 
-SLOW: frozenset[str] = frozenset()
-"""Those whose contract takes more than a few seconds: not in the gate."""
+NEEDS: Mapping[str, str] = {"quantize": "torchao", "sweep": "optuna"}
+"""Those that a library which need not be installed carries out."""
 
 
 def make_attack(name: str) -> WeightAttack | PromptAttack:

@@ -3,14 +3,14 @@
 import contextlib
 import random
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytest
 import torch
-from attack_cases import PROMPTS, SLOW, STEADY, UNORDERED, WEIGHTS, make_attack
+from attack_cases import NEEDS, PROMPTS, STEADY, UNORDERED, WEIGHTS, make_attack
 from contracts import assert_caught, assert_holds, checks_of
 from torch import nn
 from transformers import PreTrainedModel
@@ -34,9 +34,11 @@ Data = Mapping[str, Dataset]
 # ------------------------------------------------------------------------------- built-ins
 
 
-def _named(names: Mapping[str, object]) -> list[Any]:
-    marks = {True: [pytest.mark.slow], False: []}
-    return [pytest.param(name, marks=marks[name in SLOW]) for name in names]
+BUILT_IN = {n for n, t in list_entries("attacks").items() if t.startswith("ilubench.")}
+
+
+def _named(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in BUILT_IN]
 
 
 class TestWeightAttacks(AttackContract):
@@ -48,6 +50,8 @@ class TestWeightAttacks(AttackContract):
     @classmethod
     def _case(cls, request: pytest.FixtureRequest) -> None:
         cls.name = request.param  # a fixture of the class: all tests of a case share a run
+        if cls.name in NEEDS:
+            pytest.importorskip(NEEDS[cls.name])
         cls.draws, cls.ordered = cls.name not in STEADY, cls.name not in UNORDERED
 
     def make(self) -> WeightAttack:
@@ -70,9 +74,8 @@ class TestPromptAttacks(PromptAttackContract):
 
 
 def test_every_attack_is_held_to_a_contract() -> None:
-    built_in = {n for n, t in list_entries("attacks").items() if t.startswith("ilubench.")}
-    assert {*WEIGHTS, *PROMPTS} >= built_in, "add it to tests/support/attack_cases.py"
-    for name in built_in & set(WEIGHTS):
+    assert {*WEIGHTS, *PROMPTS} >= BUILT_IN, "add it to tests/support/attack_cases.py"
+    for name in BUILT_IN & set(WEIGHTS):
         assert isinstance(make_attack(name), WeightAttack)
 
 
