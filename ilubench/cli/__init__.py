@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ilubench import __version__
+from ilubench.cli.analysing import analyse
 from ilubench.cli.board import leaderboard
 from ilubench.cli.commands import Program, ScoreCommand, WordsCommand
 from ilubench.cli.completion import complete_value_in_bash
@@ -84,6 +85,7 @@ app.command()(doctor)
 
 app.add_typer(leaderboard, name="leaderboard")
 app.add_typer(data, name="data")
+app.add_typer(analyse, name="analyse")
 
 new = typer.Typer(
     cls=Program, no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own."
