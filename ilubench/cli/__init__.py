@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ilubench import __version__
+from ilubench.cli.analysing import analyse
 from ilubench.cli.board import leaderboard
 from ilubench.cli.commands import Program, ScoreCommand, WordsCommand
 from ilubench.cli.completion import complete_value_in_bash
@@ -29,7 +30,7 @@ from ilubench.cli.reports import (
 )
 from ilubench.cli.running import attack, job, plan, run, tune
 from ilubench.cli.scoring import score
-from ilubench.cli.showing import show
+from ilubench.cli.showing import show, watch
 
 __all__ = ["app", "main"]
 
@@ -67,6 +68,7 @@ for plain in (
     ls,
     describe,
     show,
+    watch,
     table,
     compare,
     report,
@@ -84,6 +86,7 @@ app.command()(doctor)
 
 app.add_typer(leaderboard, name="leaderboard")
 app.add_typer(data, name="data")
+app.add_typer(analyse, name="analyse")
 
 new = typer.Typer(
     cls=Program, no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own."
