@@ -1,8 +1,9 @@
 """Names -> objects, once: suite file, method, attacks, scorers and data of one run."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, cast
 
@@ -20,7 +21,7 @@ from ilubench.experiments.method_words import (
 )
 from ilubench.experiments.suites import NO_PLUGINS, check_recipes, read_suite
 from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
-from ilubench.interfaces.discovery import create_plugin, find_plugin
+from ilubench.interfaces.discovery import SuiteAttacks, create_plugin, find_plugin
 from ilubench.records.results import REFERENCE
 from ilubench.specs import (
     AttackSpec,
@@ -42,6 +43,7 @@ from ilubench.specs.overrides import (
     apply_overrides,
     nested_settings,
 )
+from ilubench.specs.values import convert_value
 from ilubench.specs.yaml_files import task_names, validate_spec
 
 __all__ = [
@@ -59,12 +61,31 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Attack:
-    """A resolved attack: its spec, its plugin, and the scorer of its FA task."""
+    """A resolved attack: its spec, its plugin, and the scorer of its FA task.
+
+    ``links``: the attacks that it is made of, one after the other.
+    """
 
     name: str
     spec: AttackSpec
     plugin: WeightAttack | PromptAttack
     fa: Scorer | None
+    links: Mapping[str, "Attack"] = field(default_factory=dict)
+
+    @property
+    def only(self) -> dict[str, dict[str, JsonValue]]:
+        """Scorer -> column -> value: of the rows that are scored; also what its links say."""
+        every = [link.spec.only for link in self.links.values()]
+        return {scorer: told for only in (*every, self.spec.only) for scorer, told in only.items()}
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Name the attack in errors about its settings."""
+        try:
+            yield
+        except SpecError as error:
+            place = f"attack.{self.name}.{error.field}" if error.field else f"attacks.{self.name}"
+            raise SpecError(error.problem, field=place, remedy=error.remedy) from error
 
     def trained(self, suite: SuiteSpec) -> dict[str, tuple[str, ...]]:
         """Return each role that it reads -> the full names of the roles of rows that it stands for.
@@ -75,6 +96,12 @@ class Attack:
         Raises:
             SpecError: it is none of them.
         """
+        if self.links:
+            return {
+                f"{name}.{role}": names
+                for name, link in self.links.items()
+                for role, names in link.trained(suite).items()
+            }
         words: dict[str, tuple[str, ...]] = {n: (r,) for n, r in suite.environments.items()}
         words |= {"forget": suite.forget, "retain": suite.retain}
         own = {*self.spec.data, *suite.data}
@@ -181,15 +208,18 @@ def _attack(
     name: str,
     spec: AttackSpec,
     found: type[WeightAttack | PromptAttack],
-    everyone: Sequence[Override],
-    mine: Sequence[Override],
+    settings: Settings,
+    links: Mapping[str, Attack],
 ) -> Attack:
     if issubclass(found, PromptAttack) and spec.fa is not None:
         problem = f"{spec.use} changes no weights, so that it has no task to be learned"
         raise SpecError(problem, where=f"attack {name}", field="fa", remedy="leave it out")
-    lookup = PluginLookup(find_plugin, lambda _g, _u: {})
-    settings = apply_overrides(found, spec.settings, everyone, lookup, prefix="attack.")
-    settings = apply_overrides(found, settings, mine, lookup, prefix=f"attack.{name}.")
+    if links:
+        refs = {
+            n: {"use": one.spec.use, "settings": one.plugin.model_dump(mode="json")}
+            for n, one in links.items()
+        }
+        settings = {**settings, _links_field(found): cast("JsonValue", refs)}
     ref = PluginRef(use=spec.use, settings=settings)
     plugin = create_plugin("attacks", ref, source=f"attack {name}")
     fa = None
@@ -198,7 +228,14 @@ def _attack(
             "Scorer", create_plugin("scorers", spec.fa.scorer, source=f"attack {name}: fa.scorer")
         )
         _check_metric(fa, spec.fa, f"attack {name}: fa.metric")
-    return Attack(name, spec, plugin, fa)
+    return Attack(name, spec, plugin, fa, links)
+
+
+def _links_field(kind: type[WeightAttack | PromptAttack]) -> str:
+    """Return the field that names other attacks of the suite; empty where there is none."""
+    fields = kind.model_fields.items()
+    marked = (name for name, told in fields if SuiteAttacks() in told.metadata)
+    return next(marked, "")
 
 
 def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, where: str) -> None:
@@ -260,32 +297,87 @@ def _attacks(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )
     everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
-    kinds = {name: _attack_class(name, suite.attacks[name]) for name in chosen}
-    known = {field for kind in kinds.values() for field in kind.model_fields}
+    found = tuple(_resolved(suite, name, overrides, everyone) for name in chosen)
+    kinds = [type(one.plugin) for top in found for one in (top, *top.links.values())]
+    known = {field for kind in kinds for field in kind.model_fields}
     for override in everyone:
         if kinds and override.path[0] not in known:
-            below = {n for kind in kinds.values() for n in nested_settings(kind, override.path[0])}
+            below = {n for kind in kinds for n in nested_settings(kind, override.path[0])}
             remedy = did_you_mean(override.path[0], {*known, *suite.attacks})
             if below:
                 remedy = f"did you mean {' or '.join(f'attack.{one}' for one in sorted(below))}?"
             problem = f"unknown setting {override.path[0]!r}"
             raise SpecError(problem, field=f"attack.{override.key}", remedy=remedy)
-    found = []
-    for name, kind in kinds.items():
-        mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
-        own = tuple(o for o in everyone if o.path[0] in kind.model_fields)
-        attack = _attack(name, suite.attacks[name], kind, own, mine)
-        if attack.fa is not None:
-            data = {**suite.data, **attack.spec.data}
-            _check_chats(attack.fa, data, f"attack {name}: fa.scorer")
-        found.append(attack)
-    return tuple(found)
+    return found
 
 
-def _restored(name: str, spec: AttackSpec, settings: Settings) -> Attack:
+def _resolved(
+    suite: SuiteSpec, name: str, overrides: Sequence[Override], everyone: Sequence[Override]
+) -> Attack:
+    """Return an attack of the suite with the changes of all, then its own."""
+    spec = suite.attacks[name]
+    kind = _attack_class(name, spec)
+    mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
+    own = tuple(o for o in everyone if o.path[0] in kind.model_fields)
+    lookup, settings = PluginLookup(find_plugin, lambda _g, _u: {}), dict(spec.settings)
+    links: dict[str, Attack] = {}
+    several = _links_field(kind)
+    if several:
+        chosen = [o for o in (*own, *mine) if o.path == (several,)]
+        own, mine = (tuple(o for o in some if o not in chosen) for some in (own, mine))
+        told = (
+            convert_value(tuple[str, ...], chosen[-1].text, f"attack.{name}.{several}")
+            if chosen
+            else settings.get(several)
+        )
+        for link in _link_names(suite, name, several, told):
+            links[link] = _resolved(suite, link, overrides, everyone)
+    settings = apply_overrides(kind, settings, own, lookup, prefix="attack.")
+    settings = apply_overrides(kind, settings, mine, lookup, prefix=f"attack.{name}.")
+    attack = _attack(name, spec, kind, settings, links)
+    if attack.fa is not None:
+        data = {**suite.data, **attack.spec.data}
+        _check_chats(attack.fa, data, f"attack {name}: fa.scorer")
+    return attack
+
+
+def _link_names(suite: SuiteSpec, name: str, field: str, told: object) -> list[str]:
+    """Return the attacks that one is made of.
+
+    Raises:
+        SpecError: one is unknown, is named twice, changes no weights, or is made of others.
+    """
+
+    def refuse(problem: str, remedy: str) -> SpecError:
+        return SpecError(problem, where=f"attack {name}", field=field, remedy=remedy)
+
+    if not isinstance(told, list | tuple) or not all(isinstance(one, str) for one in told):
+        raise refuse("a list of attacks' names is needed", f"write {field}: [lora, quantize]")
+    names = [str(one) for one in told]
+    for link in names:
+        if link not in suite.attacks:
+            remedy = did_you_mean(link, suite.attacks)
+            raise refuse(f"suite {suite.name} has no attack {link!r}", remedy)
+        kind = _attack_class(link, suite.attacks[link])
+        if names.count(link) > 1:
+            raise refuse(f"{link} is named twice", "name each once")
+        if not issubclass(kind, WeightAttack):
+            raise refuse(f"{link} changes no weights", "leave it out")
+        if _links_field(kind):
+            raise refuse(f"{link} is made of others itself", "name these instead")
+    return names
+
+
+def _restored(suite: SuiteSpec, name: str, settings: Settings) -> Attack:
     """The attack with the settings that it was run with; its spec stays the suite's."""
-    changed = spec.model_copy(update={"settings": settings})
-    return replace(_attack(name, changed, _attack_class(name, spec), (), ()), spec=spec)
+    spec = suite.attacks[name]
+    kind = _attack_class(name, spec)
+    told = settings.get(_links_field(kind))
+    links = {
+        link: _restored(suite, link, cast("Settings", cast("Settings", ref)["settings"]))
+        for link, ref in (told.items() if isinstance(told, Mapping) else ())
+    }
+    return _attack(name, spec, kind, settings, links)
 
 
 def _generator(spec: GeneratorSpec) -> Generator:
@@ -439,7 +531,7 @@ def restore_experiment(config: Mapping[str, JsonValue], source: Path) -> Experim
         if name not in suite.attacks:
             remedy = did_you_mean(name, suite.attacks)
             raise SpecError(f"the suite has no attack {name!r}", where=str(source), remedy=remedy)
-    attacks = (_restored(name, suite.attacks[name], own) for name, own in told.attacks.items())
+    attacks = (_restored(suite, name, own) for name, own in told.attacks.items())
     ref = PluginRef(use=told.use or REFERENCE, settings=told.method)
     method = create_plugin("methods", ref, source=f"{source}: method")
     scorers, tables = create_scorers(suite, source), suite_tables(suite)

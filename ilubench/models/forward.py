@@ -30,6 +30,7 @@ __all__ = [
     "has_layers",
     "initialise_model",
     "model_layers",
+    "outline_model",
     "parameter_sizes",
     "probe_head",
     "recipe_config",
@@ -128,15 +129,16 @@ def initialise_model(
 
 def parameter_sizes(config: "PretrainedConfig") -> dict[str, int]:
     """Return parameter -> its number of weights; none is made."""
-    return {name: parameter.numel() for name, parameter in _outline(config).named_parameters()}
+    return {name: parameter.numel() for name, parameter in outline_model(config).named_parameters()}
 
 
 def has_layers(config: "PretrainedConfig") -> bool:
     """Whether a model's layers can be told; none is made."""
-    return bool(model_layers(_outline(config)))
+    return bool(model_layers(outline_model(config)))
 
 
-def _outline(config: "PretrainedConfig") -> "PreTrainedModel":
+def outline_model(config: "PretrainedConfig") -> "PreTrainedModel":
+    """Return the model that a configuration describes, without weights."""
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):

@@ -166,7 +166,7 @@ def attack_key(
             "attack": attack.name,
             "plugin": plugin_identity(attack.plugin),
             "data": _fingerprints(bench, attack.reads(bench.suite)),
-            "only": cast("JsonValue", attack.spec.only),
+            "only": cast("JsonValue", attack.only),
             "max_length": bench.suite.max_length,
             "memory": None if isinstance(attack.plugin, PromptAttack) else _memory(bench),
             "fa": _scorer(bench, attack.fa, attack) if attack.fa else None,
