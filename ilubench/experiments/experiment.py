@@ -297,7 +297,7 @@ def _attacks(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )
     everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
-    found = tuple(_resolved(suite, name, overrides, everyone) for name in chosen)
+    found = tuple(_resolved(suite, name, overrides, everyone) for name in dict.fromkeys(chosen))
     kinds = [type(one.plugin) for top in found for one in (top, *top.links.values())]
     known = {field for kind in kinds for field in kind.model_fields}
     for override in everyone:

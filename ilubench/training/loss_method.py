@@ -127,7 +127,9 @@ class LossMethod(Method):
 
         Raises:
             DivergedError: a loss or gradient is not finite.
+            SpecError: a setting does not fit the model.
         """
+        self.check_model(model.config)
         known = replace(data, forget_seen=self.forget_seen(data, context))
         with train_part(model, self.trainable, self.lora, context.seed):
             prepared = self.prepare(model, known, context)
