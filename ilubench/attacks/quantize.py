@@ -1,8 +1,6 @@
 """Weights of few bits: what a smaller number format brings back."""
 
-import contextlib
 import importlib.util
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
@@ -15,6 +13,7 @@ from ilubench.attacks.levels import check_layers, score_levels
 from ilubench.errors import SpecError, UsageError
 from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
 from ilubench.models.linear import linear_sizes
+from ilubench.models.quiet import hushed
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -95,7 +94,7 @@ class Quantize(WeightAttack):
         context: Context,  # noqa: ARG002
     ) -> Iterator[Checkpoint]:
         """Yield the live model before, and at each number of bits."""
-        with _hushed():
+        with hushed():
             rounded = _nf4(self.group) if self.method == "nf4" else _rtn(self.group)
         levels = {f"{bits}bit": partial(_put, partial(rounded, bits)) for bits in self.bits}
         return score_levels(model, levels)
@@ -137,14 +136,3 @@ def _nf4(group: int) -> _Rounded:
         return dequantize_4bit(*quantize_4bit(weight, blocksize=group, quant_type="nf4"))
 
     return rounded
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep away what the libraries log of kernels that are not there, and that nobody needs."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -51,8 +51,10 @@ __all__ = [
     "Experiment",
     "create_scorers",
     "environment_role",
+    "resolve_attack",
     "resolve_experiment",
     "resolve_grid",
+    "restore_attack",
     "restore_experiment",
     "suite_method",
     "suite_tables",
@@ -297,7 +299,8 @@ def _attacks(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )
     everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
-    found = tuple(_resolved(suite, name, overrides, everyone) for name in dict.fromkeys(chosen))
+    names = dict.fromkeys(chosen)
+    found = tuple(resolve_attack(suite, name, overrides, everyone) for name in names)
     kinds = [type(one.plugin) for top in found for one in (top, *top.links.values())]
     known = {field for kind in kinds for field in kind.model_fields}
     for override in everyone:
@@ -311,10 +314,24 @@ def _attacks(
     return found
 
 
-def _resolved(
-    suite: SuiteSpec, name: str, overrides: Sequence[Override], everyone: Sequence[Override]
+def resolve_attack(
+    suite: SuiteSpec,
+    name: str,
+    overrides: Sequence[Override] = (),
+    everyone: Sequence[Override] = (),
 ) -> Attack:
-    """Return an attack of the suite with the changes of all, then its own."""
+    """Return an attack of the suite, with the words' changes.
+
+    Args:
+        suite: has it.
+        name: of the attack.
+        overrides: what follows `attack.`; those below an attack's name count for it.
+        everyone: those of them that set a field of every attack which has it.
+
+    Raises:
+        SpecError: a setting is wrong, or a link.
+        PluginError: its plugin is missing or broken.
+    """
     spec = suite.attacks[name]
     kind = _attack_class(name, spec)
     mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
@@ -331,7 +348,7 @@ def _resolved(
             else settings.get(several)
         )
         for link in _link_names(suite, name, several, told):
-            links[link] = _resolved(suite, link, overrides, everyone)
+            links[link] = resolve_attack(suite, link, overrides, everyone)
     settings = apply_overrides(kind, settings, own, lookup, prefix="attack.")
     settings = apply_overrides(kind, settings, mine, lookup, prefix=f"attack.{name}.")
     attack = _attack(name, spec, kind, settings, links)
@@ -354,6 +371,8 @@ def _link_names(suite: SuiteSpec, name: str, field: str, told: object) -> list[s
     if not isinstance(told, list | tuple) or not all(isinstance(one, str) for one in told):
         raise refuse("a list of attacks' names is needed", f"write {field}: [lora, quantize]")
     names = [str(one) for one in told]
+    if len(names) < 2:
+        raise refuse(f"{len(names)} is no chain", "name two or more")
     for link in names:
         if link not in suite.attacks:
             remedy = did_you_mean(link, suite.attacks)
@@ -368,13 +387,18 @@ def _link_names(suite: SuiteSpec, name: str, field: str, told: object) -> list[s
     return names
 
 
-def _restored(suite: SuiteSpec, name: str, settings: Settings) -> Attack:
-    """The attack with the settings that it was run with; its spec stays the suite's."""
+def restore_attack(suite: SuiteSpec, name: str, settings: Settings) -> Attack:
+    """Return an attack with the settings that it was run with; its spec stays the suite's.
+
+    Raises:
+        SpecError: a setting is wrong.
+        PluginError: its plugin is missing or broken.
+    """
     spec = suite.attacks[name]
     kind = _attack_class(name, spec)
     told = settings.get(_links_field(kind))
     links = {
-        link: _restored(suite, link, cast("Settings", cast("Settings", ref)["settings"]))
+        link: restore_attack(suite, link, cast("Settings", cast("Settings", ref)["settings"]))
         for link, ref in (told.items() if isinstance(told, Mapping) else ())
     }
     return _attack(name, spec, kind, settings, links)
@@ -531,7 +555,7 @@ def restore_experiment(config: Mapping[str, JsonValue], source: Path) -> Experim
         if name not in suite.attacks:
             remedy = did_you_mean(name, suite.attacks)
             raise SpecError(f"the suite has no attack {name!r}", where=str(source), remedy=remedy)
-    attacks = (_restored(suite, name, own) for name, own in told.attacks.items())
+    attacks = (restore_attack(suite, name, own) for name, own in told.attacks.items())
     ref = PluginRef(use=told.use or REFERENCE, settings=told.method)
     method = create_plugin("methods", ref, source=f"{source}: method")
     scorers, tables = create_scorers(suite, source), suite_tables(suite)

@@ -1,9 +1,10 @@
-"""What transformers prints, kept away."""
+"""What libraries print, kept away."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
-__all__ = ["quiet"]
+__all__ = ["hushed", "quiet"]
 
 
 @contextlib.contextmanager
@@ -21,3 +22,14 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keep away what libraries log when they are imported, of kernels that nobody asked for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -35,7 +35,7 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
     path = task_file("suites", name)
     values = _extended("suites", _read(path))
     own = values.get("attacks") or {}
-    if isinstance(own, Mapping):
+    if isinstance(own, Mapping) and (own or attacks):
         values["attacks"] = found = {
             key: _extended("attacks", attack) if isinstance(attack, Mapping) else attack
             for key, attack in own.items()

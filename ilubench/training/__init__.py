@@ -16,7 +16,7 @@ from ilubench.training.loop import (
     seed_everything,
     trainable_only,
 )
-from ilubench.training.lora import ADAPTERS, check_lora, train_part
+from ilubench.training.lora import ADAPTERS, check_lora, target_layers, train_part
 from ilubench.training.loss_method import LossMethod
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "pretrain",
     "seed_everything",
     "sequence_nll",
+    "target_layers",
     "train_part",
     "trainable_only",
 ]

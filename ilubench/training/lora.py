@@ -11,7 +11,7 @@ import torch
 from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError, UsageError, did_you_mean
 from ilubench.models.linear import linear_layers, linear_sizes
-from ilubench.models.quiet import quiet
+from ilubench.models.quiet import hushed, quiet
 from ilubench.specs import LoraSpec
 from ilubench.training.loop import trainable_only
 
@@ -68,7 +68,8 @@ def check_lora(spec: LoraSpec, config: "PretrainedConfig") -> None:
 
 def _peft() -> Any:  # noqa: ANN401
     try:
-        import peft
+        with hushed():  # it imports what may quantise
+            import peft
     except ImportError as error:
         raise UsageError("LoRA needs peft: pip install 'ilubench[lora]'") from error
     return peft
@@ -107,7 +108,7 @@ def train_part(
         target_modules=target_layers(lora, linear_layers(model)),
     )
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    with quiet(), warnings.catch_warnings(action="ignore"), torch.random.fork_rng([]):
+    with quiet(), hushed(), warnings.catch_warnings(action="ignore"), torch.random.fork_rng([]):
         torch.manual_seed(seed_for(seed, "lora"))
         tuner = peft.LoraModel(model, config, "default")
     for parameter in _adapters(model):
