@@ -14,12 +14,8 @@ from pydantic import JsonValue
 
 from ilubench.data.rows import Tables
 from ilubench.errors import DataError, UsageError
-from ilubench.experiments.experiment import (
-    Attack,
-    resolve_attack,
-    restore_attack,
-    suite_tables,
-)
+from ilubench.experiments.attacks import Attack, resolve_attack, restore_attack
+from ilubench.experiments.experiment import suite_tables
 from ilubench.experiments.training_text import attack_roles, distinct_examples
 from ilubench.interfaces import PromptAttack
 from ilubench.interfaces.discovery import find_plugin

@@ -16,7 +16,8 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench import __version__
-from ilubench.experiments.experiment import Experiment, resolve_attack
+from ilubench.experiments.attacks import resolve_attack
+from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import overlap_warnings
 from ilubench.models.checkpoints import model_origin
 from ilubench.records.composites import composite_scores
