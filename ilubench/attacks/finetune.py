@@ -4,10 +4,11 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from ilubench.errors import SpecError
 from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
+from ilubench.records.keys import library_versions
 from ilubench.specs import LoraSpec, TrainSpec
 from ilubench.training import check_lora, fine_tune, train_part
 
@@ -62,6 +63,10 @@ class FineTune(WeightAttack):
             epochs = int(total * self.train.batch_size / examples + 1e-9)
             stops |= {self.train.steps_of(epoch + 1, examples) for epoch in range(epochs)}
         return tuple(sorted(stop for stop in stops if stop <= total))
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """Return the version of peft, where it is used."""
+        return dict(library_versions(["peft"] if self.lora is not None else []))
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Refuse adapters that do not fit the model.

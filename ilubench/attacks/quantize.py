@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from ilubench.attacks.levels import check_layers, score_levels
 from ilubench.errors import SpecError, UsageError
 from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
 from ilubench.models.linear import linear_sizes
 from ilubench.models.quiet import hushed
+from ilubench.records.keys import library_versions
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -66,6 +67,14 @@ class Quantize(WeightAttack):
         """Return none."""
         return ()
 
+    def identity(self) -> Mapping[str, JsonValue]:
+        """Return the version of the library."""
+        return dict(library_versions([self._library]))
+
+    @property
+    def _library(self) -> str:
+        return "torchao" if self.method == "rtn" else "bitsandbytes"
+
     def checkpoints(self, examples: int) -> tuple[int | str, ...]:  # noqa: ARG002
         """Return the unlearned model, then the numbers of bits."""
         return (0, *(f"{bits}bit" for bits in self.bits))
@@ -78,9 +87,8 @@ class Quantize(WeightAttack):
             UsageError: the library is not installed.
         """
         check_layers(config)
-        library = "torchao" if self.method == "rtn" else "bitsandbytes"
-        if importlib.util.find_spec(library) is None:
-            problem = f"quantize with method={self.method} needs {library}"
+        if importlib.util.find_spec(self._library) is None:
+            problem = f"quantize with method={self.method} needs {self._library}"
             raise UsageError(f"{problem}: pip install 'ilubench[quantize]'")
         for name, (_, inputs) in linear_sizes(config).items():
             if self.method == "rtn" and inputs % self.group:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import JsonValue
+
 from ilubench.errors import DataError, SpecError
 from ilubench.interfaces.engines import SamplingSpec
 from ilubench.interfaces.methods import goes_with_shards
@@ -89,6 +91,10 @@ class WeightAttack(Spec, ABC):
     def roles(self) -> tuple[str, ...]:
         """Return the roles that it trains on: the attack's own, else the suite's."""
         return ("train",)
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """Return what determines the result besides the settings (versions of libraries)."""
+        return {}
 
     def checkpoints(self, examples: int) -> Sequence[int | str]:  # noqa: ARG002
         """Return the steps or levels that are scored, 0 first; none: it is not known beforehand.

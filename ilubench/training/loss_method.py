@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from ilubench.data.batches import Stream
 from ilubench.errors import SpecError
@@ -19,6 +19,7 @@ from ilubench.interfaces import (
     UnlearnData,
 )
 from ilubench.models.sharding import sum_over_ranks
+from ilubench.records.keys import library_versions
 from ilubench.specs import LoraSpec, SearchSpec, TrainSpec
 from ilubench.training.loop import Batches, count_tokens, optimize
 from ilubench.training.lora import ADAPTERS, check_lora, train_part
@@ -62,6 +63,10 @@ class LossMethod(Method):
         What keeps their original values, once it trains, has the original model.
         """
         return self.trainable if self.lora is None else ADAPTERS
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """Return the version of peft, where it is used."""
+        return dict(library_versions(["peft"] if self.lora is not None else []))
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Find adapters that do not fit the model; a method with more to find asks this, too.
