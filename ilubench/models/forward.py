@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ilubench.errors import IlubenchError, ModelError, did_you_mean
 from ilubench.interfaces import Batch
 from ilubench.models.configuration import wrong_setting
+from ilubench.models.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -109,7 +110,8 @@ def initialise_model(
     Raises:
         ModelError: transformers does not accept the configuration.
     """
-    from transformers import AutoModelForCausalLM
+    with quiet():
+        from transformers import AutoModelForCausalLM
 
     if "vocab_size" in config:
         raise ModelError("recipe.config: vocab_size is the tokenizer's; leave it out")
@@ -139,9 +141,9 @@ def has_layers(config: "PretrainedConfig") -> bool:
 
 def outline_model(config: "PretrainedConfig") -> "PreTrainedModel":
     """Return the model that a configuration describes, without weights."""
-    from transformers import AutoModelForCausalLM
+    with quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        from transformers import AutoModelForCausalLM
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return cast("PreTrainedModel", AutoModelForCausalLM.from_config(config))
 
 

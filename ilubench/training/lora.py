@@ -108,7 +108,7 @@ def train_part(
         target_modules=target_layers(lora, linear_layers(model)),
     )
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    with quiet(), hushed(), warnings.catch_warnings(action="ignore"), torch.random.fork_rng([]):
+    with quiet(), warnings.catch_warnings(action="ignore"), torch.random.fork_rng([]):
         torch.manual_seed(seed_for(seed, "lora"))
         tuner = peft.LoraModel(model, config, "default")
     for parameter in _adapters(model):
