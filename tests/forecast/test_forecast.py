@@ -222,13 +222,14 @@ def test_memory_of_adapters_by_hand(zephyr: Shape) -> None:
     assert (found.gradients, found.optimizer) == (4 * beside, 8 * beside)
     assert zephyr.changed(amount) == layers
     assert zephyr.saved(amount, MemorySpec()) == 12 * beside
-    # a 7B model is trained on a card of 40 GB, on all its layers
+    # all layers of a 7B model go onto a small card
     every = replace(TRAINED, lora=LoraSpec())
     fits = {fit.card: fit.words for fit in fit_cards([every], MemorySpec(), zephyr, 8)}
-    assert (fits["40 GB"], fits["24 GB"]) == ("", None)
+    assert fits["24 GB"] == ""
     card = card_named("h100")
-    full, less = (took_assumed(one, zephyr, card, MemorySpec()) for one in (TRAINED, every))
-    assert less.seconds < full.seconds
+    long = [replace(one, steps=100, step_tokens=1e5) for one in (TRAINED, every)]
+    full, less = (took_assumed(one, zephyr, card, MemorySpec()).seconds for one in long)
+    assert 0.7 * full < less < 0.8 * full  # 6 operations of 8
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
