@@ -190,8 +190,11 @@ def _trains(suite: SuiteSpec, name: str) -> bool:
 
 
 def _as_the_suite_says(run: FinishedRun, suite: SuiteSpec, name: str) -> Attack:
-    declared = resolve_attack(suite, name)
-    ran = restore_attack(suite, name, cast("dict[str, JsonValue]", run.settings[name]))
+    # whoever reads a run need not have its scorers
+    untasked = {n: spec.model_copy(update={"fa": None}) for n, spec in suite.attacks.items()}
+    bare = suite.model_copy(update={"attacks": untasked})
+    declared = resolve_attack(bare, name)
+    ran = restore_attack(bare, name, cast("dict[str, JsonValue]", run.settings[name]))
     both = (x.plugin.model_dump(mode="json") for x in (declared, ran))
     for field, wanted, given in setting_differences(*both):
         raise UsageError(
