@@ -128,11 +128,12 @@ def _rtn(group: int) -> _Rounded:
     from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
 
     def rounded(bits: int, weight: torch.Tensor) -> torch.Tensor:
-        layer = torch.nn.Linear(*reversed(weight.shape), bias=False, device="meta")
+        outputs, inputs = weight.shape
+        layer = torch.nn.Linear(inputs, outputs, bias=False, device="meta")
         layer.weight = torch.nn.Parameter(weight, requires_grad=False)
         kind = getattr(torch, f"int{bits}")
         quantize_(layer, IntxWeightOnlyConfig(weight_dtype=kind, granularity=PerGroup(group)))
-        return cast("Any", layer.weight).dequantize()
+        return cast("torch.Tensor", cast("Any", layer.weight).dequantize())
 
     return rounded
 

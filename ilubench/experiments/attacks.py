@@ -116,8 +116,8 @@ def named_attacks(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )
     everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
-    names = dict.fromkeys(chosen)
-    found = tuple(resolve_attack(suite, name, overrides, everyone) for name in names)
+    once = dict.fromkeys(chosen)
+    found = tuple(resolve_attack(suite, name, overrides, everyone) for name in once)
     kinds = [type(one.plugin) for top in found for one in (top, *top.links.values())]
     known = {field for kind in kinds for field in kind.model_fields}
     for override in everyone:

@@ -158,8 +158,8 @@ def test_what_is_no_chain(suite: Path, words: str, told: str) -> None:
 
 def test_a_run_of_levels_adapters_and_a_chain(suite: Path, tmp_path: Path) -> None:
     out = with_target(made(), tmp_path / "out")
-    words = (f"suite={suite}", "method=npo", "method.lora.rank=4", "method.train.lr=0.01")
-    words = (*words, "attacks=both,adapters,noise", f"out={out}")
+    method = ("method=npo", "method.lora.rank=4", "method.train.lr=0.01")
+    words = (f"suite={suite}", *method, "attacks=both,adapters,noise", f"out={out}")
     plan = command("plan", *words, "--json", "--card", "h100")
     assert plan.code == 0, plan.err
     jobs = {job["label"]: job for job in plan.json["jobs"]}

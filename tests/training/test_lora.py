@@ -60,7 +60,8 @@ def course(attack: FineTune, model: PreTrainedModel, **changes: Any) -> dict[int
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_merged_as_by_peft_bit_for_bit(dtype: torch.dtype) -> None:
     """Adapters of some training, put into a model of peft's own and merged by it."""
-    model = tiny_llama(VOCABULARY).to(dtype)
+    module: torch.nn.Module = tiny_llama(VOCABULARY)
+    model = cast("PreTrainedModel", module.to(dtype))
     theirs = copy.deepcopy(model)
     with train_part(model, (), LORA, 0) as merged:
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -148,8 +149,8 @@ def test_an_error_leaves_the_model_as_it_was() -> None:
     [
         lambda **given: NPO(train=TRAIN, retain="kl", **given),
         lambda **given: RMU(train=TRAIN, layer=1, scale="relative", coefficient=2.0, **given),
-        lambda **given: SAM(base=NPO(train=TRAIN), **given),
-        lambda **given: SAM(base=NPO(train=TRAIN, **given)),
+        lambda **given: SAM.model_validate({"base": NPO(train=TRAIN), **given}),
+        lambda **given: SAM.model_validate({"base": NPO(train=TRAIN, **given)}),
         lambda **given: ILU(base=NPO(train=TRAIN), environments=("e",), **given),
     ],
 )
@@ -176,7 +177,10 @@ def test_one_part_is_trained_and_rr_trains_no_adapters() -> None:
     with pytest.raises(ValueError, match="trainable and lora: one of them"):
         NPO(train=TRAIN, trainable=("*.up_proj.weight",), lora=LORA)
     config = tiny_llama(VOCABULARY).config
-    for method in (RR(train=TRAIN, layers=(0,), lora=LORA), SAM(base=RR(train=TRAIN), lora=LORA)):
+    for method in (
+        RR(train=TRAIN, layers=(0,), lora=LORA),
+        SAM.model_validate({"base": RR(train=TRAIN), "lora": LORA}),
+    ):
         with pytest.raises(SpecError, match="lora: RR begins with noise"):
             getattr(method, "base", method).check_model(config)
 
