@@ -26,6 +26,7 @@ from ilubench.attacks.noise import Noise
 from ilubench.attacks.prune import Prune
 from ilubench.errors import SpecError
 from ilubench.experiments.experiment import resolve_experiment, restore_experiment
+from ilubench.interfaces import WeightAttack
 from ilubench.specs import LoraSpec, TrainSpec
 from ilubench.specs.overrides import parse_words
 
@@ -59,7 +60,10 @@ def test_links_go_on_from_each_other() -> None:
 
 
 def test_a_chain_that_was_killed_ends_with_the_same_bits() -> None:
-    links = {"a": FineTune(train=TRAIN), "b": FineTune(train=TRAIN, lora=LoraSpec(rank=2))}
+    links: dict[str, WeightAttack] = {
+        "a": FineTune(train=TRAIN),
+        "b": FineTune(train=TRAIN, lora=LoraSpec(rank=2)),
+    }
     chain, data = Chain(links=links), {"a.train": DATA, "b.train": DATA}
 
     class Killed(Exception):  # noqa: N818
