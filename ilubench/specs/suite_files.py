@@ -26,7 +26,8 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
 
     Args:
         name: of the suite, or its file.
-        attacks: names; a shipped one that the suite has not is added to its own, as a further one.
+        attacks: names; a shipped one that the suite has not is added to its own, as a further one,
+            and so are its links.
 
     Raises:
         SpecError: no such suite or attack, or not YAML.
@@ -34,15 +35,17 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
     path = task_file("suites", name)
     values = _extended("suites", _read(path))
     own = values.get("attacks") or {}
-    if isinstance(own, Mapping):
-        shipped = set(task_names("attacks")).difference(own).intersection(attacks)
-        added: dict[str, JsonValue] = {
-            key: {"extends": key, "further": True} for key in attacks if key in shipped
-        }
-        values["attacks"] = {
+    if isinstance(own, Mapping) and (own or attacks):
+        values["attacks"] = found = {
             key: _extended("attacks", attack) if isinstance(attack, Mapping) else attack
-            for key, attack in {**own, **added}.items()
+            for key, attack in own.items()
         }
+        shipped, wanted = task_names("attacks"), [*attacks]
+        for key in wanted:
+            if key in shipped and key not in found:
+                found[key] = _extended("attacks", {"extends": key, "further": True})
+            links = _links(found.get(key))
+            wanted += [link for link in links if link not in wanted]
     return values, path
 
 
@@ -58,6 +61,13 @@ def suite_files(name: str) -> tuple[Path, ...]:
 
 
 # --- inside ---
+
+
+def _links(attack: JsonValue) -> list[str]:
+    """Return the attacks that an attack is made of."""
+    settings = attack.get("settings") if isinstance(attack, dict) else None
+    links = settings.get("links") if isinstance(settings, dict) else None
+    return [link for link in links if isinstance(link, str)] if isinstance(links, list) else []
 
 
 def _extended(

@@ -14,8 +14,7 @@ def scored_items(bench: Workbench, attack: Attack) -> dict[str, frozenset[str]]:
         SpecError: no such scorer or column, a scorer that measures utility, or no item is left.
     """
     return {
-        scorer: _ids(bench, attack, scorer, dict(wanted))
-        for scorer, wanted in attack.spec.only.items()
+        scorer: _ids(bench, attack, scorer, dict(wanted)) for scorer, wanted in attack.only.items()
     }
 
 
