@@ -4,15 +4,16 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from ilubench.errors import SpecError
 from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
-from ilubench.specs import TrainSpec
-from ilubench.training import fine_tune, trainable_only
+from ilubench.records.keys import library_versions
+from ilubench.specs import LoraSpec, TrainSpec
+from ilubench.training import check_lora, fine_tune, train_part
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["FineTune"]
 
@@ -23,7 +24,7 @@ QUARTERS = (0.25, 0.5, 0.75, 1.0)
 
 
 class FineTune(WeightAttack):
-    """Full fine-tuning; the loss is on the answer tokens.
+    """Fine-tuning, full or of low-rank adapters; the loss is on the answer tokens.
 
     Attributes:
         train: optimizer and length; the same steps for every method.
@@ -32,6 +33,7 @@ class FineTune(WeightAttack):
         examples: at most so many of them, drawn once: all methods and seeds meet the same ones.
         fractions: shares of the steps at which the model is scored, above 0 and at most 1.
         each_epoch: score at the end of every epoch, too.
+        lora: low-rank adapters that are trained in the weights' place, and merged to be scored.
     """
 
     shards: ClassVar[bool] = True
@@ -42,6 +44,7 @@ class FineTune(WeightAttack):
     examples: int | None = Field(default=None, ge=1, exclude_if=lambda count: count is None)
     fractions: tuple[Share, ...] = Field(default=QUARTERS, min_length=1)
     each_epoch: bool = True
+    lora: LoraSpec | None = Field(default=None, exclude_if=lambda lora: lora is None)
 
     def roles(self) -> tuple[str, ...]:
         """Return the role that it trains on."""
@@ -60,6 +63,31 @@ class FineTune(WeightAttack):
             epochs = int(total * self.train.batch_size / examples + 1e-9)
             stops |= {self.train.steps_of(epoch + 1, examples) for epoch in range(epochs)}
         return tuple(sorted(stop for stop in stops if stop <= total))
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """Return the version of peft, where it is used."""
+        return dict(library_versions(["peft"] if self.lora is not None else []))
+
+    def check_model(self, config: "PretrainedConfig") -> None:
+        """Refuse adapters that do not fit the model.
+
+        Raises:
+            SpecError: a target is no layer of the model.
+            UsageError: adapters are asked for, and peft is not installed.
+        """
+        if self.lora is not None:
+            check_lora(self.lora, config)
+
+    def check_sharding(self) -> None:
+        """Refuse adapters on a model that is divided among devices.
+
+        Raises:
+            SpecError: names the setting.
+        """
+        super().check_sharding()
+        if self.lora is not None:
+            problem = "adapters do not go with a model that is divided among devices"
+            raise SpecError(problem, field="lora", remedy="leave out devices_per_job")
 
     def check_examples(self, counts: Mapping[str, int]) -> None:
         """Refuse a fraction, other than the usual ones, at which no step has been made.
@@ -85,6 +113,8 @@ class FineTune(WeightAttack):
             drawn = random.Random(0).sample(range(len(dataset)), self.examples)
             dataset = [dataset[place] for place in sorted(drawn)]
         stops = self.checkpoints(len(dataset))
-        with trainable_only(model, ()):  # all: an attacker is not bound by what the method froze
+        # all: an attacker is not bound by what the method froze
+        with train_part(model, (), self.lora, context.seed) as merged:
             for step in fine_tune(model, dataset, self.train, context, stops):
-                yield Checkpoint(model, step)
+                with merged():
+                    yield Checkpoint(model, step)

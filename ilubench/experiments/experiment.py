@@ -1,8 +1,7 @@
 """Names -> objects, once: suite file, method, attacks, scorers and data of one run."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast
 
@@ -10,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from ilubench.data.rows import Tables
 from ilubench.errors import PluginError, SpecError, did_you_mean
+from ilubench.experiments.attacks import Attack, named_attacks, restore_attack
 from ilubench.experiments.keys import unknown_key
 from ilubench.experiments.method_settings import stands_for
 from ilubench.experiments.method_words import (
@@ -18,17 +18,13 @@ from ilubench.experiments.method_words import (
     named_methods,
     naming_method,
 )
+from ilubench.experiments.scorers import create_scorers
 from ilubench.experiments.suites import NO_PLUGINS, check_recipes, read_suite
-from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
+from ilubench.interfaces import Generator, Method, Scorer
 from ilubench.interfaces.discovery import create_plugin, find_plugin
 from ilubench.records.results import REFERENCE
 from ilubench.specs import (
-    AttackSpec,
-    DataSource,
-    Estimator,
-    FineTuningAccuracySpec,
     GeneratorSpec,
-    MetricSpec,
     ModelSource,
     PluginRef,
     RunSpec,
@@ -38,12 +34,10 @@ from ilubench.specs import (
 )
 from ilubench.specs.overrides import (
     Override,
-    PluginLookup,
     apply_overrides,
-    nested_settings,
 )
 from ilubench.specs.suite_files import attack_name
-from ilubench.specs.yaml_files import task_names, validate_spec
+from ilubench.specs.yaml_files import validate_spec
 
 __all__ = [
     "Attack",
@@ -56,51 +50,6 @@ __all__ = [
     "suite_method",
     "suite_tables",
 ]
-
-
-@dataclass(frozen=True)
-class Attack:
-    """A resolved attack: its spec, its plugin, and the scorer of its FA task."""
-
-    name: str
-    spec: AttackSpec
-    plugin: WeightAttack | PromptAttack
-    fa: Scorer | None
-
-    def trained(self, suite: SuiteSpec) -> dict[str, tuple[str, ...]]:
-        """Return each role that it reads -> the full names of the roles of rows that it stands for.
-
-        It is the attack's own or the suite's, the name of an environment, or `forget` or `retain`:
-        all roles of the suite's forget or retain set.
-
-        Raises:
-            SpecError: it is none of them.
-        """
-        words: dict[str, tuple[str, ...]] = {n: (r,) for n, r in suite.environments.items()}
-        words |= {"forget": suite.forget, "retain": suite.retain}
-        own = {*self.spec.data, *suite.data}
-        return {
-            role: words[role] if role in words and role not in own else (self.role(role, suite),)
-            for role in self.plugin.roles()
-        }
-
-    def reads(self, suite: SuiteSpec) -> dict[str, str]:
-        """Return a name of each role of rows that it reads -> its full name."""
-        return {
-            role if len(names) == 1 else full: full
-            for role, names in self.trained(suite).items()
-            for full in names
-        }
-
-    def role(self, role: str, suite: SuiteSpec) -> str:
-        """Return the full name of a role: the attack's own, else the suite's."""
-        if role in self.spec.data:
-            return f"{self.name}.{role}"
-        if role in suite.data:
-            return role
-        words = [*suite.environments, "forget", "retain"]
-        remedy = did_you_mean(role, [*self.spec.data, *suite.data, *words])
-        raise SpecError(f"unknown data role {role!r}", where=f"attack {self.name}", remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -169,124 +118,6 @@ def _take(
     mine = tuple(o.below() for o in overrides if o.path[0] == head and len(o.path) > 1)
     rest = tuple(o for o in overrides if not (o.path[0] == head and len(o.path) > 1))
     return mine, rest
-
-
-def _attack_class(name: str, spec: AttackSpec) -> type[WeightAttack | PromptAttack]:
-    found = find_plugin("attacks", spec.use)
-    if not issubclass(found, WeightAttack | PromptAttack):
-        raise PluginError(f"attack {name!r}: {spec.use!r} is no WeightAttack and no PromptAttack")
-    return found
-
-
-def _attack(
-    name: str,
-    spec: AttackSpec,
-    found: type[WeightAttack | PromptAttack],
-    everyone: Sequence[Override],
-    mine: Sequence[Override],
-) -> Attack:
-    if issubclass(found, PromptAttack) and spec.fa is not None:
-        problem = f"{spec.use} changes no weights, so that it has no task to be learned"
-        raise SpecError(problem, where=f"attack {name}", field="fa", remedy="leave it out")
-    lookup = PluginLookup(find_plugin, lambda _g, _u: {})
-    settings = apply_overrides(found, spec.settings, everyone, lookup, prefix="attack.")
-    settings = apply_overrides(found, settings, mine, lookup, prefix=f"attack.{name}.")
-    ref = PluginRef(use=spec.use, settings=settings)
-    plugin = create_plugin("attacks", ref, source=f"attack {name}")
-    fa = None
-    if spec.fa is not None:
-        fa = cast(
-            "Scorer", create_plugin("scorers", spec.fa.scorer, source=f"attack {name}: fa.scorer")
-        )
-        _check_metric(fa, spec.fa, f"attack {name}: fa.metric")
-    return Attack(name, spec, plugin, fa)
-
-
-def _check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, where: str) -> None:
-    known = scorer.metrics()
-    if spec.metric not in known:
-        remedy = did_you_mean(spec.metric, known)
-        raise SpecError(f"the scorer has no metric {spec.metric!r}", where=where, remedy=remedy)
-    if known[spec.metric] != Estimator():
-        problem = f"{spec.metric!r} is not a mean over items ({known[spec.metric].kind})"
-        remedy = (
-            "a row's or composite's must be one; the scorer itself may stay: its score is shown"
-        )
-        raise SpecError(problem, where=where, remedy=remedy)
-
-
-def _check_chats(scorer: Scorer, data: Mapping[str, DataSource], where: str) -> None:
-    for role in scorer.item_roles():
-        if not scorer.chats and role in data and data[role].chat:
-            problem = f"{type(scorer).__name__} asks no chat: it has its text go on as it stands"
-            remedy = "leave chat out there, or give the scorer a role without"
-            raise SpecError(problem, where=where, field=f"data.{role}.chat", remedy=remedy)
-
-
-def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
-    """Return a suite's scorers, by name; ``source`` is named in errors.
-
-    Raises:
-        SpecError: a setting is wrong, or a scorer lacks a metric of the suite.
-        PluginError: one is missing or broken.
-    """
-    scorers = {
-        name: cast("Scorer", create_plugin("scorers", ref, source=f"{source}: scorers.{name}"))
-        for name, ref in suite.scorers.items()
-    }
-    for spec in suite.metrics:
-        for name in spec.scorers:
-            _check_metric(scorers[name], spec, f"{source}: {spec.label}")
-    for name, scorer in scorers.items():
-        _check_chats(scorer, suite.data, f"{source}: scorers.{name}")
-    for composite in suite.composites:
-        for name, metric in composite.metrics:
-            spec = MetricSpec(label=composite.label, scorer=name, metric=metric)
-            _check_metric(scorers[name], spec, f"{source}: {composite.label}")
-    return scorers
-
-
-def _attacks(
-    suite: SuiteSpec, names: tuple[str, ...] | None, overrides: Sequence[Override]
-) -> tuple[Attack, ...]:
-    chosen = suite.benign_attacks if names is None else names
-    chosen = tuple(suite.attacks) if chosen == ("all",) else chosen
-    for name in chosen:
-        if name not in suite.attacks:
-            parts = re.split(r"[\s+;/|]+", name)
-            remedy = did_you_mean(name, {*suite.attacks, *task_names("attacks")})
-            if len(parts) > 1 and set(parts) <= set(suite.attacks):
-                remedy = f"write attacks={','.join(parts)}"
-            raise SpecError(
-                f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
-            )
-    everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
-    kinds = {name: _attack_class(name, suite.attacks[name]) for name in chosen}
-    known = {field for kind in kinds.values() for field in kind.model_fields}
-    for override in everyone:
-        if kinds and override.path[0] not in known:
-            below = {n for kind in kinds.values() for n in nested_settings(kind, override.path[0])}
-            remedy = did_you_mean(override.path[0], {*known, *suite.attacks})
-            if below:
-                remedy = f"did you mean {' or '.join(f'attack.{one}' for one in sorted(below))}?"
-            problem = f"unknown setting {override.path[0]!r}"
-            raise SpecError(problem, field=f"attack.{override.key}", remedy=remedy)
-    found = []
-    for name, kind in kinds.items():
-        mine = tuple(o.below() for o in overrides if o.path[0] == name and len(o.path) > 1)
-        own = tuple(o for o in everyone if o.path[0] in kind.model_fields)
-        attack = _attack(name, suite.attacks[name], kind, own, mine)
-        if attack.fa is not None:
-            data = {**suite.data, **attack.spec.data}
-            _check_chats(attack.fa, data, f"attack {name}: fa.scorer")
-        found.append(attack)
-    return tuple(found)
-
-
-def _restored(name: str, spec: AttackSpec, settings: Settings) -> Attack:
-    """The attack with the settings that it was run with; its spec stays the suite's."""
-    changed = spec.model_copy(update={"settings": settings})
-    return replace(_attack(name, changed, _attack_class(name, spec), (), ()), spec=spec)
 
 
 def _generator(spec: GeneratorSpec) -> Generator:
@@ -374,7 +205,7 @@ def resolve_grid(
     methods = _methods(suite, runs or [run], method, method_changes, path)
     scorers = create_scorers(suite, path)
     chosen = None if run.attacks is None else tuple(map(attack_name, run.attacks))
-    attacks = _attacks(suite, chosen, attack_changes)
+    attacks = named_attacks(suite, chosen, attack_changes)
     seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
     if not seeds:
         raise SpecError("no seed is given", field="seeds", remedy="write seeds=0..4")
@@ -441,7 +272,7 @@ def restore_experiment(config: Mapping[str, JsonValue], source: Path) -> Experim
         if name not in suite.attacks:
             remedy = did_you_mean(name, suite.attacks)
             raise SpecError(f"the suite has no attack {name!r}", where=str(source), remedy=remedy)
-    attacks = (_restored(name, suite.attacks[name], own) for name, own in told.attacks.items())
+    attacks = (restore_attack(suite, name, own) for name, own in told.attacks.items())
     ref = PluginRef(use=told.use or REFERENCE, settings=told.method)
     method = create_plugin("methods", ref, source=f"{source}: method")
     scorers, tables = create_scorers(suite, source), suite_tables(suite)

@@ -14,7 +14,7 @@ def scored_items(experiment: Experiment, attack: Attack) -> dict[str, frozenset[
     """
     return {
         scorer: _ids(experiment, attack, scorer, dict(wanted))
-        for scorer, wanted in attack.spec.only.items()
+        for scorer, wanted in attack.only.items()
     }
 
 

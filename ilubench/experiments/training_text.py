@@ -307,9 +307,9 @@ def overlap_warnings(experiment: Experiment, records: Iterable[OverlapRecord]) -
     split = {
         (role, name)
         for attack in experiment.attacks
-        if attack.spec.only  # checked before: none of the items that it scores is in its text
+        if attack.only  # checked before: none of the items that it scores is in its text
         for role in attack_roles(attack, suite)
-        for name in (*attack.spec.only, _FORGET)
+        for name in (*attack.only, _FORGET)
     }
     lines = []
     for record in records:
@@ -349,13 +349,13 @@ def expected_overlaps(experiment: Experiment, records: Iterable[OverlapRecord]) 
                     f"attack {attack.name} {verb} the suite's {name} ({', '.join(mine)}), as it is "
                     f"meant to; contained in it: {shared or 'no item'}"
                 )
-        if attack.spec.only:
+        if attack.only:
             shared = _counted(
-                one for one in found if one.role in roles and one.scorer in attack.spec.only
+                one for one in found if one.role in roles and one.scorer in attack.only
             )
             lines.append(
                 f"attack {attack.name} {verb} {shared or 'no item'}, as it is meant to; it scores "
-                f"others only: {', '.join(attack.spec.only)}"
+                f"others only: {', '.join(attack.only)}"
             )
     return tuple(lines)
 

@@ -4,7 +4,7 @@ Rows that are at hand are looked at, else their size is as the suite states it. 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,9 @@ from ilubench.data.rows import render_template
 from ilubench.errors import AccessError, DataError, IlubenchError
 from ilubench.experiments.experiment import Attack, environment_role
 from ilubench.experiments.method_settings import made_by_recipe
-from ilubench.interfaces import Chat, Method, PromptAttack, Row, Scorer
+from ilubench.interfaces import Chat, Method, PromptAttack, Row, Scorer, WeightAttack
 from ilubench.runs.jobs import Job
-from ilubench.specs import DataSource, RecipeSpec, TrainSpec
+from ilubench.specs import DataSource, LoraSpec, RecipeSpec, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +48,7 @@ class Amount:
         step_tokens: tokens of all batches of a step.
         held: tokens that are back-propagated together at most, on each device.
         trainable: patterns of the parameters that change; none: all of them.
+        lora: the adapters that are trained instead of the parameters.
         precision: that products of the training are computed in.
         checkpoints: that are scored; 0 where nothing is, or where an attack does not say.
         read: tokens that are read at a checkpoint.
@@ -60,6 +61,7 @@ class Amount:
     step_tokens: float = 0.0
     held: int = 0
     trainable: tuple[str, ...] = ()
+    lora: LoraSpec | None = None
     precision: str = ""
     checkpoints: int = 0
     read: float = 0.0
@@ -142,6 +144,7 @@ class Amounts:
             sum(count * size.mean for count, size in batches),
             max(held),
             tuple(getattr(method, "trainable", ())),
+            getattr(method, "lora", None),
             spec.precision,
         )
         base = getattr(method, "base", None)
@@ -153,27 +156,30 @@ class Amounts:
         return replace(own, steps=steps, step_tokens=tokens / steps)
 
     def _attack(self, attack: Attack, read: float, written: float) -> Amount:
-        plugin = attack.plugin
-        size = self._size(attack.reads(self._suite).values())
-        most = getattr(plugin, "examples", None)
-        size = replace(size, items=min(size.items, most or size.items))
-        told = getattr(plugin, "checkpoints", None)
-        count = len(told(size.items)) if callable(told) else 0
+        assert isinstance(attack.plugin, WeightAttack)
+        items = self._size(attack.reads(self._suite).values()).items
+        count = len(attack.plugin.checkpoints(items))
         if count:  # before the attack only its own task is scored
             read, written = (part * (count - 1) / count for part in (read, written))
         if attack.fa is not None:
             own = self._asked(f"{attack.name}/fa", attack.fa, attack)
             read, written = read + own[0], written + own[1]
-        scored = Amount(checkpoints=count, read=read, written=written)
-        spec = getattr(plugin, "train", None)
+        parts = [self._tampering(one) for one in (*attack.links.values(), attack)]
+        trained = _one_after_another([part for part in parts if part.steps])
+        return replace(trained, checkpoints=count, read=read, written=written)
+
+    def _tampering(self, attack: Attack) -> Amount:
+        spec = getattr(attack.plugin, "train", None)
         if not isinstance(spec, TrainSpec):
-            return scored
-        return replace(
-            scored,
-            steps=spec.total_steps(size.items),
+            return Amount()
+        size = self._size(attack.reads(self._suite).values())
+        items = min(size.items, getattr(attack.plugin, "examples", None) or size.items)
+        return Amount(
+            steps=spec.total_steps(items),
             batch=spec.batch_size,
             step_tokens=spec.batch_size * size.mean,
             held=self._micro(spec, spec.batch_size) * size.longest,
+            lora=getattr(attack.plugin, "lora", None),
             precision=spec.precision,
         )
 
@@ -185,16 +191,14 @@ class Amounts:
                 spec.batch_size,
                 spec.batch_size * size.mean,
                 self._micro(spec, spec.batch_size) * size.longest,
-                (),
-                spec.precision,
+                precision=spec.precision,
             )
         return Amount(
             recipe.train.total_steps(0),
             recipe.pack[0].batch_size,
             sum(phase.share * phase.batch_size * phase.length for phase in recipe.pack),
             max(self._micro(recipe.train, p.batch_size) * p.length for p in recipe.pack),
-            (),
-            recipe.train.precision,
+            precision=recipe.train.precision,
         )
 
     def _micro(self, spec: TrainSpec, batch: int) -> int:
@@ -287,6 +291,21 @@ class Amounts:
             return self._stated(self._bench.tables.source(role), role, error)
         some = _evenly(rows)
         return len(rows), sum(map(_characters, some)) / max(1, len(some)) / _CHARACTERS
+
+
+def _one_after_another(parts: Sequence[Amount]) -> Amount:
+    """Return what several trainings of a job amount to together."""
+    if len(parts) < 2:
+        return parts[0] if parts else Amount()
+    steps = sum(part.steps for part in parts)
+    adapters = [part.lora for part in parts if part.lora is not None]
+    return replace(
+        parts[0],
+        steps=steps,
+        step_tokens=sum(part.steps * part.step_tokens for part in parts) / steps,
+        held=max(part.held for part in parts),
+        lora=max(adapters, key=lambda a: a.rank) if len(adapters) == len(parts) else None,
+    )
 
 
 def _asks(scorer: Scorer) -> tuple[int, int]:

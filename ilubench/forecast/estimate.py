@@ -18,7 +18,6 @@ from ilubench.forecast.formula import load_seconds, took_assumed
 from ilubench.forecast.memory import Fit, Peak, Shape, fit_cards, peak_memory, shape_of
 from ilubench.forecast.took import ORIGINS, Origin, Took
 from ilubench.runs.jobs import Job
-from ilubench.specs.memory import memory_per_parameter
 
 if TYPE_CHECKING:
     from ilubench.forecast.probe import Probed
@@ -158,8 +157,6 @@ def estimate_costs(
             costs.append(JobCost(job, amount, took, most))
     wanted = [cost.amount for cost in costs]
     stay = [cost.amount for cost in costs if cost.job.stage != "attack" or "attacked" in run.keep]
-    per = memory_per_parameter(run.memory, shape.dtype)
-    trained = [shape.trained(amount.trainable) for amount in wanted if amount.steps]
     return Forecast(
         card.name if card else here,
         tuple(costs),
@@ -167,8 +164,8 @@ def estimate_costs(
         probed.peak if probed is not None else 0.0,
         shape.parameters * shape.width,
         fit_cards(wanted, run.memory, shape, suite.score_batch) if wanted else (),
-        sum(shape.trained(amount.trainable) for amount in stay if amount.steps) * shape.width,
-        max(trained, default=0) * (per.weights + per.master + per.moments),
+        sum(shape.changed(amount) for amount in stay) * shape.width,
+        max((shape.saved(amount, run.memory) for amount in wanted), default=0.0),
         _free(Path(run.out)),
         tuple(sorted(amounts.stated)),
     )

@@ -42,8 +42,11 @@ def took_assumed(
     rate = _SHARE * (card.bfloat16 if half else card.float32)
     # layers that are computed again on the way back take 2 operations more
     operations = 8.0 if uses_checkpointing(shape, memory) else 6.0
+    if amount.lora is not None:  # weights that stay need no gradient of their own
+        operations -= 2.0
     step = operations * shape.parameters * amount.step_tokens / (rate * devices)
-    step += 2 * shape.parameters * each.host / _HOST
+    if amount.lora is None:
+        step += 2 * shape.parameters * each.host / _HOST
     rate = _SHARE * (card.bfloat16 if shape.scored == "bfloat16" else card.float32)
     write = max(_WRITE, shape.parameters * shape.scored_width / (_BANDWIDTH * card.bandwidth))
     checkpoint = 2.0 * shape.parameters * amount.read / rate + amount.written * write

@@ -7,12 +7,12 @@ step). `ilubench plan --probe` on a GPU measures what is really held.
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ilubench.forecast.amounts import Amount
 from ilubench.forecast.devices import CARDS
-from ilubench.specs import MemorySpec
+from ilubench.specs import LoraSpec, MemorySpec
 from ilubench.specs.memory import memory_per_parameter
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Shape:
         vocabulary: how many tokens there are.
         dtype: of the weights.
         scored: of the weights while they are scored.
+        linear: linear layer -> its outputs and inputs, the head aside.
     """
 
     sizes: Mapping[str, int]
@@ -65,6 +66,7 @@ class Shape:
     vocabulary: int
     dtype: DType
     scored: DType
+    linear: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -99,10 +101,37 @@ class Shape:
         chosen = (n for n in self.sizes if any(fnmatch.fnmatch(n, p) for p in patterns))
         return sum(self.sizes[name] for name in chosen)
 
+    def adapted(self, lora: LoraSpec) -> tuple[int, int]:
+        """Return the parameters of adapters, and those of the layers that get them."""
+        from ilubench.training import target_layers
+
+        layers = [self.linear[name] for name in target_layers(lora, self.linear)]
+        beside = sum(lora.rank * (outputs + inputs) for outputs, inputs in layers)
+        return beside, sum(outputs * inputs for outputs, inputs in layers)
+
+    def changed(self, amount: Amount) -> int:
+        """Return the parameters that a job changes by training."""
+        if not amount.steps:
+            return 0
+        return (
+            self.trained(amount.trainable) if amount.lora is None else self.adapted(amount.lora)[1]
+        )
+
+    def saved(self, amount: Amount, memory: MemorySpec) -> float:
+        """Return the bytes of a training's saved state."""
+        if not amount.steps:
+            return 0.0
+        if amount.lora is not None:
+            per = memory_per_parameter(memory, "float32")
+            return self.adapted(amount.lora)[0] * (per.weights + per.moments)
+        per = memory_per_parameter(memory, self.dtype)
+        return self.trained(amount.trainable) * (per.weights + per.master + per.moments)
+
 
 def shape_of(config: "PretrainedConfig", dtype: DType, scored: DType | None = None) -> Shape:
     """Return the shape of the model that a configuration describes; no weights are made."""
     from ilubench.models.forward import parameter_sizes
+    from ilubench.models.linear import linear_sizes
 
     text: Any = config.get_text_config()
     heads = int(text.num_attention_heads)
@@ -116,6 +145,7 @@ def shape_of(config: "PretrainedConfig", dtype: DType, scored: DType | None = No
         int(text.vocab_size),
         dtype,
         scored or dtype,
+        linear_sizes(config),
     )
 
 
@@ -182,8 +212,12 @@ def peak_memory(
     """
     from ilubench.models.forward import LOGITS
 
-    trained = shape.trained(amount.trainable) / shape.parameters if amount.steps else 0.0
+    full = shape.trained(amount.trainable) if amount.steps and amount.lora is None else 0
+    trained, beside = full / shape.parameters, 0
     per = memory_per_parameter(memory, shape.dtype, trained)
+    more = memory_per_parameter(memory, "float32")  # for each of the adapters' parameters
+    if amount.lora is not None:
+        beside, _ = shape.adapted(amount.lora)
     half = amount.precision == "bfloat16" and shape.dtype == "float32"
     width = 2.0 if half else shape.width
     states = width * shape.hidden
@@ -199,16 +233,19 @@ def peak_memory(
     mine = shape.parameters / devices
     layer, rest = shape.gathered if devices > 1 else (0, 0)
     return Peak(
-        mine * per.weights + (2 * layer + rest) * shape.width,
+        mine * per.weights + (2 * layer + rest) * shape.width + beside * more.weights,
         # a layer's whole gradient, and its sum over the devices in float32
-        mine * per.gradients + (layer + rest) * (shape.width + 4.0 if amount.steps else 0.0),
-        mine * (per.device - per.weights - per.gradients),
+        mine * per.gradients
+        + (layer + rest) * (shape.width + 4.0 if amount.steps else 0.0)
+        + beside * more.gradients,
+        mine * (per.device - per.weights - per.gradients)
+        + beside * (more.device - more.weights - more.gradients),
         # half-precision products of float32 weights keep a copy of these
         amount.held * kept + (2.0 * trained * shape.parameters if half else 0.0),
         head * (width + 3 * 4.0),
         (written + engine) if amount.read else 0.0,
         _CONTEXT if device == "cuda" else 0.0,
-        shape.parameters * per.host,  # of all devices
+        shape.parameters * per.host + beside * more.host,  # of all devices
     )
 
 

@@ -19,6 +19,7 @@ from ilubench.runs.plan import Plan, make_plan, outline_jobs
 from ilubench.runs.references import References
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.scoring.engines.choice import Choice, choose
+from ilubench.specs import Spec
 
 __all__ = ["Outlook", "as_json", "look_ahead", "offline"]
 
@@ -228,4 +229,5 @@ def _forecast(found: Forecast) -> dict[str, JsonValue]:
 
 def _plain(value: Any) -> dict[str, JsonValue]:  # noqa: ANN401
     made: Mapping[str, Any] = asdict(value)
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in made.items()}
+    told = {k: v.model_dump(mode="json") if isinstance(v, Spec) else v for k, v in made.items()}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in told.items()}

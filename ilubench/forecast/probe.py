@@ -79,10 +79,12 @@ class Probed:
                 return None
             step, before = self.steps[stage, name]
             seconds += before + amount.steps * step
+        elif (stage, name) in self.steps:  # an attack by levels was made whole
+            seconds += _STEPS * self.steps[stage, name][0]
         if stage in ("score", "attack"):
             if name not in self.scored:
                 return None
-            count = (amount.checkpoints or CHECKPOINTS) if amount.steps else 1
+            count = amount.checkpoints or (CHECKPOINTS if amount.steps else 1)
             # before an attack only its own task is scored
             seconds += count * self.scored[name] + (count - 1) * self.scored[""]
         return Took.within(seconds, _RANGE, "probe")
@@ -120,12 +122,20 @@ def run_probe(bench: Workbench, jobs: Sequence[Job]) -> Probed:
         if isinstance(attack.plugin, PromptAttack):
             bound = bind_attack(bench, attack, bench.experiment.seeds[0])
             scored[name] = _score(bench, model, applicable_scorers(bench, bound)[0], bound)
-        elif isinstance(getattr(attack.plugin, "train", None), TrainSpec):
+        elif _is_known(attack):
             steps["attack", name] = _attacked(bench, attack, model)
             scored[name] = _score(bench, model, bench.attack_scorers(attack))
     scored[""] = _score(bench, model, bench.suite_scorers())
     peak = float(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0.0
     return Probed(steps, scored, load, peak)
+
+
+def _is_known(attack: Attack) -> bool:
+    """Whether an attack trains as its settings say, or changes the weights by levels at once."""
+    if isinstance(getattr(attack.plugin, "train", None), TrainSpec):
+        return True
+    levels = attack.plugin.checkpoints(1) if isinstance(attack.plugin, WeightAttack) else ()
+    return any(isinstance(level, str) for level in levels)
 
 
 def _loaded(bench: Workbench) -> "tuple[PreTrainedModel, float]":
@@ -169,6 +179,8 @@ def _short(plugin: Plugin) -> Plugin:
             fields[name] = value.model_copy(update={"steps": _STEPS, "epochs": None})
         elif isinstance(value, Method):
             fields[name] = _short(value)
+        elif isinstance(value, Mapping):
+            fields[name] = {k: _short(v) if isinstance(v, Spec) else v for k, v in value.items()}
     return type(plugin).model_validate(fields)
 
 

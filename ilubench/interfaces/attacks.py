@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ilubench.errors import DataError
+from pydantic import JsonValue
+
+from ilubench.errors import DataError, SpecError
 from ilubench.interfaces.engines import SamplingSpec
+from ilubench.interfaces.methods import goes_with_shards
 from ilubench.interfaces.training import Context, Dataset, Row
 from ilubench.specs import Spec
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = [
     "BoundPromptAttack",
@@ -88,6 +91,40 @@ class WeightAttack(Spec, ABC):
     def roles(self) -> tuple[str, ...]:
         """Return the roles that it trains on: the attack's own, else the suite's."""
         return ("train",)
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """Return what determines the result besides the settings (versions of libraries)."""
+        return {}
+
+    def checkpoints(self, examples: int) -> Sequence[int | str]:  # noqa: ARG002
+        """Return the steps or levels that are scored, 0 first; none: it is not known beforehand.
+
+        Args:
+            examples: how many there are to train on.
+        """
+        return ()
+
+    def check_model(self, config: PretrainedConfig) -> None:
+        """Find settings that do not fit a model, or a library that is missing, before any job.
+
+        Args:
+            config: of the target model.
+
+        Raises:
+            SpecError: names the field.
+            UsageError: a library is not installed.
+        """
+
+    def check_sharding(self) -> None:
+        """Find what does not go with a model whose weights are divided among several devices.
+
+        Raises:
+            SpecError: the attack has steps of its own and does not say that they do.
+        """
+        if not goes_with_shards(type(self), ("tamper",)):
+            problem = f"{type(self).__name__} does not attack a model that is divided among devices"
+            remedy = "leave out the attack, or devices_per_job"
+            raise SpecError(problem, remedy=remedy)
 
     def check_examples(self, counts: Mapping[str, int]) -> None:
         """Refuse settings that do not go with the training examples; asked before any job.

@@ -26,6 +26,7 @@ __all__ = [
     "GROUPS",
     "Claim",
     "PluginField",
+    "SuiteAttacks",
     "create_plugin",
     "describe_dispute",
     "find_plugin",
@@ -229,3 +230,8 @@ class PluginField:
         return core_schema.no_info_plain_validator_function(
             build, serialization=core_schema.plain_serializer_function_ser_schema(dump)
         )
+
+
+@dataclass(frozen=True)
+class SuiteAttacks:
+    """Marks a field of attacks, name -> plugin, that a suite gives by their names there alone."""

@@ -102,7 +102,7 @@ class ELM(ForgetRetain):
         contrast = Contrast(novice, expert, self.eta, first, pad_id(tokenizer))
         contrast.check(model, data.forget)
         fluent = self._fluent(model, data.forget, contrast, context) if self.fluency else ()
-        return _Prepared(Original(model, self.trainable), contrast, data.forget, fluent)
+        return _Prepared(Original(model, self.changing), contrast, data.forget, fluent)
 
     def forget_term(
         self, model: "PreTrainedModel", batch: Batch, prepared: _Prepared

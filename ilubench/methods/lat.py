@@ -106,6 +106,7 @@ class LAT(Wrapper):
         Raises:
             SpecError: it has not.
         """
+        super().check_model(config)
         check_layers(config, self.layers, "layers")
 
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> Any:  # noqa: ANN401

@@ -83,7 +83,7 @@ class NPO(ForgetRetain):
         """
         mean, seen = self.reduction == "mean", data.forget_seen
         reference = sequence_nll(model, data.forget, context, self.train, mean=mean, seen=seen)
-        kept = Original(model, self.trainable) if self.retain == "kl" and self.gamma else None
+        kept = Original(model, self.changing) if self.retain == "kl" and self.gamma else None
         return _Prepared(reference, kept)
 
     def forget_term(

@@ -60,7 +60,7 @@ class RMU(ForgetRetain):
             padding and the first (its activation does not depend on the text, so that the two
             terms would contradict each other on it); or `targets`, those with a loss, which
             leaves questions out.
-        trainable: by default the down_proj of layers `layer` - 2 to `layer`.
+        trainable: without `lora`, by default the down_proj of layers `layer` - 2 to `layer`.
     """
 
     gamma: float = Field(default=1200.0, ge=0)
@@ -72,7 +72,7 @@ class RMU(ForgetRetain):
     @model_validator(mode="before")
     @classmethod
     def _three_matrices(cls, values: Any) -> Any:  # noqa: ANN401
-        if not isinstance(values, Mapping) or values.get("trainable"):
+        if not isinstance(values, Mapping) or values.get("trainable") or values.get("lora"):
             return values
         layer = values.get("layer", _LAYER)
         if not isinstance(layer, int):
@@ -102,6 +102,7 @@ class RMU(ForgetRetain):
         Raises:
             SpecError: it has not.
         """
+        super().check_model(config)
         check_layers(config, (self.layer,), "layer")
 
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> _Prepared:
@@ -115,7 +116,7 @@ class RMU(ForgetRetain):
         length = self._mean_length(model, data.forget, context) if self.scale == "relative" else 1.0
         direction = torch.rand(model.config.hidden_size, generator=generator)
         target = self.coefficient * length * direction / direction.norm()
-        return _Prepared(target.to(context.device), Original(model, self.trainable))
+        return _Prepared(target.to(context.device), Original(model, self.changing))
 
     def forget_term(
         self, model: "PreTrainedModel", batch: Batch, prepared: _Prepared

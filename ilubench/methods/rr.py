@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from torch.nn import functional
 
 from ilubench.data.seeds import seed_for
+from ilubench.errors import SpecError
 from ilubench.interfaces import Batch, Context, UnlearnData
 from ilubench.methods.activations import (
     Layers,
@@ -47,9 +48,10 @@ class RR(ForgetRetain):
 
     Published settings: Llama-3-8B-Instruct alpha 10, Mistral-7B-Instruct-v2 alpha 5; both layers 10
     and 20, 150 steps, batch 16, and, as far as we could verify, lr 1e-4 and LoRA of rank 16 on all
-    linear maps up to the upper layer. LoRA is not done here: the same maps are trained in full,
-    which asks for a lower lr. The public code counts the embedding as layer 0, so that its layer 10
-    is our 9, and retains the output of every layer (`retain_layers=all`).
+    linear maps up to the upper layer. `lora` does not go with it: the noise is a share of what is
+    trained, and new adapters are zero. The same maps are trained in full, which asks for a lower
+    lr. The public code counts the embedding as layer 0, so that its layer 10 is our 9, and retains
+    the output of every layer (`retain_layers=all`).
 
     Attributes:
         gamma: weight of the retain term, besides c_r; the paper's loss has 1.
@@ -74,7 +76,7 @@ class RR(ForgetRetain):
     @model_validator(mode="before")
     @classmethod
     def _projections(cls, values: Any) -> Any:  # noqa: ANN401
-        if not isinstance(values, Mapping) or values.get("trainable"):
+        if not isinstance(values, Mapping) or values.get("trainable") or values.get("lora"):
             return values
         layers = values.get("layers", _LAYERS)
         if not isinstance(layers, list | tuple) or not all(isinstance(at, int) for at in layers):
@@ -88,23 +90,27 @@ class RR(ForgetRetain):
         return propose(config, (5e-6, 1e-4), fixed, gamma=spread(0.3, 10))
 
     def check_model(self, config: "PretrainedConfig") -> None:
-        """Raise unless the model has the layers.
+        """Raise unless the model has the layers, and its weights are trained themselves.
 
         Raises:
-            SpecError: it has not.
+            SpecError: it has not, or adapters are.
         """
+        if self.lora is not None:
+            problem = "RR begins with noise, a share of what is trained, and new adapters are zero"
+            raise SpecError(problem, field="lora", remedy="give trainable instead")
         check_layers(config, self.layers, "layers")
 
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> Original:
         """Return the original values of the trained weights; then put noise on these.
 
         Raises:
-            SpecError: the model has no such layer.
+            SpecError: the model has no such layer, or adapters are trained.
         """
         del data
+        self.check_model(model.config)
         for layer in self.layers:
             find_layer(model, layer, "layers")
-        original = Original(model, self.trainable)
+        original = Original(model, self.changing)
         if self.jitter:
             self._shake(model, context.seed)
         return original

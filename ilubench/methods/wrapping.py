@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ilubench.interfaces import Context, UnlearnBatch, UnlearnData
 from ilubench.interfaces.discovery import PluginField, create_plugin
-from ilubench.specs import Candidates, Plain, PluginRef, SearchSpec, TrainSpec
+from ilubench.specs import Candidates, LoraSpec, Plain, PluginRef, SearchSpec, TrainSpec
 from ilubench.specs.merging import merge_mappings
 from ilubench.training import LossMethod
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Wrapper"]
 
-Base: TypeAlias = Annotated[LossMethod, PluginField("methods", lends=("train", "trainable"))]
-"""A setting: the method that a wrapper trains, by its own `train` and `trainable`."""
+Base: TypeAlias = Annotated[
+    LossMethod, PluginField("methods", lends=("train", "trainable", "lora"))
+]
+"""A setting: the method that a wrapper trains, by its own `train`, `trainable` and `lora`."""
 
 
 def _as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401
-    """Return a wrapper's raw fields with `base`, `train` and `trainable` filled in and agreeing.
+    """Return a wrapper's raw fields with `base` and what it lends filled in and agreeing.
 
     Args:
         values: raw fields; `base` is a name, `{use, settings}` or an object.
@@ -43,16 +45,21 @@ def _as_the_base(values: Any, default: str) -> Any:  # noqa: ANN401
     if isinstance(train, Mapping):
         below = base.train.model_dump(mode="json")
         train = TrainSpec.model_validate(merge_mappings(below, train))
-    trainable = tuple(values.get("trainable") or base.trainable)
-    base = _trained_as(base, train, trainable)
-    return {**values, "base": base, "train": train, "trainable": trainable}
+    lora = values.get("lora")
+    part = {
+        "trainable": tuple(values.get("trainable") or ()),
+        "lora": LoraSpec.model_validate(lora) if isinstance(lora, Mapping) else lora,
+    }
+    if not any(part.values()):
+        part = {"trainable": base.trainable, "lora": base.lora}
+    return {**values, "base": _trained_as(base, train, part), "train": train, **part}
 
 
-def _trained_as(base: LossMethod, train: TrainSpec, trainable: tuple[str, ...]) -> LossMethod:
-    changes: dict[str, Any] = {"train": train, "trainable": trainable}
+def _trained_as(base: LossMethod, train: TrainSpec, part: Mapping[str, Any]) -> LossMethod:
+    changes: dict[str, Any] = {"train": train, **part}
     inner = getattr(base, "base", None)
     if isinstance(inner, LossMethod):  # a wrapper in a wrapper: its base prepares with these too
-        changes["base"] = _trained_as(inner, train, trainable)
+        changes["base"] = _trained_as(inner, train, part)
     return base.model_copy(update=changes)
 
 
@@ -60,7 +67,8 @@ class Wrapper(LossMethod):
     """A method around another one; what it does not define is the base's.
 
     Attributes:
-        base: the method that is trained; `train` and `trainable` are its own unless given.
+        base: the method that is trained; `train`, and `trainable` or `lora`, are its own unless
+            given.
     """
 
     base: Base = Field(default="npo", validate_default=True)

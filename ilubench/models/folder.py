@@ -183,9 +183,9 @@ def fill_model(
     """Return a model of these tensors, and what transformers says of those that do not fit."""
     import transformers
 
-    made: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     text = config.get_text_config()
     with quiet(), torch.random.fork_rng([]):
+        made: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         loaded: tuple[PreTrainedModel, dict[str, Any]] = made.from_pretrained(
             None,
             config=text if made.config_class is type(text) else config,

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ilubench.errors import IlubenchError, ModelError, did_you_mean
 from ilubench.interfaces import Batch
 from ilubench.models.configuration import wrong_setting
+from ilubench.models.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -30,6 +31,7 @@ __all__ = [
     "has_layers",
     "initialise_model",
     "model_layers",
+    "outline_model",
     "parameter_sizes",
     "probe_head",
     "recipe_config",
@@ -108,7 +110,8 @@ def initialise_model(
     Raises:
         ModelError: transformers does not accept the configuration.
     """
-    from transformers import AutoModelForCausalLM
+    with quiet():
+        from transformers import AutoModelForCausalLM
 
     if "vocab_size" in config:
         raise ModelError("recipe.config: vocab_size is the tokenizer's; leave it out")
@@ -128,18 +131,19 @@ def initialise_model(
 
 def parameter_sizes(config: "PretrainedConfig") -> dict[str, int]:
     """Return parameter -> its number of weights; none is made."""
-    return {name: parameter.numel() for name, parameter in _outline(config).named_parameters()}
+    return {name: parameter.numel() for name, parameter in outline_model(config).named_parameters()}
 
 
 def has_layers(config: "PretrainedConfig") -> bool:
     """Whether a model's layers can be told; none is made."""
-    return bool(model_layers(_outline(config)))
+    return bool(model_layers(outline_model(config)))
 
 
-def _outline(config: "PretrainedConfig") -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM
+def outline_model(config: "PretrainedConfig") -> "PreTrainedModel":
+    """Return the model that a configuration describes, without weights."""
+    with quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        from transformers import AutoModelForCausalLM
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return cast("PreTrainedModel", AutoModelForCausalLM.from_config(config))
 
 

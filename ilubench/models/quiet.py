@@ -1,23 +1,36 @@
-"""What transformers prints, kept away."""
+"""What libraries print, kept away."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
-__all__ = ["quiet"]
+__all__ = ["hushed", "quiet"]
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keep away what libraries log when they are imported: of kernels that nobody asked for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and warnings away."""
-    from transformers.utils import logging
+    """Keep transformers' progress bars and warnings away, and of what it imports for a model."""
+    from transformers.utils import logging as shown_by
 
-    shown = logging.is_progress_bar_enabled()
-    verbosity = logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    shown = shown_by.is_progress_bar_enabled()
+    verbosity = shown_by.get_verbosity()
+    shown_by.disable_progress_bar()
+    shown_by.set_verbosity_error()
     try:
-        yield
+        with hushed():
+            yield
     finally:
-        logging.set_verbosity(verbosity)
+        shown_by.set_verbosity(verbosity)
         if shown:
-            logging.enable_progress_bar()
+            shown_by.enable_progress_bar()

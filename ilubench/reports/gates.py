@@ -14,10 +14,11 @@ from pydantic import JsonValue
 
 from ilubench.data.rows import Tables
 from ilubench.errors import DataError, UsageError
-from ilubench.experiments.experiment import Attack, suite_tables
+from ilubench.experiments.attacks import Attack, resolve_attack, restore_attack
+from ilubench.experiments.experiment import suite_tables
 from ilubench.experiments.training_text import attack_roles, distinct_examples
 from ilubench.interfaces import PromptAttack
-from ilubench.interfaces.discovery import create_plugin, find_plugin
+from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import setting_differences
 from ilubench.records.markdown import cell, table
@@ -26,7 +27,6 @@ from ilubench.specs import (
     FineTuningAccuracySpec,
     GateSpec,
     MetricSpec,
-    PluginRef,
     SuiteSpec,
     turned,
 )
@@ -190,17 +190,18 @@ def _trains(suite: SuiteSpec, name: str) -> bool:
 
 
 def _as_the_suite_says(run: FinishedRun, suite: SuiteSpec, name: str) -> Attack:
-    spec = suite.attacks[name]
-    declared = create_plugin("attacks", PluginRef(use=spec.use, settings=spec.settings))
-    settings = cast("dict[str, JsonValue]", run.settings[name])
-    ran = create_plugin("attacks", PluginRef(use=spec.use, settings=settings), source=str(run.path))
-    both = (x.model_dump(mode="json") for x in (declared, ran))
+    # whoever reads a run need not have its scorers
+    untasked = {n: spec.model_copy(update={"fa": None}) for n, spec in suite.attacks.items()}
+    bare = suite.model_copy(update={"attacks": untasked})
+    declared = resolve_attack(bare, name)
+    ran = restore_attack(bare, name, cast("dict[str, JsonValue]", run.settings[name]))
+    both = (x.plugin.model_dump(mode="json") for x in (declared, ran))
     for field, wanted, given in setting_differences(*both):
         raise UsageError(
             f"{run.path}: attack.{name}.{field} is {given!r} and the suite's {wanted!r}; gates are "
             "those of the suite's own attacks: run it without that setting"
         )
-    return Attack(name, spec, declared, None)
+    return declared
 
 
 def _shared(run: FinishedRun, suite: SuiteSpec, name: str, roles: Sequence[str]) -> int:

@@ -16,9 +16,9 @@ import yaml
 from pydantic import JsonValue
 
 from ilubench import __version__
+from ilubench.experiments.attacks import resolve_attack
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import expected_overlaps, overlap_warnings
-from ilubench.interfaces.discovery import create_plugin
 from ilubench.models.checkpoints import model_origin
 from ilubench.records.composites import composite_scores
 from ilubench.records.keys import library_versions
@@ -42,7 +42,7 @@ from ilubench.runs.original import original_notes
 from ilubench.runs.plan import Plan
 from ilubench.runs.record_head import LIBRARIES, plain, record_head, row_hashes
 from ilubench.runs.references import metric_summaries
-from ilubench.specs import PluginRef, SuiteSpec
+from ilubench.specs import SuiteSpec
 from ilubench.specs.protocols import TRAINING
 from ilubench.statistics.row import RobustnessRow
 
@@ -153,10 +153,8 @@ def _changed(experiment: Experiment) -> dict[str, bool]:
     """Attacks run with other settings than the suite's; whether a protocol speaks of these."""
     found = {}
     for attack in experiment.attacks:
-        declared = create_plugin(
-            "attacks", PluginRef(use=attack.spec.use, settings=attack.spec.settings)
-        )
-        both = (plugin.model_dump(mode="json") for plugin in (declared, attack.plugin))
+        declared = resolve_attack(experiment.suite, attack.name)
+        both = (one.plugin.model_dump(mode="json") for one in (declared, attack))
         others = {name for name, *_ in setting_differences(*both)}
         if others:
             found[attack.name] = not others.isdisjoint(f"train.{name}" for name in TRAINING)

@@ -325,6 +325,7 @@ def _run_plan(experiment: Experiment, bench: Workbench, keys: _Keys, read: ReadS
     folder = Path(experiment.run.out) / run_id
     plan = Plan(run_id, folder, experiment, bench, ordered, references=references)
     for name in {job.attack: None for job in ordered if job.attack and not plan.is_done(job)}:
+        _check_attack(bench, bench.attack(name))
         check_form(experiment, bench.attack(name))
         check_split(experiment, bench.attack(name))
     return replace(plan, overlap=find_overlaps(experiment))
@@ -383,14 +384,21 @@ def _check_models(bench: Workbench, jobs: Sequence[Job], methods: Sequence[Metho
 
 def _check_course(bench: Workbench, attack: Attack) -> None:
     """Refuse settings of an attack that do not go with its training examples."""
+    for link in attack.links.values():
+        _check_course(bench, link)
     plugin = attack.plugin
     assert isinstance(plugin, WeightAttack)
     trained = attack.trained(bench.suite)
-    try:
+    with attack.naming():
         plugin.check_examples({role: len(bench.examples(names)) for role, names in trained.items()})
-    except SpecError as error:
-        field = f"attack.{attack.name}.{error.field}"
-        raise SpecError(error.problem, field=field, remedy=error.remedy) from error
+
+
+def _check_attack(bench: Workbench, attack: Attack) -> None:
+    """Refuse settings that do not fit the target model, or need what is not installed."""
+    for one in (*attack.links.values(), attack):
+        if isinstance(one.plugin, WeightAttack):
+            with one.naming():
+                one.plugin.check_model(bench.target_config)
 
 
 def _check_count(scorer: str, spec: MetricSpec | FineTuningAccuracySpec, items: int) -> None:

@@ -33,7 +33,7 @@ from ilubench.specs.target import (
     TargetSpec,
     TokenizerSpec,
 )
-from ilubench.specs.training import TrainSpec
+from ilubench.specs.training import LoraSpec, TrainSpec
 from ilubench.specs.tuning import Candidates, Plain, RangeSpec, SearchSpec, TuningSpec
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "FromSuite",
     "GateSpec",
     "GeneratorSpec",
+    "LoraSpec",
     "MeasuredChance",
     "MemorySpec",
     "MetricSpec",

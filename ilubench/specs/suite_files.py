@@ -29,7 +29,7 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
     Args:
         name: of the suite, or its file.
         attacks: names, or files (`attack_name`); a shipped one that the suite has not, and one in a
-            file, is added to its own, as a further one.
+            file, is added to its own, as a further one, and so are its links.
 
     Raises:
         SpecError: no such suite or attack, or not YAML.
@@ -38,19 +38,23 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
     values = _extended("suites", _read(path))
     own = values.get("attacks") or {}
     if isinstance(own, Mapping) and (own or attacks):
-        added: dict[str, JsonValue] = {}
-        for word in attacks:
-            key = attack_name(word)
-            if key != word:
-                _refuse_taken(word, key, {**own, **added})
-                head = "use" if ".py:" in word else "extends"
-                added[key] = {head: word, "further": True}
-            elif key not in own and key in task_names("attacks"):
-                added[key] = {"extends": key, "further": True}
-        values["attacks"] = {
+        values["attacks"] = found = {
             key: _extended("attacks", attack) if isinstance(attack, Mapping) else attack
-            for key, attack in {**own, **added}.items()
+            for key, attack in own.items()
         }
+        shipped, wanted = task_names("attacks"), [*attacks]
+        for word in wanted:
+            key = attack_name(word)
+            if key != word and key in found:
+                problem = f"there is an attack {key!r} besides {word}"
+                remedy = "give the file, or class, another name"
+                raise SpecError(problem, field="attacks", remedy=remedy)
+            if ".py:" in word:
+                found[key] = {"use": word, "further": True}
+            elif key != word or (key in shipped and key not in found):
+                found[key] = _extended("attacks", {"extends": word, "further": True})
+            links = _links(found.get(key))
+            wanted += [link for link in links if link not in wanted]
     return values, path
 
 
@@ -92,10 +96,11 @@ def suite_files(name: str) -> tuple[Path, ...]:
 # --- inside ---
 
 
-def _refuse_taken(word: str, key: str, known: Mapping[str, JsonValue]) -> None:
-    if key in known:
-        problem = f"there is an attack {key!r} besides {word}"
-        raise SpecError(problem, field="attacks", remedy="give the file, or class, another name")
+def _links(attack: JsonValue) -> list[str]:
+    """Return the attacks that an attack is made of."""
+    settings = attack.get("settings") if isinstance(attack, dict) else None
+    links = settings.get("links") if isinstance(settings, dict) else None
+    return [link for link in links if isinstance(link, str)] if isinstance(links, list) else []
 
 
 def _extended(

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from ilubench.specs.base import Spec
 
-__all__ = ["TrainSpec"]
+__all__ = ["LoraSpec", "TrainSpec"]
 
 
 class TrainSpec(Spec):
@@ -65,3 +65,22 @@ class TrainSpec(Spec):
         """Return the steps after which ``epochs`` passes over ``examples`` items are complete."""
         # what is a whole number of batches must not become one more by rounding
         return max(1, math.ceil(epochs * examples / self.batch_size - 1e-9))
+
+
+class LoraSpec(Spec):
+    """Low-rank adapters in the place of full training (Hu et al. 2021, arXiv 2106.09685).
+
+    Beside the weights W of a linear layer B A alpha / rank is trained, A drawn by the seed and B
+    zero. They are float32 and merged into W at the end: the model that comes out has no adapter.
+
+    Attributes:
+        rank: of A and B.
+        alpha: strength, relative to the rank.
+        dropout: share of a layer's inputs that A does not see in a step.
+        targets: linear layers by name, or by its end (`q_proj`); none: all but the head.
+    """
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ()

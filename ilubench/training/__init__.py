@@ -16,12 +16,15 @@ from ilubench.training.loop import (
     seed_everything,
     trainable_only,
 )
+from ilubench.training.lora import ADAPTERS, check_lora, target_layers, train_part
 from ilubench.training.loss_method import LossMethod
 
 __all__ = [
+    "ADAPTERS",
     "Batches",
     "LossMethod",
     "NoRoomError",
+    "check_lora",
     "fine_tune",
     "learning_rate",
     "memory_per_parameter",
@@ -31,5 +34,7 @@ __all__ = [
     "pretrain",
     "seed_everything",
     "sequence_nll",
+    "target_layers",
+    "train_part",
     "trainable_only",
 ]

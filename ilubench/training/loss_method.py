@@ -3,11 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
+from pydantic import Field, JsonValue, model_validator
 
 from ilubench.data.batches import Stream
+from ilubench.errors import SpecError
 from ilubench.interfaces import (
     Context,
     Method,
@@ -17,8 +19,10 @@ from ilubench.interfaces import (
     UnlearnData,
 )
 from ilubench.models.sharding import sum_over_ranks
-from ilubench.specs import SearchSpec, TrainSpec
-from ilubench.training.loop import Batches, count_tokens, optimize, trainable_only
+from ilubench.records.keys import library_versions
+from ilubench.specs import LoraSpec, SearchSpec, TrainSpec
+from ilubench.training.loop import Batches, count_tokens, optimize
+from ilubench.training.lora import ADAPTERS, check_lora, train_part
 from ilubench.training.proposals import propose
 
 if TYPE_CHECKING:
@@ -37,12 +41,54 @@ class LossMethod(Method):
         train: optimizer and length of the training.
         trainable: patterns of the parameters that are trained, such as `*.mlp.down_proj.*`; none:
             all.
+        lora: low-rank adapters that are trained instead, and merged at the end.
     """
 
     shards: ClassVar[bool] = True
 
     train: TrainSpec
     trainable: tuple[str, ...] = ()
+    lora: LoraSpec | None = Field(default=None, exclude_if=lambda lora: lora is None)
+
+    @model_validator(mode="after")
+    def _one_part(self) -> Self:
+        if self.lora is not None and self.trainable:
+            raise ValueError("trainable and lora: one of them is trained; leave the other out")
+        return self
+
+    @property
+    def changing(self) -> tuple[str, ...]:
+        """Patterns of the parameters that change while it trains; none: all.
+
+        What keeps their original values, once it trains, has the original model.
+        """
+        return self.trainable if self.lora is None else ADAPTERS
+
+    def identity(self) -> Mapping[str, JsonValue]:
+        """Return the version of peft, where it is used."""
+        return dict(library_versions(["peft"] if self.lora is not None else []))
+
+    def check_model(self, config: "PretrainedConfig") -> None:
+        """Find adapters that do not fit the model; a method with more to find asks this, too.
+
+        Raises:
+            SpecError: a target is no layer of the model.
+            UsageError: adapters are asked for, and peft is not installed.
+        """
+        if self.lora is not None:
+            check_lora(self.lora, config)
+
+    def check_sharding(self) -> None:
+        """Refuse adapters, and steps that do not say that they go with shards.
+
+        Raises:
+            SpecError: names the setting.
+        """
+        super().check_sharding()
+        if self.lora is not None:
+            problem = "adapters do not go with a model that is divided among devices"
+            remedy = "leave out devices_per_job: one card holds more with adapters"
+            raise SpecError(problem, field="method.lora", remedy=remedy)
 
     def propose_search(self, config: "PretrainedConfig") -> SearchSpec | None:
         """Return a search over the learning rate alone; override it for what else matters."""
@@ -57,7 +103,10 @@ class LossMethod(Method):
         return tuple(self.environment_batches())
 
     def prepare(self, model: "PreTrainedModel", data: UnlearnData, context: Context) -> Any:  # noqa: ANN401, ARG002
-        """Return what `loss` needs of the original model; called once, before any step."""
+        """Return what `loss` needs of the original model; called once, before any step.
+
+        What is to be trained can be told already, and computes what the original does.
+        """
         return None
 
     @abstractmethod
@@ -83,10 +132,12 @@ class LossMethod(Method):
 
         Raises:
             DivergedError: a loss or gradient is not finite.
+            SpecError: a setting does not fit the model.
         """
+        self.check_model(model.config)
         known = replace(data, forget_seen=self.forget_seen(data, context))
-        prepared = self.prepare(model, known, context)
-        with trainable_only(model, self.trainable):
+        with train_part(model, self.trainable, self.lora, context.seed):
+            prepared = self.prepare(model, known, context)
             forget = Batches(data.forget, "forget", self.train, context)
             retain = Batches(data.retain, "retain", self.train, context)
             environments = {

@@ -10,12 +10,14 @@ import yaml
 from runs import command
 
 from ilubench.errors import IlubenchError, PluginError, SpecError
+from ilubench.experiments.attacks import resolve_attack
 from ilubench.experiments.experiment import (
     Experiment,
     resolve_experiment,
     restore_experiment,
     suite_method,
 )
+from ilubench.experiments.suites import read_suite
 from ilubench.interfaces.discovery import create_plugin, find_plugin
 from ilubench.methods.ilu import ILU
 from ilubench.methods.npo import NPO
@@ -419,9 +421,8 @@ def test_every_shipped_attack_resolves(name: str) -> None:
     path = task_file("attacks", name)
     spec = validate_spec(AttackSpec, load_yaml(path), source=path)
     assert spec.title
-    from ilubench.specs import PluginRef
-
-    create_plugin("attacks", PluginRef(use=spec.use, settings=spec.settings), source=path)
+    suite, _ = read_suite("news-scratch", attacks=(name,))  # a chain's links come with it
+    assert resolve_attack(suite, name).spec.use == spec.use
     if spec.fa is not None:
         scorer = create_plugin("scorers", spec.fa.scorer, source=path)
         assert spec.fa.metric in scorer.metrics()

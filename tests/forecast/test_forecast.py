@@ -22,7 +22,7 @@ from ilubench.forecast.memory import Shape, fit_cards, leaner_settings, peak_mem
 from ilubench.forecast.outlook import offline
 from ilubench.forecast.probe import Probed
 from ilubench.models.forward import recipe_config
-from ilubench.specs import MemorySpec, ModelSource, RunSpec, SuiteSpec
+from ilubench.specs import LoraSpec, MemorySpec, ModelSource, RunSpec, SuiteSpec
 from ilubench.specs.overrides import parse_words
 from ilubench.specs.suite_files import load_suite
 
@@ -113,6 +113,11 @@ def test_a_probe_is_scaled_to_a_job() -> None:
     assert seconds("attack", "gsm8k", job) == pytest.approx(1.0 + 20 * 0.1 + 4 * 3.0 + 3 * 7.0)
     assert seconds("attack", "prefix", Amount(checkpoints=1)) == 1.0 + 9.0
     assert found.took("unlearn", "rmu", Amount(steps=20)) is None
+    # levels: all that was changed, and each of them scored
+    levels = Probed({("attack", "prune"): (0.2, 0.0)}, {"": 7.0, "prune": 0.0}, load=1.0, peak=0.0)
+    took = levels.took("attack", "prune", Amount(checkpoints=6))
+    assert took is not None
+    assert took.seconds == pytest.approx(1.0 + 3 * 0.2 + 5 * 7.0)
 
 
 def test_only_runs_of_the_suite_on_the_device_are_looked_at(tmp_path: Path) -> None:
@@ -204,6 +209,27 @@ def test_memory_of_a_7b_model(zephyr: Shape) -> None:
     assert (
         peak_memory(Amount(checkpoints=1, read=1.0), MemorySpec(), zephyr, "cuda", 16).total < 24e9
     )
+
+
+def test_memory_of_adapters_by_hand(zephyr: Shape) -> None:
+    """Rank 16 on q_proj and v_proj of 32 layers: 16 * (4096 + 4096) + 16 * (4096 + 1024) each."""
+    lora = LoraSpec(rank=16, targets=("q_proj", "v_proj"))
+    beside, layers = 32 * 16 * (4096 + 4096 + 4096 + 1024), 32 * 4096 * (4096 + 1024)
+    assert zephyr.adapted(lora) == (beside, layers)
+    amount = replace(TRAINED, lora=lora)
+    found = peak_memory(amount, MemorySpec(), zephyr, "cuda", 16)
+    assert found.weights == pytest.approx(14.48e9 + 4 * beside, rel=1e-3)
+    assert (found.gradients, found.optimizer) == (4 * beside, 8 * beside)
+    assert zephyr.changed(amount) == layers
+    assert zephyr.saved(amount, MemorySpec()) == 12 * beside
+    # all layers of a 7B model go onto a small card
+    every = replace(TRAINED, lora=LoraSpec())
+    fits = {fit.card: fit.words for fit in fit_cards([every], MemorySpec(), zephyr, 8)}
+    assert fits["24 GB"] == ""
+    card = card_named("h100")
+    long = [replace(one, steps=100, step_tokens=1e5) for one in (TRAINED, every)]
+    full, less = (took_assumed(one, zephyr, card, MemorySpec()).seconds for one in long)
+    assert 0.7 * full < less < 0.8 * full  # 6 operations of 8
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

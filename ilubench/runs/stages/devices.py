@@ -8,7 +8,6 @@ import torch
 from ilubench.errors import ModelError, SpecError, UsageError
 from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces import WeightAttack
-from ilubench.interfaces.methods import goes_with_shards
 from ilubench.models.forward import architecture_name, has_layers
 from ilubench.specs import RunSpec
 
@@ -74,11 +73,10 @@ def check_sharding(experiment: Experiment, device: str, config: "PretrainedConfi
     if not experiment.is_named:
         raise UsageError(f"{asked} finds methods by their names, and this one was made in Python")
     experiment.method.check_sharding()
-    for attack in experiment.attacks:
-        kind = type(attack.plugin)
-        if issubclass(kind, WeightAttack) and not goes_with_shards(kind, ("tamper",)):
-            problem = f"{kind.__name__} does not attack a model that is divided among devices"
-            raise SpecError(problem, field=f"attacks.{attack.name}", remedy=f"leave out {asked}")
+    for attack in (one for top in experiment.attacks for one in (*top.links.values(), top)):
+        if isinstance(attack.plugin, WeightAttack):
+            with attack.naming():
+                attack.plugin.check_sharding()
     if not has_layers(config):
         name = architecture_name(config)
         raise ModelError(f"{asked}: the layers of a {name} cannot be found, nor divided")

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from ilubench.data.seeds import seed_for
 from ilubench.experiments.experiment import Attack, environment_role
 from ilubench.experiments.method_settings import made_by_recipe
-from ilubench.interfaces import Method, PromptAttack, Scorer
+from ilubench.interfaces import Method, PromptAttack, Scorer, WeightAttack
 from ilubench.records.code_hash import code_closure
 from ilubench.records.keys import digest, file_sha256, library_versions
 from ilubench.runs.stages.target_key import TRAINING_LIBRARIES, fingerprint_roles
@@ -43,11 +43,11 @@ def _inner_specs(plugin: Spec) -> Iterator[tuple[str, Spec]]:
         yield from within(name, getattr(plugin, name))
 
 
-def _identities(method: Method, name: str = "") -> Iterator[tuple[str, JsonValue]]:
-    """Yield what a method, and each method in its fields, adds to the key."""
-    yield name, dict(method.identity())
-    for place, inner in _inner_specs(method):
-        if isinstance(inner, Method):
+def _identities(plugin: Method | WeightAttack, name: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """Yield what a method or attack, and each of them in its fields, adds to the key."""
+    yield name, dict(plugin.identity())
+    for place, inner in _inner_specs(plugin):
+        if isinstance(inner, Method | WeightAttack):
             yield from _identities(inner, f"{name}.{place}")
 
 
@@ -165,8 +165,11 @@ def attack_key(
             "weights": unlearn,
             "attack": attack.name,
             "plugin": plugin_identity(attack.plugin),
+            "identity": dict(_identities(attack.plugin))
+            if isinstance(attack.plugin, WeightAttack)
+            else None,
             "data": _fingerprints(bench, attack.reads(bench.suite)),
-            "only": cast("JsonValue", attack.spec.only),
+            "only": cast("JsonValue", attack.only),
             "max_length": bench.suite.max_length,
             "memory": None if isinstance(attack.plugin, PromptAttack) else _memory(bench),
             "fa": _scorer(bench, attack.fa, attack) if attack.fa else None,

@@ -1,0 +1,67 @@
+"""Attacks without steps: the linear layers' weights changed, level by level."""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+
+from ilubench.errors import SpecError
+from ilubench.interfaces import Checkpoint
+from ilubench.models.forward import outline_model
+from ilubench.models.linear import by_outputs, linear_layers
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+__all__ = ["Change", "check_layers", "rising", "score_levels"]
+
+Change: TypeAlias = Callable[[Mapping[str, torch.Tensor]], None]
+"""Changes weights in place: layer -> [outputs, inputs]."""
+
+
+def rising(levels: tuple[float, ...]) -> tuple[float, ...]:
+    """Return levels as they are; refuse any that do not go from the weakest to the strongest.
+
+    Raises:
+        ValueError: one is not higher than the one before.
+    """
+    if any(later <= earlier for earlier, later in pairwise(levels)):
+        told = ", ".join(f"{level:g}" for level in sorted(set(levels)))
+        raise ValueError(f"levels go from the weakest to the strongest, each once: {told}")
+    return levels
+
+
+def score_levels(model: "PreTrainedModel", levels: Mapping[str, Change]) -> Iterator[Checkpoint]:
+    """Yield the model as it is, then at each level; the last one's weights stay.
+
+    Every level begins with the weights as they were, bit for bit: they are kept in the machine's
+    memory.
+
+    Args:
+        model: its linear layers change, the head aside.
+        levels: name -> what is done to their weights, the weakest first.
+    """
+    yield Checkpoint(model, 0)
+    weights = {name: by_outputs(layer) for name, layer in linear_layers(model).items()}
+    kept: dict[str, torch.Tensor] = {}
+    if len(levels) > 1:
+        kept = {name: weight.to("cpu", copy=True) for name, weight in weights.items()}
+    for place, (level, change) in enumerate(levels.items()):
+        if place:
+            for name, weight in weights.items():
+                weight.copy_(kept[name])
+        change(weights)
+        yield Checkpoint(model, None, level)
+
+
+def check_layers(config: "PretrainedConfig") -> None:
+    """Refuse a model whose layers hold many matrices in one tensor, which would stay as they are.
+
+    Raises:
+        SpecError: names the tensor.
+    """
+    for name, parameter in outline_model(config).named_parameters():
+        if parameter.dim() > 2:
+            problem = f"{name} holds several matrices in one tensor (experts), which is not changed"
+            raise SpecError(problem, field="use", remedy="leave the attack out")

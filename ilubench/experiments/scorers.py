@@ -1,0 +1,66 @@
+"""A suite's scorers: made, and whether they have what the suite wants of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from ilubench.errors import SpecError, did_you_mean
+from ilubench.interfaces import Scorer
+from ilubench.interfaces.discovery import create_plugin
+from ilubench.specs import DataSource, Estimator, FineTuningAccuracySpec, MetricSpec, SuiteSpec
+
+__all__ = ["check_chats", "check_metric", "create_scorers"]
+
+
+def check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, where: str) -> None:
+    """Raise unless a scorer has a metric that is a mean over items.
+
+    Raises:
+        SpecError: it has not.
+    """
+    known = scorer.metrics()
+    if spec.metric not in known:
+        remedy = did_you_mean(spec.metric, known)
+        raise SpecError(f"the scorer has no metric {spec.metric!r}", where=where, remedy=remedy)
+    if known[spec.metric] != Estimator():
+        problem = f"{spec.metric!r} is not a mean over items ({known[spec.metric].kind})"
+        remedy = (
+            "a row's or composite's must be one; the scorer itself may stay: its score is shown"
+        )
+        raise SpecError(problem, where=where, remedy=remedy)
+
+
+def check_chats(scorer: Scorer, data: Mapping[str, DataSource], where: str) -> None:
+    """Raise where a scorer that asks no chat is given rows that are one.
+
+    Raises:
+        SpecError: names the role.
+    """
+    for role in scorer.item_roles():
+        if not scorer.chats and role in data and data[role].chat:
+            problem = f"{type(scorer).__name__} asks no chat: it has its text go on as it stands"
+            remedy = "leave chat out there, or give the scorer a role without"
+            raise SpecError(problem, where=where, field=f"data.{role}.chat", remedy=remedy)
+
+
+def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
+    """Return a suite's scorers, by name; ``source`` is named in errors.
+
+    Raises:
+        SpecError: a setting is wrong, or a scorer lacks a metric of the suite.
+        PluginError: one is missing or broken.
+    """
+    scorers = {
+        name: cast("Scorer", create_plugin("scorers", ref, source=f"{source}: scorers.{name}"))
+        for name, ref in suite.scorers.items()
+    }
+    for spec in suite.metrics:
+        for name in spec.scorers:
+            check_metric(scorers[name], spec, f"{source}: {spec.label}")
+    for name, scorer in scorers.items():
+        check_chats(scorer, suite.data, f"{source}: scorers.{name}")
+    for composite in suite.composites:
+        for name, metric in composite.metrics:
+            spec = MetricSpec(label=composite.label, scorer=name, metric=metric)
+            check_metric(scorers[name], spec, f"{source}: {composite.label}")
+    return scorers
