@@ -1,6 +1,7 @@
 """docs/attacks.md: its table is whole, its attack works as it stands there, its words are real."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from places import ROOT
 from ilubench.cli.scaffold import new_attack
 from ilubench.experiments.experiment import resolve_experiment
 from ilubench.interfaces import Checkpoint, Context
-from ilubench.interfaces.discovery import find_plugin, list_entries
+from ilubench.interfaces.discovery import find_plugin
 from ilubench.specs.overrides import parse_words
 from ilubench.specs.yaml_files import task_names
 from ilubench.testing import TINY, AttackContract
@@ -37,8 +38,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_its_table_names_every_attack() -> None:
     rows = re.findall(r"^\| (`.*?) \|", TEXT, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    built_in = {n for n, t in list_entries("attacks").items() if t.startswith("ilubench.")}
-    assert named == {*task_names("attacks"), *built_in}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert named == {*task_names("attacks"), *project["entry-points"]["ilubench.attacks"]}
 
 
 def test_its_attack_is_what_the_command_writes(folder: Path) -> None:
