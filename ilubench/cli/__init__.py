@@ -16,7 +16,7 @@ from ilubench.cli.converting import convert
 from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import describe, doctor, ls
-from ilubench.cli.making import make_target, new_method
+from ilubench.cli.making import make_target, new_attack, new_method
 from ilubench.cli.reports import (
     compare,
     gates,
@@ -93,6 +93,7 @@ new = typer.Typer(
 )
 app.add_typer(new, name="new")
 new.command("method")(new_method)
+new.command("attack")(new_attack)
 
 
 def main() -> None:
