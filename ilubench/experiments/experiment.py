@@ -66,6 +66,11 @@ class Attack:
     plugin: WeightAttack | PromptAttack
     fa: Scorer | None
 
+    @property
+    def tunes(self) -> bool:
+        """Whether it is told what its checkpoints scored, which are trials then."""
+        return isinstance(self.plugin, WeightAttack) and self.plugin.adaptive
+
     def trained(self, suite: SuiteSpec) -> dict[str, tuple[str, ...]]:
         """Return each role that it reads -> the full names of the roles of rows that it stands for.
 
@@ -184,9 +189,14 @@ def _attack(
     everyone: Sequence[Override],
     mine: Sequence[Override],
 ) -> Attack:
-    if issubclass(found, PromptAttack) and spec.fa is not None:
-        problem = f"{spec.use} changes no weights, so that it has no task to be learned"
+    tunes = issubclass(found, WeightAttack) and found.adaptive
+    if spec.fa is not None and (tunes or issubclass(found, PromptAttack)):
+        why = "tunes on what is forgotten" if tunes else "changes no weights"
+        problem = f"{spec.use} {why}, so that it has no task to be learned"
         raise SpecError(problem, where=f"attack {name}", field="fa", remedy="leave it out")
+    if tunes and not spec.further:
+        problem = f"{spec.use} tunes: RA is over courses, and its trials are none"
+        raise SpecError(problem, where=f"attack {name}", remedy="write further: true")
     lookup = PluginLookup(find_plugin, lambda _g, _u: {})
     settings = apply_overrides(found, spec.settings, everyone, lookup, prefix="attack.")
     settings = apply_overrides(found, settings, mine, lookup, prefix=f"attack.{name}.")

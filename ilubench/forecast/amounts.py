@@ -21,6 +21,7 @@ from ilubench.specs import DataSource, RecipeSpec, TrainSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from ilubench.attacks.sweep import Sweep
     from ilubench.runs.stages.workbench import Workbench
 
 __all__ = ["CHECKPOINTS", "Amount", "Amounts"]
@@ -153,7 +154,11 @@ class Amounts:
         return replace(own, steps=steps, step_tokens=tokens / steps)
 
     def _attack(self, attack: Attack, read: float, written: float) -> Amount:
+        from ilubench.attacks.sweep import Sweep
+
         plugin = attack.plugin
+        if isinstance(plugin, Sweep):
+            return replace(self._trials(attack, plugin), read=read, written=written)
         size = self._size(attack.reads(self._suite).values())
         most = getattr(plugin, "examples", None)
         size = replace(size, items=min(size.items, most or size.items))
@@ -175,6 +180,22 @@ class Amounts:
             step_tokens=spec.batch_size * size.mean,
             held=self._micro(spec, spec.batch_size) * size.longest,
             precision=spec.precision,
+        )
+
+    def _trials(self, attack: Attack, plugin: "Sweep") -> Amount:
+        """Every set and batch size is taken to be tried as often as another."""
+        sizes = [self._size(names) for names in attack.trained(self._suite).values()]
+        largest = max(plugin.batch_sizes)
+        held = min(plugin.micro_batch or largest, largest) * max(size.longest for size in sizes)
+        each = sum(map(plugin.steps, plugin.batch_sizes)) / len(plugin.batch_sizes)
+        sequences = plugin.sequences / each
+        return Amount(
+            steps=round(plugin.trials * each),
+            batch=round(sequences),
+            step_tokens=sequences * sum(size.mean for size in sizes) / len(sizes),
+            held=held,
+            precision="float32",
+            checkpoints=plugin.trials,
         )
 
     def _by_recipe(self, recipe: RecipeSpec) -> Amount:

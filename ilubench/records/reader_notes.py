@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ilubench.records.results import ModelScore
 from ilubench.specs import AttackSpec
-from ilubench.statistics.aggregate import KEPT_UTILITY
-from ilubench.statistics.row import AttackFigures, RobustnessRow
+from ilubench.statistics.row import KEPT_UTILITY, AttackFigures, RobustnessRow
 
 __all__ = ["option_notes", "protocol_notes", "row_notes"]
 

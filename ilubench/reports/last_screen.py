@@ -20,8 +20,7 @@ from ilubench.reports.screen_tables import metrics_table, recovery_table, scores
 from ilubench.reports.verdict_text import clipped, verdict_text
 from ilubench.specs import SuiteSpec
 from ilubench.specs.yaml_files import task_file
-from ilubench.statistics.aggregate import KEPT_UTILITY
-from ilubench.statistics.row import RobustnessRow
+from ilubench.statistics.row import KEPT_UTILITY, RobustnessRow
 
 __all__ = ["LINES", "Ended", "last_screen"]
 

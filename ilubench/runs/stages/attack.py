@@ -16,7 +16,9 @@ from ilubench.runs.jobs import Job
 from ilubench.runs.stages.prompting import run_prompt_attack
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.scored_items import scored_items
+from ilubench.runs.stages.telling import Teller, score_and_tell
 from ilubench.runs.stages.workbench import Workbench
+from ilubench.statistics.row import trial_number
 from ilubench.training import seed_everything
 
 __all__ = ["run_attack"]
@@ -48,13 +50,12 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         seed_everything(role_seed)
         model = bench.unlearned_model(job.weights)
         bench.shard(model)
-        last: Checkpoint | None = None
         course = _Course(attack, tuple(m.scorer for m in bench.suite.utility))
         only = scored_items(bench, attack)
-        for made in attack.plugin.tamper(model, data, context):
+
+        def score(made: Checkpoint) -> None:
             checkpoint = replace(made, items={**only, **made.items}) if made.step != 0 else made
             course.add(checkpoint)
-            last = checkpoint
             scorers = extra if checkpoint.step == 0 else {**suite_scorers, **extra}
             if scorers:
                 with bench.scored(checkpoint.model) as whole:
@@ -62,7 +63,11 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
                         found = replace(checkpoint, model=whole)
                         score_checkpoint(found, bench.engine, scorers, folder / "scores", progress)
             log.skip_time()
-        if last is not None and "attacked" in bench.experiment.run.keep:
+
+        tell = Teller(bench, job, folder / "scores") if attack.tunes else None
+        last = score_and_tell(attack.plugin.tamper(model, data, context), score, tell)
+        # of trials the last one is no result
+        if last is not None and tell is None and "attacked" in bench.experiment.run.keep:
             with whole_model(last.model) as whole:
                 if whole is not None:
                     save_changes(whole, bench.target_folder, folder)
@@ -106,6 +111,9 @@ class _Course:
         if level is not None and not _LEVEL.fullmatch(level):
             allowed = "lower-case letters, digits, `.`, `_` and `-`"
             raise self._wrong(f"level {level!r}: a level is part of a file's name; use {allowed}")
+        if self._attack.tunes != (trial_number(level or "") is not None):
+            wanted = "a level of trial_level(number)" if self._attack.tunes else "another level"
+            raise self._wrong(f"{checkpoint.name}: an attack that tunes has trials; give {wanted}")
         if step != 0:
             self._kinds.add("steps" if step is not None else "levels" if level else "neither")
             if len(self._kinds) > 1:
