@@ -54,17 +54,18 @@ class Sweep(WeightAttack):
     adaptive: ClassVar[bool] = True
 
     trials: int = Field(ge=1)
-    sets: tuple[str, ...] = Field(min_length=1)
+    sets: tuple[str, ...]
     sequences: int = Field(ge=1)
     lr: tuple[Rate, Rate] = (1e-6, 1e-3)
-    batch_sizes: tuple[Size, ...] = Field(default=(4, 8, 16), min_length=1)
-    schedules: tuple[Literal["constant", "linear", "cosine"], ...] = Field(
-        default=("constant", "cosine"), min_length=1
-    )
+    batch_sizes: tuple[Size, ...] = (4, 8, 16)
+    schedules: tuple[Literal["constant", "linear", "cosine"], ...] = ("constant", "cosine")
     micro_batch: Size | None = None
 
     @model_validator(mode="after")
-    def _ascending(self) -> Self:
+    def _searchable(self) -> Self:
+        for name in ("sets", "batch_sizes", "schedules"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: there is nothing to choose from; name at least one")
         if self.lr[0] > self.lr[1]:
             raise ValueError(f"lr: give the lower end first: [{self.lr[1]:g}, {self.lr[0]:g}]")
         return self
@@ -101,7 +102,7 @@ class Sweep(WeightAttack):
         study = self._study(context.seed)
         start = {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items()}
         saved = context.state.load(_PHASE)
-        known = cast("list[dict[str, float] | None]", saved[1]["told"]) if saved else []
+        known = [*cast("list[dict[str, float] | None]", saved[1]["told"])] if saved else []
         steps = 0
         for number in range(1, self.trials + 1):
             trial = study.ask()
@@ -111,7 +112,7 @@ class Sweep(WeightAttack):
                 model.load_state_dict(start)
                 told = yield from _attempt(model, (role, data[role]), spec, own)
                 known.append(told)
-                context.state.save(_PHASE, {}, {"told": cast("JsonValue", known)})
+                context.state.save(_PHASE, {}, {"told": cast("JsonValue", [*known])})
                 context.state.save(own.phase, {}, {})  # its optimizer's state takes room
             found = known[number - 1]
             if not found:

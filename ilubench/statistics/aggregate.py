@@ -48,7 +48,7 @@ from ilubench.statistics.row import (
     StepFigures,
     UtilityFigures,
 )
-from ilubench.statistics.trials import trial_figures
+from ilubench.statistics.trials import all_keep, trial_figures
 from ilubench.statistics.worst_case import find_worst_case
 
 __all__ = ["aggregate", "ra_samples", "weighted_samples", "why_undefined"]
@@ -304,12 +304,13 @@ def _step(course: Course, k: int, method: MethodRuns, chances: Chances) -> StepF
     kept = [_ratio(now, before, chance) for now, before, chance in pairs]
     undefined = next((figure for figure in kept if figure.value is None), None)
     worst = undefined or kept[_least(kept) or 0]
+    counts = k > 0 and (course.trials is None or all_keep(course.trials))
     return StepFigures(
         step=course.steps[k],
         forget=table_mean(course.forget[k]),
         utility=tuple(table_mean(table) for table in course.utility[k]),
         utility_kept=worst,
-        eligible=k > 0 and worst.value is not None and worst.value >= KEPT_UTILITY - ROUNDING,
+        eligible=counts and worst.value is not None and worst.value >= KEPT_UTILITY - ROUNDING,
         fa=None if course.fa is None else table_mean(course.fa[k]),
         level=course.levels[k - 1] if course.levels and k else "",
     )

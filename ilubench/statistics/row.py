@@ -253,7 +253,8 @@ class TrialFigures:
         top_n_average: the mean of the lowest ``top_n``, likewise.
         bounded_worst_case: the lowest of the trials that keep the utility.
         best_so_far: the same after 1, 2, ... trials.
-        strongest: number of the trial behind ``bounded_worst_case``, seed by seed.
+        seeds: ascending.
+        strongest: of each seed, the number of the trial behind ``bounded_worst_case``.
     """
 
     n_trials: int
@@ -262,6 +263,7 @@ class TrialFigures:
     top_n_average: Figure
     bounded_worst_case: Figure
     best_so_far: tuple[Figure, ...]
+    seeds: tuple[int, ...]
     strongest: tuple[int, ...]
 
 

@@ -18,7 +18,13 @@ from ilubench.statistics.intervals import (
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import KEPT_UTILITY, ROUNDING, TrialFigures, Trials
 
-__all__ = ["keeps_utility", "lowest_trials", "share_kept", "strongest_trials", "trial_figures"]
+__all__ = [
+    "all_keep",
+    "lowest_trials",
+    "share_kept",
+    "strongest_trials",
+    "trial_figures",
+]
 
 TOP_N = 3
 NONE_KEPT = Note(NoteKind.NO_UTILITY_KEPT, numbers=(KEPT_UTILITY,))
@@ -41,9 +47,9 @@ def share_kept(after: Array, before: Array, chance: Array) -> Array:
     return least
 
 
-def keeps_utility(kept: Array) -> NDArray[np.bool_]:
-    """Return where a share of the utility is enough for the worst case."""
-    return kept >= KEPT_UTILITY - ROUNDING
+def all_keep(trials: Trials) -> bool:
+    """Whether every seed has a trial that keeps the utility."""
+    return bool(_keeps(trials).any(axis=0).all())
 
 
 def strongest_trials(trials: Trials) -> NDArray[np.intp]:
@@ -68,7 +74,7 @@ def lowest_trials(
         bounded: only those that keep the utility; of a seed without any, the one that keeps most.
         items: that the replicates are over; by default the trials' own, which must be among them.
     """
-    counting = _counting(trials) if bounded else np.isfinite(trials.kept)
+    counting = _counting(trials) if bounded else _scored(trials)
     n_seeds, n_items = trials.forget.shape[1:]
 
     def lowest(means: Array) -> Array:  # [T, S, ...] -> [S, ...]
@@ -96,7 +102,7 @@ def lowest_trials(
 
 def trial_figures(trials: Trials) -> TrialFigures:
     """Return the figures over all trials."""
-    top_n = min(TOP_N, int(np.isfinite(trials.kept).sum(axis=0).min()))
+    top_n = min(TOP_N, int(_scored(trials).sum(axis=0).min()))
     chosen = strongest_trials(trials)
     last = trials.numbers[-1]
     so_far = [_first(trials, number) for number in range(1, last + 1)]
@@ -107,6 +113,7 @@ def trial_figures(trials: Trials) -> TrialFigures:
         top_n_average=jackknife_interval(lowest_trials(trials, top_n, bounded=False)),
         bounded_worst_case=so_far[-1],
         best_so_far=tuple(so_far),
+        seeds=trials.seeds,
         strongest=tuple(trials.numbers[place] for place in chosen),
     )
 
@@ -114,11 +121,22 @@ def trial_figures(trials: Trials) -> TrialFigures:
 # --- inside ---
 
 
+def _scored(trials: Trials) -> NDArray[np.bool_]:
+    """Which trials did not fail [T, S]."""
+    return np.logical_not(np.isnan(trials.forget).any(axis=2))
+
+
+def _keeps(trials: Trials) -> NDArray[np.bool_]:
+    """Which trials keep the utility [T, S]; a failed one keeps none."""
+    return trials.kept >= KEPT_UTILITY - ROUNDING
+
+
 def _counting(trials: Trials) -> NDArray[np.bool_]:
     """Which trials of each seed may be its strongest [T, S]; at least one of each."""
-    kept = keeps_utility(trials.kept)
-    most = np.arange(len(kept))[:, None] == trials.kept.argmax(axis=0)
-    return np.where(kept.any(axis=0), kept, most)
+    keeps = _keeps(trials)
+    left = np.where(_scored(trials), np.maximum(trials.kept, -np.finfo(float).max), -np.inf)
+    most = np.arange(len(left))[:, None] == left.argmax(axis=0)
+    return np.where(keeps.any(axis=0), keeps, most)
 
 
 def _first(trials: Trials, number: int) -> Figure:
@@ -127,6 +145,6 @@ def _first(trials: Trials, number: int) -> Figure:
     first = Trials(
         trials.numbers[:n], trials.forget[:n], trials.kept[:n], trials.seeds, trials.items
     )
-    if not keeps_utility(first.kept).any(axis=0).all():
+    if not all_keep(first):
         return no_figure(NONE_KEPT, len(trials.seeds), len(trials.items))
     return jackknife_interval(lowest_trials(first))

@@ -1,0 +1,55 @@
+"""What an attacker who tunes reached, as a table for a terminal."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from ilubench.records.figure_text import figure_text
+from ilubench.records.results import REFERENCE, RunRecord
+from ilubench.statistics.row import KEPT_UTILITY, AttackFigures, TrialFigures
+
+__all__ = ["trial_table"]
+
+_ALL = 8
+"""Trials up to which the best so far is shown after each; of more, after 1, 2, 4, ..."""
+
+
+def trial_table(label: str, part: AttackFigures, record: RunRecord) -> Table | None:
+    """Return the figures over an attack's trials, None for one that does not tune.
+
+    Args:
+        label: the forget metric's.
+        part: the attack's figures.
+        record: knows the trials' settings.
+    """
+    if part.trials is None:
+        return None
+    title = f"{label}: {part.attack}, {part.trials.n_trials} trials a seed (lowest forget metric)"
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in _lines(part.attack, part.trials, record):
+        table.add_row(name, value)
+    return table
+
+
+def _lines(attack: str, found: TrialFigures, record: RunRecord) -> Iterator[tuple[str, str]]:
+    yield (
+        f"bounded_worst_case (keeps {KEPT_UTILITY:.0%} of the utility)",
+        figure_text(found.bounded_worst_case),
+    )
+    yield "worst_case (whatever the utility)", figure_text(found.worst_case)
+    yield f"top_n_average (the {found.top_n} lowest)", figure_text(found.top_n_average)
+    last = found.n_trials
+    shown = range(1, last + 1) if last <= _ALL else [2**k for k in range(last.bit_length())]
+    for number in dict.fromkeys((*shown, last)):
+        best = figure_text(found.best_so_far[number - 1])
+        yield f"bounded_worst_case after {number}", best
+    who = "reference" if record.method_name == REFERENCE else "method"
+    tried = {(t.who, t.attack, t.seed, t.trial): t.settings for t in record.trials}
+    for seed, number in zip(found.seeds, found.strongest, strict=True):
+        settings = tried.get((who, attack, seed, number), {})
+        told = ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
+        yield f"strongest of seed {seed}", f"trial {number}" + (f": {told}" if told else "")
+
+
+def _short(value: object) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
