@@ -44,9 +44,10 @@ def _lines(attack: str, found: TrialFigures, record: RunRecord) -> Iterator[tupl
         best = figure_text(found.best_so_far[number - 1])
         yield f"bounded_worst_case after {number}", best
     who = "reference" if record.method_name == REFERENCE else "method"
-    tried = {(t.who, t.attack, t.seed, t.trial): t.settings for t in record.trials}
+    mine = [one for one in record.trials if (one.who, one.attack) == (who, attack)]
+    tried = {(one.seed, one.trial): one.settings for one in mine}
     for seed, number in zip(found.seeds, found.strongest, strict=True):
-        settings = tried.get((who, attack, seed, number), {})
+        settings = tried.get((seed, number), {})
         told = ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
         yield f"strongest of seed {seed}", f"trial {number}" + (f": {told}" if told else "")
 

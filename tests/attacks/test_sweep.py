@@ -32,6 +32,7 @@ from ilubench.interfaces import Checkpoint, Context, Example, Told
 from ilubench.records.finished import read_run
 from ilubench.runs.plan import make_plan
 from ilubench.runs.stages import attack
+from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.telling import score_and_tell
 from ilubench.specs.overrides import parse_words
 from ilubench.training import fine_tune
@@ -308,12 +309,11 @@ def test_a_killed_job_goes_on(
     """Killed while the second trial is scored: its scores in the end are those of a whole job."""
     out = with_target(made(), tmp_path / "out")
     words = (f"suite={suite}", "method=none", "attacks=sweep", "seeds=0", f"out={out}")
-    plain = attack.score_checkpoint
 
     def killed(point: Checkpoint, *rest: Any) -> None:
         if point.level == "trial-002":
             raise KeyboardInterrupt
-        plain(point, *rest)
+        score_checkpoint(point, *rest)
 
     monkeypatch.setattr(attack, "score_checkpoint", killed)
     assert command("run", *words).code != 0
@@ -325,7 +325,7 @@ def test_a_killed_job_goes_on(
         trained.append(context.phase)
         return fine_tune(model, data, spec, context)
 
-    monkeypatch.setattr(attack, "score_checkpoint", plain)
+    monkeypatch.setattr(attack, "score_checkpoint", score_checkpoint)
     monkeypatch.setattr(sweep, "fine_tune", counted)
     assert command("run", *words, "--json").code == 0
     assert trained == ["trial-002", "trial-003"]

@@ -21,6 +21,7 @@ from ilubench.runs.jobs import Job
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.runs.tuning.choice import share_forgotten
 from ilubench.specs import MetricSpec, SuiteSpec, turned
+from ilubench.statistics.row import KEPT_UTILITY
 from ilubench.statistics.trials import share_kept
 
 __all__ = ["Teller", "objective_identity", "score_and_tell"]
@@ -35,6 +36,7 @@ def objective_identity(suite: SuiteSpec) -> dict[str, JsonValue]:
             kind: [m.model_dump(mode="json", exclude={"label", "stated"}) for m in metrics]
             for kind, metrics in (("forget", suite.primary_forget), ("utility", suite.utility))
         },
+        "kept": KEPT_UTILITY,
         "libraries": dict(library_versions(("optuna",))),
     }
 
