@@ -1,4 +1,4 @@
-"""What an attacker who tunes reached, as a table for a terminal."""
+"""What an attacker who tunes reached, in words and as a table for a terminal."""
 
 from collections.abc import Iterator
 
@@ -6,9 +6,9 @@ from rich.table import Table
 
 from ilubench.records.figure_text import figure_text
 from ilubench.records.results import REFERENCE, RunRecord
-from ilubench.statistics.row import KEPT_UTILITY, AttackFigures, TrialFigures
+from ilubench.statistics.row import KEPT_UTILITY, AttackFigures
 
-__all__ = ["trial_table"]
+__all__ = ["trial_lines", "trial_table"]
 
 _ALL = 8
 """Trials up to which the best so far is shown after each; of more, after 1, 2, 4, ..."""
@@ -26,12 +26,16 @@ def trial_table(label: str, part: AttackFigures, record: RunRecord) -> Table | N
         return None
     title = f"{label}: {part.attack}, {part.trials.n_trials} trials a seed (lowest forget metric)"
     table = Table(title=title, title_justify="left", show_header=False)
-    for name, value in _lines(part.attack, part.trials, record):
+    for name, value in trial_lines(part, record):
         table.add_row(name, value)
     return table
 
 
-def _lines(attack: str, found: TrialFigures, record: RunRecord) -> Iterator[tuple[str, str]]:
+def trial_lines(part: AttackFigures, record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield each figure over an attack's trials, and each seed's strongest; none if it has none."""
+    found, attack = part.trials, part.attack
+    if found is None:
+        return
     yield (
         f"bounded_worst_case (keeps {KEPT_UTILITY:.0%} of the utility)",
         figure_text(found.bounded_worst_case),
