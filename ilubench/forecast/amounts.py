@@ -21,6 +21,7 @@ from ilubench.specs import DataSource, LoraSpec, RecipeSpec, TrainSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from ilubench.attacks.sweep import Sweep
     from ilubench.runs.stages.workbench import Workbench
 
 __all__ = ["CHECKPOINTS", "Amount", "Amounts"]
@@ -156,7 +157,11 @@ class Amounts:
         return replace(own, steps=steps, step_tokens=tokens / steps)
 
     def _attack(self, attack: Attack, read: float, written: float) -> Amount:
+        from ilubench.attacks.sweep import Sweep
+
         assert isinstance(attack.plugin, WeightAttack)
+        if isinstance(attack.plugin, Sweep):
+            return replace(self._trials(attack, attack.plugin), read=read, written=written)
         items = self._size(attack.reads(self._suite).values()).items
         count = len(attack.plugin.checkpoints(items))
         if count:  # before the attack only its own task is scored
@@ -181,6 +186,22 @@ class Amounts:
             held=self._micro(spec, spec.batch_size) * size.longest,
             lora=getattr(attack.plugin, "lora", None),
             precision=spec.precision,
+        )
+
+    def _trials(self, attack: Attack, plugin: "Sweep") -> Amount:
+        """Every set and batch size is taken to be tried as often as another."""
+        sizes = [self._size(names) for names in attack.trained(self._suite).values()]
+        largest = max(plugin.batch_sizes)
+        held = min(plugin.micro_batch or largest, largest) * max(size.longest for size in sizes)
+        each = sum(map(plugin.steps, plugin.batch_sizes)) / len(plugin.batch_sizes)
+        sequences = plugin.sequences / each
+        return Amount(
+            steps=round(plugin.trials * each),
+            batch=round(sequences),
+            step_tokens=sequences * sum(size.mean for size in sizes) / len(sizes),
+            held=held,
+            precision="float32",
+            checkpoints=plugin.trials,
         )
 
     def _by_recipe(self, recipe: RecipeSpec) -> Amount:

@@ -11,6 +11,7 @@ from ilubench.interfaces.attacks import (
     PromptAttack,
     PromptContext,
     Shot,
+    Told,
     WeightAttack,
 )
 from ilubench.interfaces.chats import Chat
@@ -65,6 +66,7 @@ __all__ = [
     "StateStore",
     "StepBatch",
     "TokenLogprobs",
+    "Told",
     "UnlearnBatch",
     "UnlearnData",
     "WeightAttack",

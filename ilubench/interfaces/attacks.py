@@ -25,6 +25,7 @@ __all__ = [
     "PromptAttack",
     "PromptContext",
     "Shot",
+    "Told",
     "WeightAttack",
 ]
 
@@ -57,6 +58,7 @@ class Checkpoint:
         step: optimizer steps so far, for attacks that take steps.
         level: strength, for attacks that have levels (bits, sparsity): lower-case letters, digits,
             `.`, `_` and `-`.
+        settings: of a trial, for the record: what an attack that tunes chose.
         items: scorer (by its name in the suite) -> the ids of its items to score; a scorer that is
             not named scores all of its items. The same ids along the whole course; never of a
             scorer that measures utility, which must stay comparable with the unlearned model's.
@@ -67,6 +69,7 @@ class Checkpoint:
     step: int | None
     level: str | None = None
     items: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    settings: Mapping[str, JsonValue] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -76,16 +79,37 @@ class Checkpoint:
         return "once" if self.level is None else f"level-{self.level}"
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an attacker who tunes learns of a trial.
+
+    Attributes:
+        forgotten: how much is forgotten, from 0 (all known) to 1 (none), the mean of the suite's
+            forget metrics, each against its chance level.
+        utility_kept: share of the unlearned model's utility above chance that is left, in the
+            worst metric.
+    """
+
+    forgotten: float
+    utility_kept: float
+
+
 class WeightAttack(Spec, ABC):
     """Changes the weights of the unlearned model.
 
     Attributes:
         version: raise it whenever the same settings give another result.
+        adaptive: whether it tunes. Then its checkpoints are trials, each of which begins from the
+            unlearned weights, their levels are of :func:`~ilubench.statistics.row.trial_level`, and
+            `tamper` is a generator that is sent what each of them scored (:class:`Told`), or thrown
+            the `DivergedError` of one whose scores are not finite. Only so many of them count as
+            were scored: it may leave out numbers.
         shards: whether the class's own `tamper` goes with a model whose weights are divided among
             several devices; what overrides it says so again.
     """
 
     version: ClassVar[int] = 1
+    adaptive: ClassVar[bool] = False
     shards: ClassVar[bool] = False
 
     def roles(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ilubench.errors import DataError, StoreError
 from ilubench.records.ranges import Ranges
 from ilubench.records.results import ScoreRecord
+from ilubench.records.trials import TrialScores, has_trials, stack_trials, strongest_course
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.aggregate import aggregate
 from ilubench.statistics.bounds import bounded_row
@@ -307,6 +308,8 @@ def _spread(scores: Mapping[int, Measured], seeds: tuple[int, ...]) -> dict[int,
 def _course(suite: SuiteSpec, attack: str, measured: MethodSamples, forget: MetricSpec) -> Course:
     runs = measured.attacks[attack]
     seeds = tuple(sorted(runs))
+    if has_trials(runs):
+        return _strongest_trials(suite, attack, measured, forget)
     later = sorted({step for run in runs.values() for step in run.steps if step > 0})
     start = _spread(measured.scores, seeds)
 
@@ -332,6 +335,23 @@ def _course(suite: SuiteSpec, attack: str, measured: MethodSamples, forget: Metr
         levels=levels,
         further=suite.attacks[attack].further,
     )
+
+
+def _strongest_trials(
+    suite: SuiteSpec, attack: str, measured: MethodSamples, forget: MetricSpec
+) -> Course:
+    """The course of an attack that tunes: each seed's strongest trial, which may be another's."""
+    runs = measured.attacks[attack]
+    start = _spread(measured.scores, tuple(sorted(runs)))
+
+    def scored(spec: MetricSpec, kind: Literal["forget", "other"]) -> TrialScores:
+        found = stack_trials(runs, (spec.scorer, spec.metric), f"{attack}: {spec.label}")
+        before = _only(_at(start, 0, (spec.scorer, spec.metric), spec, kind), found.items)
+        return replace(found, before=before, values=_adjusted(found.values, spec, kind))
+
+    utility = [scored(spec, "other") for spec in suite.utility]
+    chances = chance_levels(suite, forget).utility
+    return strongest_course(attack, scored(forget, "forget"), utility, chances)
 
 
 def _only(table: Samples, items: Sequence[str]) -> Samples:

@@ -21,6 +21,7 @@ from ilubench.records.labels import (
 )
 from ilubench.records.results import ModelScore, RunRecord
 from ilubench.reports.composites import composite_table
+from ilubench.reports.trials import trial_table
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
@@ -176,6 +177,8 @@ def run_report(
         parts.append(_course_table(label, row, original, suite, fa_label))
         if row.attacks:
             parts.append(_attack_table(label, row.attacks, record.seen))
+            found = (trial_table(label, attack, record) for attack in row.attacks)
+            parts += [table for table in found if table is not None]
             parts.append(_summary_table(label, row))
     failed = [f"failed: {failure.label}: {failure.message}" for failure in record.failures]
     notes = [f"Note: {note}" for note in record.notes]

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ilubench.errors import DataError, SpecError
-from ilubench.experiments.experiment import Attack, Experiment, environment_role, suite_method
+from ilubench.experiments.experiment import (
+    Attack,
+    Experiment,
+    environment_role,
+    suite_method,
+)
 from ilubench.experiments.method_settings import made_by_recipe
 from ilubench.experiments.method_words import naming_method
 from ilubench.experiments.roles import read_roles
@@ -152,7 +157,7 @@ def _method_jobs(
     weights = ""
     # nothing is unlearned or attacked before it is known that there is something to forget
     known = keys.score(keys.weights(suite_method(experiment.suite, REFERENCE), 0))
-    levels = (job.key for job in _untouched(experiment, target, keys))
+    levels = tuple(job.key for job in _untouched(experiment, target, keys))
     makes = (target, *levels) if who == "reference" else (target, known)
     for seed in experiment.seeds:
         if seeded or not weights:
@@ -160,6 +165,7 @@ def _method_jobs(
         shared = {"who": who, "seed": seed}
         tail = f"seed {seed}"
         shown = f"{method.use}, {tail}" if seeded else method.use
+        scores = keys.score(weights)
         jobs += [
             Job(
                 stage="unlearn",
@@ -171,7 +177,7 @@ def _method_jobs(
             ),
             Job(
                 stage="score",
-                key=keys.score(weights),
+                key=scores,
                 label=f"score {shown}",
                 needs=(weights,),
                 weights=weights,
@@ -183,12 +189,14 @@ def _method_jobs(
                 stage="attack",
                 key=keys.attack(attack.name, weights, seed),
                 label=f"attack {method.use} with {attack.name}, {tail}",
-                needs=(weights, known),
+                needs=(*dict.fromkeys((weights, known, *told)),),
                 weights=weights,
                 attack=attack.name,
+                told_by=told,
                 **shared,
             )
             for attack in experiment.attacks
+            for told in [(scores, *levels) if attack.tunes else ()]
         ]
     return jobs
 

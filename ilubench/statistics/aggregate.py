@@ -15,7 +15,6 @@ the intervals of :mod:`ilubench.statistics.intervals`. Which observations a figu
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -39,6 +38,8 @@ from ilubench.statistics.intervals import (
 )
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import (
+    KEPT_UTILITY,
+    ROUNDING,
     AttackFigures,
     Chances,
     Course,
@@ -47,15 +48,16 @@ from ilubench.statistics.row import (
     StepFigures,
     UtilityFigures,
 )
+from ilubench.statistics.trials import all_keep, trial_figures
+from ilubench.statistics.worst_case import find_worst_case
 
 __all__ = ["aggregate", "ra_samples", "weighted_samples", "why_undefined"]
 
 NO_STEPS = Note(NoteKind.NO_STEPS)
+NO_ORDER = Note(NoteKind.NO_ORDER)
 ONLY_FURTHER = Note(NoteKind.ONLY_FURTHER)
-KEPT_UTILITY = 0.90
 COLLAPSED_UTILITY = 0.50
 HALF = 0.5
-ROUNDING = 1e-12  # .9 * u is not a binary fraction
 
 
 def aggregate(
@@ -85,7 +87,7 @@ def aggregate(
         raise DataError("the method and the original model were not asked the same forget items")
     utility = _utility(method, original, chances)
     kept = None if utility.worst is None else utility.kept[utility.worst].value
-    worst_case, worst_at = _worst_case(method, chances)
+    worst_case, worst_at = find_worst_case(method, chances)
     benign = [course for course in method.courses if not course.further]
     names = tuple(course.attack for course in benign)
     missing = [name for name in core if name not in names]
@@ -198,37 +200,6 @@ def _ra(courses: Sequence[Course]) -> Figure:
     return table_mean(ra_samples(courses))
 
 
-def _worst_case(method: MethodRuns, chances: Chances) -> tuple[Figure, tuple[str, int] | None]:
-    """The least forgotten checkpoint that keeps the utility, and where it is."""
-    points = [(c, k) for c in method.courses for k in range(1, len(c.steps))]
-    forget = [c.forget[k] for c, k in points]
-    utility = [table for c, k in points for table in c.utility[k]]
-    seeds = shared_seeds([*forget, *utility], method.unlearned_utility)
-    tables = (*method.unlearned_utility, *utility)
-    by_seed = np.stack([pick_items(t, seeds, sorted(t.items)).mean(axis=1) for t in tables])
-    cells = ScoreArrays(stack_tables(forget, seeds, all_items(forget)), by_seed)
-    chance = np.array(chances.utility)
-
-    def candidates(means: Array, utilities: Array) -> Array:
-        """[R, points]: the forget metric where the utility is kept, else infinity."""
-        above = utilities.reshape(len(utilities), -1, len(chance)) - chance
-        before, after = above[:, :1], above[:, 1:]
-        kept = ((after >= KEPT_UTILITY * before - ROUNDING) & (before > ROUNDING)).all(axis=2)
-        return np.where(kept, means, np.inf)
-
-    def statistic(means: Array, utilities: Array) -> Array:
-        least: Array = candidates(means, utilities).min(axis=1)
-        return np.where(np.isinf(least), np.nan, least)
-
-    figure = jackknife_figure(cells, statistic)
-    if figure.value is None:
-        note = Note(NoteKind.NO_UTILITY_KEPT, numbers=(KEPT_UTILITY,))
-        return replace(figure, note=note), None
-    means = np.nanmean(cells.values, axis=(1, 2))[None]
-    course, k = points[int(candidates(means, by_seed.mean(axis=1)[None]).argmin())]
-    return figure, (course.attack, course.steps[k])
-
-
 def _recovery(means: Array) -> Array:
     """(f_u - f_t) / (f_u - f_0) from means [R, (f_0, f_u, f_t...)]; [R, steps]."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -311,17 +282,19 @@ def _attack(
     retrain: MethodRuns | None,
 ) -> AttackFigures:
     """All figures of one attack."""
+    why = NO_ORDER if course.trials else NO_STEPS
     return AttackFigures(
         attack=course.attack,
         steps=tuple(_step(course, k, method, chances) for k in range(len(course.steps))),
-        ra=_ra([course]),
+        ra=no_figure(NO_ORDER) if course.trials else _ra([course]),
         recovery=_recovery_figure(method, original, [course], _final([course])),
-        half_life=no_figure(NO_STEPS) if course.levels else _half_life(method, original, course),
-        area=no_figure(NO_STEPS)
+        half_life=no_figure(why) if course.levels else _half_life(method, original, course),
+        area=no_figure(why)
         if course.levels
         else _recovery_figure(method, original, [course], _area(course)),
         fa_difference=_fa_difference(course, original),
         never_knew=None if retrain is None else _never_knew(course, retrain),
+        trials=trial_figures(course.trials) if course.trials else None,
     )
 
 
@@ -331,12 +304,13 @@ def _step(course: Course, k: int, method: MethodRuns, chances: Chances) -> StepF
     kept = [_ratio(now, before, chance) for now, before, chance in pairs]
     undefined = next((figure for figure in kept if figure.value is None), None)
     worst = undefined or kept[_least(kept) or 0]
+    counts = k > 0 and (course.trials is None or all_keep(course.trials))
     return StepFigures(
         step=course.steps[k],
         forget=table_mean(course.forget[k]),
         utility=tuple(table_mean(table) for table in course.utility[k]),
         utility_kept=worst,
-        eligible=k > 0 and worst.value is not None and worst.value >= KEPT_UTILITY - ROUNDING,
+        eligible=counts and worst.value is not None and worst.value >= KEPT_UTILITY - ROUNDING,
         fa=None if course.fa is None else table_mean(course.fa[k]),
         level=course.levels[k - 1] if course.levels and k else "",
     )

@@ -19,6 +19,7 @@ class NoteKind(StrEnum):
     BEYOND = "beyond"
     OPEN_END = "open-end"
     NO_STEPS = "no-steps"
+    NO_ORDER = "no-order"
     CORE_NOT_RUN = "core-not-run"
     ONLY_FURTHER = "only-further"
     UTILITY_AT_CHANCE = "utility-at-chance"

@@ -132,6 +132,7 @@ def score_checkpoint(
         step=checkpoint.step,
         level=checkpoint.level,
         place=_place(folder) if checkpoint.step is None else None,
+        settings=dict(checkpoint.settings),
         summaries=tuple(summaries),
     )
     write_atomic(folder / f"{checkpoint.name}.parquet", _parquet(samples))
