@@ -38,7 +38,8 @@ NO_DATA = PromptContext({}, 7)
 
 
 def bound(plugin: PromptAttack, context: PromptContext = NO_DATA) -> BoundPromptAttack:
-    return BoundPromptAttack("told", plugin, context)
+    more = dict.fromkeys(("verbmem", "knowmem", "acc", "acc_norm"), "higher")
+    return BoundPromptAttack("told", plugin, context, {**more, "nll": "lower"})
 
 
 def scoring(rows: Mapping[str, Sequence[Row]]) -> ScoreContext:
@@ -185,8 +186,12 @@ def test_what_cannot_be_applied_says_so() -> None:
         ready = scorer.build(TOKENIZER, scoring({"d": rows}))
         with pytest.raises(CannotApplyError, match=f"{name} cannot apply the prompt attack told"):
             ready.score(engine, bound(Ways(n=3)))
-    with pytest.raises(DataError, match="attack told: it asks nothing in place of item 'a'"):
-        nll.build(TOKENIZER, scoring({"d": [{**rows[0], "ways": 0}]})).score(engine, bound(Ways()))
+    none: Row = {**rows[0], "ways": 0}
+    with pytest.raises(CannotApplyError, match="answer_nll cannot .* asks nothing in the place"):
+        nll.build(TOKENIZER, scoring({"d": [none]})).score(engine, bound(Ways()))
+    some = [{**rows[0], "id": "b"}, none]
+    with pytest.raises(DataError, match="attack told: it asks nothing .* item 'a', and of 1 of 2"):
+        nll.build(TOKENIZER, scoring({"d": some})).score(engine, bound(Ways()))
 
 
 # --------------------------------------------------------------------------- runs

@@ -1,12 +1,12 @@
 """Prompt attacks: unlearned weights -> their scores as the attack asks; no weight changes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import JsonValue
 
 from ilubench.data.rows import render_pair
 from ilubench.data.seeds import seed_for
-from ilubench.errors import CannotApplyError, PluginError, UsageError
+from ilubench.errors import CannotApplyError, UsageError
 from ilubench.experiments.experiment import Attack
 from ilubench.interfaces import (
     BoundPromptAttack,
@@ -60,17 +60,37 @@ def bind_attack(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttac
     """
     plugin = attack.plugin
     assert isinstance(plugin, PromptAttack)
-    shots = {
-        role: _shots(bench, attack.role(role, bench.suite))
-        for role in dict.fromkeys(plugin.roles())
-    }
-    context = PromptContext(shots, seed_for(seed, "attack", attack.name))
+    roles = {role: attack.role(role, bench.suite) for role in plugin.roles()}
+    rows = {role: bench.tables.rows(name) for role, name in roles.items()}
+    context = PromptContext(_Shots(bench, roles), seed_for(seed, "attack", attack.name), rows)
     return BoundPromptAttack(attack.name, plugin, context)
 
 
-def _shots(bench: Workbench, role: str) -> tuple[Shot, ...]:
-    source = bench.tables.source(role)
-    return tuple(Shot(row, *render_pair(row, source, role)) for row in bench.tables.rows(role))
+class _Shots(Mapping[str, Sequence[Shot]]):
+    """Roles -> their rows as text, rendered when they are asked for: not every role has templates.
+
+    Args:
+        bench: shared state.
+        roles: as the attack calls them -> their full names.
+    """
+
+    def __init__(self, bench: Workbench, roles: Mapping[str, str]) -> None:
+        self._bench, self._roles = bench, roles
+        self._made: dict[str, Sequence[Shot]] = {}
+
+    def __getitem__(self, role: str) -> Sequence[Shot]:
+        if role not in self._made:
+            tables, name = self._bench.tables, self._roles[role]
+            source = tables.source(name)
+            shots = (Shot(row, *render_pair(row, source, name)) for row in tables.rows(name))
+            self._made[role] = tuple(shots)
+        return self._made[role]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._roles)
+
+    def __len__(self) -> int:
+        return len(self._roles)
 
 
 def applicable_scorers(
@@ -85,30 +105,25 @@ def applicable_scorers(
         attack: how the items are asked.
 
     Raises:
-        UsageError: one that cannot makes a figure of the row; without it there is none.
+        UsageError: none that measures forgetting can; then the attack has no figure.
         PluginError: a scorer takes the attack and does not apply it.
         ItemError: a rewritten item does not fit the model.
     """
-    needed = {metric.scorer: metric.label for metric in bench.suite.metrics}
     engine = bench.check_engine()
     can: dict[str, Measure] = {}
     left_out: dict[str, str] = {}
     for name, measure in bench.suite_scorers().items():
-        before = attack.rewritten
         try:
-            measure.bound.score(engine, attack)
+            measure.score(engine, attack)
         except CannotApplyError as error:
-            if name in needed:
-                raise UsageError(
-                    f"attack {attack.name}: {error}; the row needs scorer {name!r} for "
-                    f"{needed[name]}. Leave the attack out: attacks=<the others>"
-                ) from error
             left_out[name] = str(error)
             continue
-        if attack.rewritten == before:
-            raise PluginError(
-                f"scorer {name!r} asked its items without the prompt attack {attack.name}; its "
-                "`score` must call attack.rewrite for each, or raise CannotApplyError"
-            )
         can[name] = measure
+    needed = {metric.scorer: metric.label for metric in bench.suite.primary_forget}
+    if not can.keys() & needed:
+        name, label = next(iter(needed.items()))
+        raise UsageError(
+            f"attack {attack.name}: {left_out[name]}; the row needs scorer {name!r} for {label}. "
+            "Leave the attack out: attacks=<the others>"
+        )
     return can, left_out
