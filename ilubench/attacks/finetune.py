@@ -1,5 +1,6 @@
 """Full fine-tuning on a benign data set: the attack that every suite has."""
 
+import random
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
@@ -26,6 +27,9 @@ class FineTune(WeightAttack):
 
     Attributes:
         train: optimizer and length; the same steps for every method.
+        role: what it trains on: a role of the attack's own data or of the suite's, the name of one of
+            the suite's environments, or `forget` or `retain`, the suite's whole set.
+        examples: at most so many of the examples, drawn once: all methods and seeds meet the same.
         fractions: shares of the steps at which the model is scored, above 0 and at most 1.
         each_epoch: score at the end of every epoch, too.
     """
@@ -33,11 +37,22 @@ class FineTune(WeightAttack):
     shards: ClassVar[bool] = True
 
     train: TrainSpec
+    role: str = "train"
+    examples: int | None = Field(default=None, ge=1)
     fractions: tuple[Share, ...] = Field(default=QUARTERS, min_length=1)
     each_epoch: bool = True
 
+    def roles(self) -> tuple[str, ...]:
+        """Return the role that it trains on."""
+        return (self.role,)
+
     def checkpoints(self, examples: int) -> tuple[int, ...]:
-        """Return the steps that are scored, 0 first."""
+        """Return the steps that are scored, 0 first.
+
+        Args:
+            examples: how many there are to train on.
+        """
+        examples = min(examples, self.examples or examples)
         total = self.train.total_steps(examples)
         stops = {0, total} | {round(share * total) for share in self.fractions}
         if self.each_epoch:
@@ -51,7 +66,7 @@ class FineTune(WeightAttack):
         Raises:
             SpecError: names `fractions`.
         """
-        total = self.train.total_steps(counts["train"])
+        total = self.checkpoints(counts[self.role])[-1]
         for share in self.fractions:
             if share not in QUARTERS and not round(share * total):
                 raise SpecError(
@@ -64,7 +79,10 @@ class FineTune(WeightAttack):
         self, model: "PreTrainedModel", data: Mapping[str, Dataset], context: Context
     ) -> Iterator[Checkpoint]:
         """Yield the live model at step 0 and along the fine-tuning."""
-        dataset = data["train"]
+        dataset = data[self.role]
+        if self.examples is not None and self.examples < len(dataset):
+            drawn = random.Random(0).sample(range(len(dataset)), self.examples)
+            dataset = [dataset[place] for place in sorted(drawn)]
         stops = self.checkpoints(len(dataset))
         with trainable_only(model, ()):  # all: an attacker is not bound by what the method froze
             for step in fine_tune(model, dataset, self.train, context, stops):

@@ -49,6 +49,10 @@ class Rephrase(PromptAttack):
         """Return the role of the wordings."""
         return () if self.role is None else (self.role,)
 
+    def shows(self) -> tuple[str, ...]:
+        """Return none: a wording is asked, without its answer."""
+        return ()
+
     def ways(self) -> int:
         """Return the number of wordings; those of a role are counted as one."""
         return len(self.roles()) + len(self.frames) + len(self.options)

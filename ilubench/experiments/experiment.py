@@ -42,7 +42,7 @@ from ilubench.specs.overrides import (
     apply_overrides,
     nested_settings,
 )
-from ilubench.specs.yaml_files import validate_spec
+from ilubench.specs.yaml_files import task_names, validate_spec
 
 __all__ = [
     "Attack",
@@ -66,13 +66,39 @@ class Attack:
     plugin: WeightAttack | PromptAttack
     fa: Scorer | None
 
+    def trained(self, suite: SuiteSpec) -> dict[str, tuple[str, ...]]:
+        """Return each role that it reads -> the full names of the roles of rows that it stands for.
+
+        It is the attack's own or the suite's, the name of an environment, or `forget` or `retain`:
+        all roles of the suite's forget or retain set.
+
+        Raises:
+            SpecError: it is none of them.
+        """
+        words: dict[str, tuple[str, ...]] = {n: (r,) for n, r in suite.environments.items()}
+        words |= {"forget": suite.forget, "retain": suite.retain}
+        own = {*self.spec.data, *suite.data}
+        return {
+            role: words[role] if role in words and role not in own else (self.role(role, suite),)
+            for role in self.plugin.roles()
+        }
+
+    def reads(self, suite: SuiteSpec) -> dict[str, str]:
+        """Return a name of each role of rows that it reads -> its full name."""
+        return {
+            role if len(names) == 1 else full: full
+            for role, names in self.trained(suite).items()
+            for full in names
+        }
+
     def role(self, role: str, suite: SuiteSpec) -> str:
         """Return the full name of a role: the attack's own, else the suite's."""
         if role in self.spec.data:
             return f"{self.name}.{role}"
         if role in suite.data:
             return role
-        remedy = did_you_mean(role, [*self.spec.data, *suite.data])
+        words = [*suite.environments, "forget", "retain"]
+        remedy = did_you_mean(role, [*self.spec.data, *suite.data, *words])
         raise SpecError(f"unknown data role {role!r}", where=f"attack {self.name}", remedy=remedy)
 
 
@@ -98,9 +124,7 @@ class Experiment:
         """Attacks whose data the method trained on."""
         mine = {environment_role(self.suite, name) for name in self.method.environment_names()}
         return tuple(
-            attack.name
-            for attack in self.attacks
-            if {attack.role(role, self.suite) for role in attack.plugin.roles()} & mine
+            attack.name for attack in self.attacks if {*attack.reads(self.suite).values()} & mine
         )
 
     @property
@@ -224,11 +248,12 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
 def _attacks(
     suite: SuiteSpec, names: tuple[str, ...] | None, overrides: Sequence[Override]
 ) -> tuple[Attack, ...]:
-    chosen = suite.attacks if names is None else names
+    chosen = suite.benign_attacks if names is None else names
+    chosen = tuple(suite.attacks) if chosen == ("all",) else chosen
     for name in chosen:
         if name not in suite.attacks:
             parts = re.split(r"[\s+;/|]+", name)
-            remedy = did_you_mean(name, suite.attacks)
+            remedy = did_you_mean(name, {*suite.attacks, *task_names("attacks")})
             if len(parts) > 1 and set(parts) <= set(suite.attacks):
                 remedy = f"write attacks={','.join(parts)}"
             raise SpecError(
@@ -337,7 +362,7 @@ def resolve_grid(
     plain = tuple(none if o == Override(("attacks",), "none") else o for o in plain)
     asked = apply_overrides(RunSpec, {}, plain, NO_PLUGINS)
     run = validate_spec(RunSpec, asked, source="command line")
-    suite, path = read_suite(run.suite, suite_changes, data, target)
+    suite, path = read_suite(run.suite, suite_changes, data, target, run.attacks or ())
     if not by_recipe:
         check_recipes(suite, suite_changes)
     if suite.lacking:

@@ -31,6 +31,7 @@ def read_suite(
     overrides: Sequence[Override] = (),
     data: Sequence[Override] = (),
     target: ModelSource | None = None,
+    attacks: Sequence[str] = (),
 ) -> tuple[SuiteSpec, Path]:
     """Return a suite with changes, and the file that it came from.
 
@@ -39,11 +40,12 @@ def read_suite(
         overrides: what follows `suite.`.
         data: what follows `data.`: a role's local file, or a field of its source.
         target: a model in the place of the suite's.
+        attacks: names; of those that the suite has not, but ilubench ships, it gets the file's.
 
     Raises:
         SpecError: no such suite or attack, it is wrong, or a change is.
     """
-    raw, path = load_suite(name)
+    raw, path = load_suite(name, attacks)
     validate_spec(SuiteSpec, raw, source=path)  # the file is right before it is changed
     if target is not None:
         raw["target"] = {"model": target.model_dump(mode="json")}

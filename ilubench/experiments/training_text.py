@@ -12,7 +12,7 @@ from ilubench.data.overlap import count_overlaps, item_texts
 from ilubench.data.rows import Tables, render_pair
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Attack, Experiment, environment_role
-from ilubench.interfaces import Asked, Chat, Row
+from ilubench.interfaces import Asked, Chat, PromptAttack, Row
 from ilubench.records.results import OverlapRecord
 from ilubench.specs import SuiteSpec
 
@@ -143,12 +143,15 @@ def _differing(one: str, other: str) -> tuple[str, str]:
 
 
 def attack_roles(attack: Attack, suite: SuiteSpec) -> tuple[str, ...]:
-    """Return the full names of the roles that an attack trains on.
+    """Return the full names of the roles that an attack trains on, or shows to the model.
 
     Raises:
         SpecError: neither the attack nor the suite has such a role.
     """
-    return tuple(attack.role(role, suite) for role in attack.plugin.roles())
+    plugin = attack.plugin
+    roles = plugin.shows() if isinstance(plugin, PromptAttack) else plugin.roles()
+    named = attack.trained(suite)
+    return tuple(dict.fromkeys(full for role in roles for full in named[role]))
 
 
 def distinct_examples(tables: Tables, suite: SuiteSpec, roles: Sequence[str]) -> int:

@@ -154,7 +154,9 @@ class Amounts:
 
     def _attack(self, attack: Attack, read: float, written: float) -> Amount:
         plugin = attack.plugin
-        size = self._size(attack.role(role, self._suite) for role in plugin.roles())
+        size = self._size(attack.reads(self._suite).values())
+        most = getattr(plugin, "examples", None)
+        size = replace(size, items=min(size.items, most or size.items))
         told = getattr(plugin, "checkpoints", None)
         count = len(told(size.items)) if callable(told) else 0
         if count:  # before the attack only its own task is scored

@@ -153,7 +153,7 @@ def _unlearned(
 def _attacked(bench: Workbench, attack: Attack, model: "PreTrainedModel") -> tuple[float, float]:
     plugin = _short(attack.plugin)
     assert isinstance(plugin, WeightAttack)
-    data = {role: bench.examples((attack.role(role, bench.suite),)) for role in plugin.roles()}
+    data = {role: bench.examples(names) for role, names in attack.trained(bench.suite).items()}
     watch = _Watch(bench)
     with tempfile.TemporaryDirectory() as folder:
         for _ in plugin.tamper(model, data, watch.context(Path(folder))):

@@ -133,9 +133,9 @@ class PromptContext:
     """What a prompt attack gets besides the items.
 
     Attributes:
-        shots: each of the attack's roles -> its rows as text, in their order.
+        shots: each of the roles that the attack shows -> its rows as text, in their order.
         seed: derived from (user seed, role, attack name), for an attack that draws.
-        rows: each of the attack's roles -> its rows as they are; they need no templates.
+        rows: each of the attack's roles -> its rows.
     """
 
     shots: Mapping[str, Sequence[Shot]]
@@ -149,8 +149,12 @@ class PromptAttack(Spec, ABC):
     version: ClassVar[int] = 1
 
     def roles(self) -> tuple[str, ...]:
-        """Return the roles whose rows it shows: the attack's own, else the suite's."""
+        """Return the roles that it reads: the attack's own, else the suite's."""
         return ()
+
+    def shows(self) -> tuple[str, ...]:
+        """Return those of the roles whose rows it shows to the model; they need templates."""
+        return self.roles()
 
     @abstractmethod
     def rewrite(self, item: Item, context: PromptContext) -> Sequence[Item]:

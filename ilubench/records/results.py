@@ -14,7 +14,7 @@ How a record grows:
 Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data; 3, the
 intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries;
 4, it names the reference result sets that it took samples from; 5, it has the suite's composites,
-and may have the scores of the untouched model.
+and may have the scores of the untouched model; 6, attacks are reported beside a control.
 Versions of `JobRecord`: 1; 2, it names its attack.
 """
 
@@ -237,7 +237,7 @@ class RunRecord(Record):
     `rows_of` reads them.
     """
 
-    schema_version: int = Field(default=5, ge=1, le=5)
+    schema_version: int = Field(default=6, ge=1, le=6)
     run: str
     suite: str
     suite_version: int

@@ -17,6 +17,7 @@ WORDS: Mapping[NoteKind, str] = {
     NoteKind.OPEN_END: "upper end >{numbers[0]:g}",
     NoteKind.NO_STEPS: "n/a: the attack takes no steps",
     NoteKind.CORE_NOT_RUN: "core attacks not run: {listed}",
+    NoteKind.ONLY_FURTHER: "n/a: none of the suite's benign attacks was run",
     NoteKind.UTILITY_AT_CHANCE: "undefined: the utility to compare with is not above chance",
     NoteKind.NO_UTILITY_KEPT: (
         "n/a: no checkpoint keeps {numbers[0]:.0%} of the unlearned model's utility"

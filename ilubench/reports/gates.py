@@ -176,7 +176,7 @@ def _training_text(run: FinishedRun, suite: SuiteSpec, tables: Tables, name: str
     roles = attack_roles(attack, suite)
     shared = _shared(run, suite, name, roles)
     try:
-        for role, full in zip(attack.plugin.roles(), roles, strict=True):
+        for role, full in attack.reads(suite).items():
             _check_rows(run, tables, name, (role, full))
         examples = distinct_examples(tables, suite, roles)
     except DataError as error:

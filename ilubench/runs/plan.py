@@ -24,6 +24,7 @@ from ilubench.runs.references import ReadSet, References, find_references
 from ilubench.runs.stages.compared import compared_key
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
+from ilubench.runs.stages.scored_items import scored_items
 from ilubench.runs.stages.target import read_recipe, recipe_of
 from ilubench.runs.stages.untouched import check_untouched, untouched_key
 from ilubench.runs.stages.workbench import Workbench, make_bench
@@ -337,7 +338,7 @@ def check_inputs(plan: Plan) -> None:
         ModelError: the retrained or the untouched model does not fit the target's.
         SpecError: an attack's settings do not go with its number of training examples, or a recipe
             makes another kind of model than the target.
-        UsageError: a scorer that the row needs cannot apply a prompt attack.
+        UsageError: no scorer that measures forgetting can apply a prompt attack.
     """
     bench, suite = plan.bench, plan.bench.suite
     open_jobs = [job for job in plan.jobs if not plan.is_done(job)]
@@ -353,9 +354,10 @@ def check_inputs(plan: Plan) -> None:
     attacks = [bench.attack(name) for name in {job.attack: None for job in open_jobs if job.attack}]
     for attack in attacks:
         if not isinstance(attack.plugin, PromptAttack):
-            for name in attack.plugin.roles():
-                bench.examples((attack.role(name, suite),))
+            for names in attack.trained(suite).values():
+                bench.examples(names)
             _check_course(bench, attack)
+        scored_items(bench, attack)
         counts = bench.check_items(bench.attack_scorers(attack))
         if attack.spec.fa is not None:
             _check_count(fa_scorer(attack.name), attack.spec.fa, counts[FA, attack.spec.fa.metric])
@@ -383,9 +385,9 @@ def _check_course(bench: Workbench, attack: Attack) -> None:
     """Refuse settings of an attack that do not go with its training examples."""
     plugin = attack.plugin
     assert isinstance(plugin, WeightAttack)
-    roles = {name: attack.role(name, bench.suite) for name in plugin.roles()}
+    trained = attack.trained(bench.suite)
     try:
-        plugin.check_examples({name: len(bench.examples((role,))) for name, role in roles.items()})
+        plugin.check_examples({role: len(bench.examples(names)) for role, names in trained.items()})
     except SpecError as error:
         field = f"attack.{attack.name}.{error.field}"
         raise SpecError(error.problem, field=field, remedy=error.remedy) from error

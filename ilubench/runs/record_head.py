@@ -93,13 +93,12 @@ def row_hashes(experiment: Experiment, bench: Workbench) -> dict[str, str]:
 def _protocol(experiment: Experiment, attack: Attack) -> dict[str, JsonValue]:
     """What two runs must have alike in an attack, lest they have unequal budgets."""
     tables = experiment.tables
-    roles = {role: attack.role(role, experiment.suite) for role in attack.plugin.roles()}
     return {
         "use": attack.spec.use,
         "settings": plain(attack.plugin.model_dump(mode="json")),
         "data": {
             role: {"examples": len(tables.rows(full)), **tables.fingerprint(full)}
-            for role, full in roles.items()
+            for role, full in attack.reads(experiment.suite).items()
         },
         "max_length": experiment.suite.max_length,
         "fa": plain(attack.spec.fa.model_dump(mode="json")) if attack.spec.fa else None,

@@ -70,10 +70,8 @@ class RemainingTime:
         try:
             for attack in self._plan.experiment.attacks:
                 if isinstance(attack.plugin, WeightAttack) and attack.plugin.roles():
-                    roles = [attack.role(name, bench.suite) for name in attack.plugin.roles()]
-                    tokens = [
-                        len(one.input_ids) for role in roles for one in bench.examples((role,))
-                    ]
+                    roles = tuple(attack.reads(bench.suite).values())
+                    tokens = [len(one.input_ids) for one in bench.examples(roles)]
                     found[attack.name] = sum(tokens) / len(tokens)
         except StoreError:  # the target model's tokenizer is not made yet
             return {}

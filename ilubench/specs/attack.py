@@ -3,7 +3,7 @@
 from operator import not_
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from ilubench.specs.base import Name, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
@@ -39,6 +39,12 @@ class AttackSpec(Spec):
         generators: makers of its tables.
         fa: the task that its user wants, scored along the attack.
         protocol: where its length and learning rate come from.
+        further: not among those that a run makes unless they are named, and over which RA and ranks
+            are taken: the benign ones.
+        control: its text has no content, so that it shows what any change of the weights brings
+            back; the others are reported beside it. A further one.
+        only: scorer -> column -> value: of that scorer only the items whose row says so are scored
+            along the attack, which trains on the others.
     """
 
     version: int = Field(default=1, ge=1)
@@ -50,6 +56,9 @@ class AttackSpec(Spec):
     fa: FineTuningAccuracySpec | None = None
     # it changes no figure: left out where it is not given, older records stay equal
     protocol: ProtocolSpec | None = Field(default=None, exclude_if=not_)
+    further: bool = Field(default=False, exclude_if=not_)
+    control: bool = Field(default=False, exclude_if=not_)
+    only: dict[Name, dict[str, JsonValue]] = Field(default_factory=dict, exclude_if=not_)
 
 
 class GateSpec(Spec):

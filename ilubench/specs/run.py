@@ -18,7 +18,9 @@ class RunSpec(Spec):
         suite: name of a shipped suite, or a YAML file.
         method: name of a method or of a suite's variant, or FILE.py:Class; of several, joined by
             commas, each is a run.
-        attacks: names, joined by commas; `none` for no attack; without: all of the suite's.
+        attacks: names, joined by commas; `none` for no attack; without: the suite's
+            benign ones; `all` adds its further ones. A shipped one
+            (`ilubench ls attacks`) need not be the suite's.
         seeds: numbers or a range, such as 0..4; without: the suite's.
         engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
         device: auto, cpu, cuda or cuda:1.

@@ -154,6 +154,11 @@ class SuiteSpec(Spec):
             else f"{self.dtype}, scored in {self.scored_in}"
         )
 
+    @property
+    def benign_attacks(self) -> tuple[str, ...]:
+        """The attacks that a run makes unless it names others; RA and ranks are over them."""
+        return tuple(name for name, attack in self.attacks.items() if not attack.further)
+
     def all_generators(self) -> dict[str, GeneratorSpec]:
         """Return the suite's generators and those of its attacks."""
         found: dict[str, GeneratorSpec] = {}
@@ -215,7 +220,11 @@ class SuiteSpec(Spec):
                 known("data role", model.recipe.roles, self.data)
         if self.retrain is not None and self.retrain.tokenizer is not None:
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
-        known("attack", self.core_unseen, self.attacks)
+        for name in self.benign_attacks:
+            if self.attacks[name].control:
+                problem = "a control is not among the attacks over which RA and ranks are taken"
+                raise ValueError(f"attacks.{name}: {problem}; add further: true")
+        known("benign attack", self.core_unseen, dict.fromkeys(self.benign_attacks))
         known("scorer", tuple(name for m in self.metrics for name in m.scorers), self.scorers)
         known("scorer", tuple(s for c in self.composites for s, _ in c.metrics), self.scorers)
         labels = [m.label for m in self.metrics] + [c.label for c in self.composites]

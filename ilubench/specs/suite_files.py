@@ -1,7 +1,7 @@
 """A suite's YAML, `extends` resolved; the paths in it are relative to the file that has them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from ilubench.errors import SpecError
 from ilubench.specs.merging import merge_mappings
 from ilubench.specs.protocols import with_own_protocol, with_own_protocols
-from ilubench.specs.yaml_files import load_yaml, task_file
+from ilubench.specs.yaml_files import load_yaml, task_file, task_names
 
 __all__ = ["load_suite", "suite_files"]
 
@@ -21,19 +21,27 @@ _CODE = re.compile(r"\S+\.py:[^\W\d]\w*")
 """A plugin by its file."""
 
 
-def load_suite(name: str) -> tuple[dict[str, JsonValue], Path]:
+def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonValue], Path]:
     """Return a suite's raw fields, `extends` resolved, and the file that they came from.
+
+    Args:
+        name: of the suite, or its file.
+        attacks: names; a shipped one that the suite has not is added to its own, as a further one.
 
     Raises:
         SpecError: no such suite or attack, or not YAML.
     """
     path = task_file("suites", name)
     values = _extended("suites", _read(path))
-    attacks = values.get("attacks")
-    if isinstance(attacks, Mapping):
+    own = values.get("attacks") or {}
+    if isinstance(own, Mapping):
+        shipped = set(task_names("attacks")).difference(own).intersection(attacks)
+        added: dict[str, JsonValue] = {
+            key: {"extends": key, "further": True} for key in attacks if key in shipped
+        }
         values["attacks"] = {
             key: _extended("attacks", attack) if isinstance(attack, Mapping) else attack
-            for key, attack in attacks.items()
+            for key, attack in {**own, **added}.items()
         }
     return values, path
 

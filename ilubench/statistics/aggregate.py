@@ -51,6 +51,7 @@ from ilubench.statistics.row import (
 __all__ = ["aggregate", "ra_samples", "weighted_samples", "why_undefined"]
 
 NO_STEPS = Note(NoteKind.NO_STEPS)
+ONLY_FURTHER = Note(NoteKind.ONLY_FURTHER)
 KEPT_UTILITY = 0.90
 COLLAPSED_UTILITY = 0.50
 HALF = 0.5
@@ -64,6 +65,7 @@ def aggregate(
     *,
     core: tuple[str, ...] = (),
     retrain: MethodRuns | None = None,
+    control: str | None = None,
 ) -> RobustnessRow:
     """All robustness figures of a method.
 
@@ -73,6 +75,7 @@ def aggregate(
         chances: chance levels.
         core: the suite's core attacks for ``ra_core``.
         retrain: scores of the model that never knew, for the never-knew difference.
+        control: the attack beside which the others are reported.
 
     Raises:
         DataError: no attack, no shared seed, other items or metrics than the original's, or a
@@ -85,7 +88,8 @@ def aggregate(
     utility = _utility(method, original, chances)
     kept = None if utility.worst is None else utility.kept[utility.worst].value
     worst_case, worst_at = _worst_case(method, chances)
-    names = tuple(course.attack for course in method.courses)
+    benign = [course for course in method.courses if not course.further]
+    names = tuple(course.attack for course in benign)
     missing = [name for name in core if name not in names]
     ra_core = None
     if missing:
@@ -98,14 +102,22 @@ def aggregate(
         forget_unlearned=table_mean(method.unlearned_forget),
         forget_chance=chances.forget,
         utility=utility,
-        attacks=tuple(_attack(c, method, original, chances, retrain) for c in method.courses),
+        attacks=tuple(
+            replace(
+                _attack(c, method, original, chances, retrain),
+                beyond_control=_beyond(c, control, method, original),
+            )
+            for c in method.courses
+        ),
         ra_attacks=names,
-        ra=_ra(method.courses),
+        ra=_ra(benign) if benign else no_figure(ONLY_FURTHER),
         ra_core_attacks=core,
         ra_core=ra_core,
         worst_case=worst_case,
         worst_at=worst_at,
-        recovery=_recovery_figure(method, original, method.courses, _final(method.courses)),
+        recovery=_recovery_figure(method, original, benign, _final(benign))
+        if benign
+        else no_figure(ONLY_FURTHER),
     )
 
 
@@ -319,6 +331,36 @@ def _attack(
         fa_difference=_fa_difference(course, original),
         never_knew=None if retrain is None else _never_knew(course, retrain),
     )
+
+
+def _beyond(
+    course: Course, control: str | None, method: MethodRuns, original: MethodRuns
+) -> Figure | None:
+    """Recovery at the final step, the attack's - the control's: (f_c - f_a) / (f_u - f_0)."""
+    if control is None or course.attack == control or course.levels:
+        return None
+    other = method.course(control)
+    if other is None:
+        return no_figure(Note(NoteKind.ATTACK_MISSING))
+    final, content_free = course.forget[-1], other.forget[-1]
+    items = all_items([final])
+    if not set(items) <= set(content_free.items):
+        return no_figure(Note(NoteKind.OTHER_ITEMS))
+    if not set(final.seeds) & set(content_free.seeds):
+        return no_figure(Note(NoteKind.NO_SHARED_SEED))
+    tables = (original.unlearned_forget, method.unlearned_forget, final, content_free)
+    seeds = shared_seeds(tables[2:], tables[:2])
+    cells = np.stack([pick_items(table, seeds, items) for table in tables])
+    note = why_undefined(cells[0], cells[1])
+    if note:
+        return no_figure(note, len(seeds), len(items))
+
+    def statistic(means: Array, _: Array) -> Array:
+        attack, free = (_recovery(means[:, (0, 1, place)])[:, 0] for place in (2, 3))
+        difference: Array = attack - free
+        return difference
+
+    return jackknife_figure(ScoreArrays(cells), statistic)
 
 
 def _step(course: Course, k: int, method: MethodRuns, chances: Chances) -> StepFigures:

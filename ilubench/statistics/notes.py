@@ -20,6 +20,7 @@ class NoteKind(StrEnum):
     OPEN_END = "open-end"
     NO_STEPS = "no-steps"
     CORE_NOT_RUN = "core-not-run"
+    ONLY_FURTHER = "only-further"
     UTILITY_AT_CHANCE = "utility-at-chance"
     NO_UTILITY_KEPT = "no-utility-kept"
     BELOW_ORIGINAL = "below-original"

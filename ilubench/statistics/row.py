@@ -4,7 +4,7 @@ Scores are on 0-1 and direction-adjusted: higher = better forgotten; utility: hi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ilubench.errors import DataError
@@ -63,6 +63,7 @@ class Course:
         total_steps: the attack's steps.
         levels: names of the checkpoints after the first, for an attack that takes no steps: its
             `steps` only count them, all are `quartile_steps`, and no time follows from them.
+        further: whether RA and the mean recovery leave it out; the worst case never does.
 
     Raises:
         DataError: steps and tables that do not fit each other, or items that change along the
@@ -77,6 +78,7 @@ class Course:
     quartile_steps: tuple[int, ...]
     total_steps: int
     levels: tuple[str, ...] = ()
+    further: bool = False
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -201,6 +203,7 @@ class AttackFigures:
     area: Figure
     fa_difference: Figure
     never_knew: Figure | None
+    beyond_control: Figure | None = field(default=None, metadata={"since": 6})
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +211,8 @@ class RobustnessRow:
     """One method's row. ``ra_attacks`` and ``ra_core_attacks`` say what RA was averaged over.
 
     ``status`` is "unknown" where the original's utility is not above chance in any metric.
-    ``worst_at`` is the attack and step of the worst case. ``recovery`` is the mean over the
-    attacks of their final recovery.
+    ``worst_case`` is over all attacks that were run, ``worst_at`` its attack and step.
+    ``recovery`` is the mean over the attacks of RA of their final recovery.
     """
 
     status: Status

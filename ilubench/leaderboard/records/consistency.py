@@ -116,9 +116,9 @@ def entry_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
     settings = attacks if isinstance(attacks, dict) else {}
     if list(settings) != list(run.attacks):
         yield "config.attacks: must be those of run.attacks, in their order"
-    missing = sorted(suite.attacks.keys() - set(run.attacks))
+    missing = sorted(set(suite.benign_attacks) - set(run.attacks))
     if missing:
-        yield f"run.attacks: the suite's {missing[0]} is missing; a row has all of them"
+        yield f"run.attacks: the suite's {missing[0]} is missing; a row has all benign ones"
     for name, asked in run.protocol.items():
         if isinstance(asked, dict) and asked.get("settings") != settings.get(name):
             yield f"run.protocol.{named(name)}.settings: are not those of config.attacks"

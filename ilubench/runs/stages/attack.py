@@ -15,6 +15,7 @@ from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.prompting import run_prompt_attack
 from ilubench.runs.stages.score import score_checkpoint
+from ilubench.runs.stages.scored_items import scored_items
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.training import seed_everything
 
@@ -40,10 +41,7 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
             return done
         suite_scorers = dict(bench.suite_scorers())
         extra = bench.attack_scorers(attack)
-        data = {
-            role: bench.examples((attack.role(role, bench.suite),))
-            for role in attack.plugin.roles()
-        }
+        data = {role: bench.examples(names) for role, names in attack.trained(bench.suite).items()}
         log = bench.step_log(folder)
         role_seed = seed_for(job.seed, "attack", attack.name)
         context = bench.context(folder, log, progress, role_seed)
@@ -52,7 +50,9 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         bench.shard(model)
         last: Checkpoint | None = None
         course = _Course(attack, tuple(m.scorer for m in bench.suite.utility))
-        for checkpoint in attack.plugin.tamper(model, data, context):
+        only = scored_items(bench, attack)
+        for made in attack.plugin.tamper(model, data, context):
+            checkpoint = replace(made, items={**only, **made.items}) if made.step != 0 else made
             course.add(checkpoint)
             last = checkpoint
             scorers = extra if checkpoint.step == 0 else {**suite_scorers, **extra}

@@ -1,6 +1,7 @@
 """The key of each job: a hash of all that determines its result."""
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -158,14 +159,14 @@ def attack_key(
     bench: Workbench, shared: Mapping[str, JsonValue], attack: Attack, unlearn: str, seed: int
 ) -> str:
     """Return the key of one attack on one unlearned model."""
-    roles = {role: attack.role(role, bench.suite) for role in attack.plugin.roles()}
     return digest(
         {
             "stage": "attack",
             "weights": unlearn,
             "attack": attack.name,
             "plugin": plugin_identity(attack.plugin),
-            "data": _fingerprints(bench, roles),
+            "data": _fingerprints(bench, attack.reads(bench.suite)),
+            "only": cast("JsonValue", attack.spec.only),
             "max_length": bench.suite.max_length,
             "memory": None if isinstance(attack.plugin, PromptAttack) else _memory(bench),
             "fa": _scorer(bench, attack.fa, attack) if attack.fa else None,

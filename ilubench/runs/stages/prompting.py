@@ -1,6 +1,6 @@
 """Prompt attacks: unlearned weights -> their scores as the attack asks; no weight changes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
@@ -19,6 +19,7 @@ from ilubench.interfaces import (
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
+from ilubench.runs.stages.scored_items import scored_items
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Measure, Workbench
 
@@ -38,7 +39,9 @@ def run_prompt_attack(bench: Workbench, job: Job, progress: Progress) -> Artifac
         log = StepLog(folder / "log.jsonl")
         bound = bind_attack(bench, bench.attack(job.attack), job.seed)
         scorers, left_out = applicable_scorers(bench, bound)
-        checkpoint = Checkpoint(bench.unlearned_model(job.weights), None)
+        only = scored_items(bench, bench.attack(job.attack))
+        items = {name: ids for name, ids in only.items() if name in scorers}
+        checkpoint = Checkpoint(bench.unlearned_model(job.weights), None, items=items)
         with bench.scored(checkpoint.model):
             score_checkpoint(checkpoint, bench.engine, scorers, folder / "scores", progress, bound)
         reasons: dict[str, JsonValue] = dict(left_out)
@@ -60,37 +63,22 @@ def bind_attack(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttac
     """
     plugin = attack.plugin
     assert isinstance(plugin, PromptAttack)
-    roles = {role: attack.role(role, bench.suite) for role in plugin.roles()}
-    rows = {role: bench.tables.rows(name) for role, name in roles.items()}
-    context = PromptContext(_Shots(bench, roles), seed_for(seed, "attack", attack.name), rows)
+    roles = attack.trained(bench.suite)
+    rows = {role: [r for n in names for r in bench.tables.rows(n)] for role, names in roles.items()}
+    shown = plugin.shows()
+    shots = {
+        role: tuple(shot for name in names for shot in _shots(bench, name))
+        for role, names in roles.items()
+        if role in shown
+    }
+    context = PromptContext(shots, seed_for(seed, "attack", attack.name), rows)
     return BoundPromptAttack(attack.name, plugin, context)
 
 
-class _Shots(Mapping[str, Sequence[Shot]]):
-    """Roles -> their rows as text, rendered when they are asked for: not every role has templates.
-
-    Args:
-        bench: shared state.
-        roles: as the attack calls them -> their full names.
-    """
-
-    def __init__(self, bench: Workbench, roles: Mapping[str, str]) -> None:
-        self._bench, self._roles = bench, roles
-        self._made: dict[str, Sequence[Shot]] = {}
-
-    def __getitem__(self, role: str) -> Sequence[Shot]:
-        if role not in self._made:
-            tables, name = self._bench.tables, self._roles[role]
-            source = tables.source(name)
-            shots = (Shot(row, *render_pair(row, source, name)) for row in tables.rows(name))
-            self._made[role] = tuple(shots)
-        return self._made[role]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._roles)
-
-    def __len__(self) -> int:
-        return len(self._roles)
+def _shots(bench: Workbench, role: str) -> Iterator[Shot]:
+    source = bench.tables.source(role)
+    for row in bench.tables.rows(role):
+        yield Shot(row, *render_pair(row, source, role))
 
 
 def applicable_scorers(

@@ -1,0 +1,44 @@
+"""Which items an attack that trains on some of them leaves to score."""
+
+from ilubench.errors import SpecError, did_you_mean
+from ilubench.experiments.experiment import Attack
+from ilubench.runs.stages.workbench import Workbench
+
+__all__ = ["scored_items"]
+
+
+def scored_items(bench: Workbench, attack: Attack) -> dict[str, frozenset[str]]:
+    """Return scorer -> ids of its items whose rows are as the attack's `only` says.
+
+    Raises:
+        SpecError: no such scorer or column, a scorer that measures utility, or no item is left.
+    """
+    return {
+        scorer: _ids(bench, attack, scorer, dict(wanted))
+        for scorer, wanted in attack.spec.only.items()
+    }
+
+
+# --- inside ---
+
+
+def _ids(bench: Workbench, attack: Attack, name: str, wanted: dict[str, object]) -> frozenset[str]:
+    def refuse(problem: str, remedy: str) -> SpecError:
+        where = f"attack {attack.name}"
+        return SpecError(problem, where=where, field=f"only.{name}", remedy=remedy)
+
+    suite, scorers = bench.suite, bench.experiment.scorers
+    if name not in scorers:
+        raise refuse(f"the suite has no scorer {name!r}", did_you_mean(name, scorers))
+    if name in {metric.scorer for metric in suite.utility}:
+        raise refuse("the scorer measures utility, which counts whole", "leave it out")
+    rows = [row for role in scorers[name].item_roles() for row in bench.tables.rows(role)]
+    columns = {column for row in rows for column in row}
+    for column in wanted:
+        if column not in columns:
+            raise refuse(f"its rows have no column {column!r}", did_you_mean(column, columns))
+    kept = [row for row in rows if all(row[column] == value for column, value in wanted.items())]
+    if not kept:
+        told = ", ".join(f"{column} {value!r}" for column, value in wanted.items())
+        raise refuse(f"none of its {len(rows)} items has {told}", "give a value that some have")
+    return frozenset(str(row["id"]) for row in kept)
