@@ -27,9 +27,9 @@ class FineTune(WeightAttack):
 
     Attributes:
         train: optimizer and length; the same steps for every method.
-        role: what it trains on: a role of the attack's own data or of the suite's, the name of one of
-            the suite's environments, or `forget` or `retain`, the suite's whole set.
-        examples: at most so many of the examples, drawn once: all methods and seeds meet the same.
+        role: what it trains on: a role of the attack's own data or of the suite's, the name of one
+            of the suite's environments, or `forget` or `retain`, the suite's whole set.
+        examples: at most so many of them, drawn once: all methods and seeds meet the same ones.
         fractions: shares of the steps at which the model is scored, above 0 and at most 1.
         each_epoch: score at the end of every epoch, too.
     """
@@ -37,8 +37,9 @@ class FineTune(WeightAttack):
     shards: ClassVar[bool] = True
 
     train: TrainSpec
-    role: str = "train"
-    examples: int | None = Field(default=None, ge=1)
+    # two that older records do not have: left out where they change nothing
+    role: str = Field(default="train", exclude_if=lambda role: role == "train")
+    examples: int | None = Field(default=None, ge=1, exclude_if=lambda count: count is None)
     fractions: tuple[Share, ...] = Field(default=QUARTERS, min_length=1)
     each_epoch: bool = True
 

@@ -14,7 +14,8 @@ How a record grows:
 Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data; 3, the
 intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries;
 4, it names the reference result sets that it took samples from; 5, it has the suite's composites,
-and may have the scores of the untouched model; 6, attacks are reported beside a control.
+and may have the scores of the untouched model; 6, it may have further attacks, which RA leaves out,
+and the others are reported beside a control.
 Versions of `JobRecord`: 1; 2, it names its attack.
 """
 
@@ -227,6 +228,8 @@ class RunRecord(Record):
 
     ``method`` is empty where a model was only scored.
 
+    ``further`` has those of the attacks that RA and ranks leave out.
+
     ``protocol`` has, for each attack, all that two runs must have alike to stand in one table:
     plugin, settings, the rows that it trains on, the FA task. ``data`` has, for each role that was
     read, the hash of its rows; ``target`` is that of the model that knows. ``ranges`` has, for each
@@ -245,6 +248,7 @@ class RunRecord(Record):
     method_version: int
     seeds: tuple[int, ...]
     attacks: tuple[str, ...]
+    further: tuple[str, ...] = ()
     engine: str
     dtype: str
     seen: tuple[str, ...] = ()

@@ -230,15 +230,15 @@ def _record_problems(record: RunRecord, rows: dict[str, RobustnessRow]) -> Itera
         if len(set(values)) != len(values):
             yield f"{name}: one is named twice"
     for label, row in rows.items():
-        for field, problem in _row_problems(row, record.attacks):
+        for field, problem in _row_problems(row, record):
             yield f"rows.{label}.{field}: {problem}"
         for field, value in list_leaves(row, f"rows.{label}", version=record.schema_version):
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{field}: {value} is no figure"
 
 
-def _row_problems(row: RobustnessRow, attacks: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    utility = row.utility
+def _row_problems(row: RobustnessRow, record: RunRecord) -> Iterator[tuple[str, str]]:
+    utility, attacks = row.utility, record.attacks
     n, names = len(utility.original), tuple(part.attack for part in row.attacks)
     if not n == len(utility.unlearned) == len(utility.kept) or not n:
         yield "utility", "original, unlearned and kept need one figure a metric, at least one"
@@ -246,8 +246,8 @@ def _row_problems(row: RobustnessRow, attacks: tuple[str, ...]) -> Iterator[tupl
         yield "utility.worst", f"{utility.worst} is the place of none of {n} metrics"
     if not names or len(set(names)) != len(names) or not set(names) <= set(attacks):
         yield "attacks", f"{', '.join(names) or 'none'}, of a run of {', '.join(attacks) or 'none'}"
-    if not set(row.ra_attacks) <= set(names):
-        yield "ra_attacks", "RA is over attacks of the row"
+    if row.ra_attacks != tuple(name for name in names if name not in record.further):
+        yield "ra_attacks", "RA is over the attacks of the row that are no further ones"
     if not set(row.ra_core_attacks) <= set(attacks):
         yield "ra_core_attacks", "one is none of the run's attacks"
     if bool(row.ra_core_attacks) != (row.ra_core is not None):

@@ -51,6 +51,7 @@ def record_head(experiment: Experiment, bench: Workbench, run_id: str = "") -> R
         rows={},
         cost={},
         jobs=(),
+        further=tuple(a.name for a in experiment.attacks if a.spec.further),
         protocol={a.name: _protocol(experiment, a) for a in experiment.attacks},
         data=row_hashes(experiment, bench),
         target=_target_hash(bench),

@@ -88,6 +88,10 @@ def run_problems(run: RunRecord, suite: SuiteSpec) -> Iterator[str]:
         found = run.conditions.get(name, value)
         if found != value:
             yield f"conditions.{name}: is {shorten(str(found))}, and {value} by config.suite"
+    further = tuple(name for name in run.attacks if suite.attacks[name].further)
+    if run.further != further:
+        mine, theirs = (shorten(", ".join(names) or "none") for names in (run.further, further))
+        yield f"further: is {mine}, and {theirs} by config.suite"
     if not run.protocol:  # records of the first version have none
         return
     if list(run.protocol) != list(run.attacks):
