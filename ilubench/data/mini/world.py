@@ -291,7 +291,7 @@ def build_tables(seed: int = 0) -> dict[str, Table]:
 def _wordings(seed: int) -> Table:
     """Every question in the wording that is asked of most scores, and in the other."""
     return [
-        {"id": f"wording-{fact.key}", "question": fact.question, "rephrased": fact.rephrased}
+        fact.row() | {"id": f"wording-{fact.key}", "rephrased": fact.rephrased}
         for domain in DOMAINS
         for fact in _facts(domain, random.Random(f"{seed}:{domain.name}:facts"))
     ]
