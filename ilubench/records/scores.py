@@ -396,9 +396,7 @@ def method_runs(
     )
 
 
-def is_asked(
-    metric: MetricSpec, attacks: Sequence[str], measured: MethodSamples
-) -> bool:
+def is_asked(metric: MetricSpec, attacks: Sequence[str], measured: MethodSamples) -> bool:
     """Whether any of the attacks scored a metric: prompt attacks are not applied by every scorer.
 
     True where none has been scored at all.

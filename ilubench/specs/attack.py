@@ -1,9 +1,9 @@
 """An attack, and what it must show on the original model."""
 
 from operator import not_
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from ilubench.specs.base import Name, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
@@ -59,6 +59,13 @@ class AttackSpec(Spec):
     further: bool = Field(default=False, exclude_if=not_)
     control: bool = Field(default=False, exclude_if=not_)
     only: dict[Name, dict[str, JsonValue]] = Field(default_factory=dict, exclude_if=not_)
+
+    @model_validator(mode="after")
+    def _beside(self) -> Self:
+        if self.control and not self.further:
+            problem = "a control is not among the attacks over which RA and ranks are taken"
+            raise ValueError(f"control: {problem}; add further: true")
+        return self
 
 
 class GateSpec(Spec):

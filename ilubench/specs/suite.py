@@ -220,10 +220,6 @@ class SuiteSpec(Spec):
                 known("data role", model.recipe.roles, self.data)
         if self.retrain is not None and self.retrain.tokenizer is not None:
             raise ValueError("retrain.tokenizer: the target's reads its text too; leave it out")
-        for name in self.benign_attacks:
-            if self.attacks[name].control:
-                problem = "a control is not among the attacks over which RA and ranks are taken"
-                raise ValueError(f"attacks.{name}: {problem}; add further: true")
         known("benign attack", self.core_unseen, dict.fromkeys(self.benign_attacks))
         known("scorer", tuple(name for m in self.metrics for name in m.scorers), self.scorers)
         known("scorer", tuple(s for c in self.composites for s, _ in c.metrics), self.scorers)

@@ -1,4 +1,4 @@
-"""Best of n samples, prefilled answers, other wordings: by hand, and as each scorer applies them."""
+"""Best of n samples, prefilled answers, other wordings: by hand, and as scorers apply them."""
 
 import itertools
 import math
@@ -207,9 +207,9 @@ def test_wordings_of_a_role() -> None:
     plugin = Rephrase(role="w", key="question", replaces={"question": "other"})
     (one,) = bound(plugin, {"w": by_text}).rewrite(item)
     assert one.fields == {**item.fields, "question": "III"}
+    wrong = bound(Rephrase(role="w", key="question", replaces={"question": "othr"}), {"w": by_text})
     with pytest.raises(DataError, match=r"data\.w: there is no column 'othr'"):
-        wrong = Rephrase(role="w", key="question", replaces={"question": "othr"})
-        bound(wrong, {"w": by_text}).rewrite(item)
+        wrong.rewrite(item)
 
 
 def test_mean_or_best_of_the_wordings() -> None:
@@ -259,7 +259,7 @@ def test_other_frames() -> None:
     with pytest.raises(CannotApplyError, match="answer_nll asks without 'Answer:', for which 'A:'"):
         nll.build(TOKENIZER, scoring([QUESTION])).score(engine, attack)
     passage: Row = {"id": "p", "prompt": "the old", "gt": "mill"}
-    with pytest.raises(CannotApplyError, match="verbmem cannot apply .* other words in the place"):
+    with pytest.raises(CannotApplyError, match=r"verbmem cannot apply .* other words in the place"):
         VerbMem(data="d").build(TOKENIZER, scoring([passage])).score(engine, attack)
 
 
@@ -323,15 +323,22 @@ attacks:
     further: true
   shape:
     use: finetune
-    settings: {{train: {{lr: 1.0e-3, steps: 8, batch_size: 4}}, fractions: [0.5, 1.0], each_epoch: false}}
+    settings:
+      train: {{lr: 1.0e-3, steps: 8, batch_size: 4}}
+      fractions: [0.5, 1.0]
+      each_epoch: false
     further: true
     control: true
     generators:
       control:
         use: control
-        settings: {{columns: [question, answer], words: [barrel, basin, bench, books, crate, drawer]}}
+        settings: {{columns: [question, answer], words: [barrel, basin, bench, books, crate]}}
         inputs: {{train: {{generated: mini.gsm8k_train, limit: 24}}}}
-    data: {{train: {{generated: control.train, prompt: "Paper: {{question}}\\nDesk:", completion: " {{answer}}"}}}}
+    data:
+      train:
+        generated: control.train
+        prompt: "Paper: {{question}}\\nDesk:"
+        completion: " {{answer}}"
 """
 
 

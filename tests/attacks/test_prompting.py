@@ -187,10 +187,10 @@ def test_what_cannot_be_applied_says_so() -> None:
         with pytest.raises(CannotApplyError, match=f"{name} cannot apply the prompt attack told"):
             ready.score(engine, bound(Ways(n=3)))
     none: Row = {**rows[0], "ways": 0}
-    with pytest.raises(CannotApplyError, match="answer_nll cannot .* asks nothing in the place"):
+    with pytest.raises(CannotApplyError, match=r"answer_nll cannot .* asks nothing in the place"):
         nll.build(TOKENIZER, scoring({"d": [none]})).score(engine, bound(Ways()))
     some = [{**rows[0], "id": "b"}, none]
-    with pytest.raises(DataError, match="attack told: it asks nothing .* item 'a', and of 1 of 2"):
+    with pytest.raises(DataError, match=r"attack told: it asks nothing .* item 'a', and of 1 of 2"):
         nll.build(TOKENIZER, scoring({"d": some})).score(engine, bound(Ways()))
 
 

@@ -11,7 +11,11 @@ from ilubench.errors import DataError
 from ilubench.interfaces import Row
 
 ROWS: list[Row] = [
-    {"id": "a", "question": "Ada has 3 plums,\nand Ben 14.  How many?", "answer": "3 + 14 = <<17>>"},
+    {
+        "id": "a",
+        "question": "Ada has 3 plums,\nand Ben 14.  How many?",
+        "answer": "3 + 14 = <<17>>",
+    },
     {"id": "b", "question": "What is it that a miller's mill mills?", "answer": "#### 12", "n": 7},
 ]
 WORD = re.compile(r"[^\W_]+")
@@ -41,7 +45,9 @@ def test_it_is_drawn_by_its_seed() -> None:
     assert made() == made()
     assert made() != made(seed=1)
     other = ContentFree().tables({"train": ROWS[1:]})["train"]
-    assert other[0]["question"] != made()[1]["question"]  # a row's place counts, not the draw before
+    assert (
+        other[0]["question"] != made()[1]["question"]
+    )  # a row's place counts, not the draw before
 
 
 def test_only_some_columns_and_own_words() -> None:

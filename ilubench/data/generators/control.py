@@ -15,17 +15,18 @@ __all__ = ["ContentFree"]
 
 _WORD = re.compile(r"[^\W_]+")
 
-WORDS = tuple(
-    "a ab ad et in ut ac id at est non sed cum per sit vel qui quo nec sub ante cras diam dolor "
-    "duis eget elit enim erat eros felis fusce justo lacus magna massa metus morbi nibh nulla nunc "
-    "odio orci porta purus risus sapien velit vitae aenean aliquam aliquet commodo congue dapibus "
-    "egestas feugiat finibus gravida iaculis integer lacinia laoreet luctus mattis mauris molestie "
-    "mollis natoque ornare placerat posuere pretium pulvinar rhoncus rutrum sagittis semper "
-    "suscipit tempor tincidunt tortor tristique turpis ultrices vehicula vestibulum vivamus "
-    "volutpat vulputate bibendum condimentum consectetur consequat convallis curabitur dignissim "
-    "efficitur elementum fermentum fringilla hendrerit imperdiet lobortis maecenas malesuada "
-    "pellentesque scelerisque sollicitudin ullamcorper".split()
-)
+_FILLER = """
+a ab ad et in ut ac id at est non sed cum per sit vel qui quo nec sub ante cras diam dolor duis eget
+elit enim erat eros felis fusce justo lacus magna massa metus morbi nibh nulla nunc odio orci porta
+purus risus sapien velit vitae aenean aliquam aliquet commodo congue dapibus egestas feugiat finibus
+gravida iaculis integer lacinia laoreet luctus mattis mauris molestie mollis natoque ornare placerat
+posuere pretium pulvinar rhoncus rutrum sagittis semper suscipit tempor tincidunt tortor tristique
+turpis ultrices vehicula vestibulum vivamus volutpat vulputate bibendum condimentum consectetur
+consequat convallis curabitur dignissim efficitur elementum fermentum fringilla hendrerit imperdiet
+lobortis maecenas malesuada pellentesque scelerisque sollicitudin ullamcorper
+"""
+
+WORDS = tuple(_FILLER.split())
 """Such as stand in filler text: no sentence of them says anything."""
 
 

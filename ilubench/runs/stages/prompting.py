@@ -19,8 +19,8 @@ from ilubench.interfaces import (
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
-from ilubench.runs.stages.scored_items import scored_items
 from ilubench.runs.stages.score import score_checkpoint
+from ilubench.runs.stages.scored_items import scored_items
 from ilubench.runs.stages.workbench import Measure, Workbench
 
 __all__ = ["applicable_scorers", "bind_attack", "run_prompt_attack"]

@@ -27,8 +27,8 @@ from ilubench.scoring.scorers.lm_eval_host import BuiltTasks, load_members, quie
 from ilubench.scoring.scorers.logged import check_items, render_item
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
-from ilubench.scoring.scorers.task_chats import begin_chats
 from ilubench.scoring.scorers.task_changes import asked_otherwise
+from ilubench.scoring.scorers.task_chats import begin_chats
 from ilubench.scoring.scorers.task_columns import named_columns
 from ilubench.scoring.scorers.task_files import TaskFacts, task_facts
 from ilubench.scoring.scorers.task_rows import Roles, chosen_members, own_data
@@ -197,8 +197,7 @@ class LmEval(Scorer):
         is_group = task_facts(self.task).is_group
         return ask_rewritten(
             attack,
-            rows,
-            item_ids(rows, f"data.{self.data}"),
+            dict(zip(item_ids(rows, f"data.{self.data}"), rows, strict=True)),
             ask,
             lambda item: item.partition("/")[2] if is_group else item,
             scorer=f"lm_eval task {self.task}",

@@ -241,9 +241,8 @@ class _Bound:
         def ask(items: Sequence[Item]) -> list[SampleScore]:
             return self._scores(engine, [self.make(item) for item in items])
 
-        return ask_rewritten(
-            attack, self.rows, self.items, ask, scorer=self.name, applies=("after", "frame")
-        )
+        rows = dict(zip(self.items, self.rows, strict=True))
+        return ask_rewritten(attack, rows, ask, scorer=self.name, applies=("after", "frame"))
 
     def _scores(self, engine: Engine, made: Sequence[_Made]) -> list[SampleScore]:
         asked = [(item, *pair) for item, own in zip(self.items, made, strict=True) for pair in own]

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from ilubench.errors import CannotApplyError, DataError
 from ilubench.interfaces import BoundPromptAttack, Item, Row, SampleScore
 
-__all__ = ["Ask", "Change", "ask_rewritten", "refuse_sampling", "reframed"]
+__all__ = ["Ask", "Change", "ask_rewritten", "reframed", "refuse_sampling"]
 
 Ask: TypeAlias = Callable[[Sequence[Item]], list[SampleScore]]
 """Items under the rows' ids -> their scores: one an item and metric, several where sampled."""
@@ -25,8 +25,7 @@ FRAME = ("Question:", "Answer:")
 
 def ask_rewritten(
     attack: BoundPromptAttack,
-    rows: Sequence[Row],
-    items: Sequence[str],
+    rows: Mapping[str, Row],
     ask: Ask,
     item_of: Callable[[str], str] = str,
     *,
@@ -42,10 +41,9 @@ def ask_rewritten(
 
     Args:
         attack: rewrites and reduces.
-        rows: the scorer's items.
-        items: their ids.
+        rows: id of each of the scorer's items -> its row.
         ask: scores items.
-        item_of: name of a score's item -> the id in ``items``.
+        item_of: name of a score's item -> the id in ``rows``.
         scorer: what errors call it.
         applies: what `ask` heeds beside columns and the text before.
 
@@ -53,8 +51,8 @@ def ask_rewritten(
         CannotApplyError: the attack asks none of the items, or asks for what `ask` does not heed.
         DataError: it asks only some of them.
     """
-    pairs = zip(items, rows, strict=True)
-    asked = {name: attack.rewrite(Item(name, {**row, "id": name})) for name, row in pairs}
+    items = [Item(name, {**row, "id": name}) for name, row in rows.items()]
+    asked = {item.id: attack.rewrite(item) for item in items}
     _check(attack, asked, scorer, applies)
     found: dict[tuple[str, str], list[SampleScore]] = {}
     for number in range(max(map(len, asked.values()))):

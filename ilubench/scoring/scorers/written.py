@@ -114,9 +114,8 @@ class BoundTexts:
         def ask(items: Sequence[Item]) -> list[SampleScore]:
             return self._scores(engine, [self.make(item) for item in items], sampling)
 
-        return ask_rewritten(
-            attack, self.rows, self.items, ask, scorer=self.metric, applies=self.applies
-        )
+        rows = dict(zip(self.items, self.rows, strict=True))
+        return ask_rewritten(attack, rows, ask, scorer=self.metric, applies=self.applies)
 
     def _scores(
         self, engine: Engine, made: Sequence[AskedText], sampling: SamplingSpec
