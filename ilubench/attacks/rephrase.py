@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from ilubench.data.values import text_in
 from ilubench.errors import DataError, did_you_mean
@@ -77,7 +77,7 @@ class Rephrase(PromptAttack):
         framed = [replace(item, frame=frame) for frame in self.frames]
         return [*worded, *framed, *(replace(item, options=options) for options in self.options)]
 
-    def _changes(self, item: Item, row: Row) -> Iterator[tuple[str, str]]:
+    def _changes(self, item: Item, row: Row) -> Iterator[tuple[str, JsonValue]]:
         same = {name: name for name in row if name in item.fields and name not in (self.key, "id")}
         for name, theirs in (self.replaces or same).items():
             for column, columns in ((theirs, row), (name, item.fields)):

@@ -105,7 +105,7 @@ def aggregate(
         attacks=tuple(
             replace(
                 _attack(c, method, original, chances, retrain),
-                beyond_control=_beyond(c, control, method, original),
+                beyond_control=_beyond(c, control, method, original, chances),
             )
             for c in method.courses
         ),
@@ -334,22 +334,21 @@ def _attack(
 
 
 def _beyond(
-    course: Course, control: str | None, method: MethodRuns, original: MethodRuns
+    course: Course, control: str | None, method: MethodRuns, original: MethodRuns, chances: Chances
 ) -> Figure | None:
-    """Recovery at the final step, the attack's - the control's: (f_c - f_a) / (f_u - f_0)."""
+    """Recovery at the final step, the attack's - the control's: (f_c - f_a) / (f_u - f_0).
+
+    None can be given beside a control that destroyed the model, which brings nothing back.
+    """
     if control is None or course.attack == control or course.levels:
         return None
     other = method.course(control)
-    if other is None:
-        return no_figure(Note(NoteKind.ATTACK_MISSING))
+    note = _why_apart(course, other, method, chances)
+    if note or other is None:
+        return no_figure(note)
     final, content_free = course.forget[-1], other.forget[-1]
-    items = all_items([final])
-    if not set(items) <= set(content_free.items):
-        return no_figure(Note(NoteKind.OTHER_ITEMS))
-    if not set(final.seeds) & set(content_free.seeds):
-        return no_figure(Note(NoteKind.NO_SHARED_SEED))
     tables = (original.unlearned_forget, method.unlearned_forget, final, content_free)
-    seeds = shared_seeds(tables[2:], tables[:2])
+    seeds, items = shared_seeds(tables[2:], tables[:2]), all_items([final])
     cells = np.stack([pick_items(table, seeds, items) for table in tables])
     note = why_undefined(cells[0], cells[1])
     if note:
@@ -361,6 +360,23 @@ def _beyond(
         return difference
 
     return jackknife_figure(ScoreArrays(cells), statistic)
+
+
+def _why_apart(
+    course: Course, control: Course | None, method: MethodRuns, chances: Chances
+) -> Note | None:
+    """Why an attack cannot be held against the control; None if it can."""
+    if control is None:
+        return Note(NoteKind.ATTACK_MISSING)
+    final, content_free = course.forget[-1], control.forget[-1]
+    if not set(final.items) <= set(content_free.items):
+        return Note(NoteKind.OTHER_ITEMS)
+    if not set(final.seeds) & set(content_free.seeds):
+        return Note(NoteKind.NO_SHARED_SEED)
+    kept = _step(control, len(control.steps) - 1, method, chances).utility_kept.value
+    if kept is not None and kept < COLLAPSED_UTILITY:
+        return Note(NoteKind.CONTROL_DESTROYS, numbers=(kept,))
+    return None
 
 
 def _step(course: Course, k: int, method: MethodRuns, chances: Chances) -> StepFigures:

@@ -33,16 +33,18 @@ from ilubench.scoring.scorers.answer_rouge import AnswerRouge
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.nll import AnswerNLL, split_answer
-from ilubench.specs import DataSource
+from ilubench.specs import DataSource, Direction
 from ilubench.testing.engine import FakeEngine
 
 TOKENIZER = make_tokenizer()
-HIGHER = dict.fromkeys(("verbmem", "knowmem", "rouge_l_recall", "acc", "acc_norm"), "higher")
+MORE = ("verbmem", "knowmem", "rouge_l_recall", "acc", "acc_norm")
+WAYS: dict[str, Direction] = {"nll": "lower", **dict.fromkeys(MORE, "higher")}  # type: ignore[dict-item]
 
 
-def bound(plugin: PromptAttack, rows: Mapping[str, Sequence[Row]] | None = None) -> Any:
-    context = PromptContext({}, 7, rows or {})
-    return BoundPromptAttack("told", plugin, context, {**HIGHER, "nll": "lower"})  # type: ignore[dict-item]
+def bound(
+    plugin: PromptAttack, rows: Mapping[str, Sequence[Row]] | None = None
+) -> BoundPromptAttack:
+    return BoundPromptAttack("told", plugin, PromptContext({}, 7, rows or {}), WAYS)
 
 
 def scoring(rows: Sequence[Row], chat: Chat | None = None) -> ScoreContext:
@@ -106,7 +108,8 @@ def test_samples_of_a_written_text() -> None:
     engine = FakeEngine(TOKENIZER, answer=lambda _: ("no", "mill", "no", "no"))
     attack = bound(BestOfN(k=2, n=4))
     (score,) = VerbMem(data="d").build(TOKENIZER, scoring(rows)).score(engine, attack)
-    assert (score.value, score.text) == (pytest.approx(0.5), "")
+    assert score.value == pytest.approx(0.5)
+    assert score.text == ""
     assert attack.sampling(SamplingSpec(max_tokens=9)) == SamplingSpec(
         max_tokens=9, temperature=1.0, n=4, seed=7
     )
@@ -162,8 +165,8 @@ def test_in_a_chat_the_assistants_turn_begins_so(template: str) -> None:
     tokenizer = chat_tokenizer(template, end="<|im_end|>" if template is CHATML else "</s>")
     prompt, answer = split_answer(tokenizer, "Who?", " Ada", CHAT, "Ben and")
     plain, _ = split_answer(tokenizer, "Who?", " Ada", CHAT)
-    said = tokenizer.decode(prompt)
-    assert said.startswith(tokenizer.decode(plain).rstrip())
+    said = str(tokenizer.decode(prompt))
+    assert said.startswith(str(tokenizer.decode(plain)).rstrip())
     assert said.endswith("Ben and")
     assert tokenizer.decode(answer) == " Ada"
     assert " four" not in said

@@ -32,13 +32,14 @@ from ilubench.reports.last_screen import LINES
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.nll import AnswerNLL
+from ilubench.specs import Direction
 from ilubench.testing.engine import FakeEngine
 
 NO_DATA = PromptContext({}, 7)
 
 
 def bound(plugin: PromptAttack, context: PromptContext = NO_DATA) -> BoundPromptAttack:
-    more = dict.fromkeys(("verbmem", "knowmem", "acc", "acc_norm"), "higher")
+    more: dict[str, Direction] = dict.fromkeys(("verbmem", "knowmem", "acc", "acc_norm"), "higher")
     return BoundPromptAttack("told", plugin, context, {**more, "nll": "lower"})
 
 

@@ -569,6 +569,11 @@ def test_why_there_is_no_recovery_beyond_the_controls() -> None:
     assert found["b"] is None  # it takes no steps that could be compared
     lacking = aggregate(runs(0.8, 0.65, course("a")), runs(0.2, 0.65), CHANCES, control="free")
     assert lacking.attacks[0].beyond_control == no_figure(Note(NoteKind.ATTACK_MISSING))
+    broken = course("free", utility=(0.65, 0.6, 0.5, 0.4, 0.35))  # keeps (.35 - .25) / (.65 - .25)
+    row = aggregate(runs(0.8, 0.65, course("a"), broken), runs(0.2, 0.65), CHANCES, control="free")
+    note = (row.attacks[0].beyond_control or no_figure(None)).note
+    assert note is not None
+    assert (note.kind, note.numbers) == (NoteKind.CONTROL_DESTROYS, (pytest.approx(0.25),))
     seeds = runs(0.8, 0.65, course("a", seeds=(0, 1)), replace(other, attack="free"))
-    none = _beyond(seeds.courses[0], "free", seeds, runs(0.2, 0.65))
+    none = _beyond(seeds.courses[0], "free", seeds, runs(0.2, 0.65), CHANCES)
     assert none == no_figure(Note(NoteKind.NO_SHARED_SEED))

@@ -157,7 +157,8 @@ class LmEval(Scorer):
                 if task.multiple_input and any(item.after for item in asked):
                     problem = "puts its options into the prompt: no answer begins behind them"
                     raise CannotApplyError(f"lm_eval task {name} {problem}")
-        chat, before = context.chat(self.data), {item.id: item.before for item in asked}
+        chat = context.chat(self.data)
+        before: Mapping[str, str] = {item.id: item.before for item in asked}
         if chat is not None and any(before.values()):
             before = begin_chats(tasks, before)
         return BuiltTasks(
