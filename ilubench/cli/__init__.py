@@ -16,7 +16,7 @@ from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import describe, doctor, ls
 from ilubench.cli.making import make_target, new_method
-from ilubench.cli.reports import gates, matched, plot, stability, subsets, table, variance
+from ilubench.cli.reports import gates, matched, plot, report, stability, subsets, table, variance
 from ilubench.cli.running import attack, job, plan, run, tune
 from ilubench.cli.scoring import score
 from ilubench.cli.showing import show
@@ -52,7 +52,20 @@ def options(
 for command in (run, plan, tune, attack):
     app.command(cls=WordsCommand)(command)
 app.command(cls=ScoreCommand)(score)
-for plain in (job, ls, describe, show, table, plot, matched, variance, stability, subsets, gates):
+for plain in (
+    job,
+    ls,
+    describe,
+    show,
+    table,
+    report,
+    plot,
+    matched,
+    variance,
+    stability,
+    subsets,
+    gates,
+):
     app.command()(plain)
 app.command("make-target", cls=WordsCommand)(make_target)
 app.command()(convert)

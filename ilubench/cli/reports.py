@@ -1,7 +1,8 @@
-"""Commands that read finished runs: table, plot, matched, variance, stability, subsets, gates."""
+"""Commands that read finished runs: table, plot, report, matched, variance and others."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,9 +11,23 @@ from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.run_folders import within
 from ilubench.cli.words import Json
 
-__all__ = ["gates", "matched", "plot", "stability", "subsets", "table", "variance"]
+if TYPE_CHECKING:
+    from ilubench.reports.page.report import Report
+
+__all__ = [
+    "gates",
+    "matched",
+    "plot",
+    "report",
+    "stability",
+    "subsets",
+    "table",
+    "variance",
+    "write_report",
+]
 
 SAMPLES = "samples.parquet"
+PAGE = "report.html"
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
 
@@ -57,12 +72,60 @@ def plot(
 ) -> int:
     """Draw the forget metric along each attack, one line a run, with intervals."""
     from ilubench.records.finished import read_run
-    from ilubench.reports.figure import draw_attacks, save_figure
+    from ilubench.reports.figures.courses import draw_attacks
+    from ilubench.reports.figures.style import save_figure
 
     finished = [read_run(path) for path in within(runs)]
     save_figure(draw_attacks(finished, metric=metric, attacks=attack or ()), out)
     typer.echo(f"wrote {out}")
     return COMPLETE
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of finished runs")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="file to write; without: report.html in the run")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="folder that gets each figure for papers, too")
+    ] = None,
+    forms: Annotated[
+        list[str] | None,
+        typer.Option("--form", help="of these files: pdf, svg or png; may be repeated"),
+    ] = None,
+) -> int:
+    """Write one page of HTML on finished runs: the verdict, the figures, what it rests on."""
+    from ilubench.errors import UsageError
+    from ilubench.reports.page.report import save_figures
+
+    folders = within(runs)
+    if out is None and len(folders) > 1:
+        raise UsageError(f"one page on {len(folders)} runs lies in none of them; add --out FILE")
+    page, found = write_report(folders, out)
+    typer.echo(f"wrote {page}")
+    if figures is not None:
+        for file in save_figures(found, figures, [f".{form}" for form in forms or ("pdf",)]):
+            typer.echo(f"wrote {file}")
+    return COMPLETE
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None) -> "tuple[Path, Report]":
+    """Write the page of finished runs, by default into the first one's folder.
+
+    Raises:
+        UsageError: the runs are not alike.
+        DataError: a run cannot be read.
+        StoreError: the page cannot be written.
+    """
+    from ilubench.records.finished import read_run
+    from ilubench.records.store import write_atomic
+    from ilubench.reports.page.report import read_report, render_report
+
+    found = read_report([read_run(path) for path in runs])
+    first = runs[0] if runs[0].is_dir() else runs[0].parent
+    page = out or first / PAGE
+    write_atomic(page, render_report(found).encode())
+    return page, found
 
 
 def matched(

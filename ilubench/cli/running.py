@@ -7,6 +7,7 @@ import typer
 
 from ilubench.cli.formats import show
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
+from ilubench.cli.reports import write_report
 from ilubench.cli.showing import Details, print_ended
 from ilubench.cli.words import (
     Config,
@@ -225,6 +226,7 @@ def _run(
 ) -> int:
     import json
 
+    from ilubench.errors import IlubenchError
     from ilubench.forecast.estimate import expected_seconds
     from ilubench.reports.last_screen import Ended
     from ilubench.runs.pipeline import run_grid
@@ -233,6 +235,12 @@ def _run(
     with make_reporter(console(), expected_seconds) as shown:
         results = run_grid(experiments, shown)
     records = [result.record for result in results]
+    for result in results:
+        if result.record.scores:
+            try:
+                write_report([result.plan.folder])
+            except IlubenchError as error:  # the run is done; its page can be made again
+                typer.echo(f"warning: no report: {error}", err=True)
     if as_json and len(records) == 1:
         typer.echo(records[0].model_dump_json(indent=1))
     elif as_json:

@@ -24,6 +24,7 @@ Details = Annotated[
 ]
 
 FILES = {
+    "report.html": "verdict, figures and tables on a page",
     "results.json": "every figure",
     "samples.parquet": "every item's score",
     "texts.parquet": "what models wrote",
@@ -37,6 +38,7 @@ FILES = {
 def print_ended(ended: "Ended", *, details: bool) -> None:
     """Print the last screen of a run; with details, all its tables before it."""
     from ilubench.records.finished import read_run
+    from ilubench.records.results import REFERENCE
     from ilubench.reports.last_screen import last_screen
     from ilubench.reports.run_report import run_report
     from ilubench.reports.screen_tables import BARS
@@ -44,7 +46,7 @@ def print_ended(ended: "Ended", *, details: bool) -> None:
     out = console(stderr=False)
     if details:
         found = read_run(ended.folder) if ended.rows else None
-        beside = {label: found.attacked_original(label) for label in ended.rows} if found else {}
+        beside = {label: found.attacked(label, REFERENCE) for label in ended.rows} if found else {}
         out.print(run_report(ended.record, ended.rows, ended.suite, beside))
     width = out.width if out.is_terminal else PIPE_WIDTH
     try:

@@ -187,19 +187,25 @@ class FinishedRun:
         )
         return bounded_row(row, self.ranges(label))
 
-    def attacked_original(self, label: str) -> RobustnessRow | None:
-        """Return the original's row under the run's attacks; None where it is the run's own.
+    def attacked(self, label: str, reference: str) -> RobustnessRow | None:
+        """Return a reference's row under the run's attacks; None where there is none beside it.
+
+        Args:
+            label: of a primary metric.
+            reference: `none`, the original model, or `retrain`, the one that never knew.
 
         Raises:
             DataError: the samples do not have the metric.
         """
-        if self.samples is None or self.record.method_name in ("", REFERENCE):
+        if self.samples is None or self.record.method_name in ("", reference):
+            return None
+        found = self._reference if reference == REFERENCE else self._never
+        if not any(found.attacks.get(name) for name in self.record.attacks):
             return None
         suite, metric = self._metric(label)
-        original = self.original(label)
-        return bounded_row(
-            aggregate(original, original, chance_levels(suite, metric)), self.ranges(label)
-        )
+        mine, original = self._scores(label, found), self.original(label)
+        row = aggregate(mine, original, chance_levels(suite, metric))
+        return bounded_row(row, self.ranges(label))
 
     def _collapsed(self, row: RobustnessRow) -> Note:
         """Why a collapsed row has no rank: which utility is gone, and how much of it is left."""

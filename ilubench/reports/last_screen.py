@@ -178,12 +178,17 @@ def _pointers(run: Ended, width: int) -> list[str]:
     """Where the results lie, and the next command with how long it will take."""
     shown = ["ilubench", "show", str(_near(run.folder)), "--details"]
     words, say = _next(run)
-    results = str(_near(run.folder)) + ("" if run.folder.is_file() else "/")
-    lines = [f"results  {results}", *_command("details", shown, width)]
+    page = run.folder / "report.html"
+    lines = [f"report   {_near(page)}"] if page.is_file() else [f"results  {_results(run.folder)}"]
+    lines += _command("details", shown, width)
     if words:
         return [*lines, *_command("next", words, width, say)]
     first, *others = _wrapped(say, width - 9)
     return [*lines, f"next     {first}", *(" " * 9 + line for line in others)]
+
+
+def _results(folder: Path) -> str:
+    return str(_near(folder)) + ("" if folder.is_file() else "/")
 
 
 def _near(folder: Path) -> Path:

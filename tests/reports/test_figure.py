@@ -10,7 +10,7 @@ from matplotlib.collections import FillBetweenPolyCollection
 from runs import command
 
 from ilubench.records.finished import read_run
-from ilubench.reports.figure import draw_attacks
+from ilubench.reports.figures.courses import draw_attacks
 
 
 @pytest.fixture
@@ -39,8 +39,9 @@ def test_lines_bands_and_chance_are_the_rows(runs: dict[str, Path]) -> None:
     read = [read_run(path) for path in runs.values()]
     figure = draw_attacks(read)
     names = read[0].record.attacks
-    assert [panel.get_title() for panel in figure.axes] == ["seen (seen by ilu)", *names[1:]]
-    for k, panel in enumerate(figure.axes):
+    courses = [panel for panel in figure.axes if panel.get_title()]
+    assert [panel.get_title() for panel in courses] == ["seen (seen by ilu)", *names[1:]]
+    for k, panel in enumerate(courses):
         lines = {str(line.get_label()): line for line in panel.lines}
         assert list(lines) == ["npo", "ilu", "none (original)", "chance"]
         for run, line in zip(read, lines.values(), strict=False):
@@ -55,7 +56,12 @@ def test_lines_bands_and_chance_are_the_rows(runs: dict[str, Path]) -> None:
 
 def test_an_attack_alone(runs: dict[str, Path]) -> None:
     figure = draw_attacks([read_run(runs["npo"])], attacks=["core"])
-    assert [panel.get_title() for panel in figure.axes] == ["core"]
+    assert [panel.get_title() for panel in figure.axes] == ["core", ""]
+    upper, lower = figure.axes
+    (mine,) = [line for line in lower.lines if line.get_label() == "npo"]
+    steps = read_run(runs["npo"]).rows["FQ"].attacks[1].steps
+    assert np.asarray(mine.get_ydata()).tolist() == [step.fa.value for step in steps if step.fa]
+    assert {line.get_label() for line in upper.lines} >= {"npo", "none (original)", "chance"}
 
 
 @pytest.mark.parametrize("ending", ["svg", "pdf", "png"])

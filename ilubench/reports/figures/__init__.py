@@ -1,0 +1,1 @@
+"""Finished runs as figures, by matplotlib: for the report's page, and as files for papers."""

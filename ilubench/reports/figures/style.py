@@ -1,0 +1,114 @@
+"""How figures look, and what they are written as."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+from ilubench.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "BAND",
+    "CHANCE",
+    "COLOURS",
+    "DASHES",
+    "INK",
+    "REFERENCE_COLOUR",
+    "drawing",
+    "figure_svg",
+    "new_figure",
+    "save_figure",
+]
+
+# Okabe & Ito's colours, which colour-blind readers can tell apart
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("-", "--", "-.", ":")
+REFERENCE_COLOUR = "#6f7780"
+CHANCE = "#9aa1a9"
+BAND = 0.15
+"""Opacity of an interval."""
+
+INK = "#010203"
+"""Of words and axes: a page shows its own ink in its place."""
+
+# what each format would write of the day, left out so that equal runs give equal files
+UNDATED: Mapping[str, dict[str, None]] = {
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+    ".png": {},
+}
+
+_STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # a name may have dollars
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "pdf.fonttype": 42,  # whole fonts: text of a paper can be searched
+    "svg.hashsalt": "ilubench",
+}
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Draw in the house's style."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of that size in inches, its parts placed as they need room."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, out: Path) -> None:
+    """Write a figure; the same figure gives the same bytes.
+
+    Raises:
+        UsageError: a file that cannot be written, or whose name ends in no known format.
+    """
+    if out.suffix not in UNDATED:
+        raise UsageError(f"--out {out}: must end in {', '.join(UNDATED)}")
+    with drawing():
+        figure.savefig(out, metadata=UNDATED[out.suffix], dpi=150, facecolor="white")
+
+
+def figure_svg(figure: Figure, name: str) -> str:
+    """Return a figure as an `<svg>` element for a page: its words are text, in the page's ink.
+
+    Args:
+        figure: drawn in :func:`drawing`.
+        name: what its ids begin with, so that several can stand on a page.
+    """
+    import matplotlib as mpl
+
+    file = io.StringIO()
+    with drawing(), mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", metadata=UNDATED[".svg"], transparent=True)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
+    # two decimals of a point are less than a reader sees, and half of the bytes
+    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+    for place, colour in enumerate(COLOURS):
+        text = text.replace(colour, f"var(--c{place})")
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    return text.replace(INK, "currentColor")

@@ -1,0 +1,119 @@
+"""Which items unlearning took away, and which an attack brought back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ilubench.errors import DataError
+from ilubench.records.finished import FinishedRun
+from ilubench.statistics.intervals import Samples
+
+__all__ = ["Changes", "ItemChange", "changes_of"]
+
+HALF = 0.5
+TEXTS = "texts.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One item; the forget metric, higher = better forgotten, means over the seeds.
+
+    Attributes:
+        item: its id.
+        original: of the model that knows.
+        unlearned: before the attack.
+        attacked: at the attack's end.
+        texts: what the three wrote, with the first seed; empty where it is not kept.
+    """
+
+    item: str
+    original: float
+    unlearned: float
+    attacked: float
+    texts: tuple[str, str, str] = ("", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What an attack brought back.
+
+    An item was taken away where unlearning moved it by half of the metric's scale or more, and is
+    back where the attack undid half of that move or more.
+
+    Attributes:
+        attack: which.
+        items: that it scores.
+        taken: number of items that unlearning took away.
+        back: those of them that are back, the furthest first.
+    """
+
+    attack: str
+    items: int
+    taken: int
+    back: tuple[ItemChange, ...]
+
+
+def changes_of(run: FinishedRun, label: str) -> tuple[Changes, ...]:
+    """Return what each attack brought back, in a primary metric.
+
+    Raises:
+        DataError: no samples, or they do not have the metric.
+    """
+    mine, original = run.scores(label), _means(run.original(label).unlearned_forget)
+    unlearned = _means(mine.unlearned_forget)
+    texts = _texts(run, label)
+    found = []
+    for course in mine.courses:
+        ends = _means(course.forget[-1])
+        taken = [one for one in ends if unlearned[one] - original[one] >= HALF]
+        back = [
+            one
+            for one in taken
+            if unlearned[one] - ends[one] >= HALF * (unlearned[one] - original[one])
+        ]
+        back.sort(key=lambda one: (ends[one] - unlearned[one], one))
+        items = (
+            ItemChange(
+                one,
+                original[one],
+                unlearned[one],
+                ends[one],
+                (
+                    texts.get(("reference", "", one), ""),
+                    texts.get(("method", "", one), ""),
+                    texts.get(("method", course.attack, one), ""),
+                ),
+            )
+            for one in back
+        )
+        found.append(Changes(course.attack, len(ends), len(taken), tuple(items)))
+    return tuple(found)
+
+
+# --- inside ---
+
+
+def _means(table: Samples) -> dict[str, float]:
+    values = np.asarray(table.values).mean(axis=0)
+    return dict(zip(table.items, map(float, values), strict=True))
+
+
+def _texts(run: FinishedRun, label: str) -> Mapping[tuple[str, str, str], str]:
+    """What models wrote: (who, attack, item) -> the text at the last step, with the first seed."""
+    file = (run.path if run.path.is_dir() else run.path.parent) / TEXTS
+    if not file.is_file() or run.suite is None:
+        return {}
+    spec = next(metric for metric in run.suite.primary_forget if metric.label == label)
+    try:
+        table = pq.read_table(file)
+        mine = pc.and_(
+            pc.equal(table["scorer"], spec.scorer), pc.equal(table["metric"], spec.metric)
+        )
+        lines = table.filter(mine).to_pylist()
+        lines.sort(key=lambda line: (line["step"], -line["seed"]))  # the last one counts
+        return {(line["who"], line["attack"], line["item"]): str(line["text"]) for line in lines}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{file}: is no table of texts; delete it, or run again") from error

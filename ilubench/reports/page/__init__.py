@@ -1,0 +1,1 @@
+"""Finished runs as one page of HTML: the verdict first, then what it rests on."""
