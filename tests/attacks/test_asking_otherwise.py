@@ -38,7 +38,7 @@ from ilubench.testing.engine import FakeEngine
 
 TOKENIZER = make_tokenizer()
 MORE = ("verbmem", "knowmem", "rouge_l_recall", "acc", "acc_norm")
-WAYS: dict[str, Direction] = {"nll": "lower", **dict.fromkeys(MORE, "higher")}  # type: ignore[dict-item]
+WAYS: dict[str, Direction] = {"nll": "lower", **dict.fromkeys(MORE, "higher")}
 
 
 def bound(

@@ -573,7 +573,8 @@ def test_why_there_is_no_recovery_beyond_the_controls() -> None:
     row = aggregate(runs(0.8, 0.65, course("a"), broken), runs(0.2, 0.65), CHANCES, control="free")
     note = (row.attacks[0].beyond_control or no_figure(None)).note
     assert note is not None
-    assert (note.kind, note.numbers) == (NoteKind.CONTROL_DESTROYS, (pytest.approx(0.25),))
+    assert note.kind == NoteKind.CONTROL_DESTROYS
+    assert note.numbers == pytest.approx((0.25,))
     seeds = runs(0.8, 0.65, course("a", seeds=(0, 1)), replace(other, attack="free"))
     none = _beyond(seeds.courses[0], "free", seeds, runs(0.2, 0.65), CHANCES)
     assert none == no_figure(Note(NoteKind.NO_SHARED_SEED))
