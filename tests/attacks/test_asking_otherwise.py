@@ -18,6 +18,8 @@ from ilubench.attacks.best_of_n import BestOfN, expected_best
 from ilubench.attacks.prefill import Prefill
 from ilubench.attacks.rephrase import Rephrase
 from ilubench.errors import CannotApplyError, DataError
+from ilubench.experiments.experiment import resolve_experiment
+from ilubench.forecast.amounts import Amounts
 from ilubench.interfaces import (
     BoundPromptAttack,
     Chat,
@@ -29,11 +31,13 @@ from ilubench.interfaces import (
     ScoreContext,
 )
 from ilubench.records.results import RunRecord
+from ilubench.runs.plan import make_plan
 from ilubench.scoring.scorers.answer_rouge import AnswerRouge
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.nll import AnswerNLL, split_answer
 from ilubench.specs import DataSource, Direction
+from ilubench.specs.overrides import parse_words
 from ilubench.testing.engine import FakeEngine
 
 TOKENIZER = make_tokenizer()
@@ -228,8 +232,16 @@ def test_wordings_that_are_lacking() -> None:
     nll = AnswerNLL(data="d", prompt="{question}", completion=" {answer}")
     scorer = nll.build(TOKENIZER, scoring(others))
     for rows, error, words in (
-        ([{"id": "q", "question": "drei"}], DataError, "item 'r', and of 1 of 2 .* the rows of w"),
-        ([{"id": "z", "question": "drei"}], CannotApplyError, "answer_nll cannot apply .* told"),
+        (
+            [{"id": "q", "question": "drei"}],
+            DataError,
+            "of 1 of 2 items .* first 'r'; .* rows of w",
+        ),
+        (
+            [{"id": "z", "question": "drei"}],
+            CannotApplyError,
+            "cannot apply .* told: the rows of w have none",
+        ),
     ):
         with pytest.raises(error, match=words):
             scorer.score(engine, bound(Rephrase(role="w"), {"w": rows}))
@@ -383,11 +395,28 @@ def test_a_run_of_them_beside_a_control(tmp_path: Path) -> None:
     assert "recovery beyond control" in " ".join(shown.split())
 
 
+def test_what_they_cost(tmp_path: Path) -> None:
+    """Samples are written by the batch, of the scorers that write; each wording is asked anew."""
+    suite = tmp_path / "otherwise.yaml"
+    suite.write_text(SUITE)
+    out = with_target(made(), tmp_path / "out")
+    words = [f"suite={suite}", "method=none", "attacks=sampled,begun,worded", f"out={out}"]
+    plan = make_plan(resolve_experiment(parse_words([*words, "attack.sampled.n=40"])))
+    found = Amounts(plan.bench)
+    once = next(found.of(job) for job in plan.jobs if job.stage == "score")
+    amounts = {job.attack: found.of(job) for job in plan.jobs if job.stage == "attack"}
+    assert once.written == 4  # 4 passages, at most 4 tokens, 16 at once
+    assert amounts["sampled"].written == math.ceil(4 * 40 / 16) * 4
+    assert 0 < amounts["sampled"].read < once.read
+    assert (amounts["begun"].read, amounts["begun"].written) == (once.read, once.written)
+    assert amounts["worded"] == amounts["begun"]
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
         (("sampled", "attack.sampled.k=9"), "the best of 9 cannot be told from n=4 samples"),
-        (("lacking",), "attack lacking: it asks nothing in the place of item"),
+        (("lacking",), "attack lacking: it asks nothing in the place of"),
         (("nothing",), "none of its 12 items has part 'nowhere'"),
         (("shape", "suite.attacks.shape.further=false"), "a control is not among the attacks over"),
     ],

@@ -191,7 +191,7 @@ def test_what_cannot_be_applied_says_so() -> None:
     with pytest.raises(CannotApplyError, match=r"answer_nll cannot .* asks nothing in the place"):
         nll.build(TOKENIZER, scoring({"d": [none]})).score(engine, bound(Ways()))
     some = [{**rows[0], "id": "b"}, none]
-    with pytest.raises(DataError, match=r"attack told: it asks nothing .* item 'a', and of 1 of 2"):
+    with pytest.raises(DataError, match=r"attack told: it asks nothing .* of 1 of 2 .* first 'a'"):
         nll.build(TOKENIZER, scoring({"d": some})).score(engine, bound(Ways()))
 
 

@@ -75,11 +75,12 @@ def _check(
 ) -> None:
     cannot = f"{scorer} cannot apply the prompt attack {attack.name}"
     lacking = [name for name, own in asked.items() if not own]
+    roles = " and ".join(attack.plugin.roles())
     if len(lacking) == len(asked):
-        raise CannotApplyError(f"{cannot}: it asks nothing in the place of its items")
+        why = f"the rows of {roles} have none" if roles else "it asks nothing in the place"
+        raise CannotApplyError(f"{cannot}: {why} of its items")
     if lacking:
-        told = f"of item {lacking[0]!r}, and of {len(lacking)} of {len(asked)} items of {scorer}"
-        roles = " and ".join(attack.plugin.roles())
+        told = f"of {len(lacking)} of {len(asked)} items of {scorer}, first {lacking[0]!r}"
         remedy = f"; complete the rows of {roles}, or leave all of these out" if roles else ""
         raise DataError(f"attack {attack.name}: it asks nothing in the place {told}{remedy}")
     for change, said in _SAID.items():
