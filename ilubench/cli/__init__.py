@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ilubench import __version__
+from ilubench.cli.analysing import analyse
 from ilubench.cli.board import leaderboard
 from ilubench.cli.commands import Program, ScoreCommand, WordsCommand
 from ilubench.cli.completion import complete_value_in_bash
@@ -16,7 +17,17 @@ from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import describe, doctor, ls
 from ilubench.cli.making import make_target, new_method
-from ilubench.cli.reports import gates, matched, plot, report, stability, subsets, table, variance
+from ilubench.cli.reports import (
+    compare,
+    gates,
+    matched,
+    plot,
+    report,
+    stability,
+    subsets,
+    table,
+    variance,
+)
 from ilubench.cli.running import attack, job, plan, run, tune
 from ilubench.cli.scoring import score
 from ilubench.cli.showing import show
@@ -58,6 +69,7 @@ for plain in (
     describe,
     show,
     table,
+    compare,
     report,
     plot,
     matched,
@@ -73,6 +85,7 @@ app.command()(doctor)
 
 app.add_typer(leaderboard, name="leaderboard")
 app.add_typer(data, name="data")
+app.add_typer(analyse, name="analyse")
 
 new = typer.Typer(
     cls=Program, no_args_is_help=True, rich_markup_mode=None, help="Begin a plugin of your own."

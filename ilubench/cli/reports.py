@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ilubench.reports.page.report import Report
 
 __all__ = [
+    "compare",
     "gates",
     "matched",
     "plot",
@@ -126,6 +127,21 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> "tuple[Path, 
     page = out or first / PAGE
     write_atomic(page, render_report(found).encode())
     return page, found
+
+
+def compare(
+    first: Run,
+    second: Run,
+    form: FormatOption = None,
+    as_json: Json = False,
+) -> int:
+    """Show how two runs differ: settings, and every figure, paired by seed and item."""
+    from ilubench.records.finished import read_run
+    from ilubench.reports.comparison import compare_runs, comparison_json, comparison_text
+
+    found = compare_runs(read_run(first), read_run(second))
+    show(comparison_text(found), comparison_json(found), form, as_json=as_json)
+    return COMPLETE
 
 
 def matched(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "CHANGES",
     "apply_changes",
     "find_folder",
     "find_tokenizer",
@@ -43,7 +44,7 @@ __all__ = [
     "tokenizer_sha256",
 ]
 
-_CHANGES = "changes.safetensors"
+CHANGES = "changes.safetensors"
 
 
 def find_folder(source: ModelSource, field: str = "suite.target.model") -> Path:
@@ -217,9 +218,9 @@ def save_changes(model: "PreTrainedModel", base: Path, folder: Path) -> tuple[st
     if extra:
         raise ModelError(f"the model that came out has a new tensor {extra[0]!r}; {base} has not")
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{_CHANGES}.tmp"
+    aside = folder / f".{CHANGES}.tmp"
     save_file(changed, aside)
-    aside.replace(folder / _CHANGES)
+    aside.replace(folder / CHANGES)
     return tuple(sorted(changed))
 
 
@@ -233,7 +234,7 @@ def apply_changes(model: "PreTrainedModel", folder: Path) -> None:
     """Put the tensors written by `save_changes` into a model loaded from the same base."""
     from safetensors.torch import load_file
 
-    changed = load_file(folder / _CHANGES)
+    changed = load_file(folder / CHANGES)
     current = model.state_dict()
     with torch.no_grad():
         for name, tensor in changed.items():

@@ -26,7 +26,7 @@ from ilubench.runs.stages.stage import do
 from ilubench.runs.stages.workbench import Workbench, make_bench
 from ilubench.specs.yaml_files import load_yaml
 
-__all__ = ["carry_out", "carry_out_planned", "write_trace"]
+__all__ = ["carry_out", "carry_out_planned", "open_planned", "write_trace"]
 
 
 def carry_out(bench: Workbench, job: Job, progress: Progress) -> Artifact:
@@ -62,17 +62,14 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
             libraries are no longer those that the run was planned with.
         ModelError: the original model seems to have forgotten already.
     """
-    folder = folder.resolve()
-    planned = _read_plan(folder)
+    planned = _read_plan(folder.resolve())
     fitting = [job for name, job in planned.jobs.items() if key and name.startswith(key)]
     if len(fitting) != 1:
         problem = f"{folder} has {len(fitting) or 'no'} jobs whose keys begin with {key!r}"
         known = "; ".join(f"{name[:10]} {job.label}" for name, job in planned.jobs.items())
         raise UsageError(f"{problem}; there are: {known}")
     (job,) = fitting
-    with _inside(planned.folder):
-        config = folder / "config.yaml"
-        bench = make_bench(restore_experiment(load_yaml(config), config))
+    with open_planned(folder) as (bench, _):
         _check_key(bench, job)
         if bench.device != "cpu" and not torch.cuda.is_available():
             raise UsageError(f"{job.label}: {platform.node()} gives this job no GPU")
@@ -94,9 +91,28 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
             outcome = Outcome(job, "failed", 0.0, failure_of(job, error), traceback.format_exc())
             write_trace(folder, outcome)
             return outcome
+    return Outcome(job, "done", cast("float", seconds))
+
+
+@contextlib.contextmanager
+def open_planned(folder: Path) -> "Iterator[tuple[Workbench, tuple[Job, ...]]]":
+    """Work with a run's artifacts: yield its bench and jobs.
+
+    Args:
+        folder: the run's, with `config.yaml` and `plan.json`.
+
+    Raises:
+        UsageError: no such run.
+    """
+    folder = folder.resolve()
+    planned = _read_plan(folder)
+    with _inside(planned.folder):
+        config = folder / "config.yaml"
+        bench = make_bench(restore_experiment(load_yaml(config), config))
+        try:
+            yield bench, tuple(planned.jobs.values())
         finally:
             bench.close()
-    return Outcome(job, "done", cast("float", seconds))
 
 
 class _Planned(NamedTuple):
