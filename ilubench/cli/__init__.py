@@ -30,7 +30,7 @@ from ilubench.cli.reports import (
 )
 from ilubench.cli.running import attack, job, plan, run, tune
 from ilubench.cli.scoring import score
-from ilubench.cli.showing import show
+from ilubench.cli.showing import show, watch
 
 __all__ = ["app", "main"]
 
@@ -68,6 +68,7 @@ for plain in (
     ls,
     describe,
     show,
+    watch,
     table,
     compare,
     report,
