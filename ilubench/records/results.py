@@ -15,7 +15,7 @@ Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with
 intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries;
 4, it names the reference result sets that it took samples from; 5, it has the suite's composites,
 and may have the scores of the untouched model; 6, it may have further attacks, which RA leaves out,
-and attacks with trials, whose figures and settings it has.
+attacks with trials, whose figures and settings it has; the others are reported beside a control.
 Versions of `ScoreRecord`: 1; 2, a trial's settings.
 Versions of `JobRecord`: 1; 2, it names its attack.
 """

@@ -37,6 +37,7 @@ __all__ = [
     "Measured",
     "Scored",
     "chance_levels",
+    "is_asked",
     "lines_by",
     "method_runs",
     "method_samples",
@@ -254,6 +255,7 @@ def robustness_row(
         method_runs(suite, attacks, found.original, forget),
         chance_levels(suite, forget),
         core=core if set(core) <= set(attacks) else (),
+        control=next((name for name in attacks if suite.attacks[name].control), None),
         retrain=method_runs(suite, attacks, never, forget) if never.scores else None,
     )
     # not of the retrained model: only the never-knew difference uses it, and has its own n_seeds
@@ -315,6 +317,8 @@ def _course(suite: SuiteSpec, attack: str, measured: MethodSamples, forget: Metr
 
     def column(spec: MetricSpec, kind: Literal["forget", "other"]) -> list[Samples]:
         metric = (spec.scorer, spec.metric)
+        if not _has(runs, metric):  # a prompt attack that it cannot apply: no weight has changed
+            return [_at(start, 0, metric, spec, kind)] * (1 + len(later))
         during = [_at(runs, step, metric, spec, kind) for step in later]
         return [_only(_at(start, 0, metric, spec, kind), during[0].items), *during]
 
@@ -354,6 +358,10 @@ def _strongest_trials(
     return strongest_course(attack, scored(forget, "forget"), utility, chances)
 
 
+def _has(runs: Mapping[int, Measured], metric: tuple[str, str]) -> bool:
+    return any(metric in scored for run in runs.values() for scored in run.steps.values())
+
+
 def _only(table: Samples, items: Sequence[str]) -> Samples:
     """The items that an attack's course has; all of them, unless it scores a part."""
     if items == table.items or set(items) >= set(table.items):
@@ -383,7 +391,8 @@ def method_runs(
 
     Args:
         suite: what was measured.
-        attacks: names of the attacks, in the order of the courses; one without samples has none.
+        attacks: names of the attacks, in the order of the courses; one without samples of the
+            metric has none.
         measured: the model's samples.
         forget: the metric.
 
@@ -402,9 +411,18 @@ def method_runs(
         courses=tuple(
             _course(suite, attack, measured, forget)
             for attack in attacks
-            if measured.attacks.get(attack)
+            if _has(measured.attacks.get(attack, {}), (forget.scorer, forget.metric))
         ),
     )
+
+
+def is_asked(metric: MetricSpec, attacks: Sequence[str], measured: MethodSamples) -> bool:
+    """Whether any of the attacks scored a metric: prompt attacks are not applied by every scorer.
+
+    True where none has been scored at all.
+    """
+    runs = [found for name in attacks if (found := measured.attacks.get(name))]
+    return not runs or any(_has(found, (metric.scorer, metric.metric)) for found in runs)
 
 
 def chance_levels(suite: SuiteSpec, forget: MetricSpec) -> Chances:

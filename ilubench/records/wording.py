@@ -44,6 +44,7 @@ WORDS: Mapping[NoteKind, str] = {
     NoteKind.ALL_TRAINED_ON: "n/a: every attack was trained on by a row",
     NoteKind.PAIR_TRAINED_ON_ALL: "one of the two trained on every attack",
     NoteKind.ATTACK_MISSING: "an attack is missing",
+    NoteKind.CONTROL_DESTROYS: "n/a: the control left {numbers[0]:.0%} of the utility",
     NoteKind.OTHER_ITEMS: "n/a: the attacks scored other items",
     NoteKind.UNREAD: "{names[0]}",
     NoteKind.TOO_FEW_LEVELS: "no components: they need two seeds and two items",

@@ -153,13 +153,15 @@ def _incomparable(plan: Plan, composites: Sequence[CompositeScore]) -> Iterator[
 
 def _left_out(plan: Plan) -> Iterator[str]:
     """Which scorers could not apply a prompt attack, each once."""
+    kept = {metric.scorer for metric in plan.bench.suite.utility}
     found: dict[str, None] = {}
     for job in plan.jobs:
         artifact = plan.artifact(job) if job.attack else None
         reasons = artifact.meta().get("left_out") if artifact is not None else None
         if isinstance(reasons, dict):
             for scorer, why in sorted(reasons.items()):
-                found[f"{job.attack}: scorer {scorer} was left out: {why}"] = None
+                then = "; its utility stays the unlearned model's" if scorer in kept else ""
+                found[f"{job.attack}: scorer {scorer} was left out: {why}{then}"] = None
     yield from found
 
 

@@ -16,6 +16,7 @@ from ilubench.experiments.experiment import (
 from ilubench.experiments.method_settings import made_by_recipe
 from ilubench.experiments.method_words import naming_method
 from ilubench.experiments.roles import read_roles
+from ilubench.experiments.scored_items import scored_items
 from ilubench.experiments.training_text import check_form, check_split, find_overlaps
 from ilubench.interfaces import Method, PromptAttack, WeightAttack
 from ilubench.interfaces.discovery import find_plugin
@@ -348,7 +349,7 @@ def check_inputs(plan: Plan) -> None:
         ModelError: the retrained or the untouched model does not fit the target's.
         SpecError: an attack's settings do not go with its number of training examples, or a recipe
             makes another kind of model than the target.
-        UsageError: a scorer that the row needs cannot apply a prompt attack.
+        UsageError: no scorer that measures forgetting can apply a prompt attack.
     """
     bench, suite = plan.bench, plan.bench.suite
     open_jobs = [job for job in plan.jobs if not plan.is_done(job)]
@@ -367,6 +368,7 @@ def check_inputs(plan: Plan) -> None:
             for names in attack.trained(suite).values():
                 bench.examples(names)
             _check_course(bench, attack)
+        scored_items(bench.experiment, attack)
         counts = bench.check_items(bench.attack_scorers(attack))
         if attack.spec.fa is not None:
             _check_count(fa_scorer(attack.name), attack.spec.fa, counts[FA, attack.spec.fa.metric])

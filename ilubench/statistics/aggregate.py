@@ -15,6 +15,7 @@ the intervals of :mod:`ilubench.statistics.intervals`. Which observations a figu
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,6 +68,7 @@ def aggregate(
     *,
     core: tuple[str, ...] = (),
     retrain: MethodRuns | None = None,
+    control: str | None = None,
 ) -> RobustnessRow:
     """All robustness figures of a method.
 
@@ -76,6 +78,7 @@ def aggregate(
         chances: chance levels.
         core: the suite's core attacks for ``ra_core``.
         retrain: scores of the model that never knew, for the never-knew difference.
+        control: the attack beside which the others are reported.
 
     Raises:
         DataError: no attack, no shared seed, other items or metrics than the original's, or a
@@ -102,7 +105,13 @@ def aggregate(
         forget_unlearned=table_mean(method.unlearned_forget),
         forget_chance=chances.forget,
         utility=utility,
-        attacks=tuple(_attack(c, method, original, chances, retrain) for c in method.courses),
+        attacks=tuple(
+            replace(
+                _attack(c, method, original, chances, retrain),
+                beyond_control=_beyond(c, control, method, original, chances),
+            )
+            for c in method.courses
+        ),
         ra_attacks=names,
         ra=_ra(benign) if benign else no_figure(ONLY_FURTHER),
         ra_core_attacks=core,
@@ -296,6 +305,52 @@ def _attack(
         never_knew=None if retrain is None else _never_knew(course, retrain),
         trials=trial_figures(course.trials) if course.trials else None,
     )
+
+
+def _beyond(
+    course: Course, control: str | None, method: MethodRuns, original: MethodRuns, chances: Chances
+) -> Figure | None:
+    """Recovery at the final step, the attack's - the control's: (f_c - f_a) / (f_u - f_0).
+
+    None can be given beside a control that destroyed the model, which brings nothing back.
+    """
+    if control is None or course.attack == control or course.levels:
+        return None
+    other = method.course(control)
+    note = _why_apart(course, other, method, chances)
+    if note or other is None:
+        return no_figure(note)
+    final, content_free = course.forget[-1], other.forget[-1]
+    tables = (original.unlearned_forget, method.unlearned_forget, final, content_free)
+    seeds, items = shared_seeds(tables[2:], tables[:2]), all_items([final])
+    cells = np.stack([pick_items(table, seeds, items) for table in tables])
+    note = why_undefined(cells[0], cells[1])
+    if note:
+        return no_figure(note, len(seeds), len(items))
+
+    def statistic(means: Array, _: Array) -> Array:
+        attack, free = (_recovery(means[:, (0, 1, place)])[:, 0] for place in (2, 3))
+        difference: Array = attack - free
+        return difference
+
+    return jackknife_figure(ScoreArrays(cells), statistic)
+
+
+def _why_apart(
+    course: Course, control: Course | None, method: MethodRuns, chances: Chances
+) -> Note | None:
+    """Why an attack cannot be held against the control; None if it can."""
+    if control is None:
+        return Note(NoteKind.ATTACK_MISSING)
+    final, content_free = course.forget[-1], control.forget[-1]
+    if not set(final.items) <= set(content_free.items):
+        return Note(NoteKind.OTHER_ITEMS)
+    if not set(final.seeds) & set(content_free.seeds):
+        return Note(NoteKind.NO_SHARED_SEED)
+    kept = _step(control, len(control.steps) - 1, method, chances).utility_kept.value
+    if kept is not None and kept < COLLAPSED_UTILITY:
+        return Note(NoteKind.CONTROL_DESTROYS, numbers=(kept,))
+    return None
 
 
 def _step(course: Course, k: int, method: MethodRuns, chances: Chances) -> StepFigures:

@@ -39,6 +39,7 @@ class NoteKind(StrEnum):
     ALL_TRAINED_ON = "all-trained-on"
     PAIR_TRAINED_ON_ALL = "pair-trained-on-all"
     ATTACK_MISSING = "attack-missing"
+    CONTROL_DESTROYS = "control-destroys"
     OTHER_ITEMS = "other-items"
     UNREAD = "unread"
     # why there are no variance components

@@ -286,6 +286,7 @@ class AttackFigures:
     fa_difference: Figure
     never_knew: Figure | None
     trials: TrialFigures | None = field(default=None, metadata={"since": 6})
+    beyond_control: Figure | None = field(default=None, metadata={"since": 6})
 
 
 @dataclass(frozen=True, slots=True)
