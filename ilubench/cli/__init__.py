@@ -16,7 +16,7 @@ from ilubench.cli.converting import convert
 from ilubench.cli.data import data
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import describe, doctor, ls
-from ilubench.cli.making import make_target, new_method
+from ilubench.cli.making import make_target, new_attack, new_method
 from ilubench.cli.reports import (
     compare,
     gates,
@@ -30,7 +30,7 @@ from ilubench.cli.reports import (
 )
 from ilubench.cli.running import attack, job, plan, run, tune
 from ilubench.cli.scoring import score
-from ilubench.cli.showing import show
+from ilubench.cli.showing import show, watch
 
 __all__ = ["app", "main"]
 
@@ -68,6 +68,7 @@ for plain in (
     ls,
     describe,
     show,
+    watch,
     table,
     compare,
     report,
@@ -92,6 +93,7 @@ new = typer.Typer(
 )
 app.add_typer(new, name="new")
 new.command("method")(new_method)
+new.command("attack")(new_attack)
 
 
 def main() -> None:

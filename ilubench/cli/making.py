@@ -8,7 +8,7 @@ import typer
 from ilubench.cli.guard import COMPLETE
 from ilubench.cli.words import Config, Words, console, experiment_of
 
-__all__ = ["make_target", "new_method"]
+__all__ = ["make_target", "new_attack", "new_method"]
 
 
 def make_target(
@@ -54,4 +54,25 @@ def new_method(
     typer.echo("\n".join(map(str, written)))
     steps = f"cd {written[0].parent}; pip install -e .; pytest"
     typer.echo(f"next: {steps}; ilubench run method={names_of(name).plugin}", err=True)
+    return COMPLETE
+
+
+def new_attack(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="e.g. my-attack")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="where; default: ilubench-NAME, here")
+    ] = None,
+    prompt: Annotated[
+        bool, typer.Option("--prompt", help="it asks differently; without, it changes weights")
+    ] = False,
+) -> int:
+    """Write a new attack, its YAML and its test: it works as it is, and its test passes."""
+    from ilubench.cli.scaffold import names_of
+    from ilubench.cli.scaffold import new_attack as write
+
+    written = write(name, folder, prompt=prompt)
+    typer.echo("\n".join(map(str, written)))
+    plugin = names_of(name, "attack").plugin
+    run = f"ilubench run method=npo attacks=./{plugin}.yaml"
+    typer.echo(f"next: cd {written[0].parent}; pytest; {run}", err=True)
     return COMPLETE

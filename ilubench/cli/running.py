@@ -85,6 +85,8 @@ def plan(
     shown.print(cost_table(found))
     if found.sources:
         shown.print(sources_table(found.sources))
+    for line in found.expected:
+        typer.echo(f"overlap: {line}", err=True)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     return COMPLETE

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ilubench.records.finished import FinishedRun
     from ilubench.reports.last_screen import Ended
 
-__all__ = ["Details", "print_ended", "show"]
+__all__ = ["Details", "print_ended", "show", "watch"]
 
 PIPE_WIDTH = 80
 
@@ -92,6 +92,35 @@ def show(
     record = found.record.model_copy(update={"composites": found.composites})
     print_ended(Ended(record, found.rows, found.suite, run), details=details)
     return COMPLETE
+
+
+def watch(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run that goes on")],
+    every: Annotated[float, typer.Option("--every", min=0.1, help="seconds between looks")] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="look once, and leave")] = False,
+) -> int:
+    """Show where a run stands by its files, whoever carries it out, until it has ended.
+
+    A line is printed where something has changed: it reads over ssh, in tmux and in a log.
+    """
+    import time
+
+    from ilubench.records.running import read_state, state_lines
+
+    before: tuple[tuple[str, str], ...] = ()
+    while True:
+        state = read_state(run)
+        now = tuple((job.label, job.state) for job in state.jobs)
+        if now != before or sys.stdout.isatty():
+            if sys.stdout.isatty() and not once:
+                console(stderr=False).clear()
+            typer.echo("\n".join(state_lines(state)))
+        before = now
+        if state.finished:
+            typer.echo(f"finished: ilubench show {run}")
+        if once or state.finished:
+            return COMPLETE
+        time.sleep(every)
 
 
 def _asked(run: "FinishedRun") -> Iterator[str]:

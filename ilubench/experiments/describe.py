@@ -9,6 +9,7 @@ from ilubench import specs
 from ilubench.errors import UsageError, did_you_mean
 from ilubench.experiments.method_settings import method_settings, method_variants
 from ilubench.experiments.suites import read_suite
+from ilubench.interfaces import Generator, Method, PromptAttack, Scorer, WeightAttack
 from ilubench.interfaces.discovery import GROUPS, find_plugin, list_entries
 from ilubench.specs import RunSpec, Spec, SuiteSpec
 from ilubench.specs.meaning import FieldMeaning, field_meanings, summary_of
@@ -18,6 +19,12 @@ from ilubench.specs.yaml_files import load_yaml, task_file, task_names
 __all__ = ["Description", "describable", "describe"]
 
 _BELOW = {"methods": "method.", "attacks": "attack.", "suites": "suite."}
+_KINDS: dict[str, Any] = {
+    "methods": Method,
+    "attacks": WeightAttack | PromptAttack,
+    "scorers": Scorer,
+    "generators": Generator,
+}
 _SPECS = {name: getattr(specs, name) for name in specs.__all__}
 _SETTINGS = {n: c for n, c in _SPECS.items() if isinstance(c, type) and issubclass(c, Spec)}
 
@@ -77,8 +84,10 @@ def describe(name: str, suite_name: str = "mini") -> list[Description]:
 
 def _plugins(name: str, suite: SuiteSpec) -> Iterator[Description]:
     for group in GROUPS:
-        if name in list_entries(group) or (group == "methods" and ".py:" in name):
+        if name in list_entries(group) or ".py:" in name:
             found = find_plugin(group, name)
+            if not issubclass(found, _KINDS[group]):  # a file's class is of one kind
+                continue
             here = method_settings(suite, name) if group == "methods" else {}
             yield _made(group, name, summary_of(found), (found, here, suite.name))
 

@@ -36,6 +36,7 @@ from ilubench.specs.overrides import (
     Override,
     apply_overrides,
 )
+from ilubench.specs.suite_files import attack_name
 from ilubench.specs.yaml_files import validate_spec
 
 __all__ = [
@@ -203,7 +204,8 @@ def resolve_grid(
     runs = [run.model_copy(update={"method": ref}) for text in named for ref in named_methods(text)]
     methods = _methods(suite, runs or [run], method, method_changes, path)
     scorers = create_scorers(suite, path)
-    attacks = named_attacks(suite, run.attacks, attack_changes)
+    chosen = None if run.attacks is None else tuple(map(attack_name, run.attacks))
+    attacks = named_attacks(suite, chosen, attack_changes)
     seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
     if not seeds:
         raise SpecError("no seed is given", field="seeds", remedy="write seeds=0..4")

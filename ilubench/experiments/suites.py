@@ -9,10 +9,10 @@ from pydantic import BaseModel, JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
 from ilubench.experiments.method_settings import check_methods, method_variants
-from ilubench.specs import DataSource, ModelSource, PluginRef, SuiteSpec
+from ilubench.specs import AttackSpec, DataSource, ModelSource, PluginRef, SuiteSpec
 from ilubench.specs.overrides import Override, PluginLookup, apply_overrides
 from ilubench.specs.protocols import with_own_protocols
-from ilubench.specs.suite_files import load_suite
+from ilubench.specs.suite_files import attack_name, load_suite
 from ilubench.specs.yaml_files import validate_spec
 
 __all__ = ["NO_PLUGINS", "change_suite", "check_recipes", "read_suite", "suite_variants"]
@@ -40,12 +40,16 @@ def read_suite(
         overrides: what follows `suite.`.
         data: what follows `data.`: a role's local file, or a field of its source.
         target: a model in the place of the suite's.
-        attacks: names; of those that the suite has not, but ilubench ships, it gets the file's.
+        attacks: names or files; those that the suite has not it gets, shipped ones or a file's.
 
     Raises:
         SpecError: no such suite or attack, it is wrong, or a change is.
     """
     raw, path = load_suite(name, attacks)
+    for word in attacks:
+        if attack_name(word) != word and ".py:" not in word:  # a file of its own
+            own = cast("Any", raw)["attacks"][attack_name(word)]
+            validate_spec(AttackSpec, own, source=Path(word))
     validate_spec(SuiteSpec, raw, source=path)  # the file is right before it is changed
     if target is not None:
         raw["target"] = {"model": target.model_dump(mode="json")}

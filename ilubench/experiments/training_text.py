@@ -8,18 +8,21 @@ counted and reported.
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
-from ilubench.data.overlap import count_overlaps, item_texts
+from ilubench.data.overlap import Overlap, count_overlaps, item_texts
 from ilubench.data.rows import Tables, render_pair
 from ilubench.errors import DataError, SpecError
 from ilubench.experiments.experiment import Attack, Experiment, environment_role
-from ilubench.interfaces import Asked, Chat, Row
+from ilubench.experiments.scored_items import scored_items
+from ilubench.interfaces import Asked, Chat, PromptAttack, Row
 from ilubench.records.results import OverlapRecord
 from ilubench.specs import SuiteSpec
 
 __all__ = [
     "attack_roles",
     "check_form",
+    "check_split",
     "distinct_examples",
+    "expected_overlaps",
     "find_overlaps",
     "overlap_warnings",
     "trained_roles",
@@ -32,6 +35,12 @@ _SHOWN = 10
 """Ids that a record lists; it has their number too."""
 
 _CONTEXT = 24
+
+_FORGET, _RETAIN = "forget set", "retain set"
+"""What records call the suite's sets, which are looked for in other training text, too."""
+
+_BEGINNING = 64
+"""Words of a row of these sets that are looked for: a set may have millions."""
 
 
 def check_form(experiment: Experiment, attack: Attack) -> None:
@@ -180,6 +189,30 @@ def trained_roles(experiment: Experiment) -> Iterator[str]:
         yield from (*experiment.suite.forget, *experiment.suite.retain)
 
 
+def check_split(experiment: Experiment, attack: Attack) -> None:
+    """Refuse an attack that names the items to score, and trains on some of them.
+
+    Raises:
+        SpecError: it does, or names no items.
+        DataError: data are missing or empty, or an item has no words that could be looked for.
+    """
+    tables, suite = experiment.tables, experiment.suite
+    for scorer, chosen in scored_items(experiment, attack).items():
+        items = _items(experiment, experiment.scorers[scorer].item_roles())
+        asked = {scorer: {item: items[item] for item in items if item in chosen}}
+        for role in attack_roles(attack, suite):
+            found = count_overlaps(_texts(tables, suite, role), asked)[scorer]
+            if found.contained:
+                shown = ", ".join(found.contained[:3])
+                problem = (
+                    f"{len(found.contained)} of the {found.items} items that it scores are in the "
+                    f"training text {role}: {shown}"
+                )
+                remedy = "train on the rows of other items (`where` of the role), or score others"
+                where = f"attack {attack.name}"
+                raise SpecError(problem, where=where, field=f"only.{scorer}", remedy=remedy)
+
+
 def _evaluations(experiment: Experiment) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Name of each scorer, and the full names of its items' roles."""
     for name, scorer in experiment.scorers.items():
@@ -190,44 +223,65 @@ def _evaluations(experiment: Experiment) -> Iterator[tuple[str, tuple[str, ...]]
             yield f"{attack.name}/fa", tuple(roles)
 
 
+def _items(experiment: Experiment, roles: Sequence[str]) -> dict[str, list[str]]:
+    """The texts of some roles' rows, by id."""
+    return {
+        str(row["id"]) if len(roles) == 1 else f"{role}/{row['id']}": _item_texts(row, role)
+        for role in roles
+        for row in experiment.tables.rows(role)
+    }
+
+
+def _sets(experiment: Experiment) -> dict[str, dict[str, list[str]]]:
+    """The beginnings of the rows that are to be forgotten and retained, where they are read."""
+    if not experiment.method.trains:
+        return {}
+    suite = experiment.suite
+    return {
+        name: {
+            item: [" ".join(text.split(maxsplit=_BEGINNING)[:_BEGINNING]) for text in texts]
+            for item, texts in _items(experiment, roles).items()
+        }
+        for name, roles in ((_FORGET, suite.forget), (_RETAIN, suite.retain))
+    }
+
+
 def find_overlaps(experiment: Experiment) -> tuple[OverlapRecord, ...]:
     """Return how many items of each scorer are in what the attacks and the method train on.
 
-    An item is a row of the scorer's items' roles, whatever limit the scorer has.
+    An item is a row of the scorer's items' roles, whatever limit the scorer has. The rows of the
+    suite's forget and retain sets are looked for in all other training text.
 
     Raises:
         DataError: data are missing or empty, or an item has no words that could be looked for.
     """
-    tables = experiment.tables
+    suite = experiment.suite
     roles = dict.fromkeys(trained_roles(experiment))
     if not roles:
         return ()
-    items = {
-        name: {
-            str(row["id"]) if len(own) == 1 else f"{role}/{row['id']}": _item_texts(row, role)
-            for role in own
-            for row in tables.rows(role)
-        }
-        for name, own in _evaluations(experiment)
-    }
-    found = []
-    for role in roles:
-        for scorer, overlap in count_overlaps(
-            _texts(tables, experiment.suite, role), items
-        ).items():
-            found.append(
-                OverlapRecord(
-                    role=role,
-                    scorer=scorer,
-                    items=overlap.items,
-                    contained=len(overlap.contained),
-                    share=overlap.share,
-                    ids=overlap.contained[:_SHOWN],
-                    duplicates=len(overlap.duplicates),
-                    duplicate_ids=overlap.duplicates[:_SHOWN],
-                )
-            )
-    return tuple(found)
+    items = {name: _items(experiment, own) for name, own in _evaluations(experiment)}
+    sets = _sets(experiment)
+    return tuple(
+        _record(role, name, overlap)
+        for role in roles
+        for name, overlap in count_overlaps(
+            _texts(experiment.tables, suite, role),
+            items if role in suite.forget + suite.retain else items | sets,
+        ).items()
+    )
+
+
+def _record(role: str, scorer: str, overlap: Overlap) -> OverlapRecord:
+    return OverlapRecord(
+        role=role,
+        scorer=scorer,
+        items=overlap.items,
+        contained=len(overlap.contained),
+        share=overlap.share,
+        ids=overlap.contained[:_SHOWN],
+        duplicates=len(overlap.duplicates),
+        duplicate_ids=overlap.duplicates[:_SHOWN],
+    )
 
 
 def _item_texts(row: Row, role: str) -> list[str]:
@@ -243,21 +297,70 @@ def _item_texts(row: Row, role: str) -> list[str]:
 def overlap_warnings(experiment: Experiment, records: Iterable[OverlapRecord]) -> tuple[str, ...]:
     """Return a line for each training text that holds items which measure what it did.
 
-    That is the suite's own items, and the attack's own FA items. The suite's forget and retain
-    sets are the same for all methods and may hold items by design; they are not warned of, whoever
-    trains on them.
+    That is the suite's own items, the attack's own FA items, and rows of the suite's forget and
+    retain sets. These sets themselves are the same for all methods and may hold items by design;
+    they are not warned of, whoever trains on them (:func:`expected_overlaps`). Nor are items that
+    are not scored along the attack that trains on them.
     """
     suite = experiment.suite
     trained = {attack.name: attack_roles(attack, suite) for attack in experiment.attacks}
+    split = {
+        (role, name)
+        for attack in experiment.attacks
+        if attack.spec.only  # checked before: none of the items that it scores is in its text
+        for role in attack_roles(attack, suite)
+        for name in (*attack.spec.only, _FORGET)
+    }
     lines = []
     for record in records:
         owner = record.scorer.rpartition("/")[0]
         foreign = bool(owner) and record.role not in trained.get(owner, ())
-        if record.contained and not foreign and record.role not in suite.forget + suite.retain:
+        by_design = record.role in suite.forget + suite.retain or (
+            (record.role, record.scorer) in split
+        )
+        if record.contained and not foreign and not by_design:
+            what = "rows of the" if record.scorer in (_FORGET, _RETAIN) else "items of"
             lines.append(
-                f"{record.contained} of {record.items} items of {record.scorer} "
+                f"{record.contained} of {record.items} {what} {record.scorer} "
                 f"({record.share:.1%}) are contained in the training text {record.role}, "
                 f"{record.duplicates} of them word for word: {', '.join(record.ids[:3])}"
                 + (", ..." if record.contained > 3 else "")
             )
     return tuple(lines)
+
+
+def expected_overlaps(experiment: Experiment, records: Iterable[OverlapRecord]) -> tuple[str, ...]:
+    """Return a line for each attack whose training text is of the suite's forget or retain set.
+
+    It is meant to be: what such an attack brings back, or keeps, is taught in part. That which
+    names the items that it scores trains on others.
+    """
+    suite, found = experiment.suite, tuple(records)
+    lines = []
+    for attack in experiment.attacks:
+        roles, verb = attack_roles(attack, suite), "trains on"
+        if isinstance(attack.plugin, PromptAttack):
+            verb = "shows"
+        for name, own in ((_FORGET, suite.forget), (_RETAIN, suite.retain)):
+            mine = [role for role in roles if role in own]
+            shared = _counted(one for one in found if one.role in mine and "/" not in one.scorer)
+            if mine:
+                lines.append(
+                    f"attack {attack.name} {verb} the suite's {name} ({', '.join(mine)}), as it is "
+                    f"meant to; contained in it: {shared or 'no item'}"
+                )
+        if attack.spec.only:
+            shared = _counted(
+                one for one in found if one.role in roles and one.scorer in attack.spec.only
+            )
+            lines.append(
+                f"attack {attack.name} {verb} {shared or 'no item'}, as it is meant to; it scores "
+                f"others only: {', '.join(attack.spec.only)}"
+            )
+    return tuple(lines)
+
+
+def _counted(records: Iterable[OverlapRecord]) -> str:
+    return ", ".join(
+        f"{one.contained} of {one.items} items of {one.scorer}" for one in records if one.contained
+    )

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import AccessError, DataError
 from ilubench.experiments.experiment import Experiment
-from ilubench.experiments.training_text import overlap_warnings
+from ilubench.experiments.training_text import expected_overlaps, overlap_warnings
 from ilubench.forecast.devices import card_named
 from ilubench.forecast.estimate import Forecast, estimate_costs
 from ilubench.forecast.sources import Source, list_sources
@@ -52,6 +52,7 @@ class Outlook:
         forecast: what it will cost; None where nothing can be said.
         unknown: why there is no forecast.
         warnings: on the training text.
+        expected: what of the evaluation is in the training text as it is meant to be.
         sources: what it reads from a hub.
     """
 
@@ -65,6 +66,7 @@ class Outlook:
     forecast: Forecast | None
     unknown: str
     warnings: tuple[str, ...]
+    expected: tuple[str, ...]
     sources: tuple[Source, ...]
 
 
@@ -106,10 +108,10 @@ def look_ahead(*experiments: Experiment, card: str = "", timed: bool = False) ->
             unknown = str(error)
         engine = _engine(bench)
         needed = list_sources(*experiments)
-    warned = (
-        line
-        for row in (plan.rows if plan is not None else ())
-        for line in overlap_warnings(row.experiment, row.overlap)
+    rows = plan.rows if plan is not None else ()
+    warned, expected = (
+        tuple(dict.fromkeys(line for row in rows for line in find(row.experiment, row.overlap)))
+        for find in (overlap_warnings, expected_overlaps)
     )
     return Outlook(
         experiments,
@@ -121,7 +123,8 @@ def look_ahead(*experiments: Experiment, card: str = "", timed: bool = False) ->
         missing,
         forecast,
         unknown,
-        tuple(dict.fromkeys(warned)),
+        warned,
+        expected,
         needed,
     )
 
@@ -167,6 +170,7 @@ def as_json(outlook: Outlook) -> dict[str, JsonValue]:
         "engine_reason": outlook.engine.reason,
         "jobs": jobs,
         "warnings": list(outlook.warnings),
+        "expected_overlaps": list(outlook.expected),
         "missing": outlook.missing,
         "forecast": _forecast(outlook.forecast) if outlook.forecast is not None else None,
         "unknown": outlook.unknown,

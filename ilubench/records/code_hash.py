@@ -17,6 +17,7 @@ __all__ = ["COUNTED", "code_closure", "source_file"]
 COUNTED = (
     "ilubench.attacks",
     "ilubench.data",
+    "ilubench.experiments.scored_items",
     "ilubench.interfaces",
     "ilubench.methods",
     "ilubench.models",

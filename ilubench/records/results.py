@@ -177,7 +177,8 @@ class OverlapRecord(BaseModel):
 
     Attributes:
         role: of the training text: an attack's (`gsm8k.train`), or the suite's.
-        scorer: the suite's (`forget_mc`), or an attack's own (`gsm8k/fa`).
+        scorer: the suite's (`forget_mc`), an attack's own (`gsm8k/fa`), or `forget set` and
+            `retain set`, whose rows are looked for then.
         items: number of items.
         contained: of those, how many are contained.
         share: contained / items.

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from ilubench import __version__
 from ilubench.experiments.attacks import resolve_attack
 from ilubench.experiments.experiment import Experiment
-from ilubench.experiments.training_text import overlap_warnings
+from ilubench.experiments.training_text import expected_overlaps, overlap_warnings
 from ilubench.models.checkpoints import model_origin
 from ilubench.records.composites import composite_scores
 from ilubench.records.keys import library_versions
@@ -101,6 +101,7 @@ def run_record(
     )
     scores += tuple(score for one in plan.references.taken for score in one.scores)
     shared = overlap_warnings(experiment, plan.overlap)
+    shared += expected_overlaps(experiment, plan.overlap)
     told = protocol_notes({a.name: a.spec for a in experiment.attacks}, _changed(experiment))
     original = original_notes(plan)
     ranges = Ranges.of_suite(experiment.suite, head.ranges)

@@ -11,7 +11,7 @@ from ilubench.experiments.experiment import Attack, Experiment, environment_role
 from ilubench.experiments.method_settings import made_by_recipe
 from ilubench.experiments.method_words import naming_method
 from ilubench.experiments.roles import read_roles
-from ilubench.experiments.training_text import check_form, find_overlaps
+from ilubench.experiments.training_text import check_form, check_split, find_overlaps
 from ilubench.interfaces import Method, PromptAttack, WeightAttack
 from ilubench.interfaces.discovery import find_plugin
 from ilubench.records.keys import digest
@@ -24,7 +24,6 @@ from ilubench.runs.references import ReadSet, References, find_references
 from ilubench.runs.stages.compared import compared_key
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
-from ilubench.runs.stages.scored_items import scored_items
 from ilubench.runs.stages.target import read_recipe, recipe_of
 from ilubench.runs.stages.untouched import check_untouched, untouched_key
 from ilubench.runs.stages.workbench import Workbench, make_bench
@@ -293,7 +292,8 @@ def make_plan(*experiments: Experiment) -> Plan:
     Raises:
         DataError: data or the target model are missing or empty, or an evaluation item has no
             words that could be looked for in the training text.
-        SpecError: an attack that is still to be done trains on other prompts than its FA task's,
+        SpecError: an attack that is still to be done trains on other prompts than its FA task's, or
+            on items that it scores though it says that these are others,
             a setting of the method does not fit the target model, or the suite's references that
             were asked for do not match.
     """
@@ -327,6 +327,7 @@ def _run_plan(experiment: Experiment, bench: Workbench, keys: _Keys, read: ReadS
     for name in {job.attack: None for job in ordered if job.attack and not plan.is_done(job)}:
         _check_attack(bench, bench.attack(name))
         check_form(experiment, bench.attack(name))
+        check_split(experiment, bench.attack(name))
     return replace(plan, overlap=find_overlaps(experiment))
 
 
@@ -358,7 +359,6 @@ def check_inputs(plan: Plan) -> None:
             for names in attack.trained(suite).values():
                 bench.examples(names)
             _check_course(bench, attack)
-            scored_items(bench, attack)
         counts = bench.check_items(bench.attack_scorers(attack))
         if attack.spec.fa is not None:
             _check_count(fa_scorer(attack.name), attack.spec.fa, counts[FA, attack.spec.fa.metric])

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column
 
 from ilubench.experiments.experiment import Experiment
-from ilubench.experiments.training_text import overlap_warnings
+from ilubench.experiments.training_text import expected_overlaps, overlap_warnings
 from ilubench.interfaces import Progress as Shown
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
@@ -45,8 +45,10 @@ def _headline(plan: Plan) -> str:
         lines[1:-2] = [f"scored   by {', '.join(experiment.scorers)}; {place}"]
     if plan.title:
         lines[1] = f"tuning   {plan.title}"
-    found = (line for row in plan.rows for line in overlap_warnings(row.experiment, row.overlap))
-    return "\n".join([*lines, *(f"warning  {line}" for line in dict.fromkeys(found))])
+    for head, find in (("overlap", expected_overlaps), ("warning", overlap_warnings)):
+        found = (line for row in plan.rows for line in find(row.experiment, row.overlap))
+        lines += [f"{head}  {line}" for line in dict.fromkeys(found)]
+    return "\n".join(lines)
 
 
 def _method_lines(experiment: Experiment, plan: Plan) -> Iterator[str]:

@@ -20,7 +20,8 @@ class RunSpec(Spec):
             commas, each is a run.
         attacks: names, joined by commas; `none` for no attack; without: the suite's
             benign ones; `all` adds its further ones. A shipped one
-            (`ilubench ls attacks`) need not be the suite's.
+            (`ilubench ls attacks`) need not be the suite's; one of your own is FILE.yaml, or
+            FILE.py:Class.
         seeds: numbers or a range, such as 0..4; without: the suite's.
         engine: what scores; `auto` is vLLM where it is installed and there is a GPU.
         device: auto, cpu, cuda or cuda:1.

@@ -12,10 +12,12 @@ from ilubench.specs.merging import merge_mappings
 from ilubench.specs.protocols import with_own_protocol, with_own_protocols
 from ilubench.specs.yaml_files import load_yaml, task_file, task_names
 
-__all__ = ["load_suite", "suite_files"]
+__all__ = ["attack_name", "load_suite", "suite_files"]
 
 _FREE = ("config", "where", "labels", "environments")
 """Mappings whose keys are not ilubench's: of transformers, columns, names."""
+
+_NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 
 _CODE = re.compile(r"\S+\.py:[^\W\d]\w*")
 """A plugin by its file."""
@@ -26,8 +28,8 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
 
     Args:
         name: of the suite, or its file.
-        attacks: names; a shipped one that the suite has not is added to its own, as a further one,
-            and so are its links.
+        attacks: names, or files (`attack_name`); a shipped one that the suite has not, and one in a
+            file, is added to its own, as a further one, and so are its links.
 
     Raises:
         SpecError: no such suite or attack, or not YAML.
@@ -41,12 +43,41 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
             for key, attack in own.items()
         }
         shipped, wanted = task_names("attacks"), [*attacks]
-        for key in wanted:
-            if key in shipped and key not in found:
+        for word in wanted:
+            key = attack_name(word)
+            if key != word:
+                _refuse_taken(word, key, found)
+                head = "use" if ".py:" in word else "extends"
+                found[key] = _extended("attacks", {head: word, "further": True})
+            elif key in shipped and key not in found:
                 found[key] = _extended("attacks", {"extends": key, "further": True})
             links = _links(found.get(key))
             wanted += [link for link in links if link not in wanted]
     return values, path
+
+
+def attack_name(word: str) -> str:
+    """Return what an attack is called that is given as FILE.yaml or FILE.py:Class; a name as it is.
+
+    FILE.yaml is called FILE, and FILE.py:MyClass my_class.
+
+    Raises:
+        SpecError: the file's name cannot be an attack's.
+    """
+    if ".py:" in word:
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word.rpartition(":")[2]).lower()
+    elif word.endswith((".yaml", ".yml")):
+        name = Path(word).stem
+    elif word.endswith(".py"):
+        problem = f"{word} names no class"
+        raise SpecError(problem, field="attacks", remedy=f"write {word}:ClassName")
+    else:
+        return word
+    if not re.fullmatch(_NAME, name):
+        problem = f"{name!r}, after {word}, cannot be an attack's name"
+        remedy = "use lower-case letters, digits, - and _ for the file"
+        raise SpecError(problem, field="attacks", remedy=remedy)
+    return name
 
 
 def suite_files(name: str) -> tuple[Path, ...]:
@@ -68,6 +99,12 @@ def _links(attack: JsonValue) -> list[str]:
     settings = attack.get("settings") if isinstance(attack, dict) else None
     links = settings.get("links") if isinstance(settings, dict) else None
     return [link for link in links if isinstance(link, str)] if isinstance(links, list) else []
+
+
+def _refuse_taken(word: str, key: str, known: Mapping[str, JsonValue]) -> None:
+    if key in known:
+        problem = f"there is an attack {key!r} besides {word}"
+        raise SpecError(problem, field="attacks", remedy="give the file, or class, another name")
 
 
 def _extended(

@@ -5,15 +5,24 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
 
 from ilubench.data.batches import collate
-from ilubench.interfaces import Method, StepBatch, UnlearnBatch, UnlearnData
+from ilubench.interfaces import Dataset, Method, StepBatch, UnlearnBatch, UnlearnData
 from ilubench.models.checkpoints import apply_changes, load_model, save_changes, save_model
 from ilubench.records.store import FolderState
+from ilubench.testing.checks import (
+    PluginContract,
+    require,
+    require_finite_steps,
+    require_finite_weights,
+    require_same_traces,
+    skip,
+    some,
+)
 from ilubench.testing.facts import facts, known, known_model
 from ilubench.testing.guards import DeclaredOnly, no_network, one_thread, read_traces
 from ilubench.testing.job import StepRecorder, make_context
@@ -59,7 +68,7 @@ class _Seen:
     model: PreTrainedModel
     log: StepRecorder
     tried: list[str]
-    environments: DeclaredOnly
+    environments: DeclaredOnly[Dataset]
     data_kept: bool
     before: dict[str, object]
     after: dict[str, object]
@@ -79,7 +88,7 @@ def _watched(job: _Job) -> _Seen:
     return _Seen(made, log, tried, environments, given == left, before, read_traces(made))
 
 
-class MethodContract:
+class MethodContract(PluginContract):
     """Tests that hold for every unlearning method; subclass it and name yours.
 
         from ilubench.testing import TINY, MethodContract
@@ -125,37 +134,6 @@ class MethodContract:
     def _watch(self) -> _Seen:
         return _watched(self._job())
 
-    # ------------------------------------------------------------------ settings
-
-    def test_it_is_described(self) -> None:
-        """`ilubench ls methods` shows the first line of its docstring."""
-        kind = type(self.make())
-        _require(
-            bool((kind.__dict__.get("__doc__") or "").strip()),
-            f"{kind.__name__} has no docstring; say in its first line what it does",
-        )
-        _require(kind.version >= 1, f"{kind.__name__}.version is {kind.version}; count from 1")
-
-    def test_its_settings_survive_a_round_trip(self) -> None:
-        """Settings are written into a run's record and read again."""
-        method = self.make()
-        kind = type(method)
-        for way, again in (
-            ("model_dump", kind.model_validate(method.model_dump(mode="json"))),
-            ("model_dump_json", kind.model_validate_json(method.model_dump_json())),
-        ):
-            _require(
-                again == method,
-                f"{way} and back gives another {kind.__name__}: {_unlike(method, again)}; "
-                "give each field a type that JSON can hold",
-            )
-        strict = kind.model_config.get("frozen") and kind.model_config.get("extra") == "forbid"
-        _require(
-            bool(strict),
-            f"{kind.__name__}'s model_config must keep frozen=True and extra='forbid', so that a "
-            "misspelt setting is an error",
-        )
-
     # ------------------------------------------------------------------ results
 
     def test_the_seed_determines_the_result(self) -> None:
@@ -167,18 +145,18 @@ class MethodContract:
             found.append(weights(self._job(method).run(seed=seed)))
         repeated, other = found
         unlike = differing(first, repeated)
-        _require(
+        require(
             not unlike,
-            f"two runs with one seed differ in {_some(unlike)}; take randomness that is drawn "
+            f"two runs with one seed differ in {some(unlike)}; take randomness that is drawn "
             "before or between steps from a generator seeded with context.seed",
         )
         if method.seeded:
-            _require(
+            require(
                 bool(differing(first, other)),
                 "two seeds give the same weights; use context.seed, or declare seeded = False",
             )
         else:
-            _require(
+            require(
                 not differing(first, other),
                 "two seeds give different weights, but the method declares seeded = False",
             )
@@ -187,23 +165,19 @@ class MethodContract:
         """Every step reports a finite `loss`; no weight becomes infinite or NaN."""
         method, seen = self.make(), self._watch()
         model, log = seen.model, seen.log
-        _require(
+        require(
             bool(log.steps) or not method.trains,
             "no step was reported; call context.log(step, {'loss': ...}) after each one",
         )
-        for step, metrics in log.steps:
-            _require("loss" in metrics, f"step {step} reports no 'loss'; it has {sorted(metrics)}")
-            bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
-            _require(not bad, f"step {step} reports {bad}; guard the logarithm or the division")
-        broken = [n for n, p in model.state_dict().items() if not bool(torch.isfinite(p).all())]
-        _require(not broken, f"not finite afterwards: {_some(broken)}")
+        require_finite_steps(log)
+        require_finite_weights(weights(model))
 
     def test_it_keeps_what_is_retained(self) -> None:
         """The model still knows the retain set."""
         data = facts(prompts=self.prompts)
         before = known(known_model(prompts=self.prompts), data.retain)
         after = known(self._watch().model, data.retain)
-        _require(
+        require(
             after >= self.keeps * before,
             f"of the retain set the model knew {before:.3f} and knows {after:.3f} afterwards, "
             f"less than {self.keeps:g} of it; lower the lr, raise the weight of the retain term, "
@@ -214,11 +188,11 @@ class MethodContract:
         """The model knows no more of the forget set than before: the loss has the right sign."""
         method = self.make()
         if not (self.forgets and method.trains):
-            _skip("it does not claim to forget in a short training")
+            skip("it does not claim to forget in a short training")
         forget = facts(prompts=self.prompts).forget
         before = known(known_model(prompts=self.prompts), forget)
         after = known(self._watch().model, forget)
-        _require(
+        require(
             after < before + 0.005,  # some move so little in six steps that rounding decides
             f"of the forget set the model knew {before:.4f} and knows {after:.4f} afterwards; is "
             "the sign of the forget term right? (a loss is minimised)",
@@ -233,12 +207,12 @@ class MethodContract:
             made = self._watch().model if tried is method else self._job(tried).run()
             changed = differing(before, weights(made))
             strays = [n for n in changed if not (_match(n, patterns) and _match(n, self.changes))]
-            _require(
+            require(
                 not strays,
-                f"{_some(strays)} changed, outside the declared {[*patterns]}; change only "
+                f"{some(strays)} changed, outside the declared {[*patterns]}; change only "
                 "parameters with requires_grad inside trainable_only(model, self.trainable)",
             )
-            _require(
+            require(
                 bool(changed) or not method.trains,
                 "no weight changed; a method that does not train declares trains = False",
             )
@@ -254,9 +228,9 @@ class MethodContract:
         again = load_model(base, "cpu")
         apply_changes(again, tmp_path / "changes")
         unlike = differing(weights(model), weights(again))
-        _require(
+        require(
             not unlike,
-            f"{_some(unlike)} came back with other values; keep the model's tensors and their "
+            f"{some(unlike)} came back with other values; keep the model's tensors and their "
             "dtype, and put what else is needed into them",
         )
 
@@ -264,7 +238,7 @@ class MethodContract:
         """A job that is killed twice and resumed ends with the bits of one that was not."""
         seen, job = self._watch(), self._job()
         if not seen.log.steps:
-            _skip("it takes no steps")
+            skip("it takes no steps")
         third = max(1, len(seen.log.steps) // 3)
         for _ in range(2):
             stopped = False
@@ -272,21 +246,21 @@ class MethodContract:
                 job.run(log=StepRecorder(kill_after=third), state=FolderState(tmp_path))
             except KeyboardInterrupt:
                 stopped = True
-            _require(
+            require(
                 stopped, "it went on after KeyboardInterrupt; catch Exception, not BaseException"
             )
         resumed = job.run(state=FolderState(tmp_path))
         unlike = differing(weights(seen.model), weights(resumed))
-        _require(
+        require(
             not unlike,
-            f"after a kill {_some(unlike)} differ; save all that the next step needs with "
+            f"after a kill {some(unlike)} differ; save all that the next step needs with "
             "context.state, and let a step's data and randomness depend on (seed, step) alone",
         )
 
     def test_it_needs_no_network(self) -> None:
         """Runs are repeated on machines without a network."""
         tried = self._watch().tried
-        _require(
+        require(
             not tried, f"it tried to reach {tried[:3]}; whatever it needs comes with its package"
         )
 
@@ -294,26 +268,21 @@ class MethodContract:
         """Attacks on declared environments count as seen; so nothing else may be looked at."""
         seen, names = self._watch(), self.make().environment_names()
         environments = seen.environments
-        _require(len(set(names)) == len(names), f"environment_names() repeats a name: {names}")
+        require(len(set(names)) == len(names), f"environment_names() repeats a name: {names}")
         asked = sorted(environments.undeclared)
-        _require(not asked, f"it asked for {asked}, which environment_names() does not declare")
+        require(not asked, f"it asked for {asked}, which environment_names() does not declare")
         unread = sorted(set(names) - environments.read)
-        _require(
+        require(
             not unread,
             f"it declares {unread} and never reads them; attacks on these would count as seen "
             "for nothing",
         )
-        _require(seen.data_kept, "it changed the data it was given; work on a copy")
+        require(seen.data_kept, "it changed the data it was given; work on a copy")
 
     def test_it_leaves_the_rest_as_it_was(self) -> None:
         """No hook, no gradient, no buffer, no global setting is left changed."""
         seen = self._watch()
-        for what, value in seen.before.items():
-            _require(
-                seen.after[what] == value,
-                f"{what}: other than before ({_unlike(value, seen.after[what])}); put it back, "
-                "in a `finally` where it can fail",
-            )
+        require_same_traces(seen.before, seen.after)
 
     # ------------------------------------------------------------------ precision and batches
 
@@ -324,33 +293,32 @@ class MethodContract:
         module.to(torch.bfloat16)
         made = self._job().run(model, log=log)
         kinds = {str(p.dtype) for p in made.parameters()}
-        _require(kinds == {"torch.bfloat16"}, f"of bfloat16 weights it made {sorted(kinds)}")
-        _require(all(map(math.isfinite, log.losses)), f"losses not finite: {log.losses}")
-        broken = [n for n, p in made.named_parameters() if not bool(torch.isfinite(p).all())]
-        _require(not broken, f"not finite afterwards: {_some(broken)}")
+        require(kinds == {"torch.bfloat16"}, f"of bfloat16 weights it made {sorted(kinds)}")
+        require(all(map(math.isfinite, log.losses)), f"losses not finite: {log.losses}")
+        require_finite_weights(weights(made))
 
     def test_it_works_under_autocast_to_bfloat16(self) -> None:
         """`train.precision=bfloat16` computes in bfloat16 and keeps the weights' own type."""
         method, log = self.make(), StepRecorder()
         if "train" not in type(method).model_fields:
-            _skip("it has no field `train`")
+            skip("it has no field `train`")
         model = self._job(_with(method, train={"precision": "bfloat16"})).run(log=log)
         kinds = {str(p.dtype) for p in model.parameters()}
-        _require(kinds == {"torch.float32"}, f"of float32 weights it made {sorted(kinds)}")
-        _require(all(map(math.isfinite, log.losses)), f"losses not finite: {log.losses}")
+        require(kinds == {"torch.float32"}, f"of float32 weights it made {sorted(kinds)}")
+        require(all(map(math.isfinite, log.losses)), f"losses not finite: {log.losses}")
 
     def test_micro_batches_add_up(self) -> None:
         """A step in pieces has the gradient of the step as a whole (`train.micro_batch`)."""
         method = self.make()
         if not isinstance(method, LossMethod):
-            _skip("it has a loop of its own")
+            skip("it has a loop of its own")
         whole = self._gradients(method, None)
         size = max((float(gradient.norm()) for gradient in whole.values()), default=0.0)
-        _require(size > 0, "the loss has no gradient; is it computed from the model's output?")
+        require(size > 0, "the loss has no gradient; is it computed from the model's output?")
         for micro in (1, 3):
             parts = self._gradients(method, micro)
             worst = max(float((parts[name] - whole[name]).norm()) for name in whole) / size
-            _require(
+            require(
                 worst < 1e-3,
                 f"with micro_batch={micro} the gradient is off by {worst:.1%}; divide sums by the "
                 "global batch's .tokens or .sequences, not by the micro-batch's own numbers, or "
@@ -402,37 +370,3 @@ def _with(method: Method, **changes: Any) -> Method:  # noqa: ANN401
 
 def _match(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-
-def _unlike(left: Any, right: Any) -> str:  # noqa: ANN401
-    """Say where two values, by name if they have names, differ."""
-    pairs = [
-        part if isinstance(part, dict) else getattr(part, "__dict__", None)
-        for part in (left, right)
-    ]
-    if pairs[0] is None or pairs[1] is None:
-        return f"{left} became {right}"
-    one, other = pairs
-    assert one is not None
-    assert other is not None
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return "; ".join(f"{n}: {one.get(n)} became {other.get(n)}"[:200] for n in names[:3])
-
-
-def _require(holds: bool, problem: str) -> None:
-    """Fail with the problem as the last line; pytest shows no frame of ours."""
-    __tracebackhide__ = True
-    if not holds:
-        raise AssertionError(problem)
-
-
-def _skip(reason: str) -> NoReturn:
-    import pytest
-
-    __tracebackhide__ = True
-    pytest.skip(reason)

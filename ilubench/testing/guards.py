@@ -3,46 +3,51 @@
 import contextlib
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
 from ilubench.errors import DataError, did_you_mean
-from ilubench.interfaces import Dataset
 
 __all__ = ["DeclaredOnly", "no_network", "one_thread", "read_traces"]
 
+Data = TypeVar("Data")
 
-class DeclaredOnly(Mapping[str, Dataset]):
-    """Environments as a run hands them over, except that it notices what is asked of them.
+
+class DeclaredOnly(Mapping[str, Data]):
+    """Data as a run hands them over, by name, except that it notices what is asked of them.
+
+    Args:
+        declared: name -> data.
+        where: what declares them, for messages.
 
     Attributes:
         read: names that were asked for and are there.
         undeclared: names that were asked for and are not, also by `in` and `get`.
     """
 
-    def __init__(self, declared: Mapping[str, Dataset]) -> None:
-        """Hold the declared environments."""
-        self._declared = declared
+    def __init__(self, declared: Mapping[str, Data], where: str = "environment_names()") -> None:
+        """Hold what is declared."""
+        self._declared, self._where = declared, where
         self.read: set[str] = set()
         self.undeclared: set[str] = set()
 
-    def __getitem__(self, name: str) -> Dataset:
-        """Return an environment's data.
+    def __getitem__(self, name: str) -> Data:
+        """Return the data of a name.
 
         Raises:
             DataError: it was not declared.
         """
         if name not in self:
             raise DataError(
-                f"environment {name!r} was not declared, so a run does not hand it over; name it "
-                f"in environment_names(), or {did_you_mean(name, self._declared)}"
+                f"{name!r} was not declared, so a run does not hand it over; name it in "
+                f"{self._where}, or {did_you_mean(name, self._declared)}"
             )
         self.read.add(name)
         return self._declared[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether an environment was declared; the question is noticed."""
+        """Whether a name was declared; the question is noticed."""
         if name in self._declared:
             return True
         self.undeclared.add(str(name))
@@ -109,8 +114,8 @@ def one_thread() -> Iterator[None]:
 def read_traces(model: torch.nn.Module) -> dict[str, object]:
     """Return what a job must leave as it found it, besides the weights.
 
-    Gradients wanted of which parameters, gradients held, hooks, buffers, mode, and torch's
-    defaults.
+    Gradients wanted of which parameters, gradients held, modules (an adapter is one) and hooks,
+    types of the weights, buffers, mode, and torch's defaults.
     """
     hooks = (
         "_forward_hooks",
@@ -121,6 +126,8 @@ def read_traces(model: torch.nn.Module) -> dict[str, object]:
     return {
         "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
         "gradients that are held": [n for n, p in model.named_parameters() if p.grad is not None],
+        "modules": {name: type(part).__name__ for name, part in model.named_modules()},
+        "types of the weights": {name: str(p.dtype) for name, p in model.named_parameters()},
         "hooks": {
             name: sum(len(getattr(part, kind)) for kind in hooks)
             for name, part in model.named_modules()

@@ -1,4 +1,4 @@
-"""`ilubench new method`, and packages of methods that pip installs: a sound and a broken one."""
+"""`ilubench new`, and packages of methods that pip installs: a sound and a broken one."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from places import FIXTURES
 from runs import SUITE, Outcome, command, environment, made, process
 
-from ilubench.cli.scaffold import names_of, new_method
+from ilubench.cli.scaffold import names_of, new_attack, new_method
 from ilubench.errors import UsageError
 
 PACKAGES = FIXTURES / "packages"
@@ -90,7 +90,7 @@ def test_the_command_writes_a_package(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
-@pytest.mark.parametrize("words", [("new",), ("new", "method"), ("doctor",)])
+@pytest.mark.parametrize("words", [("new",), ("new", "method"), ("new", "attack"), ("doctor",)])
 def test_each_new_command_has_help(words: tuple[str, ...]) -> None:
     done = command(*words, "--help")
     assert (done.code, done.err) == (0, "")
@@ -127,6 +127,53 @@ def test_the_example_is_what_the_command_writes(tmp_path: Path) -> None:
 def test_the_longest_and_shortest_names_keep_the_style(name: str, tmp_path: Path) -> None:
     new_method(name, tmp_path / "new")
     for words in (["format", "--check", "."], ["check", "--no-cache", "."]):
+        done = in_folder(tmp_path / "new", "ruff", *words)
+        assert done.code == 0, done.out
+
+
+# ------------------------------------------------------------------------------- attacks
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("MyAttack", "'MyAttack' cannot be an attack's name.*for example 'my_attack'"),
+        ("", "for example 'my_attack'"),
+        ("finetune", "there is an attack 'finetune' already"),
+        ("gsm8k", "there is an attack 'gsm8k' already"),
+    ],
+)
+def test_names_that_no_attack_can_have(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        new_attack(name, tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["", "--prompt"])
+def test_a_new_attack_passes_its_test_and_is_understood(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command("new", "attack", "my-attack", *filter(None, [kind]))
+    assert done.code == 0, done.err
+    folder = tmp_path / "ilubench-my-attack"
+    assert sorted(done.out.split()) == sorted(f"{folder.name}/{name}" for name in tree(folder))
+    assert not re.findall(r"@[a-z]+@", "".join(tree(folder).values()))
+    assert len((folder / "my_attack.py").read_text().splitlines()) <= 40
+    tested = in_folder(folder, "pytest", "-q", "-W", "error")
+    assert tested.code == 0, tested.out
+    monkeypatch.chdir(folder)
+    (asked,) = re.findall(r"ilubench run (.*)", done.err)
+    planned = command("plan", *asked.split(), "--json")
+    assert planned.code == 0, planned.err
+    assert "attack npo with my_attack, seed 0" in {job["label"] for job in planned.json["jobs"]}
+
+
+@pytest.mark.parametrize("name", ["x", "b" * 36])
+@pytest.mark.parametrize("prompt", [False, True])
+def test_new_attacks_keep_the_style(name: str, tmp_path: Path, *, prompt: bool) -> None:
+    new_attack(name, tmp_path / "new", prompt=prompt)
+    for words in (["format", "--check", "."], ["check", "--no-cache", "--isolated", "."]):
         done = in_folder(tmp_path / "new", "ruff", *words)
         assert done.code == 0, done.out
 

@@ -403,8 +403,8 @@ def test_what_is_not_said_is_not_written() -> None:
 
 def test_the_protocol_is_told() -> None:
     listed = {entry["name"]: entry["title"] for entry in command("ls", "attacks", "--json").json}
-    assert set(listed) == set(SIX)
-    assert all("protocol: default (a setting in use" in title for title in listed.values())
+    assert set(listed) >= set(SIX)
+    assert all("protocol: default (a setting in use" in listed[name] for name in SIX)
     measured = {"kind": "measured", "note": "3 epochs"}
     attacks = {
         "a": AttackSpec.model_validate({"protocol": measured}),

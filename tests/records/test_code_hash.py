@@ -195,6 +195,7 @@ def test_which_packages_count() -> None:
     assert {name.split(".")[1] for name in found} == {
         "attacks",
         "data",
+        "experiments",
         "interfaces",
         "methods",
         "models",
@@ -210,7 +211,6 @@ def test_which_packages_count() -> None:
         "ilubench.runs.stages.compared",
         "ilubench.runs.stages.cost",  # what a method costs is a figure, too
         "ilubench.runs.stages.prompting",
-        "ilubench.runs.stages.scored_items",
         "ilubench.runs.stages.untouched",
         "ilubench.runs.stages.workbench",
         "ilubench.specs.memory",

@@ -1,4 +1,4 @@
-"""`ilubench analyse task-vectors`: streamed cosines equal naive ones; what lacks weights says so."""
+"""`ilubench analyse task-vectors`: streamed cosines equal naive ones; missing weights are named."""
 
 import re
 from pathlib import Path
@@ -34,11 +34,8 @@ def test_the_whole_models_cosines_are_those_of_its_weights(run: Path) -> None:
     store, base = run.parent / "store", target_folder(run.parent)
     found = [one for one in task_vectors(run) if one.part == "model"]
     (told,) = found
-    (u,) = (
-        p.parent
-        for p in (store / "unlearn").glob("*/changes.safetensors")
-        if p.stat().st_size > 999
-    )
+    made_by = (store / "unlearn").glob("*/changes.safetensors")
+    (u,) = (file.parent for file in made_by if file.stat().st_size > 999)  # none changes nothing
     attacked = [p.parent for p in (store / "attack").glob("*/changes.safetensors")]
     o, theta_u = model(base), model(base, u)
     cosine = torch.nn.functional.cosine_similarity

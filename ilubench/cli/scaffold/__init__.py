@@ -1,5 +1,5 @@
-"""A plugin's package, written for somebody who begins one."""
+"""A plugin's files, written for somebody who begins one."""
 
-from ilubench.cli.scaffold.method import names_of, new_method
+from ilubench.cli.scaffold.writing import names_of, new_attack, new_method
 
-__all__ = ["names_of", "new_method"]
+__all__ = ["names_of", "new_attack", "new_method"]

@@ -1,37 +1,39 @@
 """Which items an attack that trains on some of them leaves to score."""
 
 from ilubench.errors import SpecError, did_you_mean
-from ilubench.experiments.experiment import Attack
-from ilubench.runs.stages.workbench import Workbench
+from ilubench.experiments.experiment import Attack, Experiment
 
 __all__ = ["scored_items"]
 
 
-def scored_items(bench: Workbench, attack: Attack) -> dict[str, frozenset[str]]:
+def scored_items(experiment: Experiment, attack: Attack) -> dict[str, frozenset[str]]:
     """Return scorer -> ids of its items whose rows are as the attack's `only` says.
 
     Raises:
         SpecError: no such scorer or column, a scorer that measures utility, or no item is left.
     """
     return {
-        scorer: _ids(bench, attack, scorer, dict(wanted)) for scorer, wanted in attack.only.items()
+        scorer: _ids(experiment, attack, scorer, dict(wanted))
+        for scorer, wanted in attack.only.items()
     }
 
 
 # --- inside ---
 
 
-def _ids(bench: Workbench, attack: Attack, name: str, wanted: dict[str, object]) -> frozenset[str]:
+def _ids(
+    experiment: Experiment, attack: Attack, name: str, wanted: dict[str, object]
+) -> frozenset[str]:
     def refuse(problem: str, remedy: str) -> SpecError:
         where = f"attack {attack.name}"
         return SpecError(problem, where=where, field=f"only.{name}", remedy=remedy)
 
-    suite, scorers = bench.suite, bench.experiment.scorers
+    suite, scorers, tables = experiment.suite, experiment.scorers, experiment.tables
     if name not in scorers:
         raise refuse(f"the suite has no scorer {name!r}", did_you_mean(name, scorers))
     if name in {metric.scorer for metric in suite.utility}:
         raise refuse("the scorer measures utility, which counts whole", "leave it out")
-    rows = [row for role in scorers[name].item_roles() for row in bench.tables.rows(role)]
+    rows = [row for role in scorers[name].item_roles() for row in tables.rows(role)]
     columns = {column for row in rows for column in row}
     for column in wanted:
         if column not in columns:
