@@ -142,6 +142,7 @@ def _nf4(group: int) -> _Rounded:
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     def rounded(_bits: int, weight: torch.Tensor) -> torch.Tensor:
-        return dequantize_4bit(*quantize_4bit(weight, blocksize=group, quant_type="nf4"))
+        packed = quantize_4bit(weight, blocksize=group, quant_type="nf4")
+        return cast("torch.Tensor", dequantize_4bit(*packed))
 
     return rounded

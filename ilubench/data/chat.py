@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ChatText",
     "Turns",
+    "begin_answer",
+    "begin_turn",
     "chat_turns",
     "closing_ids",
     "encode_chat",
@@ -73,6 +75,17 @@ def put_before(turns: Turns, text: str) -> Turns:
     ]
 
 
+def begin_answer(prompt: str, begun: str) -> str:
+    """Return a prompt with the beginning of an answer behind it, a space between them."""
+    parted = not (prompt and begun) or prompt[-1].isspace() or begun[0].isspace()
+    return prompt + begun if parted else f"{prompt} {begun}"
+
+
+def begin_turn(turns: Turns, text: str) -> Turns:
+    """Return turns with the assistant's behind them, begun with a text; as they are without one."""
+    return [*turns, {"role": "assistant", "content": text}] if text else turns
+
+
 def render_turns(tokenizer: "PreTrainedTokenizerBase", turns: Turns, chat: Chat) -> str:
     """Return the text of turns, with the generation prompt where the last is not the assistant's.
 
@@ -108,17 +121,23 @@ def encode_turns(tokenizer: "PreTrainedTokenizerBase", turns: Turns, chat: Chat)
 
 
 def encode_prompt(
-    tokenizer: "PreTrainedTokenizerBase", prompt: str, chat: Chat | None
+    tokenizer: "PreTrainedTokenizerBase", prompt: str, chat: Chat | None, begun: str = ""
 ) -> list[int]:
-    """Return the tokens of a prompt that an answer is to follow.
+    """Return the tokens of a prompt that an answer is to follow, or the rest of one.
+
+    Args:
+        tokenizer: the model's.
+        prompt: what is asked.
+        chat: how it is asked as a chat; None where it is not.
+        begun: text that the answer begins with.
 
     Raises:
         DataError: as of `render_turns`.
         ModelError: as of `render_turns`.
     """
     if chat is not None:
-        return encode_turns(tokenizer, chat_turns(prompt, chat), chat)
-    return list(tokenizer.encode(prompt, verbose=False))
+        return encode_turns(tokenizer, begin_turn(chat_turns(prompt, chat), begun), chat)
+    return list(tokenizer.encode(begin_answer(prompt, begun), verbose=False))
 
 
 def render_chat(

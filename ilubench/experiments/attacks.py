@@ -34,6 +34,11 @@ class Attack:
     links: Mapping[str, "Attack"] = field(default_factory=dict)
 
     @property
+    def tunes(self) -> bool:
+        """Whether it is told what its checkpoints scored, which are trials then."""
+        return isinstance(self.plugin, WeightAttack) and self.plugin.adaptive
+
+    @property
     def only(self) -> dict[str, dict[str, JsonValue]]:
         """Scorer -> column -> value: of the rows that are scored; also what its links say."""
         every = [link.spec.only for link in self.links.values()]
@@ -199,6 +204,8 @@ def _link_names(suite: SuiteSpec, name: str, field: str, told: object) -> list[s
             raise refuse(f"{link} is named twice", "name each once")
         if not issubclass(kind, WeightAttack):
             raise refuse(f"{link} changes no weights", "leave it out")
+        if kind.adaptive:
+            raise refuse(f"{link} tunes, and its trials are no course", "leave it out")
         if _links_field(kind):
             raise refuse(f"{link} is made of others itself", "name these instead")
     return names
@@ -238,9 +245,14 @@ def _attack(
     settings: Settings,
     links: Mapping[str, Attack],
 ) -> Attack:
-    if issubclass(found, PromptAttack) and spec.fa is not None:
-        problem = f"{spec.use} changes no weights, so that it has no task to be learned"
+    tunes = issubclass(found, WeightAttack) and found.adaptive
+    if spec.fa is not None and (tunes or issubclass(found, PromptAttack)):
+        why = "tunes on what is forgotten" if tunes else "changes no weights"
+        problem = f"{spec.use} {why}, so that it has no task to be learned"
         raise SpecError(problem, where=f"attack {name}", field="fa", remedy="leave it out")
+    if tunes and not spec.further:
+        problem = f"{spec.use} tunes: RA is over courses, and its trials are none"
+        raise SpecError(problem, where=f"attack {name}", remedy="write further: true")
     if links:
         refs = {
             n: {"use": one.spec.use, "settings": one.plugin.model_dump(mode="json")}

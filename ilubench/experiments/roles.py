@@ -17,6 +17,7 @@ def needed_roles(experiment: Experiment) -> tuple[str, ...]:
     for scorer in experiment.scorers.values():
         roles += scorer.roles()
     for attack in experiment.attacks:
+        roles += attack.reads(suite).values()
         if attack.fa is not None:
             roles += [attack.role(role, suite) for role in attack.fa.roles()]
     if suite.target.model is None and suite.target.recipe is not None:

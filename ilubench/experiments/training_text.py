@@ -152,12 +152,15 @@ def _differing(one: str, other: str) -> tuple[str, str]:
 
 
 def attack_roles(attack: Attack, suite: SuiteSpec) -> tuple[str, ...]:
-    """Return the full names of the roles that an attack trains on.
+    """Return the full names of the roles that an attack trains on, or shows to the model.
 
     Raises:
         SpecError: neither the attack nor the suite has such a role.
     """
-    return tuple(attack.reads(suite).values())
+    plugin = attack.plugin
+    roles = plugin.shows() if isinstance(plugin, PromptAttack) else plugin.roles()
+    named = attack.trained(suite)
+    return tuple(dict.fromkeys(full for role in roles for full in named[role]))
 
 
 def distinct_examples(tables: Tables, suite: SuiteSpec, roles: Sequence[str]) -> int:

@@ -21,6 +21,7 @@ from ilubench.specs import DataSource, LoraSpec, RecipeSpec, TrainSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from ilubench.attacks.sweep import Sweep
     from ilubench.runs.stages.workbench import Workbench
 
 __all__ = ["CHECKPOINTS", "Amount", "Amounts"]
@@ -92,7 +93,7 @@ class Amounts:
         self._bench, self._suite = bench, bench.suite
         self._devices = bench.experiment.run.devices_per_job
         self._sizes: dict[str, _Size] = {}
-        self._scored: dict[str, tuple[float, float]] = {}
+        self._scored: dict[tuple[str, int], tuple[float, float]] = {}
         self.stated: set[str] = set()
 
     @cached_property
@@ -116,9 +117,12 @@ class Amounts:
             method = self._bench.method(job.method)
             made = made_by_recipe(self._suite, method)
             return self._unlearning(method) if made is None else self._by_recipe(made)
-        read, written = self._suite_scored()
         attack = self._bench.attack(job.attack) if job.attack else None
-        if attack is None or isinstance(attack.plugin, PromptAttack):
+        if attack is not None and isinstance(attack.plugin, PromptAttack):
+            read, written = self._prompted(attack.plugin)
+            return Amount(checkpoints=1, read=read, written=written)
+        read, written = self._suite_scored()
+        if attack is None:
             return Amount(checkpoints=1, read=read, written=written)
         return self._attack(attack, read, written)
 
@@ -156,7 +160,11 @@ class Amounts:
         return replace(own, steps=steps, step_tokens=tokens / steps)
 
     def _attack(self, attack: Attack, read: float, written: float) -> Amount:
+        from ilubench.attacks.sweep import Sweep
+
         assert isinstance(attack.plugin, WeightAttack)
+        if isinstance(attack.plugin, Sweep):
+            return replace(self._trials(attack, attack.plugin), read=read, written=written)
         items = self._size(attack.reads(self._suite).values()).items
         count = len(attack.plugin.checkpoints(items))
         if count:  # before the attack only its own task is scored
@@ -181,6 +189,22 @@ class Amounts:
             held=self._micro(spec, spec.batch_size) * size.longest,
             lora=getattr(attack.plugin, "lora", None),
             precision=spec.precision,
+        )
+
+    def _trials(self, attack: Attack, plugin: "Sweep") -> Amount:
+        """Every set and batch size is taken to be tried as often as another."""
+        sizes = [self._size(names) for names in attack.trained(self._suite).values()]
+        largest = max(plugin.batch_sizes)
+        held = min(plugin.micro_batch or largest, largest) * max(size.longest for size in sizes)
+        each = sum(map(plugin.steps, plugin.batch_sizes)) / len(plugin.batch_sizes)
+        sequences = plugin.sequences / each
+        return Amount(
+            steps=round(plugin.trials * each),
+            batch=round(sequences),
+            step_tokens=sequences * sum(size.mean for size in sizes) / len(sizes),
+            held=held,
+            precision="float32",
+            checkpoints=plugin.trials,
         )
 
     def _by_recipe(self, recipe: RecipeSpec) -> Amount:
@@ -270,9 +294,23 @@ class Amounts:
         parts = [self._asked(name, one) for name, one in self._bench.experiment.scorers.items()]
         return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
-    def _asked(self, name: str, scorer: Scorer, owner: Attack | None = None) -> tuple[float, float]:
+    def _prompted(self, plugin: PromptAttack) -> tuple[float, float]:
+        """Tokens that are read and written as a prompt attack asks; what it shows is not counted.
+
+        Samples go with the scorers that have text written.
+        """
+        sampling, ways = plugin.sampling(), plugin.ways()
+        samples = 1 if sampling is None else sampling.n
+        scorers = self._bench.experiment.scorers.items()
+        parts = [self._asked(name, one, samples=samples) for name, one in scorers]
+        parts = [part for part in parts if sampling is None or part[1]]
+        return ways * sum(part[0] for part in parts), ways * sum(part[1] for part in parts)
+
+    def _asked(
+        self, name: str, scorer: Scorer, owner: Attack | None = None, samples: int = 1
+    ) -> tuple[float, float]:
         """Return the tokens that a scorer has read and written at a checkpoint."""
-        if name not in self._scored:
+        if (name, samples) not in self._scored:
             read = written = 0.0
             shots, most = _asks(scorer)
             limit = getattr(scorer, "limit", None)
@@ -280,9 +318,9 @@ class Amounts:
                 rows, tokens = self._row_size(owner.role(role, self._suite) if owner else role)
                 items = min(rows, limit) if isinstance(limit, int) else rows
                 read += items * tokens * (1 + shots)
-                written += math.ceil(items / self._suite.score_batch) * most
-            self._scored[name] = read, written
-        return self._scored[name]
+                written += math.ceil(items * samples / self._suite.score_batch) * most
+            self._scored[name, samples] = read, written
+        return self._scored[name, samples]
 
     def _row_size(self, role: str) -> tuple[int, float]:
         try:

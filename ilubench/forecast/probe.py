@@ -223,7 +223,7 @@ def _score(
     with bench.scored(model):
         engine = _Sampled(bench, model)
         for measure in measures.values():
-            measure.bound.score(engine, attack) if attack else measure.bound.score(engine)
+            measure.score(engine, attack)
     return engine.seconds
 
 
@@ -241,9 +241,13 @@ class _Sampled(CheckEngine):
         self.seconds = 0.0
 
     def _time(
-        self, kind: str, asked: Sequence[Asked], run: Callable[[Sequence[Asked]], object]
+        self,
+        kind: str,
+        asked: Sequence[Asked],
+        run: Callable[[Sequence[Asked]], object],
+        samples: int = 1,
     ) -> None:
-        some = asked[: self._batch]
+        some = asked[: max(1, self._batch // samples)]
         if not some:
             return
         if kind not in self._warm:
@@ -255,7 +259,11 @@ class _Sampled(CheckEngine):
 
     def generate(self, prompts: Sequence[Ids], sampling: SamplingSpec) -> list[list[Generation]]:
         """Time a batch of texts."""
-        self._time("generate", prompts, lambda some: self._engine.generate(some, sampling))
+
+        def run(some: Sequence[Ids]) -> object:
+            return self._engine.generate(some, sampling)
+
+        self._time("generate", prompts, run, sampling.n)
         return super().generate(prompts, sampling)
 
     def logprobs(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[TokenLogprobs]:

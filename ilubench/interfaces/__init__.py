@@ -8,9 +8,11 @@ from ilubench.interfaces.attacks import (
     BoundPromptAttack,
     Checkpoint,
     Item,
+    Options,
     PromptAttack,
     PromptContext,
     Shot,
+    Told,
     WeightAttack,
 )
 from ilubench.interfaces.chats import Chat
@@ -52,6 +54,7 @@ __all__ = [
     "Item",
     "Method",
     "Metrics",
+    "Options",
     "Progress",
     "PromptAttack",
     "PromptContext",
@@ -65,6 +68,7 @@ __all__ = [
     "StateStore",
     "StepBatch",
     "TokenLogprobs",
+    "Told",
     "UnlearnBatch",
     "UnlearnData",
     "WeightAttack",

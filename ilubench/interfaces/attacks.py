@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from pydantic import JsonValue
 
-from ilubench.errors import DataError, SpecError
+from ilubench.errors import CannotApplyError, SpecError
 from ilubench.interfaces.engines import SamplingSpec
 from ilubench.interfaces.methods import goes_with_shards
 from ilubench.interfaces.training import Context, Dataset, Row
-from ilubench.specs import Spec
+from ilubench.specs import Direction, Spec
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -22,11 +22,16 @@ __all__ = [
     "BoundPromptAttack",
     "Checkpoint",
     "Item",
+    "Options",
     "PromptAttack",
     "PromptContext",
     "Shot",
+    "Told",
     "WeightAttack",
 ]
+
+
+Options: TypeAlias = Literal["lettered", "plain"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,20 @@ class Item:
         id: the row's.
         fields: the row's columns, from which the scorer renders what it asks and what is right.
         before: text in front of all that the scorer asks, taken as it is.
+        after: text behind it, with which the model's answer begins, in a chat the assistant's turn;
+            never a part of what the model answers.
+        frame: words in the place of the scorer's own `Question:` and `Answer:`; none: its own.
+        options: how the options of a multiple choice are asked: `lettered`, shown behind letters,
+            of which one is the answer; `plain`, not shown, their texts are compared; None: as the
+            scorer asks them.
     """
 
     id: str
     fields: Row
     before: str = ""
+    after: str = ""
+    frame: tuple[str, str] | None = None
+    options: Options | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class Checkpoint:
         step: optimizer steps so far, for attacks that take steps.
         level: strength, for attacks that have levels (bits, sparsity): lower-case letters, digits,
             `.`, `_` and `-`.
+        settings: of a trial, for the record: what an attack that tunes chose.
         items: scorer (by its name in the suite) -> the ids of its items to score; a scorer that is
             not named scores all of its items. The same ids along the whole course; never of a
             scorer that measures utility, which must stay comparable with the unlearned model's.
@@ -67,6 +82,7 @@ class Checkpoint:
     step: int | None
     level: str | None = None
     items: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    settings: Mapping[str, JsonValue] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -76,16 +92,37 @@ class Checkpoint:
         return "once" if self.level is None else f"level-{self.level}"
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an attacker who tunes learns of a trial.
+
+    Attributes:
+        forgotten: how much is forgotten, from 0 (all known) to 1 (none), the mean of the suite's
+            forget metrics, each against its chance level.
+        utility_kept: share of the unlearned model's utility above chance that is left, in the
+            worst metric.
+    """
+
+    forgotten: float
+    utility_kept: float
+
+
 class WeightAttack(Spec, ABC):
     """Changes the weights of the unlearned model.
 
     Attributes:
         version: raise it whenever the same settings give another result.
+        adaptive: whether it tunes. Then its checkpoints are trials, each of which begins from the
+            unlearned weights, their levels are of :func:`~ilubench.statistics.row.trial_level`, and
+            `tamper` is a generator that is sent what each of them scored (:class:`Told`), or thrown
+            the `DivergedError` of one whose scores are not finite. Only so many of them count as
+            were scored: it may leave out numbers.
         shards: whether the class's own `tamper` goes with a model whose weights are divided among
             several devices; what overrides it says so again.
     """
 
     version: ClassVar[int] = 1
+    adaptive: ClassVar[bool] = False
     shards: ClassVar[bool] = False
 
     def roles(self) -> tuple[str, ...]:
@@ -157,12 +194,14 @@ class PromptContext:
     """What a prompt attack gets besides the items.
 
     Attributes:
-        shots: each of the attack's roles -> its rows as text, in their order.
+        shots: each of the roles that the attack shows -> its rows as text, in their order.
         seed: derived from (user seed, role, attack name), for an attack that draws.
+        rows: each of the attack's roles -> its rows.
     """
 
     shots: Mapping[str, Sequence[Shot]]
     seed: int
+    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
 
 class PromptAttack(Spec, ABC):
@@ -171,12 +210,24 @@ class PromptAttack(Spec, ABC):
     version: ClassVar[int] = 1
 
     def roles(self) -> tuple[str, ...]:
-        """Return the roles whose rows it shows: the attack's own, else the suite's."""
+        """Return the roles that it reads: the attack's own, else the suite's."""
         return ()
+
+    def shows(self) -> tuple[str, ...]:
+        """Return those of the roles whose rows it shows to the model; they need templates."""
+        return self.roles()
 
     @abstractmethod
     def rewrite(self, item: Item, context: PromptContext) -> Sequence[Item]:
-        """Return the items to ask in its place, at least one; their ids do not count."""
+        """Return the items to ask in its place; their ids do not count.
+
+        None at all for an item that it cannot ask: a scorer of which it can ask some items only is
+        an error, one of which it can ask none is left out.
+        """
+
+    def ways(self) -> int:
+        """Return about how many items are asked in the place of one; forecasts count with it."""
+        return 1
 
     def sampling(self) -> SamplingSpec | None:
         """Return how to sample, or None to leave it to the scorer.
@@ -188,36 +239,39 @@ class PromptAttack(Spec, ABC):
 
     @abstractmethod
     def reduce(self, scores: Sequence[float]) -> float:
-        """Return one score from those of the rewritten items and samples, on the metric's scale."""
+        """Return one score from those of the rewritten items and samples.
+
+        They are on the metric's own scale, negated where less says that the model knows more:
+        higher = knows more.
+        """
 
 
 @dataclass
 class BoundPromptAttack:
-    """A prompt attack with what it shows, as scorers apply it.
+    """A prompt attack with what it shows, as a scorer applies it.
 
     Attributes:
         name: the attack's in the suite.
         plugin: what rewrites and reduces.
         context: what it gets.
+        directions: metric of the scorer -> which values say that the model knows more.
         rewritten: items so far; a scorer that rewrote none did not apply the attack.
     """
 
     name: str
     plugin: PromptAttack
     context: PromptContext
+    directions: Mapping[str, Direction] = field(default_factory=dict)
     rewritten: int = field(default=0, init=False)
 
-    def rewrite(self, item: Item) -> Sequence[Item]:
-        """Return the items to ask in its place.
+    def on(self, directions: Mapping[str, Direction]) -> BoundPromptAttack:
+        """Return the attack on a scorer with such metrics, which has rewritten no item yet."""
+        return replace(self, directions=directions)
 
-        Raises:
-            DataError: there is none.
-        """
-        asked = tuple(self.plugin.rewrite(item, self.context))
-        if not asked:
-            raise DataError(f"attack {self.name}: it asks nothing in place of item {item.id!r}")
+    def rewrite(self, item: Item) -> Sequence[Item]:
+        """Return the items to ask in its place; none where it cannot be asked."""
         self.rewritten += 1
-        return asked
+        return tuple(self.plugin.rewrite(item, self.context))
 
     def sampling(self, own: SamplingSpec) -> SamplingSpec:
         """Return how a scorer is to generate that samples as ``own`` without the attack."""
@@ -227,6 +281,16 @@ class BoundPromptAttack:
         changes = {"temperature": asked.temperature, "n": asked.n, "seed": self.context.seed}
         return own.model_copy(update=changes)
 
-    def reduce(self, scores: Sequence[float]) -> float:
-        """Return one score from those of the rewritten items and samples."""
+    def reduce(self, metric: str, scores: Sequence[float]) -> float:
+        """Return one score of a metric from those of the rewritten items and samples.
+
+        Raises:
+            CannotApplyError: there are several, and nobody says which way the metric goes.
+        """
+        direction = self.directions.get(metric)
+        if direction is None and len(scores) > 1:
+            problem = f"nothing says whether more or less {metric!r} is more knowledge"
+            raise CannotApplyError(f"the prompt attack {self.name} makes one of several: {problem}")
+        if direction == "lower":
+            return -self.plugin.reduce([-score for score in scores])
         return self.plugin.reduce(scores)

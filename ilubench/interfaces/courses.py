@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ilubench.errors import JobError
 from ilubench.interfaces.attacks import Checkpoint
+from ilubench.statistics.row import trial_number
 
 __all__ = ["Course"]
 
@@ -18,11 +19,20 @@ class Course:
         attack: whose.
         utility: scorers that measure utility.
         has_fa: whether the attack has an FA task.
+        tunes: whether its checkpoints are trials.
     """
 
-    def __init__(self, attack: str, utility: Sequence[str] = (), *, has_fa: bool = False) -> None:
+    def __init__(
+        self,
+        attack: str,
+        utility: Sequence[str] = (),
+        *,
+        has_fa: bool = False,
+        tunes: bool = False,
+    ) -> None:
         """Begin with no checkpoint."""
         self._attack, self._utility, self._has_fa = attack, utility, has_fa
+        self._tunes = tunes
         self._names: dict[str, None] = {}
         self._kinds: set[str] = set()
         self._step = 0
@@ -45,6 +55,9 @@ class Course:
         if level is not None and not _LEVEL.fullmatch(level):
             allowed = "lower-case letters, digits, `.`, `_` and `-`"
             raise self._wrong(f"level {level!r}: a level is part of a file's name; use {allowed}")
+        if self._tunes != (trial_number(level or "") is not None):
+            wanted = "a level of trial_level(number)" if self._tunes else "another level"
+            raise self._wrong(f"{checkpoint.name}: an attack that tunes has trials; give {wanted}")
         if step is not None and (step < self._step or (step == 0 and self._names)):
             before = list(self._names)[-1]
             raise self._wrong(f"{checkpoint.name} comes after {before}; yield them in order")

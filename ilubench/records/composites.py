@@ -9,6 +9,7 @@ import pyarrow as pa
 from ilubench.records.ranges import Ranges
 from ilubench.records.results import RETRAIN, CompositeScore, Who
 from ilubench.records.scores import Measured, method_samples, scored_courses
+from ilubench.records.trials import has_trials
 from ilubench.specs import CompositeSpec, SuiteSpec
 from ilubench.statistics.bounds import Range, keep_within
 from ilubench.statistics.intervals import (
@@ -51,6 +52,8 @@ def composite_scores(
     found: list[CompositeScore] = []
     for who, model in models.items():
         for attack, runs in (("", model.scores), *sorted(model.attacks.items())):
+            if has_trials(runs):  # of each seed others
+                continue
             for step, tables in _checkpoints(runs):
                 places = {"who": who, "attack": attack, "step": step, "level": _level(runs, step)}
                 for spec in suite.composites:

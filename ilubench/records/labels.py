@@ -6,6 +6,7 @@ from ilubench.specs import MetricSpec
 
 __all__ = [
     "AREA",
+    "BEYOND_CONTROL",
     "FA_DIFFERENCE",
     "F_0",
     "F_U",
@@ -34,6 +35,7 @@ AREA = "area"
 UTILITY_KEPT = "utility kept"
 FA_DIFFERENCE = "FA difference"
 NEVER_KNEW = "never-knew difference"
+BEYOND_CONTROL = "recovery beyond control"
 
 PAGE: Mapping[str, str] = {
     "f0": F_0,

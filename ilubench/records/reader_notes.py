@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ilubench.records.results import ModelScore
 from ilubench.specs import AttackSpec
-from ilubench.statistics.aggregate import KEPT_UTILITY
-from ilubench.statistics.row import AttackFigures, RobustnessRow
+from ilubench.statistics.row import KEPT_UTILITY, AttackFigures, RobustnessRow
 
-__all__ = ["option_notes", "protocol_notes", "row_notes"]
+__all__ = ["option_notes", "protocol_notes", "row_notes", "selection_note"]
 
 OTHER_PROTOCOL = (
     "protocol: default (run with another length, batch or learning rate than was chosen)"
@@ -37,10 +36,21 @@ def utility_note(attack: AttackFigures) -> str:
     )
 
 
+def selection_note(attack: AttackFigures) -> str:
+    """Return that an attack's figures are those of a selected trial, or nothing."""
+    if attack.trials is None:
+        return ""
+    return (
+        f"{attack.attack}: each seed's strongest of {attack.trials.n_trials} trials, selected on "
+        "the items that it is scored on: other items would show a weaker attack"
+    )
+
+
 def row_notes(rows: Mapping[str, RobustnessRow]) -> Iterator[str]:
     """Yield what is to be said of a run's rows, each once: the utility is the same in all."""
-    found = (utility_note(attack) for row in rows.values() for attack in row.attacks)
-    yield from dict.fromkeys(note for note in found if note)
+    attacks = [attack for row in rows.values() for attack in row.attacks]
+    for said in (utility_note, selection_note):
+        yield from dict.fromkeys(note for note in map(said, attacks) if note)
 
 
 def option_notes(scores: Iterable[ModelScore]) -> Iterator[str]:

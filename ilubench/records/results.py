@@ -14,7 +14,9 @@ How a record grows:
 Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with its data; 3, the
 intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries;
 4, it names the reference result sets that it took samples from; 5, it has the suite's composites,
-and may have the scores of the untouched model; 6, it may have further attacks, which RA leaves out.
+and may have the scores of the untouched model; 6, it may have further attacks, which RA leaves out,
+attacks with trials, whose figures and settings it has; the others are reported beside a control.
+Versions of `ScoreRecord`: 1; 2, a trial's settings.
 Versions of `JobRecord`: 1; 2, it names its attack.
 """
 
@@ -42,6 +44,7 @@ __all__ = [
     "RunRecord",
     "ScoreRecord",
     "ScoreSummary",
+    "TrialRecord",
     "Who",
     "newest_version",
     "rows_of",
@@ -132,14 +135,29 @@ class CompositeScore(BaseModel):
 class ScoreRecord(Record):
     """All metrics of one model at one point; the samples lie beside it as Parquet.
 
-    ``place`` counts the checkpoints of an attack that takes no steps, from 1.
+    ``place`` counts the checkpoints of an attack that takes no steps, from 1. ``settings`` are what
+    an attack that tunes chose.
     """
 
+    schema_version: int = Field(default=2, ge=1, le=2)
     checkpoint: str
     step: int | None = None
     level: str | None = None
     place: int | None = None
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
     summaries: tuple[ScoreSummary, ...]
+
+
+class TrialRecord(BaseModel):
+    """The settings of one trial of an attack that tunes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    who: Who
+    attack: str
+    seed: int
+    trial: int = Field(ge=1)
+    settings: dict[str, JsonValue]
 
 
 class FailureRecord(Record):
@@ -254,6 +272,7 @@ class RunRecord(Record):
     seen: tuple[str, ...] = ()
     scores: tuple[ModelScore, ...] = ()
     composites: tuple[CompositeScore, ...] = ()
+    trials: tuple[TrialRecord, ...] = ()
     rows: dict[str, JsonValue]
     cost: dict[str, float]
     jobs: tuple[JobRecord, ...]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ilubench.errors import DataError, StoreError
 from ilubench.records.ranges import Ranges
 from ilubench.records.results import ScoreRecord
+from ilubench.records.trials import TrialScores, has_trials, stack_trials, strongest_course
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.aggregate import aggregate
 from ilubench.statistics.bounds import bounded_row
@@ -36,6 +37,7 @@ __all__ = [
     "Measured",
     "Scored",
     "chance_levels",
+    "is_asked",
     "lines_by",
     "method_runs",
     "method_samples",
@@ -253,6 +255,7 @@ def robustness_row(
         method_runs(suite, attacks, found.original, forget),
         chance_levels(suite, forget),
         core=core if set(core) <= set(attacks) else (),
+        control=next((name for name in attacks if suite.attacks[name].control), None),
         retrain=method_runs(suite, attacks, never, forget) if never.scores else None,
     )
     # not of the retrained model: only the never-knew difference uses it, and has its own n_seeds
@@ -307,11 +310,15 @@ def _spread(scores: Mapping[int, Measured], seeds: tuple[int, ...]) -> dict[int,
 def _course(suite: SuiteSpec, attack: str, measured: MethodSamples, forget: MetricSpec) -> Course:
     runs = measured.attacks[attack]
     seeds = tuple(sorted(runs))
+    if has_trials(runs):
+        return _strongest_trials(suite, attack, measured, forget)
     later = sorted({step for run in runs.values() for step in run.steps if step > 0})
     start = _spread(measured.scores, seeds)
 
     def column(spec: MetricSpec, kind: Literal["forget", "other"]) -> list[Samples]:
         metric = (spec.scorer, spec.metric)
+        if not _has(runs, metric):  # a prompt attack that it cannot apply: no weight has changed
+            return [_at(start, 0, metric, spec, kind)] * (1 + len(later))
         during = [_at(runs, step, metric, spec, kind) for step in later]
         return [_only(_at(start, 0, metric, spec, kind), during[0].items), *during]
 
@@ -332,6 +339,27 @@ def _course(suite: SuiteSpec, attack: str, measured: MethodSamples, forget: Metr
         levels=levels,
         further=suite.attacks[attack].further,
     )
+
+
+def _strongest_trials(
+    suite: SuiteSpec, attack: str, measured: MethodSamples, forget: MetricSpec
+) -> Course:
+    """The course of an attack that tunes: each seed's strongest trial, which may be another's."""
+    runs = measured.attacks[attack]
+    start = _spread(measured.scores, tuple(sorted(runs)))
+
+    def scored(spec: MetricSpec, kind: Literal["forget", "other"]) -> TrialScores:
+        found = stack_trials(runs, (spec.scorer, spec.metric), f"{attack}: {spec.label}")
+        before = _only(_at(start, 0, (spec.scorer, spec.metric), spec, kind), found.items)
+        return replace(found, before=before, values=_adjusted(found.values, spec, kind))
+
+    utility = [scored(spec, "other") for spec in suite.utility]
+    chances = chance_levels(suite, forget).utility
+    return strongest_course(attack, scored(forget, "forget"), utility, chances)
+
+
+def _has(runs: Mapping[int, Measured], metric: tuple[str, str]) -> bool:
+    return any(metric in scored for run in runs.values() for scored in run.steps.values())
 
 
 def _only(table: Samples, items: Sequence[str]) -> Samples:
@@ -363,7 +391,8 @@ def method_runs(
 
     Args:
         suite: what was measured.
-        attacks: names of the attacks, in the order of the courses; one without samples has none.
+        attacks: names of the attacks, in the order of the courses; one without samples of the
+            metric has none.
         measured: the model's samples.
         forget: the metric.
 
@@ -382,9 +411,18 @@ def method_runs(
         courses=tuple(
             _course(suite, attack, measured, forget)
             for attack in attacks
-            if measured.attacks.get(attack)
+            if _has(measured.attacks.get(attack, {}), (forget.scorer, forget.metric))
         ),
     )
+
+
+def is_asked(metric: MetricSpec, attacks: Sequence[str], measured: MethodSamples) -> bool:
+    """Whether any of the attacks scored a metric: prompt attacks are not applied by every scorer.
+
+    True where none has been scored at all.
+    """
+    runs = [found for name in attacks if (found := measured.attacks.get(name))]
+    return not runs or any(_has(found, (metric.scorer, metric.metric)) for found in runs)
 
 
 def chance_levels(suite: SuiteSpec, forget: MetricSpec) -> Chances:

@@ -12,7 +12,7 @@ from rich.text import Text
 from ilubench.errors import SpecError
 from ilubench.records.figure_text import format_duration
 from ilubench.records.labels import RA_CORE, RECOVERY
-from ilubench.records.reader_notes import protocol_notes, row_notes
+from ilubench.records.reader_notes import protocol_notes, row_notes, selection_note
 from ilubench.records.reference_sets import shipped_notes
 from ilubench.records.results import REFERENCE, RunRecord
 from ilubench.reports.composites import composite_lines
@@ -20,8 +20,7 @@ from ilubench.reports.screen_tables import metrics_table, recovery_table, scores
 from ilubench.reports.verdict_text import clipped, verdict_text
 from ilubench.specs import SuiteSpec
 from ilubench.specs.yaml_files import task_file
-from ilubench.statistics.aggregate import KEPT_UTILITY
-from ilubench.statistics.row import RobustnessRow
+from ilubench.statistics.row import KEPT_UTILITY, RobustnessRow
 
 __all__ = ["LINES", "Ended", "last_screen"]
 
@@ -135,6 +134,8 @@ def _unusual(run: Ended) -> Iterator[str]:
     if fallen:
         listed = ", ".join(f"{name} to {least:.0%}" for name, least in fallen.items())
         yield f"utility falls below {KEPT_UTILITY:.0%} of what unlearning left: {listed}"
+    tuned = map(selection_note, next(iter(rows.values())).attacks) if rows else ()
+    yield from filter(None, tuned)
     seen = [name for name in record.attacks if name in record.seen]
     if seen and rows:
         core = {name for row in rows.values() for name in row.ra_core_attacks}

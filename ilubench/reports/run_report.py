@@ -10,6 +10,7 @@ from ilubench.records.chance import chance_text, with_chances
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import (
     AREA,
+    BEYOND_CONTROL,
     FA_DIFFERENCE,
     HALF_LIFE,
     NEVER_KNEW,
@@ -21,6 +22,7 @@ from ilubench.records.labels import (
 )
 from ilubench.records.results import ModelScore, RunRecord
 from ilubench.reports.composites import composite_table
+from ilubench.reports.trials import trial_table
 from ilubench.specs import FineTuningAccuracySpec, MetricSpec, SuiteSpec
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
@@ -110,9 +112,10 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
     table = Table(title=title, title_justify="left")
     for name in ("attack", RA, RECOVERY, f"{HALF_LIFE} (steps)", AREA, FA_DIFFERENCE):
         table.add_column(name)
-    compared = any(attack.never_knew for attack in attacks)
-    if compared:
-        table.add_column(NEVER_KNEW)
+    beside = {NEVER_KNEW: "never_knew", BEYOND_CONTROL: "beyond_control"}
+    beside = {k: name for k, name in beside.items() if any(getattr(a, name) for a in attacks)}
+    for heading in beside:
+        table.add_column(heading)
     for attack in attacks:
         table.add_row(
             attack.attack + (" (seen)" if attack.attack in seen else ""),
@@ -121,7 +124,7 @@ def _attack_table(label: str, attacks: tuple[AttackFigures, ...], seen: tuple[st
             figure_text(attack.half_life, 0),
             figure_text(attack.area),
             figure_text(attack.fa_difference),
-            *([figure_text(attack.never_knew)] if compared else []),
+            *(figure_text(getattr(attack, name)) for name in beside.values()),
         )
     return table
 
@@ -176,6 +179,8 @@ def run_report(
         parts.append(_course_table(label, row, original, suite, fa_label))
         if row.attacks:
             parts.append(_attack_table(label, row.attacks, record.seen))
+            found = (trial_table(label, attack, record) for attack in row.attacks)
+            parts += [table for table in found if table is not None]
             parts.append(_summary_table(label, row))
     failed = [f"failed: {failure.label}: {failure.message}" for failure in record.failures]
     notes = [f"Note: {note}" for note in record.notes]

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from ilubench.errors import DataError
 from ilubench.records.labels import F_U
 from ilubench.records.scores import Measured, own_samples, scored_courses
+from ilubench.records.trials import has_trials
 from ilubench.records.wording import note_text
 from ilubench.statistics.intervals import (
     ROUNDING,
@@ -78,7 +79,11 @@ def variance_report(samples: pa.Table) -> tuple[VarianceTable, ...]:
     left_out |= {(one["scorer"], one["metric"]) for one in classes}
     found = own_samples(samples)
     unlearned = scored_courses(found.scores)
-    courses = {attack: scored_courses(runs) for attack, runs in found.attacks.items()}
+    courses = {
+        attack: scored_courses(runs)
+        for attack, runs in found.attacks.items()
+        if not has_trials(runs)  # they have no RA
+    }
     metrics = {metric for tables in (unlearned, *courses.values()) for metric in tables} - left_out
     if not metrics:
         raise DataError("no samples of any metric whose items have a mean")

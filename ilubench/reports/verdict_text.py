@@ -103,12 +103,16 @@ def _unchanged(row: RobustnessRow, label: str) -> str:
 
 def _returned(judged: Judgement, row: RobustnessRow, of: str) -> str:
     """How much is known again: in the mean and at most, or under one attack and in the mean."""
-    mean = f"in the mean of {len(row.attacks)} attacks"
+    averaged = row.ra_attacks
+    mean = f"in the mean of {len(averaged)} attacks"
+    if len(averaged) == 1:
+        mean = f"after {averaged[0]}"
     text = f"{percent(judged.figure, 1)} of what was forgotten is known again ({of})"
     if len(row.attacks) == 1:
         return f"{text} after {row.attacks[0].attack}"
     if judged.attack:
-        return f"{text} after {judged.attack}, {percent(row.recovery, 1)} {mean}"
+        others = f", {percent(row.recovery, 1)} {mean}" if averaged else ""
+        return f"{text} after {judged.attack}{others}"
     most = most_recovered(row)
     if most is None or (most.recovery.value or 0.0) < SHOWN:
         return f"{text} {mean}"

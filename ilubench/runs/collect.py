@@ -17,6 +17,7 @@ from ilubench.records.scores import (
     SCHEMA,
     WHERE,
     Compared,
+    is_asked,
     method_samples,
     read_samples,
     read_score,
@@ -90,7 +91,8 @@ def _point(path: Path) -> tuple[int, str]:
 def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, RobustnessRow]:
     """Return primary metric -> the method's row; empty when nothing was attacked or scored.
 
-    There is a never-knew difference where the samples have a retrained model's.
+    A metric has none where its scorer could apply no attack. There is a never-knew difference where
+    the samples have a retrained model's.
 
     Raises:
         DataError: seeds were scored on other items, or too much is missing.
@@ -108,4 +110,5 @@ def robustness_rows(experiment: Experiment, samples: pa.Table) -> dict[str, Robu
     return {
         metric.label: robustness_row(suite, metric, attacks, experiment.seeds, found, ranges)
         for metric in suite.primary_forget
+        if is_asked(metric, attacks, found.mine)
     }

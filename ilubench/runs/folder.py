@@ -32,6 +32,7 @@ from ilubench.records.results import (
     RunRecord,
     ScoreRecord,
     ScoreSummary,
+    TrialRecord,
 )
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
@@ -44,7 +45,7 @@ from ilubench.runs.record_head import LIBRARIES, plain, record_head, row_hashes
 from ilubench.runs.references import metric_summaries
 from ilubench.specs import SuiteSpec
 from ilubench.specs.protocols import TRAINING
-from ilubench.statistics.row import RobustnessRow
+from ilubench.statistics.row import RobustnessRow, trial_number
 
 __all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
 
@@ -111,6 +112,7 @@ def run_record(
     found = {
         "scores": scores,
         "composites": composites,
+        "trials": tuple(_trials(plan)),
         "rows": {label: plain(dataclasses.asdict(row)) for label, row in rows.items()},
         "cost": _cost(plan),
         "conditions": head.conditions | _world_size(plan),
@@ -121,6 +123,18 @@ def run_record(
         "notes": notes,
     }
     return RunRecord(**(dict(head) | found))
+
+
+def _trials(plan: Plan) -> Iterator[TrialRecord]:
+    """What attacks that tune chose, trial by trial; those that failed left nothing."""
+    for job in plan.jobs:
+        artifact = plan.artifact(job) if job.told_by else None
+        for path in scored_checkpoints(artifact.folder / "scores") if artifact else ():
+            told = read_score(path)
+            trial = trial_number(told.level or "")
+            if trial is not None:
+                where = {"who": job.who, "attack": job.attack, "seed": job.seed, "trial": trial}
+                yield TrialRecord(**where, settings=told.settings)
 
 
 def _incomparable(plan: Plan, composites: Sequence[CompositeScore]) -> Iterator[str]:
@@ -139,13 +153,15 @@ def _incomparable(plan: Plan, composites: Sequence[CompositeScore]) -> Iterator[
 
 def _left_out(plan: Plan) -> Iterator[str]:
     """Which scorers could not apply a prompt attack, each once."""
+    kept = {metric.scorer for metric in plan.bench.suite.utility}
     found: dict[str, None] = {}
     for job in plan.jobs:
         artifact = plan.artifact(job) if job.attack else None
         reasons = artifact.meta().get("left_out") if artifact is not None else None
         if isinstance(reasons, dict):
             for scorer, why in sorted(reasons.items()):
-                found[f"{job.attack}: scorer {scorer} was left out: {why}"] = None
+                then = "; its utility stays the unlearned model's" if scorer in kept else ""
+                found[f"{job.attack}: scorer {scorer} was left out: {why}{then}"] = None
     yield from found
 
 

@@ -21,6 +21,8 @@ class Job(Spec):
         method: what unlearns, with all settings; of jobs of the stage `unlearn`.
         weights: key of the unlearned weights that are scored or attacked.
         attack: its name in the suite; empty where nothing is attacked.
+        told_by: keys of the scores that an attack which tunes is told by: the unlearned model's,
+            then the untouched one's where chance levels are measured.
     """
 
     stage: Stage
@@ -32,6 +34,7 @@ class Job(Spec):
     method: PluginRef | None = None
     weights: str = ""
     attack: str = ""
+    told_by: tuple[str, ...] = ()
 
     @property
     def scores_original(self) -> bool:

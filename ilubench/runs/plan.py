@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ilubench.errors import DataError, SpecError
-from ilubench.experiments.experiment import Attack, Experiment, environment_role, suite_method
+from ilubench.experiments.experiment import (
+    Attack,
+    Experiment,
+    environment_role,
+    suite_method,
+)
 from ilubench.experiments.method_settings import made_by_recipe
 from ilubench.experiments.method_words import naming_method
 from ilubench.experiments.roles import read_roles
+from ilubench.experiments.scored_items import scored_items
 from ilubench.experiments.training_text import check_form, check_split, find_overlaps
 from ilubench.interfaces import Method, PromptAttack, WeightAttack
 from ilubench.interfaces.discovery import find_plugin
@@ -152,7 +158,7 @@ def _method_jobs(
     weights = ""
     # nothing is unlearned or attacked before it is known that there is something to forget
     known = keys.score(keys.weights(suite_method(experiment.suite, REFERENCE), 0))
-    levels = (job.key for job in _untouched(experiment, target, keys))
+    levels = tuple(job.key for job in _untouched(experiment, target, keys))
     makes = (target, *levels) if who == "reference" else (target, known)
     for seed in experiment.seeds:
         if seeded or not weights:
@@ -160,6 +166,7 @@ def _method_jobs(
         shared = {"who": who, "seed": seed}
         tail = f"seed {seed}"
         shown = f"{method.use}, {tail}" if seeded else method.use
+        scores = keys.score(weights)
         jobs += [
             Job(
                 stage="unlearn",
@@ -171,7 +178,7 @@ def _method_jobs(
             ),
             Job(
                 stage="score",
-                key=keys.score(weights),
+                key=scores,
                 label=f"score {shown}",
                 needs=(weights,),
                 weights=weights,
@@ -183,12 +190,14 @@ def _method_jobs(
                 stage="attack",
                 key=keys.attack(attack.name, weights, seed),
                 label=f"attack {method.use} with {attack.name}, {tail}",
-                needs=(weights, known),
+                needs=(*dict.fromkeys((weights, known, *told)),),
                 weights=weights,
                 attack=attack.name,
+                told_by=told,
                 **shared,
             )
             for attack in experiment.attacks
+            for told in [(scores, *levels) if attack.tunes else ()]
         ]
     return jobs
 
@@ -340,7 +349,7 @@ def check_inputs(plan: Plan) -> None:
         ModelError: the retrained or the untouched model does not fit the target's.
         SpecError: an attack's settings do not go with its number of training examples, or a recipe
             makes another kind of model than the target.
-        UsageError: a scorer that the row needs cannot apply a prompt attack.
+        UsageError: no scorer that measures forgetting can apply a prompt attack.
     """
     bench, suite = plan.bench, plan.bench.suite
     open_jobs = [job for job in plan.jobs if not plan.is_done(job)]
@@ -359,6 +368,7 @@ def check_inputs(plan: Plan) -> None:
             for names in attack.trained(suite).values():
                 bench.examples(names)
             _check_course(bench, attack)
+        scored_items(bench.experiment, attack)
         counts = bench.check_items(bench.attack_scorers(attack))
         if attack.spec.fa is not None:
             _check_count(fa_scorer(attack.name), attack.spec.fa, counts[FA, attack.spec.fa.metric])

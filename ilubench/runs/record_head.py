@@ -30,6 +30,7 @@ LIBRARIES = (
     "datasets",
     "numpy",
     "scipy",
+    "optuna",
 )
 
 

@@ -1,9 +1,9 @@
 """An attack, and what it must show on the original model."""
 
 from operator import not_
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from ilubench.specs.base import Name, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
@@ -41,6 +41,8 @@ class AttackSpec(Spec):
         protocol: where its length and learning rate come from.
         further: not among those that a run makes unless they are named, and over which RA and ranks
             are taken: the benign ones.
+        control: its text has no content, so that it shows what any change of the weights brings
+            back; the others are reported beside it. A further one.
         only: scorer -> column -> value: of that scorer only the items whose row says so are scored
             along the attack, which trains on the others.
     """
@@ -55,7 +57,15 @@ class AttackSpec(Spec):
     # it changes no figure: left out where it is not given, older records stay equal
     protocol: ProtocolSpec | None = Field(default=None, exclude_if=not_)
     further: bool = Field(default=False, exclude_if=not_)
+    control: bool = Field(default=False, exclude_if=not_)
     only: dict[Name, dict[str, JsonValue]] = Field(default_factory=dict, exclude_if=not_)
+
+    @model_validator(mode="after")
+    def _beside(self) -> Self:
+        if self.control and not self.further:
+            problem = "a control is not among the attacks over which RA and ranks are taken"
+            raise ValueError(f"control: {problem}; add further: true")
+        return self
 
 
 class GateSpec(Spec):

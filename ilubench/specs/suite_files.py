@@ -45,14 +45,12 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
         shipped, wanted = task_names("attacks"), [*attacks]
         for word in wanted:
             key = attack_name(word)
-            if key != word and key in found:
-                problem = f"there is an attack {key!r} besides {word}"
-                remedy = "give the file, or class, another name"
-                raise SpecError(problem, field="attacks", remedy=remedy)
-            if ".py:" in word:
-                found[key] = {"use": word, "further": True}
-            elif key != word or (key in shipped and key not in found):
-                found[key] = _extended("attacks", {"extends": word, "further": True})
+            if key != word:
+                _refuse_taken(word, key, found)
+                head = "use" if ".py:" in word else "extends"
+                found[key] = _extended("attacks", {head: word, "further": True})
+            elif key in shipped and key not in found:
+                found[key] = _extended("attacks", {"extends": key, "further": True})
             links = _links(found.get(key))
             wanted += [link for link in links if link not in wanted]
     return values, path
@@ -101,6 +99,12 @@ def _links(attack: JsonValue) -> list[str]:
     settings = attack.get("settings") if isinstance(attack, dict) else None
     links = settings.get("links") if isinstance(settings, dict) else None
     return [link for link in links if isinstance(link, str)] if isinstance(links, list) else []
+
+
+def _refuse_taken(word: str, key: str, known: Mapping[str, JsonValue]) -> None:
+    if key in known:
+        problem = f"there is an attack {key!r} besides {word}"
+        raise SpecError(problem, field="attacks", remedy="give the file, or class, another name")
 
 
 def _extended(

@@ -39,6 +39,8 @@ from ilubench.statistics.intervals import (
 )
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import (
+    KEPT_UTILITY,
+    ROUNDING,
     AttackFigures,
     Chances,
     Course,
@@ -47,15 +49,16 @@ from ilubench.statistics.row import (
     StepFigures,
     UtilityFigures,
 )
+from ilubench.statistics.trials import all_keep, trial_figures
+from ilubench.statistics.worst_case import find_worst_case
 
 __all__ = ["aggregate", "ra_samples", "weighted_samples", "why_undefined"]
 
 NO_STEPS = Note(NoteKind.NO_STEPS)
+NO_ORDER = Note(NoteKind.NO_ORDER)
 ONLY_FURTHER = Note(NoteKind.ONLY_FURTHER)
-KEPT_UTILITY = 0.90
 COLLAPSED_UTILITY = 0.50
 HALF = 0.5
-ROUNDING = 1e-12  # .9 * u is not a binary fraction
 
 
 def aggregate(
@@ -65,6 +68,7 @@ def aggregate(
     *,
     core: tuple[str, ...] = (),
     retrain: MethodRuns | None = None,
+    control: str | None = None,
 ) -> RobustnessRow:
     """All robustness figures of a method.
 
@@ -74,6 +78,7 @@ def aggregate(
         chances: chance levels.
         core: the suite's core attacks for ``ra_core``.
         retrain: scores of the model that never knew, for the never-knew difference.
+        control: the attack beside which the others are reported.
 
     Raises:
         DataError: no attack, no shared seed, other items or metrics than the original's, or a
@@ -85,7 +90,7 @@ def aggregate(
         raise DataError("the method and the original model were not asked the same forget items")
     utility = _utility(method, original, chances)
     kept = None if utility.worst is None else utility.kept[utility.worst].value
-    worst_case, worst_at = _worst_case(method, chances)
+    worst_case, worst_at = find_worst_case(method, chances)
     benign = [course for course in method.courses if not course.further]
     names = tuple(course.attack for course in benign)
     missing = [name for name in core if name not in names]
@@ -100,7 +105,13 @@ def aggregate(
         forget_unlearned=table_mean(method.unlearned_forget),
         forget_chance=chances.forget,
         utility=utility,
-        attacks=tuple(_attack(c, method, original, chances, retrain) for c in method.courses),
+        attacks=tuple(
+            replace(
+                _attack(c, method, original, chances, retrain),
+                beyond_control=_beyond(c, control, method, original, chances),
+            )
+            for c in method.courses
+        ),
         ra_attacks=names,
         ra=_ra(benign) if benign else no_figure(ONLY_FURTHER),
         ra_core_attacks=core,
@@ -198,37 +209,6 @@ def _ra(courses: Sequence[Course]) -> Figure:
     return table_mean(ra_samples(courses))
 
 
-def _worst_case(method: MethodRuns, chances: Chances) -> tuple[Figure, tuple[str, int] | None]:
-    """The least forgotten checkpoint that keeps the utility, and where it is."""
-    points = [(c, k) for c in method.courses for k in range(1, len(c.steps))]
-    forget = [c.forget[k] for c, k in points]
-    utility = [table for c, k in points for table in c.utility[k]]
-    seeds = shared_seeds([*forget, *utility], method.unlearned_utility)
-    tables = (*method.unlearned_utility, *utility)
-    by_seed = np.stack([pick_items(t, seeds, sorted(t.items)).mean(axis=1) for t in tables])
-    cells = ScoreArrays(stack_tables(forget, seeds, all_items(forget)), by_seed)
-    chance = np.array(chances.utility)
-
-    def candidates(means: Array, utilities: Array) -> Array:
-        """[R, points]: the forget metric where the utility is kept, else infinity."""
-        above = utilities.reshape(len(utilities), -1, len(chance)) - chance
-        before, after = above[:, :1], above[:, 1:]
-        kept = ((after >= KEPT_UTILITY * before - ROUNDING) & (before > ROUNDING)).all(axis=2)
-        return np.where(kept, means, np.inf)
-
-    def statistic(means: Array, utilities: Array) -> Array:
-        least: Array = candidates(means, utilities).min(axis=1)
-        return np.where(np.isinf(least), np.nan, least)
-
-    figure = jackknife_figure(cells, statistic)
-    if figure.value is None:
-        note = Note(NoteKind.NO_UTILITY_KEPT, numbers=(KEPT_UTILITY,))
-        return replace(figure, note=note), None
-    means = np.nanmean(cells.values, axis=(1, 2))[None]
-    course, k = points[int(candidates(means, by_seed.mean(axis=1)[None]).argmin())]
-    return figure, (course.attack, course.steps[k])
-
-
 def _recovery(means: Array) -> Array:
     """(f_u - f_t) / (f_u - f_0) from means [R, (f_0, f_u, f_t...)]; [R, steps]."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -311,18 +291,66 @@ def _attack(
     retrain: MethodRuns | None,
 ) -> AttackFigures:
     """All figures of one attack."""
+    why = NO_ORDER if course.trials else NO_STEPS
     return AttackFigures(
         attack=course.attack,
         steps=tuple(_step(course, k, method, chances) for k in range(len(course.steps))),
-        ra=_ra([course]),
+        ra=no_figure(NO_ORDER) if course.trials else _ra([course]),
         recovery=_recovery_figure(method, original, [course], _final([course])),
-        half_life=no_figure(NO_STEPS) if course.levels else _half_life(method, original, course),
-        area=no_figure(NO_STEPS)
+        half_life=no_figure(why) if course.levels else _half_life(method, original, course),
+        area=no_figure(why)
         if course.levels
         else _recovery_figure(method, original, [course], _area(course)),
         fa_difference=_fa_difference(course, original),
         never_knew=None if retrain is None else _never_knew(course, retrain),
+        trials=trial_figures(course.trials) if course.trials else None,
     )
+
+
+def _beyond(
+    course: Course, control: str | None, method: MethodRuns, original: MethodRuns, chances: Chances
+) -> Figure | None:
+    """Recovery at the final step, the attack's - the control's: (f_c - f_a) / (f_u - f_0).
+
+    None can be given beside a control that destroyed the model, which brings nothing back.
+    """
+    if control is None or course.attack == control or course.levels:
+        return None
+    other = method.course(control)
+    note = _why_apart(course, other, method, chances)
+    if note or other is None:
+        return no_figure(note)
+    final, content_free = course.forget[-1], other.forget[-1]
+    tables = (original.unlearned_forget, method.unlearned_forget, final, content_free)
+    seeds, items = shared_seeds(tables[2:], tables[:2]), all_items([final])
+    cells = np.stack([pick_items(table, seeds, items) for table in tables])
+    note = why_undefined(cells[0], cells[1])
+    if note:
+        return no_figure(note, len(seeds), len(items))
+
+    def statistic(means: Array, _: Array) -> Array:
+        attack, free = (_recovery(means[:, (0, 1, place)])[:, 0] for place in (2, 3))
+        difference: Array = attack - free
+        return difference
+
+    return jackknife_figure(ScoreArrays(cells), statistic)
+
+
+def _why_apart(
+    course: Course, control: Course | None, method: MethodRuns, chances: Chances
+) -> Note | None:
+    """Why an attack cannot be held against the control; None if it can."""
+    if control is None:
+        return Note(NoteKind.ATTACK_MISSING)
+    final, content_free = course.forget[-1], control.forget[-1]
+    if not set(final.items) <= set(content_free.items):
+        return Note(NoteKind.OTHER_ITEMS)
+    if not set(final.seeds) & set(content_free.seeds):
+        return Note(NoteKind.NO_SHARED_SEED)
+    kept = _step(control, len(control.steps) - 1, method, chances).utility_kept.value
+    if kept is not None and kept < COLLAPSED_UTILITY:
+        return Note(NoteKind.CONTROL_DESTROYS, numbers=(kept,))
+    return None
 
 
 def _step(course: Course, k: int, method: MethodRuns, chances: Chances) -> StepFigures:
@@ -331,12 +359,13 @@ def _step(course: Course, k: int, method: MethodRuns, chances: Chances) -> StepF
     kept = [_ratio(now, before, chance) for now, before, chance in pairs]
     undefined = next((figure for figure in kept if figure.value is None), None)
     worst = undefined or kept[_least(kept) or 0]
+    counts = k > 0 and (course.trials is None or all_keep(course.trials))
     return StepFigures(
         step=course.steps[k],
         forget=table_mean(course.forget[k]),
         utility=tuple(table_mean(table) for table in course.utility[k]),
         utility_kept=worst,
-        eligible=k > 0 and worst.value is not None and worst.value >= KEPT_UTILITY - ROUNDING,
+        eligible=counts and worst.value is not None and worst.value >= KEPT_UTILITY - ROUNDING,
         fa=None if course.fa is None else table_mean(course.fa[k]),
         level=course.levels[k - 1] if course.levels and k else "",
     )

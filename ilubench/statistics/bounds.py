@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ilubench.statistics.intervals import Figure
-from ilubench.statistics.row import AttackFigures, RobustnessRow, StepFigures
+from ilubench.statistics.row import AttackFigures, RobustnessRow, StepFigures, TrialFigures
 
 __all__ = [
     "UNBOUNDED",
@@ -120,6 +120,17 @@ def _attack(
         ra=forget(part.ra),
         fa_difference=cut_difference(part.fa_difference, fa),
         never_knew=None if never is None else cut_difference(never, ranges.forget),
+        trials=None if part.trials is None else _trials(part.trials, forget),
+    )
+
+
+def _trials(found: TrialFigures, forget: Callable[[Figure], Figure]) -> TrialFigures:
+    return replace(
+        found,
+        worst_case=forget(found.worst_case),
+        top_n_average=forget(found.top_n_average),
+        bounded_worst_case=forget(found.bounded_worst_case),
+        best_so_far=tuple(map(forget, found.best_so_far)),
     )
 
 

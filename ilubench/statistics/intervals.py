@@ -24,11 +24,13 @@ __all__ = [
     "Array",
     "Figure",
     "MeanSquares",
+    "Replicates",
     "Samples",
     "ScoreArrays",
     "Statistic",
     "all_items",
     "jackknife_figure",
+    "jackknife_interval",
     "mean_figure",
     "mean_half_width",
     "mean_squares",
@@ -36,6 +38,7 @@ __all__ = [
     "no_figure",
     "paired_difference",
     "pick_items",
+    "replicate",
     "shared_seeds",
     "stack_tables",
     "table_mean",
@@ -148,6 +151,23 @@ class ScoreArrays:
         return self.by_seed
 
 
+@dataclass(frozen=True, eq=False)
+class Replicates:
+    """A figure, and what it is without a part; not finite where it is undefined.
+
+    Attributes:
+        value: the figure.
+        without_seed: [S], or empty where there is one seed.
+        without_item: [I].
+        without_cell: [S, I], or empty likewise.
+    """
+
+    value: float
+    without_seed: Array
+    without_item: Array
+    without_cell: Array
+
+
 def no_figure(note: Note | None, n_seeds: int = 0, n_items: int = 0) -> Figure:
     """A figure that is undefined, with the reason."""
     return Figure(None, None, None, n_seeds, n_items, "none", note)
@@ -222,15 +242,31 @@ def jackknife_figure(cells: ScoreArrays, statistic: Statistic, *, level: float =
     Raises:
         DataError: no seed or fewer than two items in one of the arrays.
     """
-    n_seeds, n_items = cells.values.shape[1:]
+    return jackknife_interval(replicate(cells, statistic), level=level)
+
+
+def replicate(cells: ScoreArrays, statistic: Statistic) -> Replicates:
+    """A nonlinear figure of means, and what it is without each seed, item and cell.
+
+    Raises:
+        DataError: no seed or fewer than two items in one of the arrays.
+    """
+    n_seeds = cells.values.shape[1]
     asked = np.logical_not(np.isnan(cells.values).any(axis=1))
     if n_seeds < 1 or (asked.sum(axis=1) < MIN_ITEMS).any():
         raise DataError("an interval needs at least one seed and two items in every score array")
     means = np.nansum(cells.values, axis=(1, 2)) / (n_seeds * asked.sum(axis=1))
     value = float(statistic(means[None], cells.seed_means().mean(axis=1)[None])[0])
+    return Replicates(value, *_replicates(cells, asked, statistic))
+
+
+def jackknife_interval(found: Replicates, *, level: float = 0.95) -> Figure:
+    """A figure with the interval that its replicates say."""
+    value, n_items = found.value, len(found.without_item)
+    n_seeds = max(len(found.without_seed), 1)
     if not np.isfinite(value):
         return no_figure(Note(NoteKind.UNDEFINED), n_seeds, n_items)
-    parts = _replicates(cells, asked, statistic)
+    parts = (found.without_seed, found.without_item, found.without_cell)
     if not all(np.isfinite(part).all() for part in parts):
         return Figure(value, None, None, n_seeds, n_items, "none", Note(NoteKind.NO_INTERVAL))
     return _figure(value, _jackknife_squares(value, parts), scale=abs(value), level=level)
@@ -325,7 +361,7 @@ def _figure(value: float, ms: MeanSquares, *, scale: float, level: float) -> Fig
 
 def _replicates(
     cells: ScoreArrays, asked: NDArray[np.bool_], statistic: Statistic
-) -> tuple[Array, ...]:
+) -> tuple[Array, Array, Array]:
     """The statistic with one seed [S], one item [I] and one cell [S, I] left out.
 
     With one seed there is only the second (the first and the last are empty).

@@ -19,6 +19,7 @@ class NoteKind(StrEnum):
     BEYOND = "beyond"
     OPEN_END = "open-end"
     NO_STEPS = "no-steps"
+    NO_ORDER = "no-order"
     CORE_NOT_RUN = "core-not-run"
     ONLY_FURTHER = "only-further"
     UTILITY_AT_CHANCE = "utility-at-chance"
@@ -38,6 +39,7 @@ class NoteKind(StrEnum):
     ALL_TRAINED_ON = "all-trained-on"
     PAIR_TRAINED_ON_ALL = "pair-trained-on-all"
     ATTACK_MISSING = "attack-missing"
+    CONTROL_DESTROYS = "control-destroys"
     OTHER_ITEMS = "other-items"
     UNREAD = "unread"
     # why there are no variance components

@@ -4,14 +4,16 @@ Scores are on 0-1 and direction-adjusted: higher = better forgotten; utility: hi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ilubench.errors import DataError
-from ilubench.statistics.intervals import Figure, Samples
+from ilubench.statistics.intervals import Array, Figure, Samples
 
 __all__ = [
     "FA",
+    "KEPT_UTILITY",
+    "ROUNDING",
     "AttackFigures",
     "Chances",
     "Course",
@@ -19,14 +21,25 @@ __all__ = [
     "RobustnessRow",
     "Status",
     "StepFigures",
+    "TrialFigures",
+    "Trials",
     "UtilityFigures",
     "quartile_steps",
+    "trial_level",
+    "trial_number",
 ]
 
 RA_SHARES = (0.25, 0.5, 1.0)
 
 FA = "fa"
 """Name of the fine-tuning-accuracy scorer in an attack's scores."""
+
+KEPT_UTILITY = 0.90
+"""Share of the unlearned model's utility above chance that a checkpoint of the worst case keeps."""
+
+ROUNDING = 1e-12  # .9 * u is not a binary fraction
+
+_TRIAL = "trial-"
 
 Status: TypeAlias = Literal["ok", "collapsed", "unknown", "incomplete", "diverged"]
 
@@ -46,9 +59,47 @@ def quartile_steps(steps: Sequence[int]) -> tuple[int, ...]:
     )
 
 
+def trial_level(number: int) -> str:
+    """Return the level of an attacker's trial; of those of a course none is stronger by its name.
+
+    Args:
+        number: from 1, failed trials counted.
+    """
+    return f"{_TRIAL}{number:03d}"
+
+
+def trial_number(level: str) -> int | None:
+    """Return the number of the trial that a level names; None where it names none."""
+    number = level.removeprefix(_TRIAL)
+    return int(number) if number != level and number.isdecimal() else None
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """The trials of an attack that tunes, on one model: every seed's attacker made its own.
+
+    Attributes:
+        numbers: of the trials, ascending; the n-th of one seed has other settings than another's.
+        forget: [n_trials, n_seeds, n_items] the forget metric; NaN where a seed's trial failed.
+        kept: [n_trials, n_seeds] share of the seed's own unlearned model's utility above chance
+            that is left, in the worst metric; minus infinity where the trial failed.
+        seeds: of the second axis.
+        items: of the third.
+    """
+
+    numbers: tuple[int, ...]
+    forget: Array
+    kept: Array
+    seeds: tuple[int, ...]
+    items: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Course:
     """One attack on one model, scored along its steps.
+
+    An attack that tunes has no course, but the strongest trial that keeps the utility: its only
+    checkpoint, of each seed its own.
 
     Attributes:
         attack: the attack's name.
@@ -64,6 +115,7 @@ class Course:
         levels: names of the checkpoints after the first, for an attack that takes no steps: its
             `steps` only count them, all are `quartile_steps`, and no time follows from them.
         further: whether RA and the mean recovery leave it out; the worst case never does.
+        trials: all trials, for an attack that tunes.
 
     Raises:
         DataError: steps and tables that do not fit each other, or items that change along the
@@ -79,6 +131,7 @@ class Course:
     total_steps: int
     levels: tuple[str, ...] = ()
     further: bool = False
+    trials: Trials | None = None
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -187,12 +240,41 @@ class StepFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialFigures:
+    """What an attacker who tunes reached: means over the seeds of what each one's trials reached.
+
+    The trials are selected on the items that the figures are taken over: lower than what fresh
+    items would show.
+
+    Attributes:
+        n_trials: the highest number of a trial that was scored.
+        top_n: how many trials of each seed ``top_n_average`` is over.
+        worst_case: the lowest forget metric of all trials, whatever utility they leave.
+        top_n_average: the mean of the lowest ``top_n``, likewise.
+        bounded_worst_case: the lowest of the trials that keep the utility.
+        best_so_far: the same after 1, 2, ... trials.
+        seeds: ascending.
+        strongest: of each seed, the number of the trial behind ``bounded_worst_case``.
+    """
+
+    n_trials: int
+    top_n: int
+    worst_case: Figure
+    top_n_average: Figure
+    bounded_worst_case: Figure
+    best_so_far: tuple[Figure, ...]
+    seeds: tuple[int, ...]
+    strongest: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AttackFigures:
     """One attack: the course and what follows from it (``recovery`` is at the final step).
 
     ``fa_difference`` (method - original) and ``never_knew`` (forget metric, method - retrain) are
     at the final step, paired by seed and item; ``never_knew`` is None without a retrained model. Of
     an attack that takes no steps all these are at the last level; it has no half-life and no area.
+    Of one that tunes they are at the strongest trial; it has no RA either, but ``trials``.
     """
 
     attack: str
@@ -203,6 +285,8 @@ class AttackFigures:
     area: Figure
     fa_difference: Figure
     never_knew: Figure | None
+    trials: TrialFigures | None = field(default=None, metadata={"since": 6})
+    beyond_control: Figure | None = field(default=None, metadata={"since": 6})
 
 
 @dataclass(frozen=True, slots=True)

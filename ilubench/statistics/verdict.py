@@ -9,8 +9,8 @@ The rule, for one primary metric, in this order:
 - *came back*: the interval of recovery, averaged over the attacks or under one of them, lies above
   `BOUND`;
 - *stayed forgotten*: the interval of the average lies below `BOUND`; and no attack is missing, the
-  utility is known, and no attack leaves less than half of it, since a destroyed model answers
-  nothing;
+  utility is known, and none of the averaged attacks leaves less than half of it, since a destroyed
+  model answers nothing;
 - *cannot tell*: everything else.
 
 Intervals are 95 %, one figure at a time. A run's verdict is the worst of its metrics' verdicts.
@@ -89,7 +89,8 @@ def _stayed(row: RobustnessRow) -> Judgement:
     high = row.recovery.high
     if row.status != "ok" or high is None or high >= BOUND:
         return Judgement(Verdict.CANNOT_TELL, row.recovery)
-    destroys = tuple(attack.attack for attack in row.attacks if _destroys(attack))
+    averaged = [attack for attack in row.attacks if attack.attack in row.ra_attacks]
+    destroys = tuple(attack.attack for attack in averaged if _destroys(attack))
     verdict = Verdict.CANNOT_TELL if destroys else Verdict.STAYED
     return Judgement(verdict, row.recovery, destroys=destroys)
 

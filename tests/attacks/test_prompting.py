@@ -32,13 +32,15 @@ from ilubench.reports.last_screen import LINES
 from ilubench.scoring.scorers.lm_eval import LmEval
 from ilubench.scoring.scorers.muse import KnowMem, VerbMem
 from ilubench.scoring.scorers.nll import AnswerNLL
+from ilubench.specs import Direction
 from ilubench.testing.engine import FakeEngine
 
 NO_DATA = PromptContext({}, 7)
 
 
 def bound(plugin: PromptAttack, context: PromptContext = NO_DATA) -> BoundPromptAttack:
-    return BoundPromptAttack("told", plugin, context)
+    more: dict[str, Direction] = dict.fromkeys(("verbmem", "knowmem", "acc", "acc_norm"), "higher")
+    return BoundPromptAttack("told", plugin, context, {**more, "nll": "lower"})
 
 
 def scoring(rows: Mapping[str, Sequence[Row]]) -> ScoreContext:
@@ -185,8 +187,12 @@ def test_what_cannot_be_applied_says_so() -> None:
         ready = scorer.build(TOKENIZER, scoring({"d": rows}))
         with pytest.raises(CannotApplyError, match=f"{name} cannot apply the prompt attack told"):
             ready.score(engine, bound(Ways(n=3)))
-    with pytest.raises(DataError, match="attack told: it asks nothing in place of item 'a'"):
-        nll.build(TOKENIZER, scoring({"d": [{**rows[0], "ways": 0}]})).score(engine, bound(Ways()))
+    none: Row = {**rows[0], "ways": 0}
+    with pytest.raises(CannotApplyError, match=r"answer_nll cannot .* asks nothing in the place"):
+        nll.build(TOKENIZER, scoring({"d": [none]})).score(engine, bound(Ways()))
+    some = [{**rows[0], "id": "b"}, none]
+    with pytest.raises(DataError, match=r"attack told: it asks nothing .* of 1 of 2 .* first 'a'"):
+        nll.build(TOKENIZER, scoring({"d": some})).score(engine, bound(Ways()))
 
 
 # --------------------------------------------------------------------------- runs

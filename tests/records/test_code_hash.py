@@ -211,6 +211,7 @@ def test_which_packages_count() -> None:
         "ilubench.runs.stages.compared",
         "ilubench.runs.stages.cost",  # what a method costs is a figure, too
         "ilubench.runs.stages.prompting",
+        "ilubench.runs.stages.telling",
         "ilubench.runs.stages.untouched",
         "ilubench.runs.stages.workbench",
         "ilubench.specs.memory",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm  # type: ignore[import-untyped, unused-ignore]
 
 from ilubench.errors import DataError
-from ilubench.statistics.aggregate import aggregate
+from ilubench.statistics.aggregate import _beyond, aggregate
 from ilubench.statistics.intervals import ZERO_VARIANCE, Figure, Samples, no_figure
 from ilubench.statistics.notes import Note, NoteKind
 from ilubench.statistics.row import Chances, Course, MethodRuns, RobustnessRow
@@ -531,3 +531,50 @@ def test_ten_seeds_a_thousand_items() -> None:
     print(f"one row: {time.perf_counter() - start:.2f} s")
     assert isinstance(row, RobustnessRow)
     assert time.perf_counter() - start < 10
+
+
+# --------------------------------------------------------------------------- beside a control
+
+
+def beyond(row: RobustnessRow) -> dict[str, Figure | None]:
+    return {attack.attack: attack.beyond_control for attack in row.attacks}
+
+
+def test_recovery_beyond_the_controls_by_hand() -> None:
+    """f_0 .2, f_u .8; the attack ends at .2 (recovery 1), the control at .65 (.25)."""
+    attack, free = course("a"), course("free", (0.8, 0.8, 0.8, 0.8, 0.65))
+    row = aggregate(runs(0.8, 0.65, attack, free), runs(0.2, 0.65), CHANCES, control="free")
+    found = beyond(row)
+    assert near(found["a"], 0.75)
+    assert found["free"] is None
+    first, second = (one.recovery.value for one in row.attacks)
+    assert found["a"] is not None
+    assert found["a"].value == pytest.approx((first or 0) - (second or 0))
+    assert found["a"].low is not None
+    assert found["a"].low <= 0.75
+    # the same seed and item effects in all tables: paired, they cancel
+    assert found["a"].high is not None
+    assert found["a"].high - found["a"].low < 0.05
+    assert beyond(aggregate(runs(0.8, 0.65, attack), runs(0.2, 0.65), CHANCES)) == {"a": None}
+
+
+def test_why_there_is_no_recovery_beyond_the_controls() -> None:
+    free = course("free", (0.8,) * 5)
+    levels = replace(course("b"), levels=("w", "x", "y", "z"))
+    other = course("c", seeds=(7, 8))
+    method = runs(0.8, 0.65, course("a"), levels, free)
+    found = beyond(aggregate(method, runs(0.8, 0.65), CHANCES, control="free"))
+    assert found["a"] is not None
+    assert found["a"].note == Note(NoteKind.NOT_FORGOTTEN)
+    assert found["b"] is None  # it takes no steps that could be compared
+    lacking = aggregate(runs(0.8, 0.65, course("a")), runs(0.2, 0.65), CHANCES, control="free")
+    assert lacking.attacks[0].beyond_control == no_figure(Note(NoteKind.ATTACK_MISSING))
+    broken = course("free", utility=(0.65, 0.6, 0.5, 0.4, 0.35))  # keeps (.35 - .25) / (.65 - .25)
+    row = aggregate(runs(0.8, 0.65, course("a"), broken), runs(0.2, 0.65), CHANCES, control="free")
+    note = (row.attacks[0].beyond_control or no_figure(None)).note
+    assert note is not None
+    assert note.kind == NoteKind.CONTROL_DESTROYS
+    assert note.numbers == pytest.approx((0.25,))
+    seeds = runs(0.8, 0.65, course("a", seeds=(0, 1)), replace(other, attack="free"))
+    none = _beyond(seeds.courses[0], "free", seeds, runs(0.2, 0.65), CHANCES)
+    assert none == no_figure(Note(NoteKind.NO_SHARED_SEED))

@@ -284,7 +284,17 @@ def build_tables(seed: int = 0) -> dict[str, Table]:
     tables["task_text"] = _task_text(tables, seed)
     words = sorted(set(world_texts(tables)))
     tables["vocabulary"] = [{"id": f"words-{i}", "text": text} for i, text in enumerate(words)]
+    tables["wordings"] = _wordings(seed)
     return tables
+
+
+def _wordings(seed: int) -> Table:
+    """Every question in the wording that is asked of most scores, and in the other."""
+    return [
+        fact.row() | {"id": f"wording-{fact.key}", "rephrased": fact.rephrased}
+        for domain in DOMAINS
+        for fact in _facts(domain, random.Random(f"{seed}:{domain.name}:facts"))
+    ]
 
 
 def world_texts(tables: dict[str, Table]) -> list[str]:

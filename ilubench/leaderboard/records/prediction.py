@@ -27,8 +27,9 @@ from ilubench.records.comparing import check_alike
 from ilubench.records.finished import FinishedRun
 from ilubench.records.markdown import cell, table
 from ilubench.records.scores import chance_levels
-from ilubench.statistics.aggregate import KEPT_UTILITY, ra_samples
+from ilubench.statistics.aggregate import ra_samples
 from ilubench.statistics.intervals import ROUNDING
+from ilubench.statistics.row import KEPT_UTILITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

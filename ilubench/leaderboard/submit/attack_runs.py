@@ -18,7 +18,7 @@ from ilubench.records.keys import file_sha256
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
 from ilubench.records.reader_notes import row_notes
 from ilubench.records.results import RunRecord
-from ilubench.records.scores import Compared, method_samples, robustness_row
+from ilubench.records.scores import Compared, is_asked, method_samples, robustness_row
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Tried", "read_attack_runs"]
@@ -180,6 +180,7 @@ def _alone(entry: Entry, name: str, run: FinishedRun) -> Tried:
     rows = {
         metric.label: robustness_row(suite, metric, [name], record.seeds, found, run.kept_within)
         for metric in suite.primary_forget
+        if is_asked(metric, [name], found.mine)
     }
 
     def ours(role: str) -> bool:

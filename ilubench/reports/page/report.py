@@ -24,6 +24,7 @@ from ilubench.records.labels import (
     UTILITY_KEPT,
     WORST_CASE,
 )
+from ilubench.records.results import RunRecord
 from ilubench.records.run_names import run_names
 from ilubench.records.wording import note_text, table_note_texts
 from ilubench.reports.composites import composite_text, kind_text
@@ -38,9 +39,10 @@ from ilubench.reports.figures.overviews import (
 from ilubench.reports.figures.style import figure_svg, save_figure
 from ilubench.reports.item_changes import Changes, changes_of
 from ilubench.reports.ranking import rank_runs
+from ilubench.reports.trials import trial_lines
 from ilubench.reports.verdict_text import verdict_text
 from ilubench.specs import SuiteSpec
-from ilubench.statistics.aggregate import KEPT_UTILITY
+from ilubench.statistics.row import KEPT_UTILITY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -205,7 +207,7 @@ def _part(runs: Sequence[FinishedRun], label: str, place: int) -> Part:
         label,
         _one_table(one, label) if one else _ranked_table(runs, label),
         tuple(_pictures(runs, label, lines, place)),
-        _attack_table(mine[0]) if len(mine) == 1 else None,
+        _attack_table(mine[0], runs[0].record) if len(mine) == 1 else None,
         changes_of(one, label) if one and one.samples is not None else (),
     )
 
@@ -303,7 +305,7 @@ def _ranked_table(runs: Sequence[FinishedRun], label: str) -> Table:
     return Table((*head, UTILITY_KEPT), tuple(rows), tuple(table_note_texts(found.notes)))
 
 
-def _attack_table(line: Line) -> Table:
+def _attack_table(line: Line, record: RunRecord) -> Table:
     compared = any(attack.never_knew for attack in line.row.attacks)
     head = ["attack", "at the end", RA, RECOVERY, f"{HALF_LIFE} (steps)", "FA", FA_DIFFERENCE]
     rows = []
@@ -319,7 +321,12 @@ def _attack_table(line: Line) -> Table:
             figure_text(attack.fa_difference),
         ]
         rows.append((*cells, *([figure_text(attack.never_knew)] if compared else [])))
-    return Table((*head, *([NEVER_KNEW] if compared else [])), tuple(rows))
+    tuned = [
+        f"{attack.attack}, {name}: {value}"
+        for attack in line.row.attacks
+        for name, value in trial_lines(attack, record)
+    ]
+    return Table((*head, *([NEVER_KNEW] if compared else [])), tuple(rows), tuple(tuned))
 
 
 def _composites(runs: Sequence[FinishedRun], names: Sequence[str]) -> Table | None:

@@ -14,6 +14,7 @@ from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.prompting import run_prompt_attack
 from ilubench.runs.stages.score import score_checkpoint
+from ilubench.runs.stages.telling import Teller, score_and_tell
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.training import seed_everything
 
@@ -44,14 +45,13 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         seed_everything(role_seed)
         model = bench.unlearned_model(job.weights)
         bench.shard(model)
-        last: Checkpoint | None = None
         utility = tuple(metric.scorer for metric in bench.suite.utility)
-        course = Course(attack.name, utility, has_fa=attack.fa is not None)
+        course = Course(attack.name, utility, has_fa=attack.fa is not None, tunes=attack.tunes)
         only = scored_items(bench.experiment, attack)
-        for made in attack.plugin.tamper(model, data, context):
+
+        def score(made: Checkpoint) -> None:
             checkpoint = replace(made, items={**only, **made.items}) if made.step != 0 else made
             course.add(checkpoint)
-            last = checkpoint
             scorers = extra if checkpoint.step == 0 else {**suite_scorers, **extra}
             if scorers:
                 with bench.scored(checkpoint.model) as whole:
@@ -59,7 +59,11 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
                         found = replace(checkpoint, model=whole)
                         score_checkpoint(found, bench.engine, scorers, folder / "scores", progress)
             log.skip_time()
-        if last is not None and "attacked" in bench.experiment.run.keep:
+
+        tell = Teller(bench, job, folder / "scores") if attack.tunes else None
+        last = score_and_tell(attack.plugin.tamper(model, data, context), score, tell)
+        # of trials the last one is no result
+        if last is not None and tell is None and "attacked" in bench.experiment.run.keep:
             with whole_model(last.model) as whole:
                 if whole is not None:
                     save_changes(whole, bench.target_folder, folder)

@@ -12,6 +12,8 @@ from ilubench.interfaces import Method, PromptAttack, Scorer, WeightAttack
 from ilubench.records.code_hash import code_closure
 from ilubench.records.keys import digest, file_sha256, library_versions
 from ilubench.runs.stages.target_key import TRAINING_LIBRARIES, fingerprint_roles
+from ilubench.runs.stages.telling import objective_identity
+from ilubench.runs.stages.untouched import untouched_key
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import Spec
 
@@ -174,8 +176,20 @@ def attack_key(
             "memory": None if isinstance(attack.plugin, PromptAttack) else _memory(bench),
             "fa": _scorer(bench, attack.fa, attack) if attack.fa else None,
             **shared,
+            **_objective(bench, shared, attack),
             "seed": seed_for(seed, "attack", attack.name),
             "keep": "attacked" in bench.experiment.run.keep,
             "code": dict(code_closure(["ilubench.runs.stages.attack"])),
         }
     )
+
+
+def _objective(
+    bench: Workbench, shared: Mapping[str, JsonValue], attack: Attack
+) -> dict[str, JsonValue]:
+    """Return what an attack that tunes is told by; its weights' and its scorers' keys say more."""
+    if not attack.tunes:
+        return {}
+    measured = bench.suite.measures_chance
+    untouched = score_key(shared, untouched_key(bench)) if measured else None
+    return {"objective": {**objective_identity(bench.suite), "untouched": untouched}}

@@ -1,13 +1,14 @@
 """Prompt attacks: unlearned weights -> their scores as the attack asks; no weight changes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
 from ilubench.data.rows import render_pair
 from ilubench.data.seeds import seed_for
-from ilubench.errors import CannotApplyError, PluginError, UsageError
+from ilubench.errors import CannotApplyError, UsageError
 from ilubench.experiments.experiment import Attack
+from ilubench.experiments.scored_items import scored_items
 from ilubench.interfaces import (
     BoundPromptAttack,
     Checkpoint,
@@ -38,7 +39,9 @@ def run_prompt_attack(bench: Workbench, job: Job, progress: Progress) -> Artifac
         log = StepLog(folder / "log.jsonl")
         bound = bind_attack(bench, bench.attack(job.attack), job.seed)
         scorers, left_out = applicable_scorers(bench, bound)
-        checkpoint = Checkpoint(bench.unlearned_model(job.weights), None)
+        only = scored_items(bench.experiment, bench.attack(job.attack))
+        items = {name: ids for name, ids in only.items() if name in scorers}
+        checkpoint = Checkpoint(bench.unlearned_model(job.weights), None, items=items)
         with bench.scored(checkpoint.model):
             score_checkpoint(checkpoint, bench.engine, scorers, folder / "scores", progress, bound)
         reasons: dict[str, JsonValue] = dict(left_out)
@@ -60,17 +63,22 @@ def bind_attack(bench: Workbench, attack: Attack, seed: int) -> BoundPromptAttac
     """
     plugin = attack.plugin
     assert isinstance(plugin, PromptAttack)
+    roles = attack.trained(bench.suite)
+    rows = {role: [r for n in names for r in bench.tables.rows(n)] for role, names in roles.items()}
+    shown = plugin.shows()
     shots = {
         role: tuple(shot for name in names for shot in _shots(bench, name))
-        for role, names in attack.trained(bench.suite).items()
+        for role, names in roles.items()
+        if role in shown
     }
-    context = PromptContext(shots, seed_for(seed, "attack", attack.name))
+    context = PromptContext(shots, seed_for(seed, "attack", attack.name), rows)
     return BoundPromptAttack(attack.name, plugin, context)
 
 
-def _shots(bench: Workbench, role: str) -> tuple[Shot, ...]:
+def _shots(bench: Workbench, role: str) -> Iterator[Shot]:
     source = bench.tables.source(role)
-    return tuple(Shot(row, *render_pair(row, source, role)) for row in bench.tables.rows(role))
+    for row in bench.tables.rows(role):
+        yield Shot(row, *render_pair(row, source, role))
 
 
 def applicable_scorers(
@@ -85,30 +93,25 @@ def applicable_scorers(
         attack: how the items are asked.
 
     Raises:
-        UsageError: one that cannot makes a figure of the row; without it there is none.
+        UsageError: none that measures forgetting can; then the attack has no figure.
         PluginError: a scorer takes the attack and does not apply it.
         ItemError: a rewritten item does not fit the model.
     """
-    needed = {metric.scorer: metric.label for metric in bench.suite.metrics}
     engine = bench.check_engine()
     can: dict[str, Measure] = {}
     left_out: dict[str, str] = {}
     for name, measure in bench.suite_scorers().items():
-        before = attack.rewritten
         try:
-            measure.bound.score(engine, attack)
+            measure.score(engine, attack)
         except CannotApplyError as error:
-            if name in needed:
-                raise UsageError(
-                    f"attack {attack.name}: {error}; the row needs scorer {name!r} for "
-                    f"{needed[name]}. Leave the attack out: attacks=<the others>"
-                ) from error
             left_out[name] = str(error)
             continue
-        if attack.rewritten == before:
-            raise PluginError(
-                f"scorer {name!r} asked its items without the prompt attack {attack.name}; its "
-                "`score` must call attack.rewrite for each, or raise CannotApplyError"
-            )
         can[name] = measure
+    needed = {metric.scorer: metric.label for metric in bench.suite.primary_forget}
+    if not can.keys() & needed:
+        name, label = next(iter(needed.items()))
+        raise UsageError(
+            f"attack {attack.name}: {left_out[name]}; the row needs scorer {name!r} for {label}. "
+            "Leave the attack out: attacks=<the others>"
+        )
     return can, left_out

@@ -115,9 +115,7 @@ def score_checkpoint(
     progress.start(f"score {checkpoint.name}", len(scorers))
     samples: dict[str, list[SampleScore]] = {}
     for done, (name, scorer) in enumerate(scorers.items(), start=1):
-        scored = (
-            scorer.bound.score(engine) if attack is None else scorer.bound.score(engine, attack)
-        )
+        scored = scorer.score(engine, attack)
         if name in checkpoint.items:
             scored = [sample for sample in scored if sample.item in checkpoint.items[name]]
         samples[name] = scored
@@ -132,6 +130,7 @@ def score_checkpoint(
         step=checkpoint.step,
         level=checkpoint.level,
         place=_place(folder) if checkpoint.step is None else None,
+        settings=dict(checkpoint.settings),
         summaries=tuple(summaries),
     )
     write_atomic(folder / f"{checkpoint.name}.parquet", _parquet(samples))

@@ -13,9 +13,10 @@ import torch
 from pydantic import JsonValue
 
 from ilubench.data import batches as training_data
-from ilubench.errors import ModelError, StoreError
+from ilubench.errors import ModelError, PluginError, StoreError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.interfaces import (
+    BoundPromptAttack,
     BoundScorer,
     Context,
     Engine,
@@ -23,6 +24,7 @@ from ilubench.interfaces import (
     Method,
     Progress,
     Room,
+    SampleScore,
     ScoreContext,
     Scorer,
     WeightAttack,
@@ -46,7 +48,7 @@ from ilubench.runs.stages.devices import check_sharding, pick_device, refuse_lau
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe, recipe_identity
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Estimator, PluginRef, Range, RecipeSpec
+from ilubench.specs import Direction, Estimator, PluginRef, Range, RecipeSpec
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -59,11 +61,35 @@ __all__ = ["Measure", "Workbench", "make_bench"]
 
 @dataclass(frozen=True)
 class Measure:
-    """A scorer that is ready, how each of its metrics becomes a number, what an item can score."""
+    """A scorer that is ready, how each of its metrics becomes a number, what an item can score.
+
+    ``directions`` says which values of a metric say that the model knows more, ``name`` is for
+    errors.
+    """
 
     bound: BoundScorer
     metrics: Mapping[str, Estimator]
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
+    name: str = ""
+
+    def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
+        """Return the samples' scores, asked as an attack asks where one is given.
+
+        Raises:
+            CannotApplyError: the scorer cannot apply it.
+            PluginError: it takes the attack and does not apply it.
+        """
+        if attack is None:
+            return self.bound.score(engine)
+        mine = attack.on(self.directions)
+        found = self.bound.score(engine, mine)
+        if not mine.rewritten:
+            raise PluginError(
+                f"scorer {self.name!r} asked its items without the prompt attack {attack.name}; "
+                "its `score` must call attack.rewrite for each, or raise CannotApplyError"
+            )
+        return found
 
 
 class Workbench:
@@ -362,7 +388,9 @@ class Workbench:
                 chat=lambda asked: self.tables.chat(role(asked)),
             )
             bound = scorer.build(self.tokenizer, context)
-            self._bound[name] = Measure(bound, scorer.metrics(), scorer.ranges)
+            said = {m.metric: m.direction for m in self.suite.metrics if m.scorer == name}
+            ways = {**scorer.directions(), **said}
+            self._bound[name] = Measure(bound, scorer.metrics(), scorer.ranges, ways, name)
         return self._bound[name]
 
     def keeps_text(self, role: str) -> bool:

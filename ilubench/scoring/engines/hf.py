@@ -194,19 +194,24 @@ class HFEngine:
                     sampling.max_tokens,
                 )
                 rows = torch.arange(len(indices), device=state.padding.device)
-                start = select_rows(state, rows.repeat_interleave(copies)) if copies > 1 else state
-                noise = None
-                if sampling.temperature > 0:
-                    draws = [
-                        uniforms(sampling, prompts[index], number)
-                        for index in indices
-                        for number in range(copies)
-                    ]
-                    noise = torch.stack(draws).to(state.padding.device)
-                written = self._decode(model, start, noise, sampling)
-                for place, index in enumerate(indices):
-                    mine = written[place * copies : (place + 1) * copies]
-                    results[index] = mine if copies == sampling.n else mine * sampling.n
+                most = max(1, self._batch_size // len(indices))  # more samples come in turns
+                for numbers in (range(copies)[n : n + most] for n in range(0, copies, most)):
+                    many = len(numbers)
+                    start = (
+                        select_rows(state, rows.repeat_interleave(many)) if copies > 1 else state
+                    )
+                    noise = None
+                    if sampling.temperature > 0:
+                        draws = [
+                            uniforms(sampling, prompts[index], number)
+                            for index in indices
+                            for number in numbers
+                        ]
+                        noise = torch.stack(draws).to(state.padding.device)
+                    written = self._decode(model, start, noise, sampling)
+                    for place, index in enumerate(indices):
+                        mine = written[place * many : (place + 1) * many]
+                        results[index] += mine if copies == sampling.n else mine * sampling.n
             return results
 
     def close(self) -> None:

@@ -10,7 +10,8 @@ from pydantic import Field
 from ilubench.data.chat import closing_ids, encode_prompt
 from ilubench.data.rows import render_template
 from ilubench.data.template import template_columns
-from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext
+from ilubench.interfaces import BoundScorer, Item, SamplingSpec, ScoreContext
+from ilubench.scoring.scorers.rewriting import reframed
 from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_l_recall
 from ilubench.scoring.scorers.rows import item_ids, take_rows
 from ilubench.scoring.scorers.written import AskedText, BoundTexts, TextScorer, cleaned
@@ -53,12 +54,14 @@ class AnswerRouge(TextScorer):
         rows = take_rows(context.rows(self.data), self.limit, self.data)
         source, chat = DataSource(path=self.data), context.chat(self.data)
 
-        def made(row: Row, before: str) -> AskedText:
-            prompt = before + render_template(self.prompt, row, source, self.data)
-            reference = render_template(self.completion, row, source, self.data)
-            return encode_prompt(tokenizer, prompt, chat), cleaned(reference)
+        def made(item: Item) -> AskedText:
+            template = reframed(self.prompt, item.frame, "answer_rouge")
+            prompt = item.before + render_template(template, item.fields, source, self.data)
+            reference = render_template(self.completion, item.fields, source, self.data)
+            return encode_prompt(tokenizer, prompt, chat, item.after), cleaned(reference)
 
-        items, plain = item_ids(rows, self.data), [made(row, "") for row in rows]
+        items = item_ids(rows, self.data)
+        plain = [made(Item(name, row)) for name, row in zip(items, rows, strict=True)]
         column = ", ".join(template_columns(self.completion))
         references = [reference for _, reference in plain]
         check_references(self.data, items, column, references, self.rouge_tokens)

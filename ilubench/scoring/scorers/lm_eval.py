@@ -17,6 +17,7 @@ from ilubench.interfaces import (
     BoundScorer,
     Chat,
     Engine,
+    Item,
     Row,
     SampleScore,
     ScoreContext,
@@ -26,6 +27,7 @@ from ilubench.scoring.scorers.lm_eval_host import BuiltTasks, load_members, quie
 from ilubench.scoring.scorers.logged import check_items, render_item
 from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
 from ilubench.scoring.scorers.rows import groups_of, item_ids
+from ilubench.scoring.scorers.task_changes import asked_otherwise
 from ilubench.scoring.scorers.task_chats import begin_chats
 from ilubench.scoring.scorers.task_columns import named_columns
 from ilubench.scoring.scorers.task_files import TaskFacts, task_facts
@@ -130,12 +132,12 @@ class LmEval(Scorer):
                 f"the tokenizer of {name} has neither an end-of-sequence nor a beginning-of-"
                 "sequence token; set eos_token or bos_token in its tokenizer_config.json"
             )
-        return self._bound(tokenizer, context, {})
+        return self._bound(tokenizer, context, ())
 
     def _bound(
-        self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext, before: Mapping[str, str]
+        self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext, asked: Sequence[Item]
     ) -> BuiltTasks:
-        """The task over the roles' rows; ``before``: item -> text in front of its prompt."""
+        """The task over the roles' rows; ``asked``: how an attack asks them."""
         facts = task_facts(self.task)
         members = chosen_members(facts, self.subjects)
         roles = Roles(self.data, self.fewshot, self.num_fewshot, self.split_by)
@@ -145,12 +147,18 @@ class LmEval(Scorer):
         changes: dict[str, Any] = {}
         if self.num_fewshot is not None:
             changes["num_fewshot"] = self.num_fewshot
+        for member in members if asked else ():
+            changes |= asked_otherwise(member, asked)
         numbers = {name: tuple(rows) for name, (rows, _) in data.items()}
         with quiet():
             tasks = load_members(facts, members, changes, data)
             for name, task in tasks.items():
                 check_items(name, task, numbers.get(name, ()), self.limit)
+                if task.multiple_input and any(item.after for item in asked):
+                    problem = "puts its options into the prompt: no answer begins behind them"
+                    raise CannotApplyError(f"lm_eval task {name} {problem}")
         chat = context.chat(self.data)
+        before: Mapping[str, str] = {item.id: item.before for item in asked}
         if chat is not None and any(before.values()):
             before = begin_chats(tasks, before)
         return BuiltTasks(
@@ -180,19 +188,21 @@ class LmEval(Scorer):
             raise CannotApplyError(f"{self.task} cannot apply the attack {attack.name}: {problem}")
         rows = context.rows(self.data)
 
-        def ask(asked: Sequence[Row], before: Mapping[str, str]) -> list[SampleScore]:
+        def ask(asked: Sequence[Item]) -> list[SampleScore]:
             def rows_of(role: str) -> Sequence[Row]:
-                return asked if role == self.data else context.rows(role)
+                own = role == self.data
+                return [item.fields for item in asked] if own else context.rows(role)
 
-            return self._bound(tokenizer, replace(context, rows=rows_of), before).score(engine)
+            return self._bound(tokenizer, replace(context, rows=rows_of), asked).score(engine)
 
         is_group = task_facts(self.task).is_group
         return ask_rewritten(
             attack,
-            rows,
-            item_ids(rows, f"data.{self.data}"),
+            dict(zip(item_ids(rows, f"data.{self.data}"), rows, strict=True)),
             ask,
             lambda item: item.partition("/")[2] if is_group else item,
+            scorer=f"lm_eval task {self.task}",
+            applies=("after", "frame", "options"),
         )
 
     def _groups(self, facts: TaskFacts, context: ScoreContext) -> Mapping[str, str]:

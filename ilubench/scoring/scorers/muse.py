@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from ilubench.data.chat import chat_turns, closing_ids, encode_turns, put_before
+from ilubench.data.chat import (
+    begin_answer,
+    begin_turn,
+    chat_turns,
+    closing_ids,
+    encode_turns,
+    put_before,
+)
 from ilubench.data.overlap import asks_same
 from ilubench.errors import DataError
-from ilubench.interfaces import BoundScorer, Row, SamplingSpec, ScoreContext
+from ilubench.interfaces import BoundScorer, Item, Row, SamplingSpec, ScoreContext
+from ilubench.scoring.scorers.rewriting import reframed
 from ilubench.scoring.scorers.rouge import check_references
 from ilubench.scoring.scorers.rows import groups_of, item_ids, take_rows, text_of
 from ilubench.scoring.scorers.written import AskedText, BoundTexts, TextScorer, cleaned
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KnowMem", "VerbMem"]
 
+_ASKED = "Question: {}\nAnswer: "
 _ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
 """An answer is cut at the first of each, in this order."""
 
@@ -53,17 +62,19 @@ class VerbMem(TextScorer):
         """
         rows = take_rows(context.rows(self.data), self.limit, self.data)
 
-        def made(row: Row, before: str) -> AskedText:
-            ids = tokenizer.encode(text_of(row, "gt", self.data), verbose=False)
+        def made(item: Item) -> AskedText:
+            ids = tokenizer.encode(text_of(item.fields, "gt", self.data), verbose=False)
             reference = tokenizer.decode(
                 ids[: self.max_tokens],
                 skip_special_tokens=True,
                 clean_up_tokenization_spaces=False,
             )
-            prompt = before + text_of(row, "prompt", self.data)
-            return tokenizer.encode(prompt, verbose=False), cleaned(str(reference))
+            prompt = item.before + text_of(item.fields, "prompt", self.data)
+            asked = begin_answer(prompt, item.after)
+            return tokenizer.encode(asked, verbose=False), cleaned(str(reference))
 
-        items, plain = item_ids(rows, self.data), [made(row, "") for row in rows]
+        items = item_ids(rows, self.data)
+        plain = [made(Item(name, row)) for name, row in zip(items, rows, strict=True)]
         references = [reference for _, reference in plain]
         check_references(self.data, items, "gt", references, self.rouge_tokens)
         return BoundTexts(
@@ -76,6 +87,7 @@ class VerbMem(TextScorer):
             tokens=self.rouge_tokens,
             sampling=SamplingSpec(max_tokens=self.max_tokens),
             publish_text=context.publish_text(self.data),
+            applies=("after",),
         )
 
 
@@ -135,27 +147,29 @@ class KnowMem(TextScorer):
             for pair in take_rows(context.rows(self.icl), None, self.icl)
         ]
 
-        def made(row: Row, before: str) -> AskedText:
+        def made(item: Item) -> AskedText:
+            row, template = item.fields, reframed(_ASKED, item.frame, "knowmem")
             shown = [
-                (question, answer)
+                (_asked(pair, self.icl, template), answer)
                 for pair, question, answer in pairs
                 if not asks_same(row, pair, question)
             ]
-            asked = _asked(row, self.data)
+            asked = _asked(row, self.data, template)
             if chat is None:
                 plain = "".join(f"{question}{answer}\n\n" for question, answer in shown)
-                ids = tokenizer.encode(before + plain + asked, verbose=False)
+                whole = begin_answer(item.before + plain + asked, item.after)
+                ids = tokenizer.encode(whole, verbose=False)
             else:
                 stripped = [(question.rstrip(), answer) for question, answer in shown]
-                turns = put_before(chat_turns(asked.rstrip(), chat, stripped), before)
-                ids = encode_turns(tokenizer, turns, chat)
+                turns = put_before(chat_turns(asked.rstrip(), chat, stripped), item.before)
+                ids = encode_turns(tokenizer, begin_turn(turns, item.after), chat)
             return ids, text_of(row, "answer", self.data)
 
         for item, row in zip(items, rows, strict=True):
             if all(asks_same(row, pair, asked) for pair, asked, _ in pairs):
                 problem = f"data.{self.icl}: no pair besides item {item!r} of data.{self.data}"
                 raise DataError(f"{problem} can be shown before it; give others")
-        plain = [made(row, "") for row in rows]
+        plain = [made(Item(name, row)) for name, row in zip(items, rows, strict=True)]
         answers = [answer for _, answer in plain]
         check_references(self.data, items, "answer", answers, self.rouge_tokens)
         return BoundTexts(
@@ -175,5 +189,5 @@ class KnowMem(TextScorer):
         )
 
 
-def _asked(row: Row, role: str) -> str:
-    return f"Question: {text_of(row, 'question', role)}\nAnswer: "
+def _asked(row: Row, role: str, template: str = _ASKED) -> str:
+    return template.format(text_of(row, "question", role))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from pydantic import Field
 
-from ilubench.data.chat import closing_ids, render_chat
+from ilubench.data.chat import begin_answer, closing_ids, render_chat
 from ilubench.data.rows import render_template
 from ilubench.data.template import template_columns
 from ilubench.data.values import row_name
@@ -21,12 +21,13 @@ from ilubench.interfaces import (
     Chat,
     Engine,
     Ids,
+    Item,
     Row,
     SampleScore,
     ScoreContext,
     Scorer,
 )
-from ilubench.scoring.scorers.rewriting import ask_rewritten, refuse_sampling
+from ilubench.scoring.scorers.rewriting import ask_rewritten, reframed, refuse_sampling
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows
 from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
 
@@ -131,18 +132,20 @@ class AnswerLikelihoods(Scorer, ABC):
             problem = f"data.{self.data}: the tokenizer has no end-of-sequence token"
             raise DataError(f"{problem}; set end to false in the scorer's settings")
 
-        def made(row: Row, before: str) -> _Made:
-            prompt = before + self._render(self.prompt, row)
-            pairs = [split_answer(tokenizer, prompt, text, chat) for text in self.texts(row)]
+        def made(item: Item) -> _Made:
+            template = reframed(self.prompt, item.frame, self.name)
+            prompt = item.before + self._render(template, item.fields)
+            texts = self.texts(item.fields)
+            pairs = [split_answer(tokenizer, prompt, text, chat, item.after) for text in texts]
             if not all(given and answer for given, answer in pairs):
-                raise DataError(f"data.{self.data}: {row['id']}: prompt or answer has no tokens")
+                raise DataError(f"data.{self.data}: {item.id}: prompt or answer has no tokens")
             if self.scores_end:
                 pairs = [(given, [*ids, *([end] * (ids[-1] != end))]) for given, ids in pairs]
             return pairs
 
         items = item_ids(rows, self.data)
         named = [{**row, "id": item} for item, row in zip(items, rows, strict=True)]
-        plain = [made(row, "") for row in named]
+        plain = [made(Item(item, row)) for item, row in zip(items, named, strict=True)]
         return _Bound(self.name, self.data, items, named, made, plain, self.values)
 
 
@@ -173,21 +176,31 @@ def asked_text(prompt: str, answer: str, chat: Chat | None) -> Asked:
 
 
 def split_answer(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, chat: Chat | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    completion: str,
+    chat: Chat | None = None,
+    begun: str = "",
 ) -> tuple[list[int], list[int]]:
     """Encode prompt and completion together and divide the ids where the prompt's own end.
 
     A token that merges the end of the prompt with the start of the completion belongs to the
     completion, so that no part of the answer is given away. In a chat the prompt is all up to the
-    assistant's answer, and the answer ends before what ends its turn.
+    assistant's answer, and the answer ends before what ends its turn. A text that the answer begins
+    with belongs to the prompt.
 
     Raises:
         DataError: a turn of a chat is blank.
         ModelError: the tokenizer has no chat template, or one that cannot be used.
     """
+    completion = begin_answer(begun, completion)[len(begun) :]
     special = chat is None  # a template writes the tokens that begin a text itself
     if chat is not None:
-        prompt, completion, _ = render_chat(tokenizer, prompt, completion, chat)
+        prompt, answer, _ = render_chat(tokenizer, prompt, begun + completion, chat)
+        cut = answer.index(begun.strip()) + len(begun.lstrip())
+        prompt, completion = prompt + answer[:cut], answer[cut:]
+    else:
+        prompt = begin_answer(prompt, begun)
     alone, whole = (
         list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
         for text in (prompt, prompt + completion)
@@ -204,13 +217,13 @@ _Made: TypeAlias = Sequence[tuple[Ids, Ids]]
 
 @dataclass(frozen=True)
 class _Bound:
-    """The items, ready for many checkpoints; `make` has (row, text before it), `plain` none."""
+    """The items, ready for many checkpoints; `plain` are made without an attack."""
 
     name: str
     role: str
     items: Sequence[str]
     rows: Sequence[Row]
-    make: Callable[[Row, str], _Made]
+    make: Callable[[Item], _Made]
     plain: Sequence[_Made]
     values: Callable[[float, Sequence[float]], Mapping[str, float]]
 
@@ -218,16 +231,18 @@ class _Bound:
         """Return each item's scores.
 
         Raises:
-            CannotApplyError: the prompt attack samples; nothing is generated here.
+            CannotApplyError: the prompt attack samples, and nothing is generated here; or it asks
+                for what the scorer has no place for.
         """
         if attack is None:
             return self._scores(engine, self.plain)
         refuse_sampling(self.name, attack)
 
-        def ask(rows: Sequence[Row], before: Mapping[str, str]) -> list[SampleScore]:
-            return self._scores(engine, [self.make(row, before[str(row["id"])]) for row in rows])
+        def ask(items: Sequence[Item]) -> list[SampleScore]:
+            return self._scores(engine, [self.make(item) for item in items])
 
-        return ask_rewritten(attack, self.rows, self.items, ask)
+        rows = dict(zip(self.items, self.rows, strict=True))
+        return ask_rewritten(attack, rows, ask, scorer=self.name, applies=("after", "frame"))
 
     def _scores(self, engine: Engine, made: Sequence[_Made]) -> list[SampleScore]:
         asked = [(item, *pair) for item, own in zip(self.items, made, strict=True) for pair in own]

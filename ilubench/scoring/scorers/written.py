@@ -11,12 +11,13 @@ from ilubench.interfaces import (
     BoundPromptAttack,
     Engine,
     Ids,
+    Item,
     Row,
     SampleScore,
     SamplingSpec,
     Scorer,
 )
-from ilubench.scoring.scorers.rewriting import ask_rewritten
+from ilubench.scoring.scorers.rewriting import Change, ask_rewritten
 from ilubench.scoring.scorers.rouge import RougeTokens, rouge_l
 from ilubench.scoring.scorers.rows import name_items
 from ilubench.specs import Direction, Estimator
@@ -77,19 +78,20 @@ class BoundTexts:
     """The items, ready for many checkpoints.
 
     Attributes:
-        make: (row, text before it) -> what is asked.
+        make: item -> what is asked.
         plain: the items without an attack, made.
         ends: what is written is cut at the first of each, one after the other.
         groups: item -> its subset.
         tokens: what ROUGE counts.
         measure: the score of what is written beside its reference.
+        applies: what of a rewritten item ``make`` heeds.
     """
 
     metric: str
     role: str
     items: Sequence[str]
     rows: Sequence[Row]
-    make: Callable[[Row, str], AskedText]
+    make: Callable[[Item], AskedText]
     plain: Sequence[AskedText]
     sampling: SamplingSpec
     publish_text: bool
@@ -97,18 +99,23 @@ class BoundTexts:
     ends: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
     measure: Callable[[str, str, RougeTokens], float] = rouge_l
+    applies: tuple[Change, ...] = ("after", "frame")
 
     def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
-        """Return the score of each item."""
+        """Return the score of each item.
+
+        Raises:
+            CannotApplyError: the prompt attack asks for what the scorer has no place for.
+        """
         if attack is None:
             return self._scores(engine, self.plain, self.sampling)
         sampling = attack.sampling(self.sampling)
 
-        def ask(rows: Sequence[Row], before: Mapping[str, str]) -> list[SampleScore]:
-            made = [self.make(row, before[str(row["id"])]) for row in rows]
-            return self._scores(engine, made, sampling)
+        def ask(items: Sequence[Item]) -> list[SampleScore]:
+            return self._scores(engine, [self.make(item) for item in items], sampling)
 
-        return ask_rewritten(attack, self.rows, self.items, ask)
+        rows = dict(zip(self.items, self.rows, strict=True))
+        return ask_rewritten(attack, rows, ask, scorer=self.metric, applies=self.applies)
 
     def _scores(
         self, engine: Engine, made: Sequence[AskedText], sampling: SamplingSpec
