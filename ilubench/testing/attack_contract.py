@@ -200,7 +200,8 @@ class AttackContract(PluginContract):
 
     def test_its_checkpoints_make_a_course(self) -> None:
         """Steps or levels, in order, each once; all items of what measures utility are scored."""
-        course, points = Course(type(self.make()).__name__, self.utility), self._watch().points
+        attack, points = self.make(), self._watch().points
+        course = Course(type(attack).__name__, self.utility, tunes=attack.adaptive)
         require(bool(points), "it yields no checkpoint, so that nothing is scored; yield one")
         for point in points:
             try:

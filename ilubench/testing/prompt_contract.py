@@ -71,7 +71,9 @@ class PromptAttackContract(PluginContract):
         return {role: tuple(shown) for role in self.make().roles()}
 
     def _context(self, seed: int = 7) -> PromptContext:
-        return PromptContext(self.shots(), seed)
+        attack, shots = self.make(), self.shots()
+        rows = {role: tuple(shot.fields for shot in own) for role, own in shots.items()}
+        return PromptContext({role: shots[role] for role in attack.shows()}, seed, rows)
 
     def _asked(self, seed: int = 7, *, backwards: bool = False, noise: int = 0) -> list[list[Item]]:
         """Return what is asked in the place of each item, by its order."""
@@ -122,7 +124,7 @@ class PromptAttackContract(PluginContract):
         items, shots = list(self.items()), self.shots()
         attack, before = self.make(), copy.deepcopy((items, dict(shots)))
         for item in items:
-            attack.rewrite(item, PromptContext(shots, 7))
+            attack.rewrite(item, replace(self._context(), shots=shots))
         require(
             (items, dict(shots)) == before,
             "it changed the item or the shots that it was given, which others read; work on a copy",
@@ -175,13 +177,13 @@ class PromptAttackContract(PluginContract):
         """Overlap with the evaluation is looked for in what is declared, before anything runs."""
         attack, roles = self.make(), self.make().roles()
         require(len(set(roles)) == len(roles), f"roles() repeats a name: {roles}")
-        shots = DeclaredOnly(dict(self.shots()), "roles()")
-        context = replace(self._context(), shots=shots)
+        plain = self._context()
+        shots, rows = DeclaredOnly(plain.shots, "shows()"), DeclaredOnly(plain.rows, "roles()")
         for item in self.items():
-            attack.rewrite(item, context)
-        asked = sorted(shots.undeclared)
+            attack.rewrite(item, replace(plain, shots=shots, rows=rows))
+        asked = sorted(shots.undeclared | rows.undeclared)
         require(not asked, f"it asked for {asked}, which roles() does not declare")
-        unread = sorted(set(roles) - shots.read)
+        unread = sorted(set(roles) - shots.read - rows.read)
         require(not unread, f"it declares {unread} in roles() and never reads them; leave them out")
 
     def test_it_needs_no_network(self) -> None:
