@@ -143,6 +143,7 @@ def _nf4(group: int) -> _Rounded:
 
     def rounded(_bits: int, weight: torch.Tensor) -> torch.Tensor:
         packed = quantize_4bit(weight, blocksize=group, quant_type="nf4")
-        return cast("torch.Tensor", dequantize_4bit(*packed))
+        found: torch.Tensor = dequantize_4bit(*packed)
+        return found
 
     return rounded

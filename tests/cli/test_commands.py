@@ -121,7 +121,7 @@ def test_run_prints_a_table_and_plain_lines(finished: Path, tmp_path: Path) -> N
     out = with_target(finished, tmp_path / "out")
     done = process("run", SUITE, "method=npo", "attacks=gsm8k", f"out={out}")
     assert done.code == 0
-    for shown in ("NLL_f", "original", "unlearned", "gsm8k", "RA", "results  ", "next     "):
+    for shown in ("NLL_f", "original", "unlearned", "gsm8k", "RA", "report   ", "next     "):
         assert shown in done.out
     assert "\x1b" not in done.out + done.err  # no colours, no cursor movements in a pipe
     lines = done.err.splitlines()

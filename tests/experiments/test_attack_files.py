@@ -65,7 +65,7 @@ def test_a_run_s_configuration_has_it_whole() -> None:
         ("gsm8k.yaml", {"gsm8k.yaml": "use: prefix"}, "there is an attack 'gsm8k' besides gsm8k"),
         (
             "own.yaml,below/own.yaml",
-            {"own.yaml": "use: x"},
+            {"own.yaml": "title: a"},
             "there is an attack 'own' besides below/own",
         ),
         ("My.Own.yaml", {"My.Own.yaml": ""}, "'My.Own', after My.Own.yaml, cannot be an attack's"),
