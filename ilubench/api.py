@@ -1,12 +1,12 @@
 """ilubench from Python: run what the command line runs, and read what runs leave as tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ilubench.errors import UsageError
+from ilubench.errors import SpecError, UsageError
 from ilubench.records.finished import FinishedRun, read_run
 from ilubench.statistics.intervals import Figure
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas as pd
 
+    from ilubench.experiments.experiment import Experiment
     from ilubench.records.results import RunRecord
-    from ilubench.specs.overrides import Override
 
 __all__ = ["Run", "load", "run", "run_grid"]
 
@@ -163,14 +163,21 @@ def run(*words: str, quiet: bool = False, **settings: object) -> Run:
     Args:
         words: as on the command line, for keys that are no names: `"method.train.lr=1e-4"`.
         quiet: show no progress.
-        settings: the other keys: `suite="mini"`, `method="npo"`, `seeds=[0, 1]`, `out="runs"`.
+        settings: the other keys: `suite="mini"`, `method="npo"`, `seeds=[0, 1]`, `out="runs"`; None
+            is the word `none`, so that `attacks=None` is no attack.
 
     Raises:
         SpecError: an unknown key, name or value, or several methods.
         JobError: a job failed; the store has those that did not.
         IlubenchError: data or a model are missing, or do not fit.
     """
-    return run_grid(*words, quiet=quiet, **settings)[0]
+    experiments = _experiments(words, settings)
+    if len(experiments) > 1:
+        problem = f"{len(experiments)} are named, and a run has one"
+        raise SpecError(
+            problem, field="method", remedy="call run_grid, which returns a run of each"
+        )
+    return _carry_out(experiments, quiet=quiet)[0]
 
 
 def run_grid(*words: str, quiet: bool = False, **settings: object) -> tuple[Run, ...]:
@@ -181,38 +188,49 @@ def run_grid(*words: str, quiet: bool = False, **settings: object) -> tuple[Run,
         JobError: a job failed; the store has those that did not.
         IlubenchError: data or a model are missing, or do not fit.
     """
+    return _carry_out(_experiments(words, settings), quiet=quiet)
+
+
+# --- inside ---
+
+
+def _experiments(words: Sequence[str], settings: Mapping[str, object]) -> "tuple[Experiment, ...]":
+    from ilubench.experiments.experiment import resolve_grid
+    from ilubench.specs.overrides import parse_words
+
+    for word in words:
+        if not isinstance(word, str):
+            raise SpecError(f"{word!r} is no text", remedy="write key=value, or key as a name")
+    return resolve_grid(
+        parse_words([*words, *(f"{key}={_text(key, value)}" for key, value in settings.items())])
+    )
+
+
+def _carry_out(experiments: "Sequence[Experiment]", *, quiet: bool) -> tuple[Run, ...]:
     import io
 
     from rich.console import Console
 
-    from ilubench.experiments.experiment import resolve_grid
     from ilubench.forecast.estimate import expected_seconds
     from ilubench.runs.pipeline import run_grid as carry_out
     from ilubench.runs.progress import make_reporter
 
-    experiments = resolve_grid(_overrides(words, settings))
     shown = Console(file=io.StringIO()) if quiet else Console(markup=False, emoji=False)
     with make_reporter(shown, expected_seconds) as reporter:
         results = carry_out(experiments, reporter)
     return tuple(load(result.plan.folder) for result in results)
 
 
-# --- inside ---
-
-
-def _overrides(words: Sequence[str], settings: Mapping[str, object]) -> "tuple[Override, ...]":
-    from ilubench.specs.overrides import parse_words
-
-    return parse_words([*words, *(f"{key}={_text(value)}" for key, value in settings.items())])
-
-
-def _text(value: object) -> str:
+def _text(key: str, value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(map(_text, value))
+    if isinstance(value, Mapping | bytes):
+        problem = f"a {type(value).__name__} cannot be written as a word"
+        raise SpecError(problem, field=key, remedy=f'name its fields: "{key}.FIELD=VALUE"')
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return ",".join(_text(key, one) for one in value)
     return str(value)
 
 

@@ -9,6 +9,8 @@ from places import LEADERBOARDS, ROOT
 from runs import TINY, WEAK, made, with_target
 
 import ilubench as ib
+from ilubench import api
+from ilubench.errors import SpecError
 
 NPO = LEADERBOARDS / "mini" / "measured" / "npo"
 
@@ -75,6 +77,32 @@ def test_a_run_is_that_of_the_command_line(tmp_path: Path) -> None:
 def test_wrong_words_are_the_command_lines_errors(settings: dict[str, str], told: str) -> None:
     with pytest.raises(ib.IlubenchError, match=re.escape(told)):
         ib.run(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "told"),
+    [
+        ((), {"method": ["npo", "ilu"]}, "2 are named, and a run has one; call run_grid"),
+        ((3,), {}, "3 is no text"),
+        ((None,), {}, "None is no text"),
+        ((), {"attack": {"gsm8k": {"lr": 1}}}, "attack: a dict cannot be written as a word"),
+        ((), {"suite": b"mini"}, "suite: a bytes cannot be"),
+    ],
+)
+def test_what_is_no_word_is_refused_before_any_job(
+    tmp_path: Path, words: tuple[str, ...], settings: dict[str, object], told: str
+) -> None:
+    with pytest.raises(SpecError, match=told):
+        ib.run(*words, out=tmp_path, quiet=True, **settings)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_any_collection_is_a_list_of_words() -> None:
+    import numpy as np
+
+    for seeds in (range(2), (0, 1), np.arange(2), (one for one in (0, 1)), [np.int64(0), 1.0]):
+        (found,) = api._experiments((), {"suite": TINY, "seeds": seeds})
+        assert found.seeds == (0, 1)
 
 
 def test_plots_and_notebooks(npo: ib.Run) -> None:

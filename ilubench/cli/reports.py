@@ -97,15 +97,23 @@ def report(
 ) -> int:
     """Write one page of HTML on finished runs: the verdict, the figures, what it rests on."""
     from ilubench.errors import UsageError
+    from ilubench.reports.figures.style import UNDATED
     from ilubench.reports.page.report import save_figures
 
+    endings = [f".{form}" for form in forms or ("pdf",)]
+    for ending in endings:
+        if ending not in UNDATED:
+            known = ", ".join(one[1:] for one in UNDATED)
+            raise UsageError(f"--form {ending[1:]}: no form of a figure; choose from: {known}")
+    if forms and figures is None:
+        raise UsageError("--form is of figures for papers; add --figures DIR")
     folders = within(runs)
     if out is None and len(folders) > 1:
         raise UsageError(f"one page on {len(folders)} runs lies in none of them; add --out FILE")
     page, found = write_report(folders, out)
     typer.echo(f"wrote {page}")
     if figures is not None:
-        for file in save_figures(found, figures, [f".{form}" for form in forms or ("pdf",)]):
+        for file in save_figures(found, figures, endings):
             typer.echo(f"wrote {file}")
     return COMPLETE
 

@@ -1,5 +1,6 @@
 """The command that shows what a run is: asked for what, ended how, with which figures, where."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -108,19 +109,23 @@ def watch(
     from ilubench.records.running import read_state, state_lines
 
     before: tuple[tuple[str, str], ...] = ()
-    while True:
-        state = read_state(run)
-        now = tuple((job.label, job.state) for job in state.jobs)
-        if now != before or sys.stdout.isatty():
-            if sys.stdout.isatty() and not once:
-                console(stderr=False).clear()
-            typer.echo("\n".join(state_lines(state)))
-        before = now
-        if state.finished:
-            typer.echo(f"finished: ilubench show {run}")
-        if once or state.finished:
-            return COMPLETE
-        time.sleep(every)
+    # Ctrl-C ends the watch, and nothing else: no job of the run is this process's
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            state = read_state(run)
+            now = tuple((job.label, job.state) for job in state.jobs)
+            if now != before or sys.stdout.isatty():
+                if sys.stdout.isatty() and not once:
+                    console(stderr=False).clear()
+                typer.echo("\n".join(state_lines(state)))
+            before = now
+            if state.finished:
+                typer.echo(f"finished: ilubench show {run}")
+            if once or state.finished:
+                return COMPLETE
+            time.sleep(every)
+    typer.echo("no longer watched; the run is left as it is")
+    return COMPLETE
 
 
 def _asked(run: "FinishedRun") -> Iterator[str]:

@@ -37,6 +37,7 @@ from ilubench.specs.overrides import (
     apply_overrides,
 )
 from ilubench.specs.suite_files import attack_name
+from ilubench.specs.values import NO_VALUE
 from ilubench.specs.yaml_files import validate_spec
 
 __all__ = [
@@ -191,7 +192,9 @@ def resolve_grid(
         raise SpecError("the model is given, no method is used", field="method", remedy=remedy)
     plain = tuple(o for o in rest if o.path != ("method",))
     none = Override(("attacks",), "")  # `attacks=none` is no attack; None, the default, is all
-    plain = tuple(none if o == Override(("attacks",), "none") else o for o in plain)
+    plain = tuple(
+        none if o.path == none.path and o.text.strip().lower() in NO_VALUE else o for o in plain
+    )
     asked = apply_overrides(RunSpec, {}, plain, NO_PLUGINS)
     run = validate_spec(RunSpec, asked, source="command line")
     suite, path = read_suite(run.suite, suite_changes, data, target, run.attacks or ())

@@ -1,6 +1,8 @@
 """Where a run stands, by the files that it leaves: nothing of it need be on this machine's CPU."""
 
+import contextlib
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -127,15 +129,19 @@ def _job(
     if states.get(key) in ("done", "cached") or (store / stage / key / "DONE").is_file():
         return JobState(label, "done")
     work = store / stage / f"{key}.partial"
-    times = [file.stat().st_mtime for file in _files(work)]
+    times = [*_times(work)]
     if not times:
         return JobState(label, "waiting")
     silent = max(0.0, now - max(times))
     return JobState(label, "running" if silent < QUIET else "stopped", _told(work), silent)
 
 
-def _files(work: Path) -> list[Path]:
-    return [work, *(file for file in work.rglob("*"))] if work.is_dir() else []
+def _times(work: Path) -> Iterator[float]:
+    """When each file was written; one that was renamed or taken away meanwhile is left out."""
+    for folder, _, files in os.walk(work):  # a folder that has gone is none
+        for name in ("", *files):
+            with contextlib.suppress(FileNotFoundError):
+                yield (Path(folder) / name).stat().st_mtime
 
 
 def _told(work: Path) -> str:

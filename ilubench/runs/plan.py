@@ -369,13 +369,19 @@ def check_inputs(plan: Plan) -> None:
                 bench.examples(names)
             _check_course(bench, attack)
         scored_items(bench.experiment, attack)
-        counts = bench.check_items(bench.attack_scorers(attack))
+        asked = bench.check_items(bench.attack_scorers(attack))
         if attack.spec.fa is not None:
-            _check_count(fa_scorer(attack.name), attack.spec.fa, counts[FA, attack.spec.fa.metric])
+            items = asked[FA, attack.spec.fa.metric]
+            _check_count(f"scorer {fa_scorer(attack.name)}", attack.spec.fa, items)
     if any(job.stage in ("score", "attack") for job in open_jobs):
-        counts = bench.check_items(bench.suite_scorers())
+        asked = bench.check_items(bench.suite_scorers())
         for spec in suite.metrics if bench.experiment.attacks else ():
-            _check_count(spec.scorer, spec, counts[spec.scorer, spec.metric])
+            items = asked[spec.scorer, spec.metric]
+            _check_count(f"scorer {spec.scorer}", spec, items)
+            for attack in attacks:
+                left = scored_items(bench.experiment, attack).get(spec.scorer, items)
+                where = f"attack {attack.name}: only.{spec.scorer} leaves too few"
+                _check_count(where, spec, [item for item in items if item in left])
     for attack in attacks:
         if isinstance(attack.plugin, PromptAttack):
             applicable_scorers(bench, bind_attack(bench, attack, bench.experiment.seeds[0]))
@@ -411,8 +417,11 @@ def _check_attack(bench: Workbench, attack: Attack) -> None:
                 one.plugin.check_model(bench.target_config)
 
 
-def _check_count(scorer: str, spec: MetricSpec | FineTuningAccuracySpec, items: int) -> None:
+def _check_count(
+    where: str, spec: MetricSpec | FineTuningAccuracySpec, items: Sequence[str]
+) -> None:
     """Refuse a metric of the row with so few items that no interval could follow from them."""
-    if items < MIN_ITEMS:
-        problem = f"scorer {scorer}: {items} item for {spec.label}, and an interval needs two"
+    if len(items) < MIN_ITEMS:
+        count = f"{len(items) or 'no'} item"
+        problem = f"{where}: {count} for {spec.label}, and an interval needs two"
         raise DataError(f"{problem}; give more rows, or a higher limit")

@@ -19,7 +19,7 @@ from ilubench.errors import SpecError, did_you_mean
 from ilubench.specs.merging import INSTEAD_OF, merge_mappings
 from ilubench.specs.run import RunSpec
 from ilubench.specs.score import ScoreSpec
-from ilubench.specs.values import convert_value
+from ilubench.specs.values import NO_VALUE, convert_value
 from ilubench.specs.yaml_files import load_nodes, task_names
 
 __all__ = [
@@ -271,7 +271,7 @@ def _without_replaced(
 ) -> dict[str, JsonValue]:
     """Return fields of ``model`` without those in whose place another value of a field stands."""
     name = override.path[-1]
-    same = override.text == values.get(name) or override.text.lower() in ("none", "null")
+    same = override.text == values.get(name) or override.text.lower() in NO_VALUE
     gone = set() if same else {*INSTEAD_OF.get(name, ())} & model.model_fields.keys()
     return {key: value for key, value in values.items() if key not in gone}
 

@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationEr
 
 from ilubench.errors import SpecError, did_you_mean
 
-__all__ = ["convert_value", "problem_in_words"]
+__all__ = ["NO_VALUE", "convert_value", "problem_in_words"]
+
+NO_VALUE = ("none", "null")
+"""Words, in capitals or not, for no value."""
 
 MOST_NUMBERS = 10_000
 """Numbers that one range may stand for."""
@@ -129,7 +132,7 @@ def convert_value(annotation: object, text: str, key: str) -> object:
     """
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        if type(None) in inner and text.lower() in ("none", "null"):
+        if type(None) in inner and text.lower() in NO_VALUE:
             return None
         rest = sorted((part for part in inner if part is not type(None)), key=lambda p: p is str)
         for part in rest[:-1]:  # text is the last resort, since everything is text

@@ -70,6 +70,21 @@ def test_a_log_reads_a_line_a_change(run: Path) -> None:
     assert "1 of 9 jobs done" in done.out
 
 
+def test_ctrl_c_ends_the_watch_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    done = command("watch", str(run))
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == "no longer watched; the run is left as it is"
+
+
+def test_a_file_may_go_while_it_is_looked_at(run: Path) -> None:
+    (run.parent / "store" / "attack" / "c.partial" / "log.jsonl.tmp").symlink_to(run / "gone")
+    assert read_state(run, NOW).jobs[2].state == "running"
+
+
 @pytest.mark.parametrize("text", ["[]", "{", '{"jobs": [{}]}', '{"jobs": 3}'])
 def test_what_is_no_run_says_so(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match="no folder of a run"):

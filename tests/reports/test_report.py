@@ -127,7 +127,11 @@ def test_one_page_on_two_runs_needs_a_place(both: list[Path]) -> None:
     assert "add --out FILE" in done.err
     done = command("report", str(both[0]), "--figures", str(both[0] / "f"), "--form", "jpg")
     assert done.code == 2
-    assert "must end in .svg, .pdf, .png" in done.err
+    assert "--form jpg: no form of a figure; choose from: svg, pdf, png" in done.err
+    assert not (both[0] / "f").exists()
+    done = command("report", str(both[0]), "--form", "pdf")
+    assert (done.code, done.out) == (2, "")
+    assert "add --figures DIR" in done.err
 
 
 # --------------------------------------------------------------------------- figures

@@ -46,6 +46,20 @@ def test_a_run_makes_the_benign_ones_unless_others_are_named(tmp_path: Path) -> 
     assert names(resolved(suite, "attacks=again,agnews")) == ["again", "agnews"]
 
 
+@pytest.mark.parametrize("word", ["none", "None", "NONE", "null"])
+def test_no_attack_is_none_in_any_letters(word: str) -> None:
+    assert names(resolved(f"suite={TINY}", f"attacks={word}")) == []
+
+
+@pytest.mark.parametrize(
+    ("attacks", "remedy"), [("agnews", "agnews,gsm8k"), ("none", "gsm8k"), ("noise", "noise,gsm8k")]
+)
+def test_a_word_on_an_attack_that_is_not_made_is_refused(attacks: str, remedy: str) -> None:
+    with pytest.raises(SpecError, match="does not make gsm8k") as told:
+        resolved(f"suite={TINY}", f"attacks={attacks}", "attack.gsm8k.train.lr=1e-4")
+    assert str(told.value).endswith(f"write attacks={remedy}")
+
+
 def test_a_shipped_attack_need_not_be_the_suites() -> None:
     shipped = "sst2"
     assert shipped in task_names("attacks")
@@ -122,6 +136,20 @@ def test_ra_leaves_it_out_and_the_worst_case_does_not(tmp_path: Path) -> None:
     assert only.code == 0, only.err
     (row,) = json.loads(only.out)["rows"].values()
     assert row["ra"]["note"]["kind"] == "only-further"
+
+
+def test_a_filter_and_a_limit_that_leave_too_few_show_before_any_job(tmp_path: Path) -> None:
+    for limit, told in ((4, "no item for NLL_f"), (9, "1 item for NLL_f")):
+        again = {**AGAIN, "only": {"forget_nll": {"id": "PLACE"}}}
+        suite, out = suite_file(tmp_path, again), with_target(made(), tmp_path / f"o{limit}")
+        rows = resolved(suite).tables.rows("forget_mc")
+        again["only"] = {"forget_nll": {"id": rows[8]["id"]}}
+        suite_file(tmp_path, again)
+        limited = f"suite.scorers.forget_nll.settings.limit={limit}"
+        done = command("run", suite, "method=npo", "attacks=again", limited, f"out={out}")
+        assert done.code == 3, done.err
+        assert f"attack again: only.forget_nll leaves too few: {told}" in done.err
+        assert not (out / "store" / "unlearn").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -270,15 +269,18 @@ class Workbench:
             self._methods[name] = create_plugin("methods", ref)
         return self._methods[name]
 
-    def check_items(self, measures: Mapping[str, Measure]) -> dict[tuple[str, str], int]:
-        """Return (scorer, metric) -> its number of items, all of which fit the target model.
+    def check_items(self, measures: Mapping[str, Measure]) -> dict[tuple[str, str], list[str]]:
+        """Return (scorer, metric) -> the items that it scores, all of which fit the target model.
 
         Raises:
             ItemError: one does not; it is named.
         """
         engine = self.check_engine()
-        found = {name: measure.bound.score(engine) for name, measure in measures.items()}
-        return dict(Counter((name, one.metric) for name, scored in found.items() for one in scored))
+        found: dict[tuple[str, str], list[str]] = {}
+        for name, measure in measures.items():
+            for one in measure.bound.score(engine):
+                found.setdefault((name, one.metric), []).append(one.item)
+        return found
 
     def check_engine(self) -> CheckEngine:
         """Return an engine that refuses what the target model could not take, and answers nothing.
