@@ -1,7 +1,7 @@
 """Two finished runs: how their figures differ, paired by seed and item, and their settings."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +22,7 @@ from ilubench.statistics.intervals import (
     Samples,
     no_figure,
     paired_difference,
+    pick_items,
     table_mean,
 )
 from ilubench.statistics.notes import Note, NoteKind
@@ -101,7 +102,14 @@ def comparison_text(found: Comparison) -> str:
     ]
     parts.append(table(["metric", "", one, other, f"{other} - {one}"], figures))
     told = "Differences are paired by the seeds and items that both runs have; 95 % intervals, "
-    return "\n\n".join([*parts, f"{told}one at a time (many of them are not one test)."])
+    parts.append(f"{told}one at a time (many of them are not one test).")
+    paired = [line for line in found.figures if line.difference.value is not None]
+    sides = zip(*((x.first, x.second, x.difference) for x in paired), strict=True)
+    counts = [max(figure.n_seeds for figure in side) for side in sides]
+    if len(set(counts)) > 1:
+        told = f"{one} has {counts[0]} seeds, {other} {counts[1]}, and both have {counts[2]}"
+        parts.append(f"{told}: a difference is not that of the two columns.")
+    return "\n\n".join(parts)
 
 
 def comparison_json(found: Comparison) -> JsonValue:
@@ -120,7 +128,8 @@ def _forgetting(label: str, first: FinishedRun, second: FinishedRun) -> Iterator
     a, b = first.scores(label), second.scores(label)
     bounds = first.ranges(label).forget
     after = f"after unlearning ({F_U})"
-    yield _paired(label, after, a.unlearned_forget, b.unlearned_forget, bounds)
+    unlearned = (a.unlearned_forget, b.unlearned_forget)
+    yield _paired(label, after, *unlearned, bounds, seeds=_seeds(a, b))
     benign = [c.attack for c in a.courses if not c.further and b.course(c.attack) is not None]
     if benign:
         mine, other = (
@@ -133,14 +142,15 @@ def _forgetting(label: str, first: FinishedRun, second: FinishedRun) -> Iterator
 
 
 def _utility(label: str, first: FinishedRun, second: FinishedRun) -> Iterator[Difference]:
+    a, b = first.scores(label), second.scores(label)
     for spec, x, y, bounds in zip(
         first.measured_suite.utility,
-        first.scores(label).unlearned_utility,
-        second.scores(label).unlearned_utility,
+        a.unlearned_utility,
+        b.unlearned_utility,
         first.ranges(label).utility,
         strict=True,
     ):
-        yield _paired(spec.label, "after unlearning", x, y, bounds)
+        yield _paired(spec.label, "after unlearning", x, y, bounds, seeds=_seeds(a, b))
 
 
 def _fine_tuning(label: str, first: FinishedRun, second: FinishedRun) -> Iterator[Difference]:
@@ -159,10 +169,32 @@ def _shared(a: MethodRuns, b: MethodRuns) -> Iterator[tuple[Course, Course]]:
             yield mine, other
 
 
-def _paired(metric: str, what: str, a: Samples, b: Samples, bounds: Range) -> Difference:
+def _seeds(*both: MethodRuns) -> list[set[int]]:
+    """The seeds that each run attacked."""
+    return [{seed for course in runs.courses for seed in course.forget[-1].seeds} for runs in both]
+
+
+def _paired(
+    metric: str,
+    what: str,
+    a: Samples,
+    b: Samples,
+    bounds: Range,
+    seeds: Sequence[set[int]] = (set(), set()),
+) -> Difference:
+    """Return a figure of both; ``seeds``: those that a single score of a run may stand for."""
+    x, y = (_spread(table, more) for table, more in zip((a, b), seeds, strict=True))
     try:
-        difference = cut_difference(paired_difference(b, a, what), bounds)
-    except DataError:  # a model without randomness was scored with one seed, or other items
+        difference = cut_difference(paired_difference(y, x, what), bounds)
+    except DataError:  # other seeds, or other items
         difference = no_figure(Note(NoteKind.NO_SHARED_SEED))
     mine, other = (keep_within(table_mean(samples), bounds) for samples in (a, b))
     return Difference(metric, what, mine, other, difference)
+
+
+def _spread(table: Samples, seeds: set[int]) -> Samples:
+    """A model without randomness was scored once, for all the seeds that it was attacked with."""
+    if len(table.seeds) > 1 or not seeds - {*table.seeds}:
+        return table
+    every = tuple(sorted({*table.seeds, *seeds}))
+    return Samples(pick_items(table, every, table.items), every, table.items)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from ilubench.errors import DataError
 from ilubench.records.finished import FinishedRun
 from ilubench.statistics.intervals import Samples
+from ilubench.statistics.row import trial_level
 
 __all__ = ["Changes", "ItemChange", "changes_of"]
 
@@ -102,7 +103,10 @@ def _means(table: Samples) -> dict[str, float]:
 
 
 def _texts(run: FinishedRun, label: str) -> Mapping[tuple[str, str, str], str]:
-    """What models wrote: (who, attack, item) -> the text at the last step, with the first seed."""
+    """What models wrote: (who, attack, item) -> the text at the last step, with the first seed.
+
+    Of trials it is the strongest's, as the numbers are.
+    """
     file = (run.path if run.path.is_dir() else run.path.parent) / TEXTS
     if not file.is_file() or run.suite is None:
         return {}
@@ -112,8 +116,33 @@ def _texts(run: FinishedRun, label: str) -> Mapping[tuple[str, str, str], str]:
         mine = pc.and_(
             pc.equal(table["scorer"], spec.scorer), pc.equal(table["metric"], spec.metric)
         )
-        lines = table.filter(mine).to_pylist()
+        chosen = _strongest_steps(run, label)
+        lines = [
+            line
+            for line in table.filter(mine).to_pylist()
+            if line["attack"] not in chosen
+            or (line["seed"], line["step"]) in chosen[line["attack"]]
+        ]
         lines.sort(key=lambda line: (line["step"], -line["seed"]))  # the last one counts
         return {(line["who"], line["attack"], line["item"]): str(line["text"]) for line in lines}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: is no table of texts; delete it, or run again") from error
+
+
+def _strongest_steps(run: FinishedRun, label: str) -> dict[str, set[tuple[int, int]]]:
+    """Attack that tunes -> the seed and step of each seed's strongest trial."""
+    parts = {a.attack: a.trials for a in run.rows[label].attacks if a.trials is not None}
+    if not parts or run.samples is None:
+        return {}
+    table = run.samples.filter(pc.equal(run.samples["who"], "method"))
+    points = table.group_by(["attack", "seed", "step", "level"]).aggregate([]).to_pylist()
+    return {
+        attack: {
+            (point["seed"], point["step"])
+            for seed, number in zip(trials.seeds, trials.strongest, strict=True)
+            for point in points
+            if (point["attack"], point["seed"], point["level"])
+            == (attack, seed, trial_level(number))
+        }
+        for attack, trials in parts.items()
+    }

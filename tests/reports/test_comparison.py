@@ -10,7 +10,7 @@ from places import LEADERBOARDS
 from runs import command
 
 from ilubench.records.finished import FinishedRun, read_run
-from ilubench.reports.comparison import Comparison, compare_runs
+from ilubench.reports.comparison import Comparison, compare_runs, comparison_text
 
 MINI = LEADERBOARDS / "mini" / "measured"
 
@@ -76,6 +76,23 @@ def test_without_a_shared_seed_there_is_no_difference(tmp_path: Path) -> None:
     found = compare_runs(read_run(one), read_run(other))
     assert {line.difference.value for line in found.figures} == {None}
     assert "no seed is shared" in command("compare", str(one), str(other)).out
+
+
+def test_the_original_was_scored_once_for_all_seeds() -> None:
+    none, ilu = read_run(MINI / "none"), read_run(MINI / "ilu")
+    assert len(none.scores("FQ").unlearned_forget.seeds) == 1
+    for one, other, sign in ((none, ilu, 1), (ilu, none, -1)):
+        lines = {(f.metric, f.what): f for f in compare_runs(one, other).figures}
+        line = lines["FQ", "after unlearning (f_u)"]
+        assert line.difference.value == pytest.approx(sign * ilu.rows["FQ"].forget_unlearned.value)
+        assert line.difference.n_seeds == 5
+        assert lines["KnowMem_r", "after unlearning"].difference.n_seeds == 5
+
+
+def test_seeds_that_one_lacks_are_told(both: tuple[FinishedRun, FinishedRun]) -> None:
+    told = "npo has 10 seeds, ilu 5, and both have 5: a difference is not that of the two columns."
+    assert told in comparison_text(compare_runs(*both))
+    assert "seeds, " not in comparison_text(compare_runs(both[1], read_run(MINI / "dpo")))
 
 
 def test_a_record_alone_cannot_be_paired(tmp_path: Path) -> None:
