@@ -40,7 +40,7 @@ class Noise(WeightAttack):
 
     def checkpoints(self, examples: int) -> tuple[int | str, ...]:  # noqa: ARG002
         """Return the unlearned model, then the scales."""
-        return (0, *map(str, self.scales))
+        return (0, *map(_name, self.scales))
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Refuse a model with other layers.
@@ -57,8 +57,12 @@ class Noise(WeightAttack):
         context: Context,
     ) -> Iterator[Checkpoint]:
         """Yield the live model before, and at each scale."""
-        levels = {str(scale): partial(_shake, scale, context.seed) for scale in self.scales}
+        levels = {_name(scale): partial(_shake, scale, context.seed) for scale in self.scales}
         return score_levels(model, levels)
+
+
+def _name(scale: float) -> str:
+    return str(scale).replace("+", "")  # it is part of a file's name: no `+` of `1e+30`
 
 
 def _shake(scale: float, seed: int, weights: Mapping[str, torch.Tensor]) -> None:

@@ -100,7 +100,7 @@ def report(
     from ilubench.reports.figures.style import UNDATED
     from ilubench.reports.page.report import save_figures
 
-    endings = [f".{form}" for form in forms or ("pdf",)]
+    endings = [f".{form}" for form in dict.fromkeys(forms or ("pdf",))]
     for ending in endings:
         if ending not in UNDATED:
             known = ", ".join(one[1:] for one in UNDATED)
@@ -178,10 +178,11 @@ def variance(run: Run, form: FormatOption = None, as_json: Json = False) -> int:
     """Show how much of a run's spread comes from seeds, orders and items."""
     import dataclasses
 
+    from ilubench.records.finished import read_run
     from ilubench.records.run_files import read_run_samples
     from ilubench.reports.spread import variance_report, variance_text
 
-    found = variance_report(read_run_samples(run / SAMPLES))
+    found = variance_report(read_run_samples(run / SAMPLES), read_run(run).record.further)
     plain = [dataclasses.asdict(one) for one in found]
     show(variance_text(found), plain, form, as_json=as_json)
     return COMPLETE
@@ -212,7 +213,7 @@ def subsets(run: Run, form: FormatOption = None, as_json: Json = False) -> int:
     read = read_run(run)
     if read.samples is None:
         raise DataError(f"{read.path}: {read.unread}")
-    found = subsets_of(read.samples, read.metric_ranges)
+    found = subsets_of(read.samples, read.metric_ranges, read.record.further)
     show(subsets_text(found), [dataclasses.asdict(one) for one in found], form, as_json=as_json)
     return COMPLETE
 

@@ -14,7 +14,7 @@ from ilubench.interfaces import PromptAttack, Scorer, WeightAttack
 from ilubench.interfaces.discovery import SuiteAttacks, create_plugin, find_plugin
 from ilubench.specs import AttackSpec, PluginRef, Settings, SuiteSpec
 from ilubench.specs.overrides import Override, PluginLookup, apply_overrides, nested_settings
-from ilubench.specs.values import convert_value
+from ilubench.specs.values import NO_VALUE, convert_value
 from ilubench.specs.yaml_files import task_names
 
 __all__ = ["Attack", "named_attacks", "resolve_attack", "restore_attack"]
@@ -117,6 +117,8 @@ def named_attacks(
             remedy = did_you_mean(name, {*suite.attacks, *task_names("attacks")})
             if len(parts) > 1 and set(parts) <= set(suite.attacks):
                 remedy = f"write attacks={','.join(parts)}"
+            if name in ("all", *NO_VALUE):
+                remedy = f"attacks={name} stands alone"
             raise SpecError(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )

@@ -60,6 +60,8 @@ ALL_ATTACKS = 6
 
 def name_ra(attacks: Sequence[str]) -> str:
     """Return what RA over the attacks of a run is called."""
+    if not attacks:
+        return RA
     return RA_ALL if len(attacks) >= ALL_ATTACKS else f"{RA} over {{{', '.join(attacks)}}}"
 
 

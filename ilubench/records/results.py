@@ -288,6 +288,11 @@ class RunRecord(Record):
     notes: tuple[str, ...] = ()
 
     @property
+    def benign(self) -> tuple[str, ...]:
+        """The attacks that RA is over."""
+        return tuple(attack for attack in self.attacks if attack not in self.further)
+
+    @property
     def method_name(self) -> str:
         """The method's name; empty where a model was only scored."""
         return str(self.method.get("use", ""))

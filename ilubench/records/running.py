@@ -85,6 +85,8 @@ def state_lines(state: RunState) -> Iterator[str]:
         count = state.count(name)
         parts += [f"{count} {name}"] if count else []
     yield f"{state.run}: {', '.join(parts)}"
+    if not state.finished and not state.count("running"):
+        yield "  nothing is written: not begun, between two jobs, or stopped"
     open_jobs = [job for job in state.jobs if job.state not in ("done", "waiting")]
     waiting = [job for job in state.jobs if job.state == "waiting"]
     for job in [*open_jobs, *waiting[:3]][:SHOWN]:

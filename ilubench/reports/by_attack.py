@@ -111,7 +111,8 @@ def _table(label: str, named: Mapping[str, FinishedRun]) -> AttackTable:
     mine = {name: run for name, run in named.items() if label in run.rows}
     attacks = next(iter(mine.values())).record.attacks
     trained_on = {attack for run in mine.values() for attack in run.record.seen}
-    unseen = tuple(attack for attack in attacks if attack not in trained_on)
+    benign = next(iter(mine.values())).record.benign
+    unseen = tuple(attack for attack in benign if attack not in trained_on)
     rows = tuple(_row(name, run, label, unseen) for name, run in mine.items())
     return AttackTable(label, attacks, unseen, rows, tuple(_carried(label, mine)))
 
@@ -120,7 +121,9 @@ def _row(name: str, run: FinishedRun, label: str, unseen: Sequence[str]) -> Atta
     row, record = run.rows[label], run.record
     found = {figures.attack: figures.ra for figures in row.attacks}
     cells = {attack: found.get(attack) for attack in record.attacks}
-    if not unseen:
+    if not record.benign:
+        mean = no_figure(Note(NoteKind.ONLY_FURTHER))
+    elif not unseen:
         mean = no_figure(Note(NoteKind.ALL_TRAINED_ON))
     elif run.samples is None:
         mean = no_figure(Note(NoteKind.UNREAD, (run.unread,)))
@@ -171,7 +174,7 @@ def _difference(
     tables: list[tuple[Samples, Samples]] = []
     for single, other in singles.items():
         trained_on = {*run.record.seen, *other.record.seen}
-        both = tuple(a for a in run.record.attacks if a not in trained_on)
+        both = tuple(a for a in run.record.benign if a not in trained_on)
         why = _unusable(label, (run, other), both)
         if why is not None:
             left_out[single] = why

@@ -12,7 +12,7 @@ from ilubench.records.finished import FinishedRun
 from ilubench.statistics.intervals import Samples
 from ilubench.statistics.row import trial_level
 
-__all__ = ["Changes", "ItemChange", "changes_of"]
+__all__ = ["Changes", "ItemChange", "changes_of", "strongest_steps"]
 
 HALF = 0.5
 TEXTS = "texts.parquet"
@@ -94,6 +94,25 @@ def changes_of(run: FinishedRun, label: str) -> tuple[Changes, ...]:
     return tuple(found)
 
 
+def strongest_steps(run: FinishedRun, label: str) -> dict[str, set[tuple[int, int]]]:
+    """Attack that tunes -> the seed and step of each seed's strongest trial."""
+    parts = {a.attack: a.trials for a in run.rows[label].attacks if a.trials is not None}
+    if not parts or run.samples is None:
+        return {}
+    table = run.samples.filter(pc.equal(run.samples["who"], "method"))
+    points = table.group_by(["attack", "seed", "step", "level"]).aggregate([]).to_pylist()
+    return {
+        attack: {
+            (point["seed"], point["step"])
+            for seed, number in zip(trials.seeds, trials.strongest, strict=True)
+            for point in points
+            if (point["attack"], point["seed"], point["level"])
+            == (attack, seed, trial_level(number))
+        }
+        for attack, trials in parts.items()
+    }
+
+
 # --- inside ---
 
 
@@ -116,7 +135,7 @@ def _texts(run: FinishedRun, label: str) -> Mapping[tuple[str, str, str], str]:
         mine = pc.and_(
             pc.equal(table["scorer"], spec.scorer), pc.equal(table["metric"], spec.metric)
         )
-        chosen = _strongest_steps(run, label)
+        chosen = strongest_steps(run, label)
         lines = [
             line
             for line in table.filter(mine).to_pylist()
@@ -127,22 +146,3 @@ def _texts(run: FinishedRun, label: str) -> Mapping[tuple[str, str, str], str]:
         return {(line["who"], line["attack"], line["item"]): str(line["text"]) for line in lines}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: is no table of texts; delete it, or run again") from error
-
-
-def _strongest_steps(run: FinishedRun, label: str) -> dict[str, set[tuple[int, int]]]:
-    """Attack that tunes -> the seed and step of each seed's strongest trial."""
-    parts = {a.attack: a.trials for a in run.rows[label].attacks if a.trials is not None}
-    if not parts or run.samples is None:
-        return {}
-    table = run.samples.filter(pc.equal(run.samples["who"], "method"))
-    points = table.group_by(["attack", "seed", "step", "level"]).aggregate([]).to_pylist()
-    return {
-        attack: {
-            (point["seed"], point["step"])
-            for seed, number in zip(trials.seeds, trials.strongest, strict=True)
-            for point in points
-            if (point["attack"], point["seed"], point["level"])
-            == (attack, seed, trial_level(number))
-        }
-        for attack, trials in parts.items()
-    }

@@ -194,7 +194,7 @@ def _notes(rows: Sequence[TableRow], ranks: Ranks | None) -> Iterator[Note]:
     for why, names in reasons.items():
         yield replace(why, about=tuple(names))
     for row in rows:
-        fewer = set(row.run.record.attacks) - set(row.figures.ra_attacks)
+        fewer = set(row.run.record.benign) - set(row.figures.ra_attacks)
         if fewer:
             yield Note(NoteKind.LACKS_ATTACKS, tuple(sorted(fewer)), about=(row.name,))
     yield from dict.fromkeys(note for row in rows for note in _off_quartiles(row.figures))
@@ -291,7 +291,7 @@ def _head(one: RankedTable) -> list[str]:
         "seeds",
         F_U,
         f"{RA_CORE} over {_names(core)}" if core else RA_CORE,
-        name_ra(attacks),
+        name_ra(one.rows[0].run.record.benign),
         WORST_CASE,
         RECOVERY,
         UTILITY_KEPT,
@@ -310,7 +310,7 @@ def _cells(one: RankedTable, row: TableRow) -> list[str]:
     return [
         f"{row.rank}{'=' if shared else ''}" if row.rank else cell(f"- ({note_text(row.note)})"),
         cell(row.name),
-        str(figures.ra.n_seeds),
+        str(figures.ra.n_seeds or figures.worst_case.n_seeds or figures.forget_unlearned.n_seeds),
         figure_cell(figures.forget_unlearned),
         figure_cell(figures.ra_core),
         figure_cell(figures.ra),

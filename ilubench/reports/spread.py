@@ -15,7 +15,7 @@ together (the streams differ, but both derive from it), and the items are crosse
 Components of different figures (f_u and RA) are not differences of each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,8 +62,12 @@ class VarianceTable:
     note: Note | None = None
 
 
-def variance_report(samples: pa.Table) -> tuple[VarianceTable, ...]:
+def variance_report(samples: pa.Table, further: Collection[str] = ()) -> tuple[VarianceTable, ...]:
     """Return the components of f_u, RA and RA by attack, for each metric of a run.
+
+    Args:
+        samples: of the run.
+        further: attacks that RA leaves out.
 
     The unlearned model's samples, or the original's in a run of the original alone. Metrics are on
     their own scale; turning one round changes no component. Metrics whose items carry a class (an
@@ -82,7 +86,7 @@ def variance_report(samples: pa.Table) -> tuple[VarianceTable, ...]:
     courses = {
         attack: scored_courses(runs)
         for attack, runs in found.attacks.items()
-        if not has_trials(runs)  # they have no RA
+        if attack not in further and not has_trials(runs)  # trials have no RA
     }
     metrics = {metric for tables in (unlearned, *courses.values()) for metric in tables} - left_out
     if not metrics:

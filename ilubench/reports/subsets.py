@@ -4,7 +4,7 @@ Scorers name an item's subset (`group`): `given` and `held_out` facts in the min
 MMLU. A method that forgets only what it was shown looks well forgotten on the mean.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -32,8 +32,8 @@ class Subset:
         group: the subset.
         items: how many.
         unlearned: of the unlearned model (the original, in a run of it alone), before any attack.
-        attacked: mean over the attacks of their last checkpoints, each over the items that it
-            scores; None without an attack that scores any of them.
+        attacked: mean over the benign attacks of their last checkpoints, each over the items that
+            it scores; None without an attack that scores any of them.
     """
 
     metric: str
@@ -43,12 +43,15 @@ class Subset:
     attacked: Figure | None
 
 
-def subsets_of(samples: pa.Table, ranges: Ranges | None = None) -> tuple[Subset, ...]:
+def subsets_of(
+    samples: pa.Table, ranges: Ranges | None = None, further: Collection[str] = ()
+) -> tuple[Subset, ...]:
     """Return every metric by subset, where items have one.
 
     Args:
         samples: of a run.
         ranges: of its metrics, which the intervals do not leave; None: none is known.
+        further: attacks that means over attacks leave out.
 
     Raises:
         DataError: no item has a subset, or seeds were scored on other items.
@@ -59,7 +62,7 @@ def subsets_of(samples: pa.Table, ranges: Ranges | None = None) -> tuple[Subset,
         subset
         for group in pc.unique(chosen["group"]).to_pylist()
         for subset in _subsets(
-            chosen.filter(pc.equal(chosen["group"], group)), group, ranges or Ranges()
+            chosen.filter(pc.equal(chosen["group"], group)), group, ranges or Ranges(), further
         )
     ]
     if not found:
@@ -85,10 +88,13 @@ def subsets_text(subsets: tuple[Subset, ...]) -> str:
     )
 
 
-def _subsets(samples: pa.Table, group: str, ranges: Ranges) -> Iterator[Subset]:
+def _subsets(
+    samples: pa.Table, group: str, ranges: Ranges, further: Collection[str]
+) -> Iterator[Subset]:
     found = own_samples(samples)
     before = scored_courses(found.scores)
-    courses = [scored_courses(runs) for runs in found.attacks.values()]
+    benign = (runs for attack, runs in found.attacks.items() if attack not in further)
+    courses = [scored_courses(runs) for runs in benign]
     for metric in {metric for tables in (before, *courses) for metric in tables}:
         name = ".".join(metric)
         if metric not in before:

@@ -251,9 +251,9 @@ def _table(
 
 
 def _attacks(runs: Sequence[FinishedRun], label: str) -> tuple[str, ...]:
-    """The suite's core attacks where they were run, else all that were."""
+    """The suite's core attacks where they were run, else all benign ones that were."""
     core = next((core for run in runs if (core := run.rows[label].ra_core_attacks)), ())
-    return core or runs[0].record.attacks
+    return core or runs[0].record.benign
 
 
 def _point(sweep: str, name: str, run: FinishedRun, label: str, attacks: tuple[str, ...]) -> Point:

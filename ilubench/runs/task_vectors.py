@@ -72,7 +72,9 @@ def task_vectors(folder: Path) -> tuple[Cosines, ...]:
             for one in _of(bench, jobs, job)
         ]
     if not found:
-        raise UsageError(f"{folder}: none of its attacks changed weights; attack the model first")
+        problem = "no attack on an unlearned model left weights to look into"
+        told = "those of the original, prompts and trials leave none"
+        raise UsageError(f"{folder}: {problem} ({told}); run one that trains, with keep=attacked")
     return tuple(found)
 
 

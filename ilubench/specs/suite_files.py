@@ -1,7 +1,7 @@
 """A suite's YAML, `extends` resolved; the paths in it are relative to the file that has them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -46,7 +46,7 @@ def load_suite(name: str, attacks: Sequence[str] = ()) -> tuple[dict[str, JsonVa
         for word in wanted:
             key = attack_name(word)
             if key != word:
-                _refuse_taken(word, key, found)
+                _refuse_taken(word, key, (*found, *shipped))
                 head = "use" if ".py:" in word else "extends"
                 found[key] = _extended("attacks", {head: word, "further": True})
             elif key in shipped and key not in found:
@@ -101,7 +101,7 @@ def _links(attack: JsonValue) -> list[str]:
     return [link for link in links if isinstance(link, str)] if isinstance(links, list) else []
 
 
-def _refuse_taken(word: str, key: str, known: Mapping[str, JsonValue]) -> None:
+def _refuse_taken(word: str, key: str, known: Collection[str]) -> None:
     if key in known:
         problem = f"there is an attack {key!r} besides {word}"
         raise SpecError(problem, field="attacks", remedy="give the file, or class, another name")

@@ -101,6 +101,7 @@ _PROBLEMS = {
     "finite_number": "must be finite",
     **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
     "string_type": "must be text",
+    "string_too_short": "must be text of {min_length} characters or more",
     **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must have fields"),
 }

@@ -211,3 +211,10 @@ def test_experts_in_one_tensor_are_not_passed_over(attack: WeightAttack) -> None
     )
     with pytest.raises(SpecError, match=r"experts.*several matrices in one tensor"):
         attack.check_model(config)
+
+
+def test_levels_are_named_as_files_may_be() -> None:
+    scales = (1e-5, 0.1, 1e30)
+    names = Noise(scales=scales).checkpoints(1)[1:]
+    assert len(set(names)) == 3
+    assert all(set(str(name)) <= {*"0123456789e.-"} for name in names)

@@ -30,6 +30,7 @@ from ilubench.experiments.experiment import resolve_experiment
 from ilubench.forecast.amounts import Amounts
 from ilubench.interfaces import Checkpoint, Context, Example, Told
 from ilubench.records.finished import read_run
+from ilubench.reports.item_changes import strongest_steps
 from ilubench.runs.plan import make_plan
 from ilubench.runs.stages import attack
 from ilubench.runs.stages.score import score_checkpoint
@@ -422,3 +423,18 @@ def test_a_course_cannot_pass_for_trials(tmp_path: Path) -> None:
     )
     assert done.code == 4
     assert "level-trial-001: an attack that tunes has trials; give another level" in done.out
+
+
+def test_texts_beside_it_are_those_of_its_strongest_trial(finished: tuple[Path, Outcome]) -> None:
+    folder, _ = finished
+    steps = strongest_steps(read_run(folder), "NLL_f")
+    assert [*steps] == ["sweep"]
+    for seed, step in steps["sweep"]:
+        mine = [
+            s["value"]
+            for s in pq.read_table(folder / "samples.parquet").to_pylist()
+            if (s["who"], s["attack"], s["scorer"]) == ("method", "sweep", "forget_nll")
+            and (s["seed"], s["step"]) == (seed, step)
+        ]
+        assert sum(mine) / len(mine) == pytest.approx(lowest(folder, seed))
+    assert {seed for seed, _ in steps["sweep"]} == {0, 1}

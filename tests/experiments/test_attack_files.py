@@ -63,6 +63,8 @@ def test_a_run_s_configuration_has_it_whole() -> None:
     ("attacks", "files", "problem"),
     [
         ("gsm8k.yaml", {"gsm8k.yaml": "use: prefix"}, "there is an attack 'gsm8k' besides gsm8k"),
+        # it ships with ilubench, though the suite does not have it
+        ("noise.yaml", {"noise.yaml": "use: prefix"}, "there is an attack 'noise' besides noise"),
         (
             "own.yaml,below/own.yaml",
             {"own.yaml": "title: a"},

@@ -56,6 +56,12 @@ def test_each_job_is_what_its_files_say(run: Path) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_a_run_of_which_nothing_is_heard_says_so(run: Path) -> None:
+    told = "  nothing is written: not begun, between two jobs, or stopped"
+    assert told not in state_lines(read_state(run, NOW))
+    assert told in state_lines(read_state(run, NOW + 9000))
+
+
 def test_a_finished_run_ends_the_watch() -> None:
     (folder,) = made().glob("tiny-ilu-*")
     assert read_state(folder).finished

@@ -26,6 +26,7 @@ from ilubench.reports.figures.overviews import (
     draw_by_attack,
     draw_heatmap,
     draw_tradeoff,
+    heatmap_scale,
     least_kept,
     under,
 )
@@ -152,6 +153,20 @@ def test_the_heatmap_has_the_lowest_that_keeps_the_utility(both: list[Path]) -> 
             wanted.append("-" if value is None else f"{value:.2f}{mark}")
     assert numbers(panel) == wanted
     assert any(text.endswith("*") for text in wanted)
+
+
+@pytest.mark.parametrize(
+    ("cells", "ends"),
+    [
+        ([0.2, np.nan, 0.9], (0, 1)),
+        ([6.3, np.nan, 5.1], (5.1, 6.3)),  # likelihoods
+        ([np.nan], (0, 1)),
+    ],
+)
+def test_the_heatmaps_colours_span_its_values(
+    cells: list[float], ends: tuple[float, float]
+) -> None:
+    assert heatmap_scale(np.array([cells])) == ends
 
 
 def test_points_stand_at_the_rows_figures(both: list[Path]) -> None:

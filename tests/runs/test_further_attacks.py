@@ -67,6 +67,9 @@ def test_a_shipped_attack_need_not_be_the_suites() -> None:
     assert (attack.name, attack.spec.further) == (shipped, True)
     with pytest.raises(SpecError, match="has no attack 'ssd2'"):
         resolved(f"suite={TINY}", "attacks=ssd2")
+    for word in ("all", "none"):
+        with pytest.raises(SpecError, match=f"attacks={word} stands alone"):
+            resolved(f"suite={TINY}", f"attacks=gsm8k,{word}")
 
 
 def test_a_further_attack_is_none_of_the_core(tmp_path: Path) -> None:
@@ -132,10 +135,22 @@ def test_ra_leaves_it_out_and_the_worst_case_does_not(tmp_path: Path) -> None:
     held = {str(one["id"]) for one in asked if one["part"] == "held_out"}
     assert items("again", "forget_nll") == items("agnews", "forget_nll") & held
     assert items("again", "retain_mc") == items("agnews", "retain_mc")
+    table = command("table", str(path.parent))
+    assert "RA over {agnews}" in table.out
+    assert "lacks" not in table.out
+    (by_attack,) = command("table", "--attacks", str(path.parent), "--json").json
+    assert by_attack["unseen"] == ["agnews"]
+    assert by_attack["rows"][0]["unseen"]["value"] == agnews["ra"]["value"]
     only = command("run", suite, "method=npo", "attacks=again", f"out={out}", "--json")
     assert only.code == 0, only.err
     (row,) = json.loads(only.out)["rows"].values()
     assert row["ra"]["note"]["kind"] == "only-further"
+    folder = next(p.parent for p in out.glob("*/results.json") if p != path)
+    table = command("table", str(folder)).out
+    assert "| - (no RA_core) | npo | 1 |" in table
+    assert "lacks" not in table
+    spread = command("variance", str(folder), "--json").json
+    assert {one["figure"] for one in spread} == {"f_u"}
 
 
 def test_a_filter_and_a_limit_that_leave_too_few_show_before_any_job(tmp_path: Path) -> None:

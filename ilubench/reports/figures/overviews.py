@@ -15,11 +15,20 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from ilubench.reports.figures.courses import Line
     from ilubench.statistics.row import AttackFigures, RobustnessRow
 
-__all__ = ["draw_by_attack", "draw_costs", "draw_heatmap", "draw_tradeoff", "least_kept", "under"]
+__all__ = [
+    "draw_by_attack",
+    "draw_costs",
+    "draw_heatmap",
+    "draw_tradeoff",
+    "heatmap_scale",
+    "least_kept",
+    "under",
+]
 
 LETTER, HIGH = 5.5, 11.0
 """Pixels that a name takes: each letter's width, and its height."""
@@ -64,11 +73,13 @@ def draw_heatmap(lines: Sequence[Line], label: str) -> Figure:
         names = 0.08 * max(len(line.title) for line in lines)
         figure = new_figure(1.4 + names + 0.7 * len(attacks), 1.3 + 0.3 * len(lines))
         panel = figure.subplots()
-        shown = panel.imshow(cells, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+        low, high = heatmap_scale(cells)
+        shown = panel.imshow(cells, cmap="cividis", vmin=low, vmax=high, aspect="auto")
         for (row, column), value in np.ndenumerate(cells):
             seen = attacks[column] in lines[row].seen
             text = "-" if np.isnan(value) else f"{value:.2f}{'*' if seen else ''}"
-            ink = INK if np.isnan(value) else "white" if value < DARK else "black"
+            dark = value < low + DARK * (high - low)
+            ink = INK if np.isnan(value) else "white" if dark else "black"
             panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
         panel.set_xticks(range(len(attacks)), attacks, rotation=30, ha="right")
         panel.set_yticks(range(len(lines)), [line.title for line in lines])
@@ -76,6 +87,13 @@ def draw_heatmap(lines: Sequence[Line], label: str) -> Figure:
         panel.spines[:].set_visible(False)
         figure.colorbar(shown, ax=panel, label=f"lowest {label}", shrink=0.8)
     return figure
+
+
+def heatmap_scale(cells: NDArray[np.float64]) -> tuple[float, float]:
+    """Return 0 and 1, or the ends of values that lie beyond, such as likelihoods."""
+    known = cells[np.isfinite(cells)]
+    beyond = known.size and (known.min() < 0 or known.max() > 1)
+    return (float(known.min()), float(known.max())) if beyond else (0.0, 1.0)
 
 
 def draw_tradeoff(lines: Sequence[Line], label: str) -> Figure:
