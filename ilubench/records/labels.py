@@ -50,6 +50,7 @@ PAGE: Mapping[str, str] = {
     "kept": UTILITY_KEPT,
     "fa": FA_DIFFERENCE,
     "never": NEVER_KNEW,
+    "control": BEYOND_CONTROL,
 }
 """What the page's script calls a figure -> its name."""
 

@@ -62,7 +62,8 @@ def carry_out_planned(folder: Path, key: str, progress: Progress) -> Outcome:
             libraries are no longer those that the run was planned with.
         ModelError: the original model seems to have forgotten already.
     """
-    planned = _read_plan(folder.resolve())
+    folder = folder.resolve()
+    planned = _read_plan(folder)
     fitting = [job for name, job in planned.jobs.items() if key and name.startswith(key)]
     if len(fitting) != 1:
         problem = f"{folder} has {len(fitting) or 'no'} jobs whose keys begin with {key!r}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from finished_runs import Told, edit_record, write_run
@@ -207,26 +208,22 @@ def test_names_of_points_on_each_other_can_be_read(both: list[Path]) -> None:
 def test_items_that_came_back_are_counted_from_the_samples() -> None:
     run = read_run(LEADERBOARDS / "mini" / "measured" / "npo")
     assert run.samples is not None
-    samples = run.samples.to_pylist()
+    asked = {"scorer": "forget_mc", "metric": "acc"}
+    mine = run.samples.filter(
+        pc.and_(*(pc.equal(run.samples[name], value) for name, value in asked.items()))
+    ).to_pandas()
 
-    def mean(item: str, **where: Any) -> float:
-        mine = [
-            1 - s["value"]
-            for s in samples
-            if s["item"] == item
-            and s["scorer"] == "forget_mc"
-            and s["metric"] == "acc"
-            and all(s[key] == value for key, value in where.items())
-        ]
-        return float(np.mean(mine))
+    def means(**where: Any) -> dict[str, float]:
+        lines = mine
+        for name, value in where.items():
+            lines = lines[lines[name] == value]
+        return (1 - lines.groupby("item").value.mean()).to_dict()
 
     changes = {change.attack: change for change in changes_of(run, "FQ")}
     last = {a.attack: a.steps[-1].step for a in run.rows["FQ"].attacks}
-    items = {s["item"] for s in samples if s["scorer"] == "forget_mc" and s["who"] == "method"}
-    before = {i: mean(i, who="reference", attack="") for i in items}
-    after = {i: mean(i, who="method", attack="") for i in items}
-    taken = {i for i in items if after[i] - before[i] >= 0.5}
-    end = {i: mean(i, who="method", attack="sst2", step=last["sst2"]) for i in taken}
+    before, after = means(who="reference", attack=""), means(who="method", attack="")
+    end = means(who="method", attack="sst2", step=last["sst2"])
+    taken = {i for i in after if after[i] - before[i] >= 0.5}
     back = {i for i in taken if after[i] - end[i] >= 0.5 * (after[i] - before[i])}
     assert changes["sst2"].taken == len(taken) > 0
     assert {one.item for one in changes["sst2"].back} == back
