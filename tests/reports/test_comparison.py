@@ -81,10 +81,12 @@ def test_without_a_shared_seed_there_is_no_difference(tmp_path: Path) -> None:
 def test_the_original_was_scored_once_for_all_seeds() -> None:
     none, ilu = read_run(MINI / "none"), read_run(MINI / "ilu")
     assert len(none.scores("FQ").unlearned_forget.seeds) == 1
+    unlearned = ilu.rows["FQ"].forget_unlearned.value
+    assert unlearned is not None
     for one, other, sign in ((none, ilu, 1), (ilu, none, -1)):
         lines = {(f.metric, f.what): f for f in compare_runs(one, other).figures}
         line = lines["FQ", "after unlearning (f_u)"]
-        assert line.difference.value == pytest.approx(sign * ilu.rows["FQ"].forget_unlearned.value)
+        assert line.difference.value == pytest.approx(sign * unlearned)
         assert line.difference.n_seeds == 5
         assert lines["KnowMem_r", "after unlearning"].difference.n_seeds == 5
 

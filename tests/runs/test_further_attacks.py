@@ -146,9 +146,9 @@ def test_ra_leaves_it_out_and_the_worst_case_does_not(tmp_path: Path) -> None:
     (row,) = json.loads(only.out)["rows"].values()
     assert row["ra"]["note"]["kind"] == "only-further"
     folder = next(p.parent for p in out.glob("*/results.json") if p != path)
-    table = command("table", str(folder)).out
-    assert "| - (no RA_core) | npo | 1 |" in table
-    assert "lacks" not in table
+    alone = command("table", str(folder)).out
+    assert "| - (no RA_core) | npo | 1 |" in alone
+    assert "lacks" not in alone
     spread = command("variance", str(folder), "--json").json
     assert {one["figure"] for one in spread} == {"f_u"}
 
