@@ -217,7 +217,8 @@ def test_items_that_came_back_are_counted_from_the_samples() -> None:
         lines = mine
         for name, value in where.items():
             lines = lines[lines[name] == value]
-        return (1 - lines.groupby("item").value.mean()).to_dict()
+        found: dict[str, float] = (1 - lines.groupby("item").value.mean()).to_dict()
+        return found
 
     changes = {change.attack: change for change in changes_of(run, "FQ")}
     last = {a.attack: a.steps[-1].step for a in run.rows["FQ"].attacks}

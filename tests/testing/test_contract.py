@@ -1,7 +1,7 @@
 """The contract for methods: every built-in holds to it, and whatever breaks it is caught."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -37,12 +37,24 @@ from ilubench.training.losses import token_nll
 # ------------------------------------------------------------------------------- built-ins
 
 
+COMBINED = {
+    *("sam-all", "sam-rr", "lat-rmu", "lat-rr", "ilu-rr", "ilu-lat", "ilu-sam"),
+    *("ilu-elementwise-split", "ilu-params-split", "ilu-grad_norm-split", "tar-npo", "undo-both"),
+}
+"""What others hold to one by one."""
+
+
+def subjects() -> Iterator[Any]:
+    for name in (*CASES, *OWN_LOOP):
+        yield pytest.param(name, marks=pytest.mark.slow if name in COMBINED else ())
+
+
 class TestBuiltIns(MethodContract):
     """The methods and variants of `cases`, each by itself."""
 
     name: ClassVar[str]
 
-    @pytest.fixture(autouse=True, scope="class", params=[*CASES, *OWN_LOOP])
+    @pytest.fixture(autouse=True, scope="class", params=subjects())
     @classmethod
     def _case(cls, request: pytest.FixtureRequest) -> None:
         cls.name = request.param  # a fixture of the class: all tests of a case share a run
