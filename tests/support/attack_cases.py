@@ -23,7 +23,7 @@ WEIGHTS: Mapping[str, Mapping[str, Any]] = {
     "finetune": {"train": TRAIN},
     "noise": {},
     "prune": {},
-    "quantize": {"group": 32},
+    "quantize": {"method": "nf4", "bits": [4], "group": 64},
     "sweep": {"trials": 3, "sets": ["train"], "sequences": 16},
 }
 """Attacks on weights -> settings."""
@@ -43,7 +43,7 @@ STEADY = frozenset({"prune", "quantize", *PROMPTS})
 UNORDERED = frozenset({"sweep"})
 """Those whose levels are no strengths."""
 
-NEEDS: Mapping[str, str] = {"quantize": "torchao", "sweep": "optuna"}
+NEEDS: Mapping[str, str] = {"quantize": "bitsandbytes", "sweep": "optuna"}
 """Those that a library which need not be installed carries out."""
 
 
