@@ -149,7 +149,7 @@ def test_names_that_no_attack_can_have(name: str, message: str, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("kind", ["", "--prompt"])
+@pytest.mark.parametrize("kind", ["", pytest.param("--prompt", marks=pytest.mark.slow)])
 def test_a_new_attack_passes_its_test_and_is_understood(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

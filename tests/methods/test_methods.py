@@ -133,7 +133,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", RUNS)
+# the contract has every method; the whole way is the same for all
+WHOLE = ("npo", "rmu", "ilu", "tar", "sam")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=() if one in WHOLE else pytest.mark.slow) for one in RUNS]
+)
 def test_a_whole_run(name: str, out: Path) -> None:
     words = (*RUNS[name], "method.train.steps=2", "attacks=none", "seeds=0")
     done = command("run", SUITE, *words, f"out={out}", "--json")

@@ -381,6 +381,7 @@ def test_the_mini_suite_comes_with_its_references() -> None:
     assert {job.who for job in found.jobs if job.attack} == {"method"}
 
 
+@pytest.mark.slow
 def test_an_attack_done_again_is_as_shipped(tmp_path: Path) -> None:
     """Every mean lies in the prediction interval of the shipped seeds; all together, 95 %."""
     asked = ("method=none", "attacks=sst2", "seeds=0", "never_knew=false", f"out={tmp_path}")

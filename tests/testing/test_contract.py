@@ -39,6 +39,7 @@ from ilubench.training.losses import token_nll
 
 COMBINED = {
     *("sam-all", "sam-rr", "lat-rmu", "lat-rr", "ilu-rr", "ilu-lat", "ilu-sam"),
+    *("elm-fluency", "rr-targets", "rmu-targets", "ilu-batch_mean", "ilu-forget"),
     *("ilu-elementwise-split", "ilu-params-split", "ilu-grad_norm-split", "tar-npo", "undo-both"),
 }
 """What others hold to one by one."""
