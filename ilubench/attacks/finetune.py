@@ -8,9 +8,9 @@ from pydantic import Field, JsonValue
 
 from ilubench.errors import SpecError
 from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
-from ilubench.records.keys import library_versions
 from ilubench.specs import LoraSpec, TrainSpec
-from ilubench.training import check_lora, fine_tune, train_part
+from ilubench.training import fine_tune, train_part
+from ilubench.training.lora import check_lora, check_lora_shards, lora_identity
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -66,7 +66,7 @@ class FineTune(WeightAttack):
 
     def identity(self) -> Mapping[str, JsonValue]:
         """Return the version of peft, where it is used."""
-        return dict(library_versions(["peft"] if self.lora is not None else []))
+        return lora_identity(self.lora)
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Refuse adapters that do not fit the model.
@@ -75,8 +75,7 @@ class FineTune(WeightAttack):
             SpecError: a target is no layer of the model.
             UsageError: adapters are asked for, and peft is not installed.
         """
-        if self.lora is not None:
-            check_lora(self.lora, config)
+        check_lora(self.lora, config)
 
     def check_sharding(self) -> None:
         """Refuse adapters on a model that is divided among devices.
@@ -85,9 +84,7 @@ class FineTune(WeightAttack):
             SpecError: names the setting.
         """
         super().check_sharding()
-        if self.lora is not None:
-            problem = "adapters do not go with a model that is divided among devices"
-            raise SpecError(problem, field="lora", remedy="leave out devices_per_job")
+        check_lora_shards(self.lora, "lora")
 
     def check_examples(self, counts: Mapping[str, int]) -> None:
         """Refuse a fraction, other than the usual ones, at which no step has been made.

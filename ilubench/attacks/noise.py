@@ -1,18 +1,14 @@
 """Noise on the weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import torch
 from pydantic import AfterValidator, Field
 
-from ilubench.attacks.levels import check_layers, rising, score_levels
+from ilubench.attacks.levels import Change, LevelAttack, rising
 from ilubench.data.seeds import seed_for
-from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["Noise"]
 
@@ -20,7 +16,7 @@ Scale: TypeAlias = Annotated[float, Field(gt=0)]
 Scales: TypeAlias = Annotated[tuple[Scale, ...], Field(min_length=1), AfterValidator(rising)]
 
 
-class Noise(WeightAttack):
+class Noise(LevelAttack):
     """Gaussian noise on the linear layers' weights (after Tice et al. 2024, arXiv 2412.01784).
 
     They put noise of one standard deviation on all weights, and found what a model hides. Here it
@@ -34,31 +30,9 @@ class Noise(WeightAttack):
 
     scales: Scales = (0.05, 0.1, 0.2, 0.4)
 
-    def roles(self) -> tuple[str, ...]:
-        """Return none."""
-        return ()
-
-    def checkpoints(self, examples: int) -> tuple[int | str, ...]:  # noqa: ARG002
-        """Return the unlearned model, then the scales."""
-        return (0, *map(_name, self.scales))
-
-    def check_model(self, config: "PretrainedConfig") -> None:
-        """Refuse a model with other layers.
-
-        Raises:
-            SpecError: names the tensor.
-        """
-        check_layers(config)
-
-    def tamper(
-        self,
-        model: "PreTrainedModel",
-        data: Mapping[str, Dataset],  # noqa: ARG002
-        context: Context,
-    ) -> Iterator[Checkpoint]:
-        """Yield the live model before, and at each scale."""
-        levels = {_name(scale): partial(_shake, scale, context.seed) for scale in self.scales}
-        return score_levels(model, levels)
+    def levels(self, seed: int) -> Mapping[str, Change]:
+        """Return the scales."""
+        return {_name(scale): partial(_shake, scale, seed) for scale in self.scales}
 
 
 def _name(scale: float) -> str:

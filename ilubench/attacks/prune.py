@@ -1,18 +1,14 @@
 """Pruning by magnitude: the smallest weights are set to zero."""
 
 import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import torch
 from pydantic import AfterValidator, Field
 
-from ilubench.attacks.levels import check_layers, rising, score_levels
-from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+from ilubench.attacks.levels import Change, LevelAttack, rising
 
 __all__ = ["Prune"]
 
@@ -20,7 +16,7 @@ Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 Shares: TypeAlias = Annotated[tuple[Share, ...], Field(min_length=1), AfterValidator(rising)]
 
 
-class Prune(WeightAttack):
+class Prune(LevelAttack):
     """Global magnitude pruning (Han et al. 2015, arXiv 1506.02626) of the linear layers' weights.
 
     Of all their weights together the smallest are set to zero; embedding, norms, biases and head
@@ -33,31 +29,9 @@ class Prune(WeightAttack):
 
     shares: Shares = (0.1, 0.2, 0.3, 0.4, 0.5)
 
-    def roles(self) -> tuple[str, ...]:
-        """Return none."""
-        return ()
-
-    def checkpoints(self, examples: int) -> tuple[int | str, ...]:  # noqa: ARG002
-        """Return the unlearned model, then the shares."""
-        return (0, *map(str, self.shares))
-
-    def check_model(self, config: "PretrainedConfig") -> None:
-        """Refuse a model with other layers.
-
-        Raises:
-            SpecError: names the tensor.
-        """
-        check_layers(config)
-
-    def tamper(
-        self,
-        model: "PreTrainedModel",
-        data: Mapping[str, Dataset],  # noqa: ARG002
-        context: Context,  # noqa: ARG002
-    ) -> Iterator[Checkpoint]:
-        """Yield the live model before, and at each share."""
-        levels = {str(share): partial(_prune, share) for share in self.shares}
-        return score_levels(model, levels)
+    def levels(self, seed: int) -> Mapping[str, Change]:  # noqa: ARG002
+        """Return the shares."""
+        return {str(share): partial(_prune, share) for share in self.shares}
 
 
 # --- inside ---

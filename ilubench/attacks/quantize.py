@@ -1,7 +1,7 @@
 """Weights of few bits: what a smaller number format brings back."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, cast
@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, cast
 import torch
 from pydantic import Field, JsonValue, model_validator
 
-from ilubench.attacks.levels import check_layers, score_levels
+from ilubench.attacks.levels import Change, LevelAttack
 from ilubench.errors import SpecError, UsageError
-from ilubench.interfaces import Checkpoint, Context, Dataset, WeightAttack
 from ilubench.models.linear import linear_sizes
 from ilubench.models.quiet import hushed
 from ilubench.records.keys import library_versions
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
 __all__ = ["Quantize"]
 
 Bits: TypeAlias = Annotated[int, Field(ge=2, le=8)]
 
 
-class Quantize(WeightAttack):
+class Quantize(LevelAttack):
     """Weights rounded to few bits (Zhang et al. 2024, arXiv 2410.16454): small changes may go.
 
     The linear layers' weights; embedding, norms, biases and head stay. They are put back as what
@@ -63,10 +62,6 @@ class Quantize(WeightAttack):
             raise ValueError(f"group: nf4 has groups of {', '.join(map(str, _BLOCKS))}")
         return self
 
-    def roles(self) -> tuple[str, ...]:
-        """Return none."""
-        return ()
-
     def identity(self) -> Mapping[str, JsonValue]:
         """Return the version of the library."""
         return dict(library_versions([self._library]))
@@ -75,10 +70,6 @@ class Quantize(WeightAttack):
     def _library(self) -> str:
         return "torchao" if self.method == "rtn" else "bitsandbytes"
 
-    def checkpoints(self, examples: int) -> tuple[int | str, ...]:  # noqa: ARG002
-        """Return the unlearned model, then the numbers of bits."""
-        return (0, *(f"{bits}bit" for bits in self.bits))
-
     def check_model(self, config: "PretrainedConfig") -> None:
         """Refuse groups that do not fit the layers; look for the library.
 
@@ -86,7 +77,7 @@ class Quantize(WeightAttack):
             SpecError: names the field, and a layer.
             UsageError: the library is not installed.
         """
-        check_layers(config)
+        super().check_model(config)
         if importlib.util.find_spec(self._library) is None:
             problem = f"quantize with method={self.method} needs {self._library}"
             raise UsageError(f"{problem}: pip install 'ilubench[quantize]'")
@@ -95,17 +86,15 @@ class Quantize(WeightAttack):
                 problem = f"{self.group} does not divide the {inputs} inputs of {name}"
                 raise SpecError(problem, field="group", remedy=f"give {inputs & -inputs} or less")
 
-    def tamper(
-        self,
-        model: "PreTrainedModel",
-        data: Mapping[str, Dataset],  # noqa: ARG002
-        context: Context,  # noqa: ARG002
-    ) -> Iterator[Checkpoint]:
-        """Yield the live model before, and at each number of bits."""
-        with hushed():
+    def levels(self, seed: int) -> Mapping[str, Change]:  # noqa: ARG002
+        """Return the numbers of bits."""
+        return {f"{bits}bit": partial(self._round, bits) for bits in self.bits}
+
+    def _round(self, bits: int, weights: Mapping[str, torch.Tensor]) -> None:
+        with hushed():  # the library is imported
             rounded = _nf4(self.group) if self.method == "nf4" else _rtn(self.group)
-        levels = {f"{bits}bit": partial(_put, partial(rounded, bits)) for bits in self.bits}
-        return score_levels(model, levels)
+        for weight in weights.values():
+            weight.copy_(rounded(bits, weight.contiguous()))
 
 
 # --- inside ---
@@ -115,13 +104,6 @@ _BLOCKS = (64, 128, 256, 512, 1024, 2048, 4096)
 
 _Rounded: TypeAlias = Callable[[int, torch.Tensor], torch.Tensor]
 """(bits, weights [outputs, inputs]) -> what the bits stand for."""
-
-
-def _put(
-    rounded: Callable[[torch.Tensor], torch.Tensor], weights: Mapping[str, torch.Tensor]
-) -> None:
-    for weight in weights.values():
-        weight.copy_(rounded(weight.contiguous()))
 
 
 def _rtn(group: int) -> _Rounded:

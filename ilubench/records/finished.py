@@ -21,6 +21,7 @@ from ilubench.records.composites import composite_scores
 from ilubench.records.likeness import suite_conditions
 from ilubench.records.ranges import Ranges, check_ranges
 from ilubench.records.results import BOUNDED, REFERENCE, RETRAIN, CompositeScore, RunRecord
+from ilubench.records.rows import Compared, chance_levels, method_runs, robustness_row
 from ilubench.records.run_files import (
     list_leaves,
     read_config,
@@ -28,14 +29,7 @@ from ilubench.records.run_files import (
     read_record,
     read_run_samples,
 )
-from ilubench.records.scores import (
-    Compared,
-    MethodSamples,
-    chance_levels,
-    method_runs,
-    method_samples,
-    robustness_row,
-)
+from ilubench.records.scores import MethodSamples, method_samples
 from ilubench.specs import MemorySpec, MetricSpec, SuiteSpec
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import validate_spec

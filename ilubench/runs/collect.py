@@ -13,15 +13,13 @@ from ilubench.experiments.experiment import Experiment
 from ilubench.records.chance import sampled_chances
 from ilubench.records.ranges import Ranges
 from ilubench.records.results import REFERENCE
+from ilubench.records.rows import Compared, is_asked, robustness_row
 from ilubench.records.scores import (
     SCHEMA,
     WHERE,
-    Compared,
-    is_asked,
     method_samples,
     read_samples,
     read_score,
-    robustness_row,
     scored_checkpoints,
 )
 from ilubench.runs.plan import Plan

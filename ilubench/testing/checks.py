@@ -1,6 +1,7 @@
 """What the contracts share: how a check fails, and what holds for every plugin's settings."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -21,12 +22,23 @@ __all__ = [
 ]
 
 
-class PluginContract:
-    """Tests of what a plugin says of itself; a contract adds those of its kind."""
+class PluginContract(ABC):
+    """Tests of what a plugin says of itself and needs; a contract adds those of its kind."""
 
+    @abstractmethod
     def make(self) -> Spec:
         """Return the plugin to test."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def _tried(self) -> list[str]:
+        """Run it, and return the addresses that it tried to reach."""
+
+    def test_it_needs_no_network(self) -> None:
+        """Runs are repeated on machines without a network."""
+        tried = self._tried()
+        require(
+            not tried, f"it tried to reach {tried[:3]}; whatever it needs comes with its package"
+        )
 
     def test_it_is_described(self) -> None:
         """`ilubench ls` shows the first line of its docstring."""

@@ -83,6 +83,11 @@ class PromptAttackContract(PluginContract):
         made = {place: list(attack.rewrite(items[place], context)) for place in order}
         return [made[place] for place in range(len(items))]
 
+    def _tried(self) -> list[str]:
+        with no_network() as tried:
+            self._asked()
+        return tried
+
     # ------------------------------------------------------------------ what is asked
 
     def test_it_asks_something(self) -> None:
@@ -185,11 +190,3 @@ class PromptAttackContract(PluginContract):
         require(not asked, f"it asked for {asked}, which roles() does not declare")
         unread = sorted(set(roles) - shots.read - rows.read)
         require(not unread, f"it declares {unread} in roles() and never reads them; leave them out")
-
-    def test_it_needs_no_network(self) -> None:
-        """Runs are repeated on machines without a network."""
-        with no_network() as tried:
-            self._asked()
-        require(
-            not tried, f"it tried to reach {tried[:3]}; whatever it needs comes with its package"
-        )

@@ -7,18 +7,28 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
+from pydantic import JsonValue
 
 from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError, UsageError, did_you_mean
 from ilubench.models.linear import linear_layers, linear_sizes
 from ilubench.models.quiet import hushed, quiet
+from ilubench.records.keys import library_versions
 from ilubench.specs import LoraSpec
 from ilubench.training.loop import trainable_only
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["ADAPTERS", "Merged", "check_lora", "target_layers", "train_part"]
+__all__ = [
+    "ADAPTERS",
+    "Merged",
+    "check_lora",
+    "check_lora_shards",
+    "lora_identity",
+    "target_layers",
+    "train_part",
+]
 
 ADAPTERS = ("*.lora_[AB].*",)
 """Patterns of the adapters' parameters."""
@@ -51,19 +61,41 @@ def _ends(name: str, target: str) -> bool:
     return f".{name}".endswith(f".{target}")
 
 
-def check_lora(spec: LoraSpec, config: "PretrainedConfig") -> None:
+def lora_identity(spec: LoraSpec | None) -> dict[str, JsonValue]:
+    """Return the version of peft, where there are adapters."""
+    return dict(library_versions(["peft"] if spec is not None else []))
+
+
+def check_lora_shards(spec: LoraSpec | None, field: str) -> None:
+    """Refuse adapters on a model that is divided among devices.
+
+    Args:
+        spec: of the adapters; None: there are none.
+        field: where they are asked for.
+
+    Raises:
+        SpecError: names the field.
+    """
+    if spec is not None:
+        problem = "adapters do not go with a model that is divided among devices"
+        remedy = "leave out devices_per_job: one card holds more with adapters"
+        raise SpecError(problem, field=field, remedy=remedy)
+
+
+def check_lora(spec: LoraSpec | None, config: "PretrainedConfig") -> None:
     """Find what is missing for adapters, before any job.
 
     Args:
-        spec: of the adapters.
+        spec: of the adapters; None: there are none.
         config: of the model.
 
     Raises:
         SpecError: a target is no layer of the model.
         UsageError: peft is not installed.
     """
-    _peft()
-    target_layers(spec, linear_sizes(config))
+    if spec is not None:
+        _peft()
+        target_layers(spec, linear_sizes(config))
 
 
 def _peft() -> Any:  # noqa: ANN401

@@ -9,7 +9,6 @@ import torch
 from pydantic import Field, JsonValue, model_validator
 
 from ilubench.data.batches import Stream
-from ilubench.errors import SpecError
 from ilubench.interfaces import (
     Context,
     Method,
@@ -19,10 +18,15 @@ from ilubench.interfaces import (
     UnlearnData,
 )
 from ilubench.models.sharding import sum_over_ranks
-from ilubench.records.keys import library_versions
 from ilubench.specs import LoraSpec, SearchSpec, TrainSpec
 from ilubench.training.loop import Batches, count_tokens, optimize
-from ilubench.training.lora import ADAPTERS, check_lora, train_part
+from ilubench.training.lora import (
+    ADAPTERS,
+    check_lora,
+    check_lora_shards,
+    lora_identity,
+    train_part,
+)
 from ilubench.training.proposals import propose
 
 if TYPE_CHECKING:
@@ -66,7 +70,7 @@ class LossMethod(Method):
 
     def identity(self) -> Mapping[str, JsonValue]:
         """Return the version of peft, where it is used."""
-        return dict(library_versions(["peft"] if self.lora is not None else []))
+        return lora_identity(self.lora)
 
     def check_model(self, config: "PretrainedConfig") -> None:
         """Find adapters that do not fit the model; a method with more to find asks this, too.
@@ -75,8 +79,7 @@ class LossMethod(Method):
             SpecError: a target is no layer of the model.
             UsageError: adapters are asked for, and peft is not installed.
         """
-        if self.lora is not None:
-            check_lora(self.lora, config)
+        check_lora(self.lora, config)
 
     def check_sharding(self) -> None:
         """Refuse adapters, and steps that do not say that they go with shards.
@@ -85,10 +88,7 @@ class LossMethod(Method):
             SpecError: names the setting.
         """
         super().check_sharding()
-        if self.lora is not None:
-            problem = "adapters do not go with a model that is divided among devices"
-            remedy = "leave out devices_per_job: one card holds more with adapters"
-            raise SpecError(problem, field="method.lora", remedy=remedy)
+        check_lora_shards(self.lora, "method.lora")
 
     def propose_search(self, config: "PretrainedConfig") -> SearchSpec | None:
         """Return a search over the learning rate alone; override it for what else matters."""

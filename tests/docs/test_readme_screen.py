@@ -9,7 +9,8 @@ from places import LEADERBOARDS, ROOT
 
 from ilubench.records.finished import read_run
 from ilubench.records.results import ReferenceRecord, RunRecord
-from ilubench.records.scores import Compared, method_samples, robustness_row
+from ilubench.records.rows import Compared, robustness_row
+from ilubench.records.scores import method_samples
 from ilubench.reports.last_screen import LINES, Ended, last_screen
 from ilubench.reports.verdict_text import verdict_text
 

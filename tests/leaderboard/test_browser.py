@@ -5,45 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from chromium import WAIT, launched, needs_chromium
 from page_boards import ADDRESS, CITATION, FORMULA, MARKUP, hostile_board, rich_board
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from ilubench.leaderboard.site.build import build_site
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 WIDE, NARROW = (1280, 900), (390, 844)
-WAIT = 60_000  # milliseconds: the machine may be busy
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; name one with CHROMIUM=")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=WAIT)
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=list(QUIET), timeout=3 * WAIT
-        )
+    with launched() as found:
         yield found
-        found.close()
 
 
 def _site(folder: Path, board: Any) -> Path:

@@ -16,7 +16,8 @@ from ilubench.leaderboard.records.files import read_board
 from ilubench.leaderboard.submit.entry import About, submit_run
 from ilubench.leaderboard.verify.tracking import Tracked, compare_with_records, missing
 from ilubench.records.finished import read_run
-from ilubench.records.scores import Compared, method_samples, robustness_row
+from ilubench.records.rows import Compared, robustness_row
+from ilubench.records.scores import method_samples
 from leaderboards import full_run, tiny_entry
 
 FIGURES = {"after unlearning", "RA_core", "utility kept"}

@@ -21,7 +21,7 @@ from ilubench.records import finished, results, run_files, wording
 from ilubench.records.finished import read_run
 from ilubench.records.old_notes import with_kinds
 from ilubench.records.results import RunRecord, newest_version
-from ilubench.records.scores import robustness_row
+from ilubench.records.rows import robustness_row
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import NoteKind
 from ilubench.statistics.row import RobustnessRow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 import re
 import shutil
 from functools import partial
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from chromium import launched, needs_chromium
 from finished_runs import Told, edit_record, write_run
 from matplotlib.container import ErrorbarContainer
 from places import LEADERBOARDS
@@ -257,26 +257,19 @@ def test_what_models_wrote_stands_beside_where_it_is_kept(npo: Path, tmp_path: P
 
 # --------------------------------------------------------------------------- in a browser
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-
 
 def _note(into: list[str], name: str, event: object) -> None:
     into.append(getattr(event, name))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; name one with CHROMIUM=")
+@needs_chromium
 def test_a_browser_finds_nothing_wrong(both: list[Path], tmp_path: Path) -> None:
     """Neither axe nor the console, light, dark and on a telephone; nothing is wider than it."""
     from axe_playwright_python.sync_playwright import Axe
-    from playwright.sync_api import sync_playwright
 
     file = tmp_path / "page.html"
     file.write_text(page_of(*both))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=180_000
-        )
+    with launched() as browser:
         for theme, width in (("light", 1280), ("dark", 390)):
             context = browser.new_context(
                 color_scheme=theme,  # type: ignore[arg-type]
@@ -293,4 +286,3 @@ def test_a_browser_finds_nothing_wrong(both: list[Path], tmp_path: Path) -> None
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert said == []
             assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}
-        browser.close()

@@ -18,7 +18,8 @@ from scipy import stats  # type: ignore[import-untyped, unused-ignore]
 from synthetic import World, course_runs
 
 from ilubench.errors import DataError
-from ilubench.records.scores import method_runs, method_samples
+from ilubench.records.rows import method_runs
+from ilubench.records.scores import method_samples
 from ilubench.records.wording import note_text
 from ilubench.statistics.aggregate import ra_samples
 from ilubench.statistics.intervals import (

@@ -23,7 +23,8 @@ from ilubench.leaderboard.submit.entry import About, submit_run
 from ilubench.models.checkpoints import apply_changes, load_model
 from ilubench.records.keys import file_sha256
 from ilubench.records.ranges import Ranges
-from ilubench.records.scores import Compared, method_samples, robustness_row
+from ilubench.records.rows import Compared, robustness_row
+from ilubench.records.scores import method_samples
 from ilubench.specs import SuiteSpec
 from ilubench.statistics.row import RobustnessRow
 

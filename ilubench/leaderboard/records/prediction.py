@@ -26,7 +26,7 @@ from ilubench.leaderboard.records.models import Comparison
 from ilubench.records.comparing import check_alike
 from ilubench.records.finished import FinishedRun
 from ilubench.records.markdown import cell, table
-from ilubench.records.scores import chance_levels
+from ilubench.records.rows import chance_levels
 from ilubench.statistics.aggregate import ra_samples
 from ilubench.statistics.intervals import ROUNDING
 from ilubench.statistics.row import KEPT_UTILITY

@@ -18,7 +18,8 @@ from ilubench.records.keys import file_sha256
 from ilubench.records.likeness import memory_differences, setting_differences, suite_differences
 from ilubench.records.reader_notes import row_notes
 from ilubench.records.results import RunRecord
-from ilubench.records.scores import Compared, is_asked, method_samples, robustness_row
+from ilubench.records.rows import Compared, is_asked, robustness_row
+from ilubench.records.scores import method_samples
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Tried", "read_attack_runs"]

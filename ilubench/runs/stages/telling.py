@@ -16,7 +16,8 @@ from ilubench.errors import DivergedError, StoreError
 from ilubench.interfaces import Checkpoint, Told
 from ilubench.records.chance import with_chances
 from ilubench.records.keys import library_versions
-from ilubench.records.scores import chance_levels, read_score, scored_checkpoints
+from ilubench.records.rows import chance_levels
+from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.runs.tuning.choice import share_forgotten

@@ -7,7 +7,8 @@ from ilubench.errors import JobError
 from ilubench.experiments.experiment import Experiment
 from ilubench.records.chance import sampled_chances
 from ilubench.records.results import FailureRecord
-from ilubench.records.scores import MethodSamples, chance_levels, method_runs, method_samples
+from ilubench.records.rows import chance_levels, method_runs
+from ilubench.records.scores import MethodSamples, method_samples
 from ilubench.runs.collect import gather_samples
 from ilubench.runs.jobs import Job
 from ilubench.runs.plan import Plan
