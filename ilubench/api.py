@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ilubench.errors import SpecError, UsageError
+from ilubench.errors import JobError, SpecError, UsageError
 from ilubench.records.finished import FinishedRun, read_run
 from ilubench.statistics.intervals import Figure
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ilubench.records.results import RunRecord
 
 __all__ = ["Run", "load", "run", "run_grid"]
+
+MOST_FAILURES = 3
+"""That an error names."""
 
 Plot = Literal["course", "recovery", "fa_difference"]
 Key = TypeVar("Key", str, tuple[str, str], tuple[str, str, int])
@@ -212,13 +215,27 @@ def _carry_out(experiments: "Sequence[Experiment]", *, quiet: bool) -> tuple[Run
     from rich.console import Console
 
     from ilubench.forecast.estimate import expected_seconds
+    from ilubench.reports.page import PAGE
+    from ilubench.reports.page.report import write_report
     from ilubench.runs.pipeline import run_grid as carry_out
     from ilubench.runs.progress import make_reporter
 
     shown = Console(file=io.StringIO()) if quiet else Console(markup=False, emoji=False)
     with make_reporter(shown, expected_seconds) as reporter:
         results = carry_out(experiments, reporter)
-    return tuple(load(result.plan.folder) for result in results)
+    for result in results:
+        if result.record.failures:
+            failed = result.record.failures
+            told = "; ".join(f"{one.label}: {one.message}" for one in failed[:MOST_FAILURES])
+            problem = f"{len(failed)} of {len(result.record.jobs)} jobs failed ({told})"
+            remedy = (
+                f"the same call tries them again, load({str(result.plan.folder)!r}) has the rest"
+            )
+            raise JobError(f"{problem}; {remedy}")
+    runs = tuple(load(result.plan.folder) for result in results)
+    for found in runs:
+        write_report([found.finished], found.folder / PAGE)
+    return runs
 
 
 def _text(key: str, value: object) -> str:

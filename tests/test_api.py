@@ -63,7 +63,25 @@ def test_a_run_is_that_of_the_command_line(tmp_path: Path) -> None:
     told = json.loads((found.folder / "results.json").read_text())["method"]["settings"]
     assert told["train"]["steps"] == 2
     assert "not attacked" in found.verdict
+    assert (found.folder / "report.html").is_file()
     assert ib.load(found.folder).record == found.record
+
+
+def test_a_failed_job_is_an_error_that_says_where_the_rest_is(tmp_path: Path) -> None:
+    out = with_target(made(), tmp_path / "out")
+    attack = tmp_path / "mine.py"
+    attack.write_text(
+        "from ilubench.interfaces import WeightAttack\n\n\n"
+        "class Mine(WeightAttack):\n"
+        '    """Breaks."""\n\n'
+        "    def roles(self):\n        return ()\n\n"
+        "    def tamper(self, model, data, context):\n        raise ValueError('no moon')\n"
+    )
+    with pytest.raises(ib.IlubenchError, match="no moon") as caught:
+        ib.run(WEAK, suite=TINY, method="none", attacks=f"{attack}:Mine", out=out, quiet=True)
+    (folder,) = out.glob("tiny-none-*")
+    assert f"load('{folder}')" in str(caught.value)
+    assert ib.load(folder).record.failures
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """Commands that read finished runs: table, plot, report, matched, variance and others."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +9,6 @@ from ilubench.cli.formats import FormatOption, show
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.run_folders import within
 from ilubench.cli.words import Json
-
-if TYPE_CHECKING:
-    from ilubench.reports.page.report import Report
 
 __all__ = [
     "compare",
@@ -24,11 +20,9 @@ __all__ = [
     "subsets",
     "table",
     "variance",
-    "write_report",
 ]
 
 SAMPLES = "samples.parquet"
-PAGE = "report.html"
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
 
@@ -97,8 +91,10 @@ def report(
 ) -> int:
     """Write one page of HTML on finished runs: the verdict, the figures, what it rests on."""
     from ilubench.errors import UsageError
+    from ilubench.records.finished import read_run
     from ilubench.reports.figures.style import UNDATED
-    from ilubench.reports.page.report import save_figures
+    from ilubench.reports.page import PAGE
+    from ilubench.reports.page.report import save_figures, write_report
 
     endings = [f".{form}" for form in dict.fromkeys(forms or ("pdf",))]
     for ending in endings:
@@ -110,31 +106,13 @@ def report(
     folders = within(runs)
     if out is None and len(folders) > 1:
         raise UsageError(f"one page on {len(folders)} runs lies in none of them; add --out FILE")
-    page, found = write_report(folders, out)
+    page = out or (folders[0] if folders[0].is_dir() else folders[0].parent) / PAGE
+    found = write_report([read_run(path) for path in folders], page)
     typer.echo(f"wrote {page}")
     if figures is not None:
         for file in save_figures(found, figures, endings):
             typer.echo(f"wrote {file}")
     return COMPLETE
-
-
-def write_report(runs: Sequence[Path], out: Path | None = None) -> "tuple[Path, Report]":
-    """Write the page of finished runs, by default into the first one's folder.
-
-    Raises:
-        UsageError: the runs are not alike.
-        DataError: a run cannot be read.
-        StoreError: the page cannot be written.
-    """
-    from ilubench.records.finished import read_run
-    from ilubench.records.store import write_atomic
-    from ilubench.reports.page.report import read_report, render_report
-
-    found = read_report([read_run(path) for path in runs])
-    first = runs[0] if runs[0].is_dir() else runs[0].parent
-    page = out or first / PAGE
-    write_atomic(page, render_report(found).encode())
-    return page, found
 
 
 def compare(

@@ -7,7 +7,6 @@ import typer
 
 from ilubench.cli.formats import show
 from ilubench.cli.guard import COMPLETE, FAILED_JOBS
-from ilubench.cli.reports import write_report
 from ilubench.cli.showing import Details, print_ended
 from ilubench.cli.words import (
     Config,
@@ -230,7 +229,10 @@ def _run(
 
     from ilubench.errors import IlubenchError
     from ilubench.forecast.estimate import expected_seconds
+    from ilubench.records.finished import read_run
     from ilubench.reports.last_screen import Ended
+    from ilubench.reports.page import PAGE
+    from ilubench.reports.page.report import write_report
     from ilubench.runs.pipeline import run_grid
     from ilubench.runs.progress import make_reporter
 
@@ -240,7 +242,7 @@ def _run(
     for result in results:
         if result.record.scores:
             try:
-                write_report([result.plan.folder])
+                write_report([read_run(result.plan.folder)], result.plan.folder / PAGE)
             except IlubenchError as error:  # the run is done; its page can be made again
                 typer.echo(f"warning: no report: {error}", err=True)
     if as_json and len(records) == 1:

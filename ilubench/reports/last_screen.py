@@ -16,6 +16,7 @@ from ilubench.records.reader_notes import protocol_notes, row_notes, selection_n
 from ilubench.records.reference_sets import shipped_notes
 from ilubench.records.results import REFERENCE, RunRecord
 from ilubench.reports.composites import composite_lines
+from ilubench.reports.page import PAGE
 from ilubench.reports.screen_tables import metrics_table, recovery_table, scores_table
 from ilubench.reports.verdict_text import clipped, verdict_text
 from ilubench.specs import SuiteSpec
@@ -179,7 +180,7 @@ def _pointers(run: Ended, width: int) -> list[str]:
     """Where the results lie, and the next command with how long it will take."""
     shown = ["ilubench", "show", str(_near(run.folder)), "--details"]
     words, say = _next(run)
-    page = run.folder / "report.html"
+    page = run.folder / PAGE
     lines = [f"report   {_near(page)}"] if page.is_file() else [f"results  {_results(run.folder)}"]
     lines += _command("details", shown, width)
     if words:

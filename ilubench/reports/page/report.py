@@ -26,6 +26,7 @@ from ilubench.records.labels import (
 )
 from ilubench.records.results import RunRecord
 from ilubench.records.run_names import run_names
+from ilubench.records.store import write_atomic
 from ilubench.records.wording import note_text, table_note_texts
 from ilubench.reports.composites import composite_text, kind_text
 from ilubench.reports.figures.courses import Line, draw_courses, lines_of
@@ -47,7 +48,7 @@ from ilubench.statistics.row import KEPT_UTILITY
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Report", "read_report", "render_report", "save_figures"]
+__all__ = ["Report", "read_report", "render_report", "save_figures", "write_report"]
 
 SHOWN_ITEMS = 12
 LONGEST_TEXT = 400
@@ -174,6 +175,19 @@ def render_report(report: Report) -> str:
         most=SHOWN_ITEMS,
         longest=LONGEST_TEXT,
     )
+
+
+def write_report(runs: Sequence[FinishedRun], page: Path) -> Report:
+    """Write the page of finished runs, and return what is on it.
+
+    Raises:
+        UsageError: the runs are not alike.
+        DataError: a record says otherwise than its samples.
+        StoreError: the page cannot be written.
+    """
+    found = read_report(runs)
+    write_atomic(page, render_report(found).encode())
+    return found
 
 
 def save_figures(report: Report, folder: Path, endings: Sequence[str]) -> Iterator[Path]:
