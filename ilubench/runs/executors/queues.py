@@ -109,16 +109,22 @@ class LocalQueue:
     def cancel(self, jobs: Iterable[str]) -> None:
         """Kill the processes, and those that they started."""
         ended = set(jobs)
+        for job in ended & {job for job, _ in self._processes()}:
+            _send(job, signal.SIGSTOP)  # so that it starts no other while they are listed
         for job, parent in self._processes():
             if job in ended or parent in ended:
-                with suppress(ProcessLookupError):
-                    os.kill(int(job), signal.SIGKILL)
+                _send(job, signal.SIGKILL)
 
     def _processes(self) -> list[tuple[str, str]]:
         """Return number and parent of each process that works in the folder."""
         lines = (_output("ps", "-A", "-ww", "-o", "pid=,ppid=,command=") or "").splitlines()
         fields = (line.split(None, 2) for line in lines if self._folder in line)
         return [(job, parent) for job, parent, command in fields if "submitit" in command]
+
+
+def _send(job: str, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(int(job), number)
 
 
 def _output(*command: str, wait: float = _ANSWER_S) -> str | None:
