@@ -8,6 +8,7 @@ from ilubench.leaderboard.records.files import Board, read_entry_run
 from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import conditions_text
+from ilubench.reports.leaders import Stand
 from ilubench.reports.ranking import RankedTable, rank_runs
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import Note
@@ -82,6 +83,17 @@ class EntryGroup:
     rows: dict[str, dict[str, RobustnessRow]]
     ranks: tuple[MetricRanks, ...]
     curves: dict[str, Curves]
+
+    def stands(self, names: Mapping[str, str]) -> dict[str, list[Stand]]:
+        """Return the ranked rows of each metric; `names` are the entries' titles as shown."""
+        return {
+            one.metric: [
+                Stand(names[place.entry], place.rank, len(place.ties))
+                for place in one.places
+                if place.rank is not None
+            ]
+            for one in self.ranks
+        }
 
     @property
     def name(self) -> str:
