@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ilubench.errors import UsageError, did_you_mean
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import (
     AREA,
@@ -27,7 +28,16 @@ from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import NoteKind
 from ilubench.statistics.row import AttackFigures, RobustnessRow
 
-__all__ = ["COLUMNS", "NAMES", "Column", "Where", "columns_at", "headings", "rank_range"]
+__all__ = [
+    "COLUMNS",
+    "NAMES",
+    "Column",
+    "Where",
+    "columns_at",
+    "columns_named",
+    "headings",
+    "rank_range",
+]
 
 Where = Literal["table", "readme", "page"]
 """`ilubench table`, a board's README, and the page."""
@@ -81,6 +91,21 @@ def rank_range(rank: int, ties: int) -> str:
 def columns_at(where: Where) -> tuple[Column, ...]:
     """Return the columns that a table has without being asked."""
     return tuple(column for column in COLUMNS if where in column.shown)
+
+
+def columns_named(names: Sequence[str]) -> tuple[Column, ...]:
+    """Return columns by their keys or labels.
+
+    Raises:
+        UsageError: one is unknown, or is not of this table.
+    """
+    known = {word: one for one in COLUMNS if one.key != "tier" for word in (one.label, one.key)}
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"--columns {name}: {did_you_mean(name, [one.label for one in known.values()])}"
+            )
+    return tuple(known[name] for name in names)
 
 
 def headings(

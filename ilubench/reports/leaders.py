@@ -37,8 +37,8 @@ def leaders_text(rows: Sequence[Stand]) -> str:
         return f"None of the {len(rows)} ranked rows can be told apart from another."
     if len(best) > 1:
         first = f"{len(best)} of {len(rows)} ranked rows cannot be told apart: {_names(best)}"
-        worse = f"{below[0]} is worse" if len(below) == 1 else f"{below[0]} and below are worse"
-        return f"{first}. {worse} than at least one row above."
+        worse = "is" if len(below) == 1 else "and those below are each"
+        return f"{first}. {below[0]} {worse} worse than at least one row above."
     ties = next(row.ties for row in rows if row.rank == 1)
     if not ties:
         return f"{best[0]} is better than each of the other {len(below)} ranked rows."
@@ -67,8 +67,8 @@ def leaders_across(metrics: Mapping[str, Sequence[Stand]]) -> str:
         return f"None of {len(best)} rows can be told apart from another in any of {count} metrics."
     others = "The other one is" if rest == 1 else f"Each of the other {rest} is"
     return (
-        f"{len(best)} of {len(everywhere)} ranked rows cannot be told apart from the best in any of "
-        f"{count} metrics: {_names(best)}. {others} worse than another in at least one."
+        f"{len(best)} of {len(everywhere)} ranked rows cannot be told apart from the best in any "
+        f"of {count} metrics: {_names(best)}. {others} worse than another in at least one."
     )
 
 

@@ -24,8 +24,8 @@ def stands(*rows: tuple[str, int, int]) -> list[Stand]:
         ),
         (
             [("a", 1, 1), ("b", 1, 2), ("c", 2, 1), ("d", 4, 0)],
-            "2 of 4 ranked rows cannot be told apart: a and b. c and below are worse than at least "
-            "one row above.",
+            "2 of 4 ranked rows cannot be told apart: a and b. c and those below are each worse "
+            "than at least one row above.",
         ),
         (
             [("a", 1, 1), ("b", 1, 1), ("c", 3, 0)],
