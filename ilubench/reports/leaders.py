@@ -30,21 +30,23 @@ def leaders_text(rows: Sequence[Stand]) -> str:
     best = [row.name for row in rows if row.rank == 1]
     below = [row.name for row in rows if row.rank > 1]
     if not rows:
-        return "No row is ranked."
+        return "No method is ranked."
     if len(rows) == 1:
-        return f"{best[0]} is the only ranked row: there is none to compare it with."
+        return f"{best[0]} is the only ranked method: there is none to compare it with."
     if not below:
-        return f"None of the {len(rows)} ranked rows can be told apart from another."
+        return f"None of the {len(rows)} ranked methods can be told apart from another."
     if len(best) > 1:
-        first = f"{len(best)} of {len(rows)} ranked rows cannot be told apart: {_names(best)}"
         worse = "is" if len(below) == 1 else "and those below are each"
-        return f"{first}. {below[0]} {worse} worse than at least one row above."
+        return (
+            f"No single best: {len(best)} of {len(rows)} methods cannot be told apart: "
+            f"{_names(best)}. {below[0]} {worse} worse than at least one above."
+        )
     ties = next(row.ties for row in rows if row.rank == 1)
     if not ties:
-        return f"{best[0]} is better than each of the other {len(below)} ranked rows."
+        return f"{best[0]} is better than each of the other {len(below)} ranked methods."
     return (
-        f"No row is better than {best[0]}, which is not told apart from {ties} of the other "
-        f"{len(below)} ranked rows."
+        f"No method is better than {best[0]}, which is not told apart from {ties} of the other "
+        f"{len(below)} ranked methods."
     )
 
 
@@ -53,7 +55,7 @@ def leaders_across(metrics: Mapping[str, Sequence[Stand]]) -> str:
     ranks = [{row.name: row.rank for row in rows} for rows in metrics.values()]
     everywhere = [name for name in ranks[0] if all(name in one for one in ranks)]
     if not everywhere:
-        return "No row is ranked in every metric."
+        return "No method is ranked in every metric."
     best = [name for name in everywhere if all(one[name] == 1 for one in ranks)]
     count = len(metrics)
     if not best:
@@ -61,14 +63,22 @@ def leaders_across(metrics: Mapping[str, Sequence[Stand]]) -> str:
             f"{label}: {_names([row.name for row in rows if row.rank == 1])}"
             for label, rows in metrics.items()
         )
-        return f"No row is among the best in all {count} metrics. Best in {'; in '.join(firsts)}."
+        return (
+            f"No method is among the best in all {count} metrics. Best in {'; in '.join(firsts)}."
+        )
     rest = len(everywhere) - len(best)
     if not rest:
-        return f"None of {len(best)} rows can be told apart from another in any of {count} metrics."
+        return (
+            f"None of {len(best)} methods can be told apart from another in any of {count} metrics."
+        )
     others = "The other one is" if rest == 1 else f"Each of the other {rest} is"
+    if len(best) == 1:
+        first = f"{best[0]} is the only one of {len(everywhere)} methods that is never worse"
+        return f"{first}, in {count} metrics. {others} worse than another in at least one."
     return (
-        f"{len(best)} of {len(everywhere)} ranked rows cannot be told apart from the best in any "
-        f"of {count} metrics: {_names(best)}. {others} worse than another in at least one."
+        f"No single best: {len(best)} of {len(everywhere)} methods cannot be told apart from the "
+        f"best in any of {count} metrics: {_names(best)}. {others} worse than another in at least "
+        "one."
     )
 
 

@@ -146,7 +146,7 @@ def test_without_a_format_a_pipe_gets_markdown() -> None:
     assert command(*words).out == command(*words, "--format", "md").out
     refused = command(*words, "--format", "tex")
     assert refused.code == 2
-    assert "'html'" in refused.err
+    assert "'tex'" in refused.err
 
 
 def test_gates_end_with_a_verdict() -> None:

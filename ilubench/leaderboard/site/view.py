@@ -24,6 +24,7 @@ from ilubench.records.finished import REFERENCES
 from ilubench.records.labels import F_U, RA_CORE
 from ilubench.records.results import RunRecord
 from ilubench.records.wording import note_text, table_note_texts
+from ilubench.reports.item_changes import Changes
 from ilubench.reports.leaders import leaders_across, leaders_text
 from ilubench.specs.suite_files import load_suite
 from ilubench.statistics.intervals import Figure
@@ -38,6 +39,9 @@ OF_THE_MACHINE = ("device", "cores", "threads", "platform", "ilubench", "librari
 
 AS_RECORDED = {"after unlearning": F_U}
 """What records call a figure, where it is not its name."""
+
+MOST_ITEMS = 4
+"""That are named of those that an attack brought back."""
 
 OF_THE_SUITE = ("title", "utility", "attacks", "core_unseen")
 
@@ -304,6 +308,7 @@ class _Cell:
     row: RobustnessRow
     place: Place
     curves: Mapping[str, tuple[Figure, ...]]
+    changes: Sequence[Changes]
     best: BestAttack | None
     utility: Sequence[str]
 
@@ -317,7 +322,8 @@ def _cell(board: Board, group: EntryGroup, entry: Entry, label: str) -> _Cell | 
     curves = group.curves[entry.entry].get(label, {})
     best = best_attack(board, entry.entry, label, row.worst_case)
     utility = [_label(metric) for metric in _maps(_suite(entry)["utility"])]
-    return _Cell(entry.run, row, place, curves, best, utility)
+    changes = group.changes[entry.entry].get(label, ())
+    return _Cell(entry.run, row, place, curves, changes, best, utility)
 
 
 def _figures(cell: _Cell, attacks: Sequence[str], texts: Texts) -> JsonValue:
@@ -370,6 +376,9 @@ def _best(best: BestAttack, texts: Texts, usual: tuple[int, int]) -> JsonValue:
 def _attack(part: AttackFigures, cell: _Cell, texts: Texts) -> JsonValue:
     """RA, half-life, area, never-knew difference; forget metric and recovery at each checkpoint.
 
+    Last, what came back item by item: how many were taken away, how many are back, and the first
+    of these with the forget metric of the original, the unlearned and the attacked model.
+
     The forget metric starts at the second checkpoint where the first is the row's f_u (it is not
     where an attack scores a part of the items). The recovery always does, and its last is the
     attack's; without samples there is only that one.
@@ -384,7 +393,19 @@ def _attack(part: AttackFigures, cell: _Cell, texts: Texts) -> JsonValue:
         pack_figures(part.never_knew, texts, usual),
         pack_course(forget[1:] if forget[0] == whole else forget, texts),
         pack_course(cell.curves.get(part.attack) or [part.recovery], texts),
+        next((_came_back(one, texts) for one in cell.changes if one.attack == part.attack), None),
     ]
+
+
+def _came_back(changes: Changes, texts: Texts) -> JsonValue:
+    shown = [
+        [
+            texts.number(one.item),
+            *map(thousandths, (one.original, one.unlearned, one.attacked)),
+        ]
+        for one in changes.back[:MOST_ITEMS]
+    ]
+    return [changes.taken, len(changes.back), cast("JsonValue", shown)]
 
 
 # --------------------------------------------------------------------------- reported rows

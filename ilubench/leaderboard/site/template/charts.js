@@ -229,7 +229,7 @@ function smallMultiples(state, rows, width) {
 }
 
 function multiple(attack, curves, rows, { ends, width, state }) {
-  const size = { width, height: 200, left: 54, right: 12, top: 8, bottom: 36 };
+  const size = { width, height: 200, left: 54, right: 20, top: 8, bottom: 36 };
   const last = attack.steps[attack.steps.length - 1];
   const x = { ends: [0, last], at: scale([0, last], size.left, size.width - size.right) };
   const y = axisOf(ends, size.height - size.bottom, size.top);
@@ -259,7 +259,7 @@ function curveFrame(size, x, y, names) {
       label(size.left - 6, y.at(value) + 4, tick(value), { class: "tick", "text-anchor": "end" }),
     ]),
     ...x.ticks.map((value) => label(x.at(value), bottom + 14, tick(value),
-      { class: "tick", "text-anchor": value === x.ends[1] ? "end" : "middle" })),
+      { class: "tick", "text-anchor": "middle" })),
     label((size.left + size.width - size.right) / 2, size.height - 4, names[0],
       { class: "axis", "text-anchor": "middle" }),
     label(0, 0, names[1], { class: "axis", "text-anchor": "middle", transform: `translate(12 ${(size.top + bottom) / 2}) rotate(-90)` }),

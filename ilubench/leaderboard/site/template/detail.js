@@ -15,7 +15,9 @@ function detail(row, state) {
     row.reference ? null : h("div", null, standingText(row, state)),
     part("Figures", metricsTable(row, board),
       figuresOf(row, state) && bestText(figuresOf(row, state))),
-    figuresOf(row, one) && part(`By attack, ${one.metric}`, attacksTable(row, one, board)),
+    figuresOf(row, one) && part(`By attack, ${one.metric}`, attacksTable(row, one, board),
+      h("p", { class: "soft" }, "Items back: of those whose forget metric unlearning moved by half of its scale or more, those " +
+        "of which the attack undid half; original → unlearned → attacked.")),
     row.kept && part("Utility and fine-tuning accuracy", utilityTable(row, board),
       downstreamTable(row, board)),
     row.verified.length ? part("Verifications", row.verified.map(verification)) : null,
@@ -87,15 +89,27 @@ function attacksTable(row, state, board) {
   const body = board.attacks.map((attack, k) => {
     const figures = found.attacks[k];
     const name = attack.name + (row.seen.includes(attack.name) ? " (trained on)" : "");
-    if (!figures) return cells(name, "not run", "", "", "", "", "");
+    if (!figures) return cells(name, "not run", "", "", "", "", "", "");
     return cells(name, figureFull(figures[0]), figureFull(heatFigure(figures, { heat: "recovery" })),
-      figureFull(figures[1], 0), figureFull(figures[2]), figureFull(figures[3]),
+      figureFull(figures[1], 0), figureFull(figures[2]), figureFull(figures[3]), cameBack(figures[6]),
       sizes(figures[0], found.n).join(" / "));
   });
   return wide("Figures by attack", h("table", { class: "plain" },
     heads("attack", DATA.labels.ra, DATA.labels.recovery, `${DATA.labels.half} (steps)`, DATA.labels.area,
-      DATA.labels.never, "seeds / items"),
+      DATA.labels.never, "items back", "seeds / items"),
     h("tbody", null, body)));
+}
+
+/** Items that unlearning took away and the attack undid, the furthest first. */
+function cameBack(changes) {
+  if (!changes) return "–";
+  const [taken, back, items] = changes;
+  const text = `${back} of ${taken}`;
+  if (!back) return text;
+  const told = ([item, ...values]) => `${DATA.texts[item]}: ${values.map((value) => number(value, 2)).join(" → ")}`;
+  return h("details", null, h("summary", null, text),
+    h("ul", { class: "items" }, items.map((item) => h("li", null, told(item))),
+      back > items.length ? h("li", null, `and ${back - items.length} more`) : null));
 }
 
 function utilityTable(row, board) {

@@ -189,6 +189,7 @@ function savePicture(id) {
 function drawnText(node, place) {
   const range = document.createRange();
   range.selectNodeContents(node);
+  range.setStart(node, node.data.length - node.data.trimStart().length);
   const { x, y, height } = place(range.getBoundingClientRect());
   const { color, fontSize, fontFamily, fontWeight } = getComputedStyle(node.parentElement);
   return svg("text", {
@@ -206,5 +207,6 @@ function drawnSvg(picture, box) {
   });
   for (const [name, value] of Object.entries(box)) copy.setAttribute(name, value);
   for (const link of copy.querySelectorAll("a")) link.removeAttribute("href");
+  for (const unseen of copy.querySelectorAll(".grip, .reach")) unseen.remove();
   return copy;
 }

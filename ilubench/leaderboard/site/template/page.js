@@ -51,7 +51,7 @@ function renderMeasured(state, board) {
     : h("p", { class: "empty" }, "No row passes the filters."));
   table.scrollLeft = place;
   fill("exports", exportButtons(rows, state));
-  fill("below", metrics.map(below));
+  fill("below", below(metrics));
   const curves = curveRows(state);
   for (const part of document.querySelectorAll(".of-metric")) part.textContent = `, ${one.metric}`;
   fill("curve-kind", choices("curve", [["recovery", titled("recovery")], ["forget", one.metric]], state));
@@ -76,8 +76,8 @@ function verdict(state, board, metrics) {
   const [fewest, most] = [Math.min(...seeds), Math.max(...seeds)];
   return [
     h("p", { class: "said" }, state.metric ? metrics[0].verdict : board.verdict),
-    h("p", { class: "soft" }, `By ${DATA.labels.core}, ${fewest === most ? fewest : `${fewest} to ${most}`} seeds; ` +
-      "paired tests, 5 % for all pairs of a metric together."),
+    h("p", { class: "soft" }, `By ${DATA.labels.core}: 1 = forgotten whatever it is fine-tuned on. ` +
+      `${fewest === most ? fewest : `${fewest} to ${most}`} seeds; paired tests, 5 % for all pairs of a metric together.`),
   ];
 }
 
@@ -108,12 +108,13 @@ function about(board) {
   return [h("strong", null, board.title), h("span", null, `.${version}`)];
 }
 
-function below(metric) {
+/** What each metric is, its verdict and what it could have shown; what a reader must know of any. */
+function below(metrics) {
+  const notes = [...new Set(metrics.flatMap((metric) => metric.notes))];
   return [
-    h("p", null, h("strong", null, metric.label), `. ${metric.verdict}`),
-    metric.turned && h("p", null, `${metric.label} is ${metric.turned}.`),
-    h("p", null, metric.shows),
-    metric.notes.length ? h("ul", null, metric.notes.map((note) => h("li", null, note))) : null,
+    metrics.map(({ label: name, turned, verdict: says, shows }) => h("p", null, h("strong", null, name),
+      turned ? ` (${turned})` : "", `: ${metrics.length > 1 ? `${says} ` : ""}${shows}`)),
+    notes.length ? h("ul", null, notes.map((note) => h("li", null, note))) : null,
   ];
 }
 
@@ -220,6 +221,7 @@ function remembered(theme) {
 
 function start() {
   themed(["light", "dark"].find((one) => one === remembered()));
+  at("theme").hidden = false;
   at("theme").addEventListener("click", () => {
     remembered(themed(themed() === "dark" ? "light" : "dark"));
     if (BOARDS.length) render();

@@ -165,10 +165,14 @@ function sorted(rows, state) {
     return sign * (a < b ? -1 : 1);
   };
   const core = (row) => valueOf(figuresOf(row, state).core) ?? -1;
+  // of all metrics, rows alike in the one where they stand worst are told by the others
+  const others = (row) => (state.metric ? 0
+    : row.m.reduce((sum, figures) => sum + (figures && figures.rank ? figures.rank + lastPlace(figures) : 0), 0));
   return [...rows].sort(
     (a, b) =>
       groups.indexOf(standing(a, state)) - groups.indexOf(standing(b, state)) ||
       compare(by(a), by(b)) ||
+      others(a) - others(b) ||
       core(b) - core(a) ||
       (a.id < b.id ? -1 : 1),
   );
