@@ -46,8 +46,8 @@ function scatter(rows, state, width) {
   const placed = points.map((point) => ({
     ...point, px: x.at(point.x[0] / 1000), py: y.at(point.y[0] / 1000),
   }));
-  chart.append(front(placed));
   for (const point of placed) chart.append(bars(point, x, y));
+  chart.append(front(placed));
   chart.append(svg("g", { "aria-hidden": "true" }, ...pointLabels(placed, size)));
   for (const point of placed) chart.append(pointLink(point, state));
   return chart;
@@ -182,7 +182,7 @@ function tierLegend(rows) {
     svg("path", { class: "front", d: "M0 3H8V13H16" }));
   return h("ul", { class: "legend" }, tiers.map((tier) => h("li", null, markPicture(tier),
     h("span", null, h("strong", null, TIERS[tier][0]), `: ${TIERS[tier][1]}`))),
-  h("li", null, front, h("span", null, h("strong", null, "Pareto front"), ": ranked rows that no other beats in both figures")));
+  h("li", null, front, h("span", null, h("strong", null, "Pareto front"), ": ranked methods that no other beats in both")));
 }
 
 // --- curves by step

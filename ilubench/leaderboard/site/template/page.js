@@ -138,10 +138,11 @@ function renderFilters(state, board) {
 
 /** Which columns are shown; those that are not the chosen metrics' are left out. */
 function renderPicker(state, board) {
-  const standard = COLUMNS.filter((column) => column.page).map((column) => column.key);
+  const always = ["rank", "method"];
+  const standard = COLUMNS.filter(({ key, page }) => page && !always.includes(key)).map(({ key }) => key);
   const chosen = state.cols || standard;
   const known = columnsOf(board).filter(({ key, kind, across }) =>
-    !["rank", "method"].includes(key) && (state.metric || across || kind !== "figure" || key === "core"));
+    !always.includes(key) && (state.metric || across || kind !== "figure" || key === "core"));
   fill("columns", h("legend", { class: "hidden" }, "Columns"), known.map(({ key, label: name, meaning }) =>
     h("label", { title: meaning }, h("input", {
       type: "checkbox", checked: chosen.includes(key), "data-key": `column-${key}`,
