@@ -38,7 +38,8 @@ function sortHead(column, state) {
     onclick: () => go({ ...state, sort: column.key, dir: next === best ? "" : next }),
   }, capital(column.label), h("span", { class: "arrow", "aria-hidden": "true" },
     dir === "asc" ? "▲" : dir === "desc" ? "▼" : ""),
-  column.of === undefined ? null : h("span", { class: "unit" }, DATA.labels.core)));
+  h("span", { class: "unit" }, column.of !== undefined ? DATA.labels.core
+    : column.key === "rank" && !state.metric ? "where it is worst" : "")));
 }
 
 function tableRow(row, state, columns) {
