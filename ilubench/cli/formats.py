@@ -102,13 +102,15 @@ def in_format(report: str, wanted: Format) -> str:
     """Return a Markdown report in another format: text becomes comments, in HTML paragraphs."""
     if wanted is Format.MD:
         return report.rstrip("\n")
-    write, say = {
-        Format.CSV: (_csv, lambda text: f"# {text}"),
-        Format.LATEX: (_latex, lambda text: f"% {text}"),
-        Format.HTML: (_html, lambda text: f"<p>{html.escape(text)}</p>"),
+    write, around = {
+        Format.CSV: (_csv, "# {}"),
+        Format.LATEX: (_latex, "% {}"),
+        Format.HTML: (_html, "<p>{}</p>"),
     }[wanted]
+    escape = html.escape if wanted is Format.HTML else str
     return "\n".join(
-        write(block.rows) if block.rows else say(block.text) for block in _blocks(report)
+        write(block.rows) if block.rows else around.format(escape(block.text))
+        for block in _blocks(report)
     )
 
 

@@ -1,6 +1,6 @@
 """The columns of tables of rows, each declared once: of commands, READMEs and the page. Pure."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -291,7 +291,7 @@ COLUMNS = (
     ),
 )
 
-NAMES = {column.key: column.label for column in COLUMNS} | {
+NAMES: Mapping[str, str] = {column.key: column.label for column in COLUMNS} | {
     "f0": F_0,
     "ra": RA,
     "area": AREA,

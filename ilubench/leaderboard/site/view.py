@@ -67,7 +67,7 @@ def page_data(boards: Sequence[tuple[Board, Sequence[EntryGroup]]]) -> dict[str,
             shown.append(_only_reported(board))
     return {
         "boards": shown,
-        "labels": NAMES,
+        "labels": dict(NAMES),
         "columns": [_column(one) for one in COLUMNS],
         "texts": texts.all(),
         "beyond": texts.of(NoteKind.BEYOND),
