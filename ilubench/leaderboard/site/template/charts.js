@@ -34,7 +34,7 @@ function scatter(rows, state, width) {
     .filter(({ figures }) => figures && isFigure(figures.kept) && isFigure(figures.core))
     .map((point) => ({ ...point, x: point.figures.kept, y: point.figures.core }));
   if (!points.length) return h("p", { class: "empty" }, "No row here has both figures.");
-  const size = { width, height: width < 560 ? 380 : 430, left: 52, right: 16, top: 14, bottom: 46 };
+  const size = { width, height: width < 560 ? 380 : 430, left: 58, right: 16, top: 14, bottom: 46 };
   const x = axisOf(around(reach(points.map((point) => point.x))), size.left, size.width - size.right);
   const y = axisOf(around(reach(points.map((point) => point.y))), size.height - size.bottom, size.top);
   const chart = svg("svg", {
