@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
 from places import FIXTURES, LEADERBOARDS
 from runs import command
 
