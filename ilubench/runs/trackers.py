@@ -5,8 +5,9 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,8 +57,7 @@ class TrackedRun(Protocol):
 
 class _Wandb:
     def __init__(self, told: Told) -> None:
-        import wandb
-
+        wandb: Any = import_module("wandb")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             dir=told.out,
@@ -81,8 +81,7 @@ class _Wandb:
 
 class _Mlflow:
     def __init__(self, told: Told) -> None:
-        import mlflow
-
+        mlflow: Any = import_module("mlflow")
         self._client = mlflow.MlflowClient()
         self.id = told.id
         if told.id:
@@ -97,10 +96,9 @@ class _Mlflow:
             self._client.log_param(self.id, key, _text(value)[:6000])  # its limit
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        from mlflow.entities import Metric
-
+        entities: Any = import_module("mlflow.entities")
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        metrics = [entities.Metric(name, value, now, step) for name, value in values.items()]
         self._client.log_batch(self.id, metrics=metrics)
 
     def close(self, *, failed: bool) -> None:
@@ -109,10 +107,9 @@ class _Mlflow:
 
 class _Trackio:
     def __init__(self, told: Told) -> None:
-        import trackio
-
+        trackio: Any = import_module("trackio")
         name = told.id or told.name
-        how = {"resume": "allow" if told.id else "never", "embed": False}
+        how: dict[str, Any] = {"resume": "allow" if told.id else "never", "embed": False}
         how |= {"auto_log_cpu": False, "auto_log_gpu": False}
         # in a context of its own, else it ends the run of the job beside this one
         self._run = contextvars.Context().run(
@@ -133,7 +130,7 @@ class _Tensorboard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.id = told.id or f"{told.group}/{told.name.replace('/', '_')}"  # a method may be a file
-        self._writer: Any = SummaryWriter(told.out / "tensorboard" / self.id)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(told.out / "tensorboard" / self.id)
         if not told.id:
             lines = (f"- {key}: {_text(value)}" for key, value in told.config.items())
             self._writer.add_text("config", "\n".join(lines))
@@ -148,7 +145,7 @@ class _Tensorboard:
         self._writer.close()
 
 
-TRACKERS: Mapping[str, type[TrackedRun]] = {
+TRACKERS: Mapping[str, Callable[[Told], TrackedRun]] = {
     "wandb": _Wandb,
     "mlflow": _Mlflow,
     "trackio": _Trackio,

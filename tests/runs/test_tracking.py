@@ -147,12 +147,11 @@ def test_no_key_depends_on_the_tracker(tmp_path: Path) -> None:
 
 
 def test_tensorboard_has_the_losses(done: Path) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    reading = "tensorboard.backend.event_processing.event_accumulator"
+    accumulator = pytest.importorskip(reading).EventAccumulator
     found = command("run", SUITE, "method=ilu", "track=tensorboard", f"out={done}", "--json")
     folder = done / "tensorboard" / found.json["run"] / "unlearn ilu, seed 0"
-    events = EventAccumulator(str(folder))
+    events = accumulator(str(folder))
     events.Reload()
     steps = [one.step for one in events.Scalars("train/loss")]
     assert steps == list(range(1, len(steps) + 1))

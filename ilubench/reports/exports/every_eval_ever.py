@@ -170,7 +170,7 @@ def _details(source: DataSource | None) -> Json:
     if source is None:
         return {}
     names = ("revision", "subset", "limit", "offset", "shuffle", "license", "generated")
-    found = {name: str(value) for name in names if (value := getattr(source, name))}
+    found: Json = {name: str(value) for name in names if (value := getattr(source, name))}
     if source.gated:
         found["gated"] = "true"
     return {"additional_details": found} if found else {}

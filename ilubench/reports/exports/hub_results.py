@@ -1,11 +1,10 @@
 """The hub's format of a model's results on benchmarks: `.eval_results/*.yaml` of its repository."""
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import JsonValue
 
 from ilubench.errors import DataError
 from ilubench.records.finished import FinishedRun
@@ -30,49 +29,41 @@ def write_hub_results(run: FinishedRun, folder: Path) -> Iterator[Path]:
         StoreError: a file cannot be written.
     """
     found = [
-        (one, score, BENCHMARKS[score.source.hub])
+        (one, entry)
         for one in checkpoints_of(run)
         for score in one.scores
-        if score.source is not None and score.source.hub in BENCHMARKS and _is_whole(score)
+        if (entry := _entry(run, one, score)) is not None
     ]
     if not found:
         listed = ", ".join(BENCHMARKS)
         problem = f"{run.path}: no score of the hub's benchmarks ({listed}), test split, all rows"
         raise DataError(f"{problem}: there is nothing to export")
-    for one, score, (task, _, _) in found:
+    for one, entry in found:
+        task = entry["dataset"]["task_id"]
         file = folder / one.model / ".eval_results" / f"{task}.yaml"
-        write_atomic(file, yaml.safe_dump([_entry(run, one, score)], sort_keys=False).encode())
+        write_atomic(file, yaml.safe_dump([entry], sort_keys=False).encode())
         yield file
 
 
 # --- inside ---
 
 
-def _is_whole(score: Score) -> bool:
-    """Whether it is the benchmark's own score: its split, every row, its metric."""
-    source = score.source
-    assert source is not None
-    assert source.hub is not None
-    _, split, metric = BENCHMARKS[source.hub]
+def _entry(run: FinishedRun, one: Checkpoint, score: Score) -> dict[str, Any] | None:
+    """A benchmark's own score: of its split, of every row, in its metric; None for others."""
+    source, figure = score.source, score.figure
+    if source is None or source.hub is None or figure.value is None:
+        return None
+    if source.hub not in BENCHMARKS:
+        return None
+    task, split, metric = BENCHMARKS[source.hub]
     part = source.limit is not None or source.offset or source.where
-    return source.split == split and not part and score.spec.metric == metric
-
-
-def _entry(run: FinishedRun, one: Checkpoint, score: Score) -> dict[str, JsonValue]:
-    source, value = score.source, score.figure.value
-    assert source is not None
-    assert value is not None
-    assert source.hub is not None
-    dataset: dict[str, JsonValue] = {"id": source.hub, "task_id": BENCHMARKS[source.hub][0]}
+    if source.split != split or part or score.spec.metric != metric:
+        return None
+    dataset = {"id": source.hub, "task_id": task}
     if source.revision:
         dataset["revision"] = source.revision
     seeds = ", ".join(map(str, score.samples.seeds))
     notes = f"{score.spec.label}; {one.said} (ilubench run {run.record.run}); mean of seeds {seeds}"
-    half = "" if score.figure.low is None else _interval(score)
-    return {"dataset": dataset, "value": round(100 * value, 2), "notes": notes + half}
-
-
-def _interval(score: Score) -> str:
-    low, high = score.figure.low, score.figure.high
-    assert low is not None
-    return f"; 95% interval {100 * low:.2f} to {100 * (high if high is not None else math.inf):.2f}"
+    if figure.low is not None and figure.high is not None:
+        notes += f"; 95% interval {100 * figure.low:.2f} to {100 * figure.high:.2f}"
+    return {"dataset": dataset, "value": round(100 * figure.value, 2), "notes": notes}
