@@ -14,6 +14,7 @@ from ilubench.cli.commands import Program, ScoreCommand, WordsCommand
 from ilubench.cli.completion import complete_value_in_bash
 from ilubench.cli.converting import convert
 from ilubench.cli.data import data
+from ilubench.cli.exporting import export
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import describe, doctor, ls
 from ilubench.cli.making import make_target, new_attack, new_method
@@ -72,6 +73,7 @@ for plain in (
     table,
     compare,
     report,
+    export,
     plot,
     matched,
     variance,
