@@ -1,6 +1,5 @@
 """A checkpoint's config.json: read, or what is wrong with it in one sentence."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from ilubench.errors import ModelError, did_you_mean
+from ilubench.errors import DataError, ModelError, did_you_mean
 from ilubench.models.quiet import quiet
+from ilubench.specs import untrusted
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -50,8 +50,8 @@ def read_json(path: Path) -> Any:  # noqa: ANN401
         raise ModelError(f"{path.parent} has no {path.name}; is it a model's folder?")
     refuse_pointer(path)
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return untrusted.read_json(path, lax=True)
+    except DataError as error:
         raise ModelError(f"{path} is no readable JSON; it is damaged, copy it again") from error
 
 

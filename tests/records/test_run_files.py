@@ -78,8 +78,11 @@ RECORDS: dict[str, tuple[Edit, str]] = {
     "an attack is left out": (record_with(attacks=["core"]), "rows.FQ.attacks: seen, core, of a"),
     "a row is null": (record_with(rows={"FQ": None}), "FQ: "),
     "of the future": (record_with(schema_version=9), "schema version 9"),
-    "deep": (text("results.json", DEEP), "nested too deeply"),
-    "a huge number": (text("results.json", '{"run": ' + "1" * 5000 + "}"), "is no run's record"),
+    "deep": (text("results.json", DEEP), "nested deeper than 64"),
+    "a huge number": (
+        text("results.json", '{"run": ' + "1" * 5000 + "}"),
+        "is too large for a whole number",
+    ),
     "a list": (text("results.json", "[1]"), "is no run's record"),
     "no utility": (row_with(lambda row: row["utility"].update(kept=[])), "rows.FQ.utility: "),
     "a utility more": (
@@ -116,7 +119,7 @@ RECORDS: dict[str, tuple[Edit, str]] = {
 }
 
 SAMPLES: dict[str, tuple[Edit, str]] = {
-    "no Parquet": (text("samples.parquet", "hello"), "is no table of samples"),
+    "no Parquet": (text("samples.parquet", "hello"), "is no Parquet file, or damaged"),
     "a column is missing": (
         samples_with(lambda table: table.drop_columns(["item"])),
         "item: there are 0 columns of that name, not 1",

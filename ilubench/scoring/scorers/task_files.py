@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
-import yaml
 from pydantic import JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
 from ilubench.specs import Direction, Estimator
-from ilubench.specs.yaml_files import task_file, task_names
+from ilubench.specs.yaml_files import read_yaml, task_file, task_names
+from ilubench.specs.yaml_text import YamlLoader
 
 __all__ = ["Member", "Reference", "TaskFacts", "task_facts"]
 
@@ -103,8 +103,10 @@ class TaskFacts:
     directions: Mapping[str, Direction]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(YamlLoader):
     """Reads lm-eval's files; a `!function` becomes a Reference."""
+
+    own = ("!",)
 
 
 _Loader.add_multi_constructor(
@@ -132,10 +134,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> tuple[Config, tuple[Path,
     """Return a task file's fields, with those it includes below, and the files behind them."""
     if path in above:
         raise SpecError("includes itself", where=str(path), field="include")
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"cannot be read ({error})", where=str(path)) from error
+    _, config = read_yaml(path, _Loader)
     if not isinstance(config, dict):
         raise SpecError("the top level must be a mapping of fields", where=str(path))
     merged: Config = {}
