@@ -23,6 +23,7 @@ class YamlLoader(yaml.SafeLoader):
     own: ClassVar[tuple[str, ...]] = ()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping, each key of which is hashable and there once."""
         seen: set[object] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -37,6 +38,7 @@ class YamlLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: Any) -> int | float:  # noqa: ANN401
+        """Return a number that is finite and, if whole, of 64 bits."""
         make = self.construct_yaml_int if node.tag.endswith("int") else self.construct_yaml_float
         try:
             value: int | float = make(node)

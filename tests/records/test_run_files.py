@@ -71,7 +71,7 @@ RECORDS: dict[str, tuple[Edit, str]] = {
     "settings are text": (record_with(method={"use": "a", "settings": "b"}), "method.settings"),
     "settings are nested": (
         record_with(method={"use": "a", "settings": json.loads(NESTED)}),
-        "is no run's record: method",
+        "results.json: its values are nested deeper",
     ),
     "attacks are null": (record_with(attacks=None), "attacks: "),
     "an attack twice": (record_with(attacks=["core", "seen", "core"]), "attacks: one is named tw"),
@@ -114,7 +114,7 @@ RECORDS: dict[str, tuple[Edit, str]] = {
     ),
     "infinite": (
         row_with(lambda row: row["recovery"].update(high=math.inf)),
-        "is no run's record",
+        "Infinity is no figure",
     ),
 }
 
@@ -147,9 +147,9 @@ SAMPLES: dict[str, tuple[Edit, str]] = {
 CONFIGS: dict[str, tuple[Edit, str]] = {
     "no YAML": (text("config.yaml", "a: ["), "not valid YAML"),
     "a list": (text("config.yaml", "- 1"), "must be a mapping"),
-    "no date": (text("config.yaml", "a: 2001-99-99"), "not valid YAML"),
-    "deep": (text("config.yaml", "a: " + DEEP), "nested too deeply"),
-    "in itself": (text("config.yaml", "suite: &a [*a]"), "attacks or suite: "),
+    "no date": (text("config.yaml", "a: !!timestamp 2001-99-99"), "not valid YAML"),
+    "deep": (text("config.yaml", "a: " + DEEP), "200000 are allowed"),
+    "in itself": (text("config.yaml", "suite: &a [*a]"), "an alias names what it stands in"),
     "attacks are numbers": (text("config.yaml", "attacks: {core: 3}"), "core: "),
 }
 

@@ -65,7 +65,11 @@ def model_folder(
         held = listing(repository)
         return fetch(repository, held, needed(repository, held))
     if source.packaged:
-        folder = Path(__file__).parents[1] / source.packaged
+        package = Path(__file__).parents[1]
+        folder = (package / source.packaged).resolve()
+        if not folder.is_relative_to(package.resolve()):
+            problem = f"{field}.packaged: {source.packaged!r} leads out of the package"
+            raise ModelError(f"{problem}; write path for a folder of your own")
     else:
         folder = Path(cast("str", source.path))
     if not folder.is_dir():
