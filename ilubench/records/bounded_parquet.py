@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from ilubench.errors import DataError
 from ilubench.specs.untrusted import check_regular
 
-__all__ = ["MAX_NAME", "MAX_ROWS", "check_bounds"]
+__all__ = ["MAX_NAME", "MAX_TEXTS", "check_bounds"]
 
 MAX_NAME = 500
 """Bytes of a name, as samples have them."""
@@ -53,7 +53,7 @@ def check_bounds(
             for name in names:
                 _check_texts(file, opened, name, longest, texts)
     except (OSError, pa.ArrowException, MemoryError, ValueError) as error:
-        raise DataError(f"{file} is no Parquet file, or damaged; copy it again") from error
+        raise DataError(f"{file}: it is no Parquet file, or cut short; copy it again") from error
     return schema
 
 
@@ -64,6 +64,10 @@ def _check_footer(file: Path, facts: pq.FileMetaData, rows: int) -> None:
     if facts.num_rows > rows:
         raise DataError(f"{file} has {facts.num_rows} lines; {rows} are allowed")
     groups = [facts.row_group(k) for k in range(facts.num_row_groups)]
+    for number in range(facts.num_columns):  # a short list of long lists
+        values = sum(group.column(number).num_values for group in groups)
+        if values > 10 * rows:
+            raise DataError(f"{file}: a column of {values} values; {10 * rows} are allowed")
     expanded = sum(group.total_byte_size for group in groups)
     if expanded > MAX_EXPANDED or any(group.total_byte_size < 0 for group in groups):
         problem = f"would unpack to {expanded} bytes; {MAX_EXPANDED} are allowed"

@@ -170,7 +170,7 @@ def read_run_samples(file: Path) -> pa.Table:
             _check_columns(file, found)
             table = opened.read(columns=[name for name in SCHEMA.names if name in found.names])
     except (OSError, pa.ArrowException, MemoryError) as error:
-        raise DataError(f"{file} is no Parquet file, or damaged; copy it again") from error
+        raise DataError(f"{file}: it is no Parquet file, or cut short; copy it again") from error
     for name in SCHEMA.names:
         if name not in table.column_names:
             table = table.append_column(name, pa.array([""] * len(table), pa.string()))

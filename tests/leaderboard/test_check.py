@@ -387,7 +387,7 @@ SAMPLES: dict[str, tuple[Edit, str]] = {
         "value: its values are string, not double",
     ),
     "a column less": (resampled(lambda table: table.drop_columns(["step"])), "step: there are 0"),
-    "no Parquet": (no_parquet, "is no Parquet file, or damaged"),
+    "no Parquet": (no_parquet, "is no Parquet file, or cut short"),
     "an attack that the record lacks": (
         resampled(renamed_attack),
         "attack 'unnamed', which the ru",

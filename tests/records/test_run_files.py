@@ -119,7 +119,7 @@ RECORDS: dict[str, tuple[Edit, str]] = {
 }
 
 SAMPLES: dict[str, tuple[Edit, str]] = {
-    "no Parquet": (text("samples.parquet", "hello"), "is no Parquet file, or damaged"),
+    "no Parquet": (text("samples.parquet", "hello"), "is no Parquet file, or cut short"),
     "a column is missing": (
         samples_with(lambda table: table.drop_columns(["item"])),
         "item: there are 0 columns of that name, not 1",
