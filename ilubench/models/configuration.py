@@ -12,6 +12,7 @@ import torch
 from ilubench.errors import DataError, ModelError, did_you_mean
 from ilubench.models.quiet import quiet
 from ilubench.specs import untrusted
+from ilubench.specs.untrusted import shorten
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -91,6 +92,9 @@ def load_config(folder: Path) -> "PretrainedConfig":
     _refuse_quantised(folder, raw)
     _refuse_unknown(path, raw)
     refuse_huge(raw, str(path))
+    named = raw.get("architectures") or []
+    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+        raise ModelError(f"{path}: architectures is {shorten(str(named))}, and no list of names")
     for field in ("dtype", "torch_dtype"):
         name = raw.get(field) or "auto"
         if name != "auto" and not isinstance(getattr(torch, str(name), None), torch.dtype):

@@ -142,6 +142,8 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> tuple[Config, tuple[Path,
     files: tuple[Path, ...] = (path, *(file for found in named for file in found))
     included = config.pop("include", None)
     for name in included if isinstance(included, list) else [included] if included else []:
+        if not isinstance(name, str):
+            raise SpecError("must be a file's name", where=str(path), field="include")
         below, more = _read(path.parent / name, (*above, path))
         merged |= below
         files += more
@@ -270,7 +272,7 @@ def _names(config: Config) -> dict[tuple[str, str], str]:
             if isinstance(entry, dict)
             and entry.get("metric")
             and not isinstance(entry["metric"], Reference)
-            and entry.get("aggregation", "mean" if entry["metric"] in _MEANS else "") == "mean"
+            and entry.get("aggregation", "mean" if str(entry["metric"]) in _MEANS else "") == "mean"
         ]
     else:
         kind = str(config.get("output_type", "generate_until"))
@@ -294,7 +296,7 @@ def _estimators(config: Config, names: Mapping[tuple[str, str], str]) -> dict[st
     listed = config.get("aggregate_metric_list")
     entries = listed if isinstance(listed, list) else [listed]
     alike = {
-        (entry.get("metric"), name)
+        (str(entry.get("metric")), name)
         for entry in entries
         if isinstance(entry, dict) and entry.get("weight_by_size") is False
         for name in _filters(entry, names)
@@ -318,11 +320,11 @@ def _directions(config: Config, names: Mapping[tuple[str, str], str]) -> dict[st
     }
 
 
-def _filters(entry: Config, names: Mapping[tuple[str, str], str]) -> list[JsonValue]:
+def _filters(entry: Config, names: Mapping[tuple[str, str], str]) -> list[str]:
     given = entry.get("filter_list")
     if given is None:
         return [name for _, name in names]
-    return given if isinstance(given, list) else [given]
+    return [str(one) for one in (given if isinstance(given, list) else [given])]
 
 
 @cache
