@@ -96,7 +96,7 @@ def odd_tree(draw: Draw, value: Any) -> Any:
             holder[str(draw.choice(ODD))[:200]] = holder.pop(key)
         elif action == 2:
             *other, last = draw.choice(found)
-            taken = functools.reduce(lambda inner, part: inner[part], other, value)[last]
+            taken = functools.reduce(lambda inner, part: inner[part], other, tree)[last]
             holder[key] = copy.deepcopy(taken)
         else:
             holder[key] = copy.deepcopy(draw.choice(ODD))
