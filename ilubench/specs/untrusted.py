@@ -8,6 +8,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -100,9 +101,8 @@ def parse_json(path: Path | str, text: str, *, lax: bool = False) -> JsonValue:
         DataError: no JSON, a key given twice, nested deeper than 64; unless lax, NaN or infinity
             or a whole number of more than 64 bits.
     """
-    figures = (
-        {} if lax else {"parse_constant": _constant, "parse_float": _real, "parse_int": _whole}
-    )
+    own: Any = {"parse_constant": _constant, "parse_float": _real, "parse_int": _whole}
+    figures: Any = {} if lax else own
     try:
         value: JsonValue = json.loads(text, object_pairs_hook=_pairs, **figures)
     except json.JSONDecodeError as error:
