@@ -212,8 +212,8 @@ def test_a_config_file_is_read_as_it_is_written(here: Path) -> None:
 
 def test_a_config_file_with_a_zero_byte(here: Path) -> None:
     Path("n.yaml").write_text("a: 1\n\0\n")
-    assert "n.yaml: not valid YAML" in refused("plan", "--config", "n.yaml")
-    assert "n.yaml: not valid YAML" in refused("plan", "suite=./n.yaml")
+    assert "n.yaml, character 6: not valid YAML" in refused("plan", "--config", "n.yaml")
+    assert "n.yaml, character 6: not valid YAML" in refused("plan", "suite=./n.yaml")
 
 
 # --------------------------------------------------------------------------- commands
