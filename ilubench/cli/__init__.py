@@ -104,5 +104,8 @@ def main() -> None:
     if values is not None:
         typer.echo("\n".join(values))
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end is a Ctrl-C
+    for name in ("SIGTERM", "SIGHUP"):  # a scheduler's end, or a closed terminal, is a Ctrl-C
+        ended = getattr(signal, name, None)
+        if ended is not None and signal.getsignal(ended) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(ended, signal.default_int_handler)
     sys.exit(guarded(lambda: app(prog_name="ilubench", standalone_mode=False)))

@@ -270,7 +270,7 @@ def test_an_attack_cannot_be_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("{", "is no run's record"), ('{"run": 1}', "is no run's record"), (None, "give a run's")],
+    [("{", "no JSON"), ('{"run": 1}', "is no run's record"), (None, "give a run's")],
 )
 def test_bad_records(tmp_path: Path, text: str | None, found: str) -> None:
     if text is not None:

@@ -74,7 +74,7 @@ def test_merges(tmp_path: Path, text: str, found: dict[str, Any] | None) -> None
     [
         ("a: 3\nb: {<<: 4}", "a.yaml:2: not valid YAML: `<<` needs a mapping"),
         ("a: &a {x: 1}\nb: {<<: [*a, 3]}", "a.yaml:2: not valid YAML: `<<` needs a mapping"),
-        ("a: &a\n  x: 1\n  <<: *a", "a.yaml:3: not valid YAML: `<<` needs a mapping"),
+        ("a: &a\n  x: 1\n  <<: *a", "not valid YAML: an alias names what it stands in"),
         ("a: &a {x: 1}\nb: {<<: *a,\n  <<: *a}", "a.yaml:3: not valid YAML: `<<` is given twice"),
         ("a: &a {x: 1}\nb: {<<: *a, y: 1,\n  y: 2}", "a.yaml:3: not valid YAML: the key 'y'"),
         ("b: {<<: *a}", "found undefined alias"),
