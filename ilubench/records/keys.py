@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -35,7 +36,18 @@ def digest(value: JsonValue | Mapping[str, JsonValue]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256, 64 hexadecimal digits."""
+    """Return a file's SHA-256, 64 hexadecimal digits.
+
+    A process reads a file once, as long as it stays the same inode, of the same size and times.
+    """
+    found = path.stat()
+    # ctime too: a program that edits a file may put its mtime back
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    return _hashed(path, (found.st_dev, found.st_ino, found.st_size, *times))
+
+
+@lru_cache(maxsize=2**14)
+def _hashed(path: Path, _same: tuple[int, ...]) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -21,7 +21,7 @@ from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import expected_overlaps, overlap_warnings
 from ilubench.models.checkpoints import model_origin
 from ilubench.records.composites import composite_scores
-from ilubench.records.keys import library_versions
+from ilubench.records.keys import file_sha256, library_versions
 from ilubench.records.likeness import setting_differences
 from ilubench.records.ranges import Ranges
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
@@ -307,17 +307,12 @@ def write_status(plan: Plan, outcomes: Sequence[Outcome]) -> None:
     write_json(plan.folder / "status.json", state)
 
 
-def _share(source: Path, target: Path) -> None:
-    """Put a file of the store into the run's folder without copying it where that is possible."""
-    if target.exists():
+def _copy(source: Path, target: Path) -> None:
+    """Put a small file of the store into the run's folder; no link: who edits it edits this one."""
+    if target.is_file() and file_sha256(target) == file_sha256(source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except FileExistsError:  # a second process with the same run was faster
-        return
-    except OSError:
-        shutil.copyfile(source, target)
+    shutil.copyfile(source, target)
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -335,7 +330,7 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
         cell = plan.folder / "cells" / job.key
         for path in sorted(artifact.folder.rglob("*")):
             if path.suffix in (".json", ".parquet", ".jsonl") or path.name == "DONE":
-                _share(path, cell / path.relative_to(artifact.folder))
+                _copy(path, cell / path.relative_to(artifact.folder))
     rows = [
         {
             "who": job.who,

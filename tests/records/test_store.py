@@ -121,7 +121,7 @@ def test_verify_finds_damage(store: Store, name: str, damage: str) -> None:
         (made.folder / name).write_text("other")
     else:
         (made.folder / name).unlink()
-    with pytest.raises(StoreError, match=r"is damaged; delete .* and run again"):
+    with pytest.raises(StoreError, match=rf"{name} is (damaged|missing); delete .* and run again"):
         made.verify()
 
 

@@ -61,6 +61,7 @@ def run_unlearn(bench: Workbench, job: Job, progress: Progress) -> Artifact:
                 changed = save_changes(whole, bench.target_folder, folder)
         meta: dict[str, JsonValue] = {
             "stage": "unlearn",
+            "target": bench.target,
             "method": job.method.use,
             "seed": job.seed,
             "changed": len(changed),
