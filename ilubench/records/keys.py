@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -43,13 +43,17 @@ def file_sha256(path: Path) -> str:
     found = path.stat()
     # ctime too: a program that edits a file may put its mtime back
     times = (found.st_mtime_ns, found.st_ctime_ns)
-    return _hashed(path, (found.st_dev, found.st_ino, found.st_size, *times))
+    same, known = (found.st_dev, found.st_ino, found.st_size, *times), _hashed()
+    if same not in known:
+        with path.open("rb") as handle:
+            known[same] = hashlib.file_digest(handle, "sha256").hexdigest()
+    return known[same]
 
 
-@lru_cache(maxsize=2**14)
-def _hashed(path: Path, _same: tuple[int, ...]) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+@cache
+def _hashed() -> dict[tuple[int, ...], str]:
+    """The files that this process has read for their hashes."""
+    return {}
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:

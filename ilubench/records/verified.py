@@ -113,24 +113,26 @@ class Ledger:
         """
         found = self._entries().get(path.relative_to(self._folder).as_posix(), [(0, "")])
         size, sha256 = max(found)
-        content = path.read_bytes()[:size] if size and path.is_file() else b""
+        content = path.read_bytes()[:size] if size else b""
         if size and hashlib.sha256(content).hexdigest() != sha256:
             raise StoreError(f"{path} is damaged")
         return content
 
     def check(self, needed: Iterable[Path]) -> None:
-        """Compare all files that were entered and are there.
+        """Compare all files that were entered.
 
         Args:
             needed: files that are there and must have been entered.
 
         Raises:
-            StoreError: one is not what was written.
+            StoreError: one is missing, or not what was written.
         """
         for path in {*needed, *(self._folder / name for name in self._entries())}:
+            if not path.is_file():
+                raise StoreError(f"{path} is missing")
             if path.suffix == ".jsonl":
                 self.beginning(path)
-            elif path.is_file() and not self.holds(path):
+            elif not self.holds(path):
                 raise StoreError(f"{path} is damaged")
 
     def _entries(self) -> dict[str, list[tuple[int, str]]]:

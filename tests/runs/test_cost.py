@@ -11,6 +11,7 @@ from runs import SUITE, command, made, with_target
 
 from ilubench.interfaces import Batch
 from ilubench.methods.activations import hidden_state
+from ilubench.records.store import FolderState
 from ilubench.runs.stages.cost import Passes, StepLog
 
 STEPS = 4
