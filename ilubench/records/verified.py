@@ -7,7 +7,7 @@ written so far stands in a ledger beside it. A file is read for its hash once in
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ __all__ = ["LEDGER", "Ledger", "check_files", "read_sealed", "seal", "sync"]
 LEDGER = "LEDGER"
 
 _SEAL = "sha256"
+_DIGITS = 64
 
 
 def sync(path: Path) -> None:
@@ -94,7 +95,7 @@ class Ledger:
         size, sha256 = aside.stat().st_size, file_sha256(aside)
         with (self._folder / LEDGER).open("a", encoding="utf-8") as handle:
             # a line of its own, also behind one that a kill cut
-            handle.write(f"\n{sha256} {size} {path.relative_to(self._folder).as_posix()}\n")
+            handle.write(f"\n{path.relative_to(self._folder).as_posix()} {size} {sha256}\n")
             handle.flush()
             os.fsync(handle.fileno())
 
@@ -138,14 +139,9 @@ class Ledger:
     def _entries(self) -> dict[str, list[tuple[int, str]]]:
         """File -> (size, SHA-256) of all that it has been; a line that was cut counts for none."""
         found: dict[str, list[tuple[int, str]]] = {}
-        for sha256, size, name in self._lines():
-            found.setdefault(name, []).append((size, sha256))
-        return found
-
-    def _lines(self) -> Iterator[tuple[str, int, str]]:
         path = self._folder / LEDGER
         for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
-            sha256, _, rest = line.partition(" ")
-            size, _, name = rest.partition(" ")
-            if size.isdecimal() and name:
-                yield sha256, int(size), name
+            name, size, sha256 = ("", "", *line.rsplit(" ", 2))[-3:]
+            if name and size.isdecimal() and len(sha256) == _DIGITS:
+                found.setdefault(name, []).append((int(size), sha256))
+        return found

@@ -226,7 +226,7 @@ def test_a_ledger_goes_on_behind_a_line_that_was_cut(tmp_path: Path) -> None:
     state = FolderState(tmp_path)
     state.save("train", {"w": torch.ones(2)}, {"step": 1})
     with (tmp_path / "LEDGER").open("a") as handle:
-        handle.write("\n0123abc 45 state.tr")
+        handle.write("\nscores/step-000002.json 45 0123abc")
     state.save("train", {"w": torch.zeros(2)}, {"step": 2})
     state.check()
     found = state.load("train")
