@@ -21,6 +21,7 @@ from ilubench.records.store import Artifact, write_atomic
 from ilubench.records.verified import Ledger
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.compared import compared_model
+from ilubench.runs.stages.devices import arithmetic
 from ilubench.runs.stages.untouched import load_untouched
 from ilubench.runs.stages.workbench import Measure, Workbench
 
@@ -175,4 +176,5 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         weights = bench.store.get("unlearn", job.weights)
         meta = weights.meta() if weights is not None else {}
         made: JsonValue = {k: v for k, v in meta.items() if k in ("cost", "seconds")}
-        return bench.store.finish("score", job.key, {"stage": "score", "unlearned": made})
+        told: dict[str, JsonValue] = {"stage": "score", "unlearned": made}
+        return bench.store.finish("score", job.key, told | arithmetic(bench.device))
