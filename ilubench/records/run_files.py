@@ -21,6 +21,7 @@ from ilubench.records.results import RunRecord, rows_of
 from ilubench.records.scores import SCHEMA
 from ilubench.specs import MemorySpec
 from ilubench.specs.yaml_files import load_yaml
+from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "read_record",
     "read_run_samples",
 ]
+
+ROUNDING = 1e-6
 
 ADDED_LATER = ("group", "label", "level")
 """Columns that samples of the first records lack; empty where there are none."""
@@ -235,6 +238,24 @@ def _record_problems(record: RunRecord, rows: dict[str, RobustnessRow]) -> Itera
         for field, value in list_leaves(row, f"rows.{label}", version=record.schema_version):
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{field}: {value} is no figure"
+        for field, figure in _figures(row, f"rows.{label}"):
+            value, low, high = figure.value, figure.low, figure.high
+            slack = ROUNDING * max(1.0, abs(value or 0.0))
+            below = low is not None and value is not None and value < low - slack
+            if below or (high is not None and value is not None and value > high + slack):
+                yield f"{field}: {value:g} lies outside its own interval, [{low}, {high}]"
+
+
+def _figures(value: object, name: str) -> Iterator[tuple[str, Figure]]:
+    """Yield the names and the figures of a row."""
+    if isinstance(value, Figure):
+        yield name, value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _figures(getattr(value, field.name), f"{name}.{field.name}")
+    elif isinstance(value, tuple):
+        for place, part in enumerate(value):
+            yield from _figures(part, f"{name}.{place}")
 
 
 def _row_problems(row: RobustnessRow, record: RunRecord) -> Iterator[tuple[str, str]]:

@@ -309,7 +309,7 @@ def _cells(one: RankedTable, row: TableRow) -> list[str]:
     shared = row.rank is not None and [r.rank for r in one.rows].count(row.rank) > 1
     kept = figures.utility.kept[figures.utility.worst or 0]
     return [
-        f"{row.rank}{'=' if shared else ''}" if row.rank else cell(f"- ({note_text(row.note)})"),
+        f"{row.rank}{'=' if shared else ''}" if row.rank else cell(f"- ({_why_no_rank(row)})"),
         cell(row.name),
         str(figures.ra.n_seeds or figures.worst_case.n_seeds or figures.forget_unlearned.n_seeds),
         figure_cell(figures.forget_unlearned),
@@ -320,6 +320,12 @@ def _cells(one: RankedTable, row: TableRow) -> list[str]:
         figure_cell(kept),
         lowest_fa(figures),
     ]
+
+
+def _why_no_rank(row: TableRow) -> str:
+    """A row's note; of figures that nothing was compared with, that they are not measured here."""
+    told = note_text(row.note)
+    return told if row.run.samples is not None else f"not checked: {told}"
 
 
 def lowest_fa(row: RobustnessRow) -> str:
