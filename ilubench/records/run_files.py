@@ -26,6 +26,7 @@ from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "RunConfig",
+    "check_intervals",
     "libraries_of",
     "list_leaves",
     "memory_of",
@@ -102,6 +103,25 @@ def read_record(file: Path) -> tuple[RunRecord, dict[str, RobustnessRow]]:
     if problem is not None:
         raise DataError(f"{wrong}: {problem}")
     return record, rows
+
+
+def check_intervals(file: Path, rows: Mapping[str, RobustnessRow]) -> None:
+    """Refuse figures outside their own intervals, where nothing else can be compared with them.
+
+    Raises:
+        DataError: names the figure.
+    """
+    for label, row in rows.items():
+        for field, figure in _figures(row, f"rows.{label}"):
+            value, low, high = figure.value, figure.low, figure.high
+            if value is None:
+                continue
+            slack = ROUNDING * max(1.0, abs(value))
+            if (low is not None and value < low - slack) or (
+                high is not None and value > high + slack
+            ):
+                problem = f"{value:g} lies outside its own interval, [{low}, {high}]"
+                raise DataError(f"{file}: {field}: {problem}; the record was edited")
 
 
 def memory_of(config: Mapping[str, JsonValue], where: str) -> MemorySpec:
@@ -238,12 +258,6 @@ def _record_problems(record: RunRecord, rows: dict[str, RobustnessRow]) -> Itera
         for field, value in list_leaves(row, f"rows.{label}", version=record.schema_version):
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{field}: {value} is no figure"
-        for field, figure in _figures(row, f"rows.{label}"):
-            value, low, high = figure.value, figure.low, figure.high
-            slack = ROUNDING * max(1.0, abs(value or 0.0))
-            below = low is not None and value is not None and value < low - slack
-            if below or (high is not None and value is not None and value > high + slack):
-                yield f"{field}: {value:g} lies outside its own interval, [{low}, {high}]"
 
 
 def _figures(value: object, name: str) -> Iterator[tuple[str, Figure]]:
