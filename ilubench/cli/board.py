@@ -285,11 +285,16 @@ def build(
         Path, typer.Argument(metavar="[ROOT]", help="the leaderboards' folder")
     ] = BOARDS,
     out: Annotated[Path, typer.Option("--out", help="folder of the page")] = Path("site"),
+    repository: Annotated[
+        str, typer.Option("--repository", help="https address that the page links to")
+    ] = "",
     only_check: Annotated[
         bool, typer.Option("--check", help="write nothing; leave with 3 where a README is stale")
     ] = False,
 ) -> int:
     """Write each suite's README table, and one static page for all suites."""
+    from ilubench.errors import UsageError
+    from ilubench.leaderboard.records.models import is_address
     from ilubench.leaderboard.site.build import build_site as write
     from ilubench.leaderboard.site.build import find_stale
 
@@ -298,7 +303,9 @@ def build(
         for file in old:
             typer.echo(f"{file}: not what the records say; run `ilubench leaderboard build {root}`")
         return DATA if old else COMPLETE
-    found = write(root, out)
+    if repository and not is_address(repository):
+        raise UsageError(f"--repository {repository}: must be an https address")
+    found = write(root, out, repository)
     for file in found.readmes:
         typer.echo(f"{file}: tables made anew")
     typer.echo(f"{found.page}: {found.size / 1000:.0f} kB")

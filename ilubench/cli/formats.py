@@ -1,10 +1,11 @@
-"""What a command found, as tables of a terminal, Markdown, CSV, LaTeX or JSON.
+"""What a command found, as tables of a terminal, Markdown, CSV, LaTeX, HTML or JSON.
 
 Reports are written as Markdown, which a reader of CommonMark takes apart again: so that escapes of
 names that others chose are undone once, and made anew for each format.
 """
 
 import csv
+import html
 import io
 import json
 import re
@@ -30,7 +31,8 @@ class Format(StrEnum):
 
     MD = "md"
     CSV = "csv"
-    TEX = "tex"
+    LATEX = "latex"
+    HTML = "html"
     JSON = "json"
 
 
@@ -97,12 +99,18 @@ def show(report: str, plain: object, wanted: Format | None, *, as_json: bool = F
 
 
 def in_format(report: str, wanted: Format) -> str:
-    """Return a Markdown report as CSV or LaTeX: text becomes comments, each table one of theirs."""
+    """Return a Markdown report in another format: text becomes comments, in HTML paragraphs."""
     if wanted is Format.MD:
         return report.rstrip("\n")
-    comment, write = ("# ", _csv) if wanted is Format.CSV else ("% ", _tex)
+    write, around = {
+        Format.CSV: (_csv, "# {}"),
+        Format.LATEX: (_latex, "% {}"),
+        Format.HTML: (_html, "<p>{}</p>"),
+    }[wanted]
+    escape = html.escape if wanted is Format.HTML else str
     return "\n".join(
-        write(block.rows) if block.rows else comment + block.text for block in _blocks(report)
+        write(block.rows) if block.rows else around.format(escape(block.text))
+        for block in _blocks(report)
     )
 
 
@@ -199,9 +207,20 @@ def _harmless(cell: str) -> str:
     return f"'{cell}"
 
 
-def _tex(rows: Sequence[Sequence[str]]) -> str:
+def _latex(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a `tabular`; it needs no package."""
     lines = [" & ".join("".join(_TEX.get(c, c) for c in cell) for cell in row) for row in rows]
-    head, *body = (rf"{line} \\" for line in lines)
+    # behind a line's end, a bracket would be a length, and a star part of the command
+    head, *body = (rf"{'{}' if line[:1] in ('[', '*') else ''}{line} \\" for line in lines)
     columns = "l" * len(rows[0])
     begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
     return "\n".join([begin, r"\hline", head, r"\hline", *body, r"\hline", end])
+
+
+def _html(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = (
+        "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+        for tag, row in zip(["th", *["td"] * len(rows)], rows, strict=False)
+    )
+    lines = [f"<thead><tr>{head}</tr></thead>", *(f"<tr>{line}</tr>" for line in body)]
+    return "\n".join(["<table>", *lines, "</table>"])

@@ -1,7 +1,8 @@
 """Commands that read finished runs: table, plot, report, matched, variance and others."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +10,9 @@ from ilubench.cli.formats import FormatOption, show
 from ilubench.cli.guard import COMPLETE, FAILED_CHECKS
 from ilubench.cli.run_folders import within
 from ilubench.cli.words import Json
+
+if TYPE_CHECKING:
+    from ilubench.reports.layouts import Published
 
 __all__ = [
     "compare",
@@ -27,32 +31,73 @@ SAMPLES = "samples.parquet"
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
 
 
-def table(
+def table(  # noqa: PLR0913, PLR0917 - each is an option of the command
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of finished runs")],
     pairs: Annotated[bool, typer.Option("--pairs", help="also all pairs of ranked runs")] = False,
     attacks: Annotated[
         bool, typer.Option("--attacks", help="instead: RA by attack, and what carries over")
     ] = False,
+    layout: Annotated[
+        str | None, typer.Option("--layout", help="instead: a table of the paper: muse or wmdp")
+    ] = None,
+    columns: Annotated[
+        str, typer.Option("--columns", help="names of the columns, separated by commas")
+    ] = "",
+    reported: Annotated[
+        list[Path] | None,
+        typer.Option("--reported", help="folder of a suite's records: its rows of papers, too"),
+    ] = None,
     form: FormatOption = None,
     as_json: Json = False,
 ) -> int:
-    """Print finished runs side by side, ranked; or methods against attacks."""
-    from ilubench.errors import UsageError
+    """Print finished runs side by side, ranked; or methods against attacks; or as the paper."""
+    from ilubench.errors import UsageError, did_you_mean
+    from ilubench.records.columns import columns_at, columns_named
     from ilubench.records.finished import read_run
     from ilubench.reports.by_attack import attack_tables, attack_tables_json, attack_tables_text
+    from ilubench.reports.layouts import LAYOUTS, lay_out, layout_json, layout_text
     from ilubench.reports.ranking import rank_runs, ranking_json, ranking_text
 
-    if attacks and pairs:
-        raise UsageError("--pairs lists pairs of ranked runs, and --attacks ranks none; give one")
+    if attacks and (pairs or layout or columns):
+        raise UsageError("--attacks is another table: it takes no --pairs, --layout or --columns")
+    if layout is not None and layout not in LAYOUTS:
+        raise UsageError(f"--layout {layout}: {did_you_mean(layout, LAYOUTS)}")
+    if pairs and layout:
+        raise UsageError("--pairs lists pairs of ranked runs, and --layout ranks none; give one")
+    if reported and not layout:
+        raise UsageError("--reported adds rows to a table of the paper; add --layout muse or wmdp")
+    named = [name.strip() for name in columns.split(",") if name.strip()]
+    chosen = columns_named(named) if named and not layout else columns_at("table")
     finished = [read_run(path) for path in within(runs)]
     if attacks:
         by_attack = attack_tables(finished)
         text, plain = attack_tables_text(by_attack), attack_tables_json(by_attack)
         show(text, plain, form, as_json=as_json)
-        return COMPLETE
-    found = rank_runs(finished)
-    show(ranking_text(found, pairs=pairs), ranking_json(found), form, as_json=as_json)
+    elif layout is not None:
+        laid = lay_out(LAYOUTS[layout], finished, _published(reported or ()), named)
+        show(layout_text(laid), layout_json(laid), form, as_json=as_json)
+    else:
+        found = rank_runs(finished)
+        text = ranking_text(found, pairs=pairs, columns=chosen)
+        show(text, ranking_json(found), form, as_json=as_json)
     return COMPLETE
+
+
+def _published(folders: Sequence[Path]) -> list["Published"]:
+    from ilubench.errors import DataError
+    from ilubench.leaderboard.records.files import read_board
+    from ilubench.leaderboard.site.reported import provenance
+    from ilubench.reports.layouts import Published
+
+    rows = []
+    for folder in folders:
+        found = read_board(folder).reported if folder.is_dir() else ()
+        if not found:
+            raise DataError(f"--reported {folder}: no rows of papers; give leaderboards/SUITE")
+        for one in found:
+            values = {(each.metric, each.state): each.value for each in one.figures}
+            rows.append(Published(one.title, provenance(one), values))
+    return rows
 
 
 def plot(

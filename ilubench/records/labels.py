@@ -1,6 +1,6 @@
 """What figures are called, one name each: for terminals, Markdown, the page, exports. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ilubench.specs import MetricSpec
 
@@ -12,7 +12,6 @@ __all__ = [
     "F_U",
     "HALF_LIFE",
     "NEVER_KNEW",
-    "PAGE",
     "RA",
     "RA_ALL",
     "RA_CORE",
@@ -36,24 +35,6 @@ UTILITY_KEPT = "utility kept"
 FA_DIFFERENCE = "FA difference"
 NEVER_KNEW = "never-knew difference"
 BEYOND_CONTROL = "recovery beyond control"
-
-PAGE: Mapping[str, str] = {
-    "f0": F_0,
-    "fu": F_U,
-    "ra": RA,
-    "core": RA_CORE,
-    "all": RA_ALL,
-    "worst": WORST_CASE,
-    "recovery": RECOVERY,
-    "half": HALF_LIFE,
-    "area": AREA,
-    "kept": UTILITY_KEPT,
-    "fa": FA_DIFFERENCE,
-    "never": NEVER_KNEW,
-    "control": BEYOND_CONTROL,
-}
-"""What the page's script calls a figure -> its name."""
-
 
 ALL_ATTACKS = 6
 """From so many attacks on, a heading names them all instead of each."""

@@ -12,19 +12,11 @@ from typing import cast
 
 from pydantic import JsonValue
 
+from ilubench.records.columns import Column, columns_at, headings, rank_range
 from ilubench.records.comparing import common_labels
 from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES, FinishedRun
-from ilubench.records.labels import (
-    F_U,
-    FA_DIFFERENCE,
-    RA_CORE,
-    RECOVERY,
-    UTILITY_KEPT,
-    WORST_CASE,
-    name_ra,
-    turned_from,
-)
+from ilubench.records.labels import RA_CORE, turned_from
 from ilubench.records.likeness import conditions_text
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_names import run_names
@@ -45,8 +37,8 @@ __all__ = [
     "RankedTable",
     "Ranking",
     "TableRow",
-    "lowest_fa",
     "metric_title",
+    "rank_cell",
     "rank_runs",
     "ranking_json",
     "ranking_text",
@@ -256,11 +248,14 @@ def _off_quartiles(row: RobustnessRow) -> Iterator[Note]:
 # --------------------------------------------------------------------------- Markdown
 
 
-def ranking_text(ranking: Ranking, *, pairs: bool = False) -> str:
+def ranking_text(
+    ranking: Ranking, *, pairs: bool = False, columns: Sequence[Column] = columns_at("table")
+) -> str:
     """Return the tables as Markdown.
 
     Args:
         ranking: what to show.
+        columns: those of the tables.
         pairs: list all pairs of ranked rows below each table.
     """
     how = [conditions_text(ranking.conditions)] if ranking.conditions else []
@@ -271,7 +266,7 @@ def ranking_text(ranking: Ranking, *, pairs: bool = False) -> str:
     ]
     for one in ranking.tables:
         parts.append(f"{one.title}: higher = better forgotten")
-        parts.append(table(_head(one), [_cells(one, row) for row in one.rows]))
+        parts.append(table(_head(columns, one), [_cells(columns, row) for row in one.rows]))
         parts.append("\n".join(_below(one, pairs=pairs)))
     rows = ranking.tables[0].rows
     whole = compared_composites({row.name: row.run for row in rows})
@@ -283,63 +278,22 @@ def metric_title(metric: str, turned: str) -> str:
     return f"**{cell(metric)}**" + (f" ({cell(turned)})" if turned else "")
 
 
-def _head(one: RankedTable) -> list[str]:
-    attacks = one.rows[0].run.record.attacks
+def _head(columns: Sequence[Column], one: RankedTable) -> list[str]:
     core = next((row.figures.ra_core_attacks for row in one.rows if row.figures.ra_core), ())
+    return list(headings(columns, core, one.rows[0].run.record.benign))
+
+
+def _cells(columns: Sequence[Column], row: TableRow) -> list[str]:
+    own = {"rank": rank_cell(row.rank, row.ties, row.note), "method": cell(row.name)}
     return [
-        "rank",
-        "method",
-        "seeds",
-        F_U,
-        f"{RA_CORE} over {_names(core)}" if core else RA_CORE,
-        name_ra(one.rows[0].run.record.benign),
-        WORST_CASE,
-        RECOVERY,
-        UTILITY_KEPT,
-        FA_DIFFERENCE + (", lowest" if len(attacks) > 1 else ""),
+        own[column.key] if column.key in own else column.text(row.run.record, row.figures, cell)
+        for column in columns
     ]
 
 
-def _names(attacks: Sequence[str]) -> str:
-    return cell(f"{{{', '.join(attacks)}}}")
-
-
-def _cells(one: RankedTable, row: TableRow) -> list[str]:
-    figures = row.figures
-    shared = row.rank is not None and [r.rank for r in one.rows].count(row.rank) > 1
-    kept = figures.utility.kept[figures.utility.worst or 0]
-    return [
-        f"{row.rank}{'=' if shared else ''}" if row.rank else cell(f"- ({_why_no_rank(row)})"),
-        cell(row.name),
-        str(figures.ra.n_seeds or figures.worst_case.n_seeds or figures.forget_unlearned.n_seeds),
-        figure_cell(figures.forget_unlearned),
-        figure_cell(figures.ra_core),
-        figure_cell(figures.ra),
-        figure_cell(figures.worst_case),
-        figure_cell(figures.recovery),
-        figure_cell(kept),
-        lowest_fa(figures),
-    ]
-
-
-def _why_no_rank(row: TableRow) -> str:
-    """A row's note; of figures that nothing was compared with, that they are not measured here."""
-    told = note_text(row.note)
-    return told if row.run.samples is not None else f"not checked: {told}"
-
-
-def lowest_fa(row: RobustnessRow) -> str:
-    """Return the FA difference of the attack whose user got least, and its name where several."""
-    found = [
-        (attack.fa_difference.value, place)
-        for place, attack in enumerate(row.attacks)
-        if attack.fa_difference.value is not None
-    ]
-    if not found:
-        return figure_cell(row.attacks[0].fa_difference) if row.attacks else "-"
-    attack = row.attacks[min(found)[1]]
-    where = f" ({cell(attack.attack)})" if len(row.attacks) > 1 else ""
-    return figure_cell(attack.fa_difference) + where
+def rank_cell(rank: int | None, ties: Sequence[str], note: Note | None) -> str:
+    """Return where a row stands, or why it has no rank, as a cell of a Markdown table."""
+    return cell(f"- ({note_text(note)})") if rank is None else rank_range(rank, len(ties))
 
 
 def _below(one: RankedTable, *, pairs: bool) -> Iterator[str]:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -53,7 +54,7 @@ def test_csv_has_a_column_for_each_part_of_a_figure() -> None:
 
 
 def test_latex_is_escaped() -> None:
-    text = in_format(REPORT, Format.TEX)
+    text = in_format(REPORT, Format.LATEX)
     name = (
         r"=a\textbar{}b, *c* \textbackslash{}d [e] \textless{}f\textgreater{} \& 50\% \$x\_1\$ "
         r"\{y\}\textasciitilde{}\textasciicircum{}\#"
@@ -61,6 +62,23 @@ def test_latex_is_escaped() -> None:
     assert rf"{name} & 0.586 [0.509, 0.662] & 1 \\" in text
     assert text.splitlines()[0] == f"% {LINES[0]}"
     assert text.count(r"\begin{tabular}{lll}") == text.count(r"\end{tabular}") == 1
+
+
+def test_no_row_of_latex_begins_as_the_argument_of_the_one_before() -> None:
+    names = ("[a]", "*b", "c")
+    text = in_format(table(["method"], [[cell(name)] for name in names]), Format.LATEX)
+    assert [line for line in text.splitlines() if line.endswith(r"\\")][1:] == [
+        *(r"{}[a] \\", r"{}*b \\", r"c \\")
+    ]
+
+
+def test_html_is_escaped() -> None:
+    text = in_format(REPORT, Format.HTML)
+    root = ElementTree.fromstring(f"<div>{text}</div>")
+    assert [one.text for one in root.iter("p")][:2] == LINES
+    rows = [[one.text for one in row] for row in root.iter("tr")]
+    assert rows[1] == [NAME, "0.586 [0.509, 0.662]", "1"]
+    assert rows[0] == ["method", "RA", "note"]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
@@ -90,7 +108,7 @@ MEASURED = Path(__file__).parents[2] / "leaderboards" / "mini" / "measured"
 def _takes_formats(*words: str) -> None:
     assert command(*words, "--format", "JSON").json == command(*words, "--json").json
     assert "|---|" in command(*words, "--format", "md").out
-    assert command(*words, "--format", "tex").out.count(r"\begin{tabular}") >= 1
+    assert command(*words, "--format", "latex").out.count(r"\begin{tabular}") >= 1
     head = next(csv.reader(_table_lines(command(*words, "--format", "csv").out)))
     assert len(head) > 1
 
@@ -126,9 +144,9 @@ def test_comparisons_take_a_format() -> None:
 def test_without_a_format_a_pipe_gets_markdown() -> None:
     words = ("subsets", str(MEASURED / "sam"))
     assert command(*words).out == command(*words, "--format", "md").out
-    refused = command(*words, "--format", "html")
+    refused = command(*words, "--format", "tex")
     assert refused.code == 2
-    assert "'html'" in refused.err
+    assert "'tex'" in refused.err
 
 
 def test_gates_end_with_a_verdict() -> None:

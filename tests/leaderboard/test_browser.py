@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -61,7 +62,7 @@ class Visit:
         self.page.on("dialog", lambda dialog: self.troubles.append(dialog.message))
         self.page.on("request", lambda request: self.requests.append(request.url))
 
-    def open(self, state: str = "") -> Page:
+    def open(self, state: str = "#metric=FQ") -> Page:
         self.page.goto(self.site.as_uri() + state)
         return self.page
 
@@ -76,7 +77,7 @@ class Visit:
 
 def _own(url: str) -> bool:
     """A file that the page makes itself, or its empty icon."""
-    return url.startswith(("blob:", "data:,"))
+    return url.startswith(("blob:", "data:image/"))
 
 
 @pytest.fixture
@@ -104,6 +105,7 @@ def _saved(page: Page, name: str) -> str:
     return Path(waiting.value.path()).read_bytes().decode()
 
 
+ALL_METRICS = ["sam", "NPO & friends", "rmu", "wild", "retrain", "none"]
 RANKED = ["NPO & friends", "sam", "rmu", "wild", "retrain", "none"]
 
 
@@ -117,12 +119,12 @@ def test_rows_stand_as_ranked_with_the_fallen_and_the_references_apart(visit: Vi
     assert page.locator("tr[data-row=npo-1] .disputed").count() == 0
     assert "Relearning, by B. Attacker" in page.locator("tr[data-row=npo-1]").inner_text()
     assert page.locator("#reported tr[data-row=paper-npo]").count() == 1
-    assert "unverified transcription" in page.locator("#reported").inner_text()
+    assert "unverified, from others' notes" in page.locator("#reported").inner_text()
     assert "NPO, as printed" not in page.locator("#table").inner_text()
 
 
 def test_sorting_is_told_and_keeps_the_groups(visit: Visit) -> None:
-    page = visit.open()
+    page = visit.open("#metric=FQ&cols=core,fu")
     heads = page.locator("#table thead th[aria-sort]")
     assert heads.all_inner_texts()[0].startswith("Rank")
     button = page.get_by_role("button", name="f_u")
@@ -140,6 +142,7 @@ def test_sorting_is_told_and_keeps_the_groups(visit: Visit) -> None:
 
 def test_filters_by_tier_training_and_words(visit: Visit) -> None:
     page = visit.open()
+    page.get_by_text("Filter", exact=True).click()
     page.get_by_role("checkbox", name="verified weights").check()
     expect(page.locator("#count")).to_have_text("2 of 6 rows")
     _expect_methods(page, ["NPO & friends", "rmu"])
@@ -196,7 +199,7 @@ def test_a_link_shows_the_same_and_the_back_button_goes_back(visit: Visit) -> No
 
 def test_nonsense_in_the_address_is_the_default(visit: Visit) -> None:
     page = visit.open("#suite=x&metric=y&sort=z&dir=up&row=<b>&tier=a,b&show=c&heat=d&seen=e")
-    _expect_methods(page, RANKED)
+    _expect_methods(page, ALL_METRICS)
     assert page.get_by_role("dialog").is_hidden()
 
 
@@ -261,7 +264,7 @@ def test_points_are_links_with_words(visit: Visit) -> None:
 
 
 def test_curves_are_of_the_chosen_rows(visit: Visit) -> None:
-    page = visit.open("#suite=known&show=rmu-1")
+    page = visit.open("#metric=FQ&show=rmu-1")
     assert page.locator("#curves figure").count() == 2
     assert page.locator("#curves .line").count() == 2
     assert page.locator("#curves .band").count() == 2
@@ -301,11 +304,102 @@ def test_the_heatmap_has_numbers_and_readable_ink(visit: Visit) -> None:
     assert low == 0
 
 
+# --------------------------------------------------------------------------- the first screen
+
+
+def test_all_metrics_come_first_with_the_verdict_and_the_weakest_rank(visit: Visit) -> None:
+    page = visit.open("")
+    assert page.locator("#metrics a[aria-current]").inner_text() == "All metrics"
+    assert (
+        page.locator("#verdict .said").inner_text().startswith("No method is among the best in all")
+    )
+    heads = [text.split("\n")[0] for text in page.locator("#table thead th").all_inner_texts()]
+    assert heads == [
+        *("Rank▲", "Method", "FQ", "1 - VerbMem_f", "Recovery", "Utility kept"),
+        *("FA difference", "Curves"),
+    ]
+    assert page.locator("tr[data-row=npo-1] td.of-rank").inner_text().split("\n") == [
+        *("3", "1 - VerbMem_f")
+    ]
+    assert page.locator("#scatter > svg").count() == 2
+    sheet = list(csv.DictReader(io.StringIO(_saved(page, "CSV"))))
+    assert [line["metric"] for line in sheet] == ["FQ"] * 6 + ["1 - VerbMem_f"] * 6
+    page.locator("#metrics").get_by_role("link", name="FQ").click()
+    expect(page.locator("#verdict .said")).to_have_text(
+        "NPO & friends is better than each of the other 2 ranked methods."
+    )
+
+
+def test_columns_are_chosen_and_kept_in_the_link(visit: Visit) -> None:
+    page = visit.open()
+    assert page.locator("#table thead th").count() == 8
+    page.locator("summary", has_text="Columns").click()
+    page.get_by_role("checkbox", name="Half-life").check()
+    expect(page.locator("#table thead th.of-half")).to_have_count(1)
+    assert _state(page)["cols"] == "core,recovery,worst,kept,fa,half"
+    assert (
+        page.get_by_role("checkbox", name="Recovery beyond control").count() == 0
+    )  # no row has it
+    page.get_by_role("checkbox", name="Half-life").uncheck()
+    expect(page.locator("#table thead th.of-half")).to_have_count(0)
+    assert "cols" not in _state(page)
+
+
+def test_each_picture_is_saved_as_an_svg(visit: Visit) -> None:
+    page = visit.open("")
+    for name in ("robustness", "along", "heat"):
+        with page.expect_download() as waiting:
+            page.locator(f"[data-picture={name}]").click()
+        root = ElementTree.fromstring(Path(waiting.value.path()).read_text())
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        words = " ".join(one.text or "" for one in root.iter("{http://www.w3.org/2000/svg}text"))
+        assert "rmu" in words
+        assert "script" not in {one.tag.split("}")[-1] for one in root.iter()}
+
+
+def test_every_point_has_its_name(visit: Visit, browser: Browser, site: Path) -> None:
+    small = Visit(browser, site, size=NARROW)
+    for page in (visit.open(), small.open()):
+        assert (
+            page.locator("#scatter .name").count() == page.locator("#scatter .point").count() == 6
+        )
+    small.close()
+
+
+def test_without_a_script_the_rows_are_there(browser: Browser, site: Path) -> None:
+    visit = Visit(browser, site, java_script_enabled=False)
+    page = visit.open()
+    assert "NPO & friends" in page.locator("table").first.inner_text()
+    assert "There are no rows" not in page.locator("body").inner_text()
+    visit.close()
+
+
+def test_a_phone_shows_a_score_without_scrolling(browser: Browser, site: Path) -> None:
+    visit = Visit(browser, site, size=NARROW)
+    page = visit.open("")
+    page.locator("#table").scroll_into_view_if_needed()
+    score = page.locator("tr[data-row=npo-1] td.of-core .value").first
+    box = score.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= NARROW[0]
+    assert (
+        page.locator("#table").evaluate("e => { e.scrollLeft = 150; return e.scrollLeft }") == 150
+    )
+    left = "e => e.getBoundingClientRect().left"
+    table, head, body = (
+        page.locator(f"#table{part}").first.evaluate(left)
+        for part in ("", " thead .of-method", " tbody .of-method")
+    )
+    assert head == body
+    assert 0 <= head - table <= 1
+    visit.close()
+
+
 # --------------------------------------------------------------------------- exports
 
 
 def test_csv_has_what_is_shown(visit: Visit) -> None:
-    page = visit.open("#suite=known&sort=fu&tier=verified-weights,submitted")
+    page = visit.open("#metric=FQ&sort=fu&tier=verified-weights,submitted")
     lines = list(csv.DictReader(io.StringIO(_saved(page, "CSV"))))
     assert [line["entry"] for line in lines] == ["npo-1", "rmu-1", "wild-1"]
     npo = lines[0]
@@ -319,17 +413,17 @@ def test_csv_has_what_is_shown(visit: Visit) -> None:
 
 
 def test_json_has_what_is_shown(visit: Visit) -> None:
-    page = visit.open("#suite=known&q=friends")
+    page = visit.open("#metric=FQ&q=friends")
     found = json.loads(_saved(page, "JSON"))
     assert (found["suite"], found["version"], found["metric"]) == ("known", 1, "FQ")
     (row,) = found["rows"]
     assert row["RA_core"]["value"] == 0.6
-    assert row["worst_case"]["attack"] == "Relearning, by B. Attacker"
+    assert row["worst_case"]["of"] == "Relearning, by B. Attacker"
     assert (row["rank"], row["entry"], row["ties"]) == (1, "npo-1", [])
 
 
 def test_latex_and_bibtex_have_what_is_shown(visit: Visit) -> None:
-    page = visit.open("#suite=known&tier=verified-weights")
+    page = visit.open("#metric=FQ&tier=verified-weights")
     tex = _saved(page, "LaTeX")
     lines = [line for line in tex.splitlines() if line.startswith(("1 &", "3 &"))]
     assert [line.split(" & ")[1] for line in lines] == ["NPO \\& friends", "rmu (disputed)"]
@@ -361,7 +455,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(browser: Browser, site:
     visit.close()
 
 
-@pytest.mark.parametrize("state", ["", "#suite=known&row=rmu-1"])
+@pytest.mark.parametrize("state", ["", "#metric=FQ&row=rmu-1"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW])
 def test_no_accessibility_rule_is_broken(
@@ -425,7 +519,9 @@ def test_hostile_texts_are_shown_and_do_nothing(browser: Browser, hostile: Path)
     )
     assert set(listening) <= {"style"}  # set by the page's own script, never from a text
     links = {a.get_attribute("href") or "" for a in page.locator("a").all()}
-    assert {link for link in links if not link.startswith("#")} == {ADDRESS, "https://p.test/1"}
+    own = {"docs/index.html", "docs/governance.html", "https://arxiv.org/abs/2506.01339"}
+    strangers = {link for link in links if not link.startswith("#")} - own
+    assert strangers == {ADDRESS, "https://p.test/1"}
     visit.close()
 
 

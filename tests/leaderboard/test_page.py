@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_boards import FORMULA, MARKUP, WORDS, copied, hostile_board, rich_board
+from finished_runs import ITEMS
+from page_boards import FORMULA, MARKUP, WORDS, copied, hostile_board, published_row, rich_board
 from runs import command
 
 from ilubench.errors import DataError, UsageError
@@ -20,8 +21,10 @@ from ilubench.leaderboard.records.files import read_board, read_entry_run
 from ilubench.leaderboard.site.build import PAGE, README, build_site, find_stale
 from ilubench.leaderboard.site.html import embedded_json, render_page
 from ilubench.leaderboard.site.packing import Texts, pack_course, pack_figures, thousandths
+from ilubench.leaderboard.site.plain import plain_tables
 from ilubench.leaderboard.site.ranked import ranked_groups
 from ilubench.leaderboard.site.readme import BEGIN, END, readme_text
+from ilubench.leaderboard.site.reported import reported_tables
 from ilubench.leaderboard.site.view import page_data
 from ilubench.records.wording import note_text, table_note_texts
 from ilubench.reports.ranking import rank_runs
@@ -214,7 +217,47 @@ def test_unlike_entries_are_refused_by_name(root: Path, tmp_path: Path) -> None:
         build_site(mine, tmp_path / "site")
 
 
+def test_published_figures_stand_before_and_after_each_attack(tmp_path: Path) -> None:
+    values = {("FQ (0-1)", "unlearned"): 0.68, ("FQ (0-1)", "core"): 0.36, ("FA (%)", "core"): 82.0}
+    published_row(tmp_path / "known", "whole", values)
+    published_row(tmp_path / "known", "part", {("FQ (0-1)", "seen"): 0.5})
+    fq, fa = reported_tables(read_board(tmp_path / "known").reported)
+    assert (fq.metric, fq.states) == ("FQ (0-1)", ("before attacks", "seen", "core"))
+    assert [cells for _, cells in fq.rows] == [("-", "0.5", "-"), ("0.68", "-", "0.68 → 0.36")]
+    assert (fa.states, [cells for _, cells in fa.rows]) == (("core",), [("82",)])
+
+
+def test_columns_stand_once(data: dict[str, Any], rows: dict[str, Any]) -> None:
+    keys = [column["key"] for column in data["columns"]]
+    assert len(keys) == len(set(keys))
+    figures = {column["key"] for column in data["columns"] if column["kind"] != "own"}
+    assert figures <= set(rows["npo-1"]["m"][0])
+    assert sum(column["page"] for column in data["columns"]) == 7
+    assert rows["npo-1"]["m"][0]["worst"] == [111, 100, 122]
+    assert rows["npo-1"]["m"][0]["of"]["worst"] == "Relearning, by B. Attacker"
+    assert rows["rmu-1"]["m"][0]["of"]["kept"] == "U"
+
+
+def test_items_that_came_back_are_counted(data: dict[str, Any], rows: dict[str, Any]) -> None:
+    """All 12 went from .1 to .75; `core` ends at .35, `seen` at .25."""
+    for part in rows["rmu-1"]["m"][0]["attacks"]:
+        taken, back, items = part[6]
+        assert (taken, back, len(items)) == (12, 12, 4)
+        assert data["texts"][items[0][0]] in ITEMS
+
+
 # --------------------------------------------------------------------------- the page as HTML
+
+
+def test_the_page_says_what_it_is_and_where_its_records_are(data: dict[str, Any]) -> None:
+    page = render_page(data, repository="https://code.test/r")
+    elements = _Elements(page).found
+    names = {a.get("name"): a.get("content") for tag, a in elements if tag == "meta"}
+    assert "language model" in (names["description"] or "")
+    assert "https://code.test/r" in {a.get("href") for _, a in elements}
+    assert "Repository" not in render_page(data)
+    days = [row["by"]["day"] for row in data["boards"][0]["rows"]]
+    assert f"Newest record: {max([*days, '2026-01-02'])}" in page
 
 
 class _Elements(HTMLParser):
@@ -266,7 +309,10 @@ def test_the_page_names_nothing_outside_of_it(data: dict[str, Any]) -> None:
     for tag, attributes in _Elements(render_page(data)).found:
         assert tag not in ("iframe", "img", "object", "embed", "base")
         assert "src" not in attributes, tag
-        assert (attributes.get("href") or "data:,") == "data:,", tag
+        assert re.match(
+            r"data:image/|docs/[a-z]+\.html$|https://arxiv\.org/",
+            attributes.get("href") or "data:image/",
+        ), tag
         assert not any(name.startswith("on") or name == "style" for name in attributes)
 
 
@@ -284,8 +330,15 @@ def test_a_hostile_board_makes_a_page_with_the_same_elements(
     data: dict[str, Any], tmp_path: Path
 ) -> None:
     board = read_board(hostile_board(tmp_path / "leaderboards"))
-    hostile = render_page(page_data([(board, ranked_groups(board))]))
-    harmless = render_page(data)
+    boards = [(board, ranked_groups(board))]
+    tables = [*plain_tables(boards)]
+    assert MARKUP in {text for row in tables[0].rows for text in row}
+    hostile = render_page(page_data(boards), tables)
+    kept = [
+        replace(one, head=("a",) * len(one.head), rows=tuple(("a",) * len(row) for row in one.rows))
+        for one in tables
+    ]
+    harmless = render_page(data, kept)
     assert [tag for tag, _ in _Elements(hostile).found] == [
         tag for tag, _ in _Elements(harmless).found
     ]
@@ -329,7 +382,7 @@ def test_a_readmes_table_is_ranked_and_marked(root: Path) -> None:
         "verified-method",
         "verified-weights, **disputed**",
     ]
-    assert cells[0][7] == "0.111 [0.100, 0.122] (Relearning, by B. Attacker)"
+    assert cells[0][8] == "0.111 [0.100, 0.122] (Relearning, by B. Attacker)"
     assert cells[0][11] == "[code](https://code.test/npo)"
     assert "Smallest difference of RA_core that this table could have shown" in first
     after = text[text.index("**Reported in papers**") :]
@@ -347,7 +400,7 @@ def test_hostile_texts_break_no_cell(tmp_path: Path) -> None:
             tables[-1].append(line)
         elif tables[-1]:
             tables.append([])
-    assert len(tables) == 3  # measured, reported, and nothing behind
+    assert len(tables) == 4  # measured, reported, where from, and nothing behind
     for lines in tables[:-1]:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert not re.search(r"(?<!\\)<(?!!-- )", text)
@@ -398,6 +451,9 @@ def test_the_command_builds_and_checks(
     assert command("leaderboard", "build").code == 0
     assert (tmp_path / "site" / PAGE).stat().st_size > 10_000
     assert command("leaderboard", "build", str(mine), "--check").code == 0
+    unsafe = command("leaderboard", "build", "--repository", "javascript:alert(1)")
+    assert unsafe.code == 2
+    assert "must be an https address" in unsafe.err
     nowhere = command("leaderboard", "build", "nowhere")
     assert nowhere.code == 3
     assert "nowhere: no such folder" in nowhere.err

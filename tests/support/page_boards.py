@@ -137,12 +137,22 @@ def _attack(entry: Path, title: str = "Relearning", by: str = "B. Attacker") -> 
 
 
 def _reported(folder: Path, name: str, **changes: str) -> None:
+    published_row(folder, name, {("FQ", "mean"): 0.65}, **changes)
+
+
+def published_row(
+    folder: Path, name: str, values: dict[tuple[str, str], float], **changes: str
+) -> None:
+    """Write a paper's row into a board: (metric, state) -> value."""
+    figures = [
+        {"metric": metric, "state": state, "value": value, "higher_is": "better forgotten"}
+        for (metric, state), value in values.items()
+    ]
     record: dict[str, Any] = {"schema_version": 1, "kind": "reported", "entry": name}
     record |= {"title": name, "suite": "known", "model": "some model", "source": "notes"}
     record |= {"checked": False, "citation": "", "paper": "https://p.test/1", "where": "table 2"}
-    figure = {"metric": "FQ", "state": "mean", "value": 0.65, "higher_is": "better forgotten"}
-    record |= {"figures": [figure], "remarks": "", **changes}
-    (folder / "reported").mkdir(exist_ok=True)
+    record |= {"figures": figures, "remarks": "", **changes}
+    (folder / "reported").mkdir(parents=True, exist_ok=True)
     (folder / "reported" / f"{name}.json").write_text(json.dumps(record))
 
 

@@ -58,9 +58,13 @@ def _inside(text: str) -> str:
     return text
 
 
+def is_address(text: str) -> bool:
+    """Whether it is an https address, and nothing that a browser would run."""
+    return re.fullmatch(r"https://[A-Za-z0-9.-]+(:[0-9]+)?(/[!-~]*)?", text) is not None
+
+
 def _link(text: str) -> str:
-    """Allow nothing that a browser would run."""
-    if text and not re.fullmatch(r"https://[A-Za-z0-9.-]+(:[0-9]+)?(/[!-~]*)?", text):
+    if text and not is_address(text):
         raise ValueError("must be an https:// address, or empty")
     return text
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from ilubench.errors import DataError
 from ilubench.leaderboard.records.files import Board, list_suites, read_board
 from ilubench.leaderboard.site.html import render_page
+from ilubench.leaderboard.site.plain import plain_tables
 from ilubench.leaderboard.site.ranked import EntryGroup, ranked_groups
 from ilubench.leaderboard.site.readme import readme_text
 from ilubench.leaderboard.site.view import page_data
@@ -33,8 +34,13 @@ class Built:
     readmes: tuple[Path, ...]
 
 
-def build_site(root: Path, out: Path) -> Built:
+def build_site(root: Path, out: Path, repository: str = "") -> Built:
     """Write each suite's README table, and the page of all suites.
+
+    Args:
+        root: the folder of the suites' folders.
+        out: the folder that gets the page.
+        repository: the address that the page links to as the records' repository.
 
     Raises:
         UsageError: entries that stand in one table are not alike.
@@ -43,7 +49,7 @@ def build_site(root: Path, out: Path) -> Built:
         StoreError: a file cannot be written.
     """
     boards = _compared(root)
-    content = render_page(page_data(boards)).encode()
+    content = render_page(page_data(boards), [*plain_tables(boards)], repository).encode()
     changed = [(file, new) for file, old, new in _readmes(boards) if new != old]
     for file, new in changed:
         write_atomic(file, new.encode())

@@ -9,12 +9,13 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from pydantic import JsonValue
 
-from ilubench.records.labels import PAGE
+from ilubench.leaderboard.site.plain import PlainTable
+from ilubench.records.columns import COLUMNS, NAMES
 
 __all__ = ["embedded_json", "render_page"]
 
@@ -30,11 +31,25 @@ SCRIPTS = (
 """The page's script, in the order in which it is put together."""
 
 
-def render_page(data: Mapping[str, JsonValue]) -> str:
+ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Crect width='16' height='16' rx='3' fill='%230b57a4'/%3E%3Cpath d='M3 4h10v2H3zM3 7h7v2H3z"
+    "M3 10h4v2H3z' fill='%23fff'/%3E%3C/svg%3E"
+)
+
+PAPER = "https://arxiv.org/abs/2506.01339"
+"""Of the method whose protocol the benchmark took up."""
+
+
+def render_page(
+    data: Mapping[str, JsonValue], plain: Sequence[PlainTable] = (), repository: str = ""
+) -> str:
     """Return the page as HTML.
 
     Args:
         data: what it shows (:func:`ilubench.leaderboard.site.view.page_data`).
+        plain: the same as tables, for a browser that runs no script.
+        repository: the address of the records' repository; without: no link to it.
     """
     import jinja2
 
@@ -50,7 +65,14 @@ def render_page(data: Mapping[str, JsonValue]) -> str:
         style=_raw(style, "style"),
         script=_raw(script, "script"),
         data=_raw(embedded_json(data), "script"),
-        labels=PAGE,
+        labels=NAMES,
+        explained=[column for column in COLUMNS if column.figure],
+        day=data["day"],
+        empty=not data["boards"],
+        plain=plain,
+        icon=ICON,
+        paper=PAPER,
+        repository=repository,
     )
 
 

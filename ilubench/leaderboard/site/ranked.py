@@ -8,6 +8,8 @@ from ilubench.leaderboard.records.files import Board, read_entry_run
 from ilubench.leaderboard.records.models import Entry
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import conditions_text
+from ilubench.reports.item_changes import Changes, changes_of
+from ilubench.reports.leaders import Stand
 from ilubench.reports.ranking import RankedTable, rank_runs
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import Note
@@ -82,6 +84,18 @@ class EntryGroup:
     rows: dict[str, dict[str, RobustnessRow]]
     ranks: tuple[MetricRanks, ...]
     curves: dict[str, Curves]
+    changes: dict[str, dict[str, tuple[Changes, ...]]]
+
+    def stands(self, names: Mapping[str, str]) -> dict[str, list[Stand]]:
+        """Return the ranked rows of each metric; `names` are the entries' titles as shown."""
+        return {
+            one.metric: [
+                Stand(names[place.entry], place.rank, len(place.ties))
+                for place in one.places
+                if place.rank is not None
+            ]
+            for one in self.ranks
+        }
 
     @property
     def name(self) -> str:
@@ -132,6 +146,7 @@ def _group(own: Sequence[tuple[Entry, FinishedRun]]) -> EntryGroup:
         rows={entry.entry: dict(run.rows) for entry, run in zip(entries, runs, strict=True)},
         ranks=_ranks(entries, runs),
         curves={entry.entry: _curves(run) for entry, run in zip(entries, runs, strict=True)},
+        changes={entry.entry: _changes(run) for entry, run in zip(entries, runs, strict=True)},
     )
 
 
@@ -172,3 +187,7 @@ def _curves(run: FinishedRun) -> Curves:
             course.attack: recovery_curve(mine, original, course) for course in mine.courses
         }
     return found
+
+
+def _changes(run: FinishedRun) -> dict[str, tuple[Changes, ...]]:
+    return {} if run.samples is None else {label: changes_of(run, label) for label in run.rows}

@@ -8,20 +8,15 @@ from ilubench.leaderboard.records.files import Board
 from ilubench.leaderboard.records.models import Entry, Reported
 from ilubench.leaderboard.site.best_attack import best_attack
 from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks, Place
+from ilubench.leaderboard.site.reported import provenance, reported_tables
+from ilubench.records.columns import columns_at, headings
 from ilubench.records.figure_text import figure_cell
 from ilubench.records.finished import REFERENCES
-from ilubench.records.labels import (
-    F_U,
-    FA_DIFFERENCE,
-    RA_ALL,
-    RA_CORE,
-    RECOVERY,
-    UTILITY_KEPT,
-    WORST_CASE,
-)
+from ilubench.records.labels import RA_CORE
 from ilubench.records.markdown import cell, table
-from ilubench.records.wording import note_text, table_note_texts
-from ilubench.reports.ranking import lowest_fa, metric_title
+from ilubench.records.wording import table_note_texts
+from ilubench.reports.leaders import leaders_across, leaders_text
+from ilubench.reports.ranking import metric_title, rank_cell
 from ilubench.statistics.ranks import table_text
 from ilubench.statistics.row import RobustnessRow
 
@@ -31,12 +26,14 @@ BEGIN = "<!-- tables: made by `ilubench leaderboard build`; edit outside of thes
 END = "<!-- end of tables -->"
 
 HOW = (
-    f"95 % intervals over seeds and items. Ranks are by {RA_CORE}: 1 + the number of rows that are "
-    "significantly better (paired by seed and item, two-sided, alpha .05, Holm over all pairs of "
-    "the table), so rows that cannot be told apart share a rank (=). Collapsed and diverged rows "
-    "come last and have none, like the references. Every figure follows from the samples that a "
-    "row's record points to: `ilubench leaderboard check`."
+    f"95 % intervals over seeds and items. Ranks are by {RA_CORE} (paired by seed and item, "
+    "two-sided, alpha .05, Holm over all pairs of the table), and ranges: from 1 + the number of "
+    "rows that are significantly better to the number of rows that are not significantly worse. "
+    "Collapsed and diverged rows come last and have none, like the references. Every figure "
+    "follows from the samples that a row's record points to: `ilubench leaderboard check`."
 )
+
+COLUMNS = columns_at("readme")
 
 
 def readme_text(existing: str | None, board: Board, groups: Sequence[EntryGroup]) -> str:
@@ -79,8 +76,12 @@ def suite_tables(board: Board, groups: Sequence[EntryGroup]) -> str:
 def _group(board: Board, group: EntryGroup) -> Iterator[str]:
     version = f"Suite {cell(group.suite)} version {group.suite_version}"
     yield f"{version}, {cell(group.how)}. {HOW}"
+    stands = group.stands({entry.entry: cell(entry.title) for entry in group.entries})
+    if len(stands) > 1:
+        yield f"**{leaders_across(stands)}**"
     for ranks in group.ranks:
         yield f"{metric_title(ranks.metric, ranks.turned)}: 1 = forgotten, 0 = known"
+        yield f"**{leaders_text(stands[ranks.metric])}**"
         shown = [
             _cells(board, group, ranks, place)
             for place in sorted(ranks.places, key=lambda one: _order(group, ranks, one))
@@ -112,50 +113,22 @@ def _entry(group: EntryGroup, place: Place) -> Entry:
 def _head(group: EntryGroup, ranks: MetricRanks) -> list[str]:
     rows = _rows(group, ranks)
     core = next((row.ra_core_attacks for row in rows if row.ra_core_attacks), ())
-    named = f"{RA_CORE} over {cell('{' + ', '.join(core) + '}')}" if core else RA_CORE
-    return [
-        "rank",
-        "method",
-        "tier",
-        "seeds",
-        F_U,
-        named,
-        RA_ALL,
-        WORST_CASE,
-        RECOVERY,
-        UTILITY_KEPT,
-        f"{FA_DIFFERENCE}, lowest",
-        "links",
-    ]
+    return [*headings(COLUMNS, core, group.entries[0].run.benign), "links"]
 
 
 def _cells(board: Board, group: EntryGroup, ranks: MetricRanks, place: Place) -> list[str]:
     entry, row = _entry(group, place), group.rows[place.entry][ranks.metric]
-    shared = [one.rank for one in ranks.places].count(place.rank) > 1
-    rank = (
-        f"{place.rank}{'=' if shared else ''}"
-        if place.rank
-        else f"- ({cell(note_text(place.note))})"
-    )
-    best = best_attack(board, entry.entry, ranks.metric, row.worst_case)
-    worst = figure_cell(row.worst_case)
-    if best is not None:
-        worst = f"{figure_cell(best.figure)} ({cell(best.title)}, by {cell(best.by)})"
     disputed = ", **disputed**" if entry.disputed else ""
-    return [
-        rank,
-        f"[{cell(entry.title)}]({entry.entry}.json)",
-        f"{entry.tier}{disputed}",
-        str(row.ra.n_seeds),
-        figure_cell(row.forget_unlearned),
-        figure_cell(row.ra_core),
-        figure_cell(row.ra),
-        worst,
-        figure_cell(row.recovery),
-        figure_cell(row.utility.kept[row.utility.worst or 0]),
-        lowest_fa(row),
-        _links(code=entry.submission.code, paper=entry.submission.paper),
-    ]
+    own = {
+        "rank": rank_cell(place.rank, place.ties, place.note),
+        "method": f"[{cell(entry.title)}]({entry.entry}.json)",
+        "tier": f"{entry.tier}{disputed}",
+    }
+    best = best_attack(board, entry.entry, ranks.metric, row.worst_case)
+    if best is not None:
+        own["worst"] = f"{figure_cell(best.figure)} ({cell(best.title)}, by {cell(best.by)})"
+    cells = [own[one.key] if one.key in own else one.text(entry.run, row, cell) for one in COLUMNS]
+    return [*cells, _links(code=entry.submission.code, paper=entry.submission.paper)]
 
 
 def _links(**links: str) -> str:
@@ -178,22 +151,18 @@ def _reported(rows: Sequence[Reported]) -> Iterator[str]:
         "**Reported in papers**, on their own scales and with their own protocols: never ranked, "
         "not comparable with the rows above."
     )
-    head = ["method", "model", "figures", "from", "provenance"]
-    yield table(head, [_reported_cells(one) for one in rows])
+    for one in reported_tables(rows):
+        yield f"{cell(one.metric)}, higher = {one.higher_is}"
+        body = [[cell(row.title), *map(cell, cells)] for row, cells in one.rows]
+        yield table(["method", *map(cell, one.states)], body)
+    yield table(["method", "model", "from", "provenance"], [_source(one) for one in rows])
 
 
-def _reported_cells(one: Reported) -> list[str]:
-    figures = "; ".join(
-        f"{figure.metric} {figure.state} {figure.value:g} (higher: {figure.higher_is})"
-        for figure in one.figures
-    )
-    source = {"paper": "the paper", "poster": "the poster", "notes": "others' notes"}[one.source]
-    provenance = f"checked against {source}" if one.checked else f"unverified, from {source}"
+def _source(one: Reported) -> list[str]:
     where = cell(one.where)
     return [
         f"[{cell(one.title)}](reported/{one.entry}.json)",
         cell(one.model),
-        cell(figures),
         f"{where} ({_links(paper=one.paper)})" if one.paper else where,
-        provenance,
+        provenance(one),
     ]

@@ -6,7 +6,7 @@ them as text, never as markup.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,9 +18,14 @@ from ilubench.leaderboard.records.models import Entry, Reported, Verification
 from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
 from ilubench.leaderboard.site.packing import Texts, pack_course, pack_figures, thousandths
 from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks, Place
+from ilubench.leaderboard.site.reported import provenance, reported_tables
+from ilubench.records.columns import COLUMNS, NAMES, Column
 from ilubench.records.finished import REFERENCES
-from ilubench.records.labels import F_U, PAGE, RA_CORE
+from ilubench.records.labels import F_U, RA_CORE
+from ilubench.records.results import RunRecord
 from ilubench.records.wording import note_text, table_note_texts
+from ilubench.reports.item_changes import Changes
+from ilubench.reports.leaders import leaders_across, leaders_text
 from ilubench.specs.suite_files import load_suite
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import NoteKind
@@ -34,6 +39,9 @@ OF_THE_MACHINE = ("device", "cores", "threads", "platform", "ilubench", "librari
 
 AS_RECORDED = {"after unlearning": F_U}
 """What records call a figure, where it is not its name."""
+
+MOST_ITEMS = 4
+"""That are named of those that an attack brought back."""
 
 OF_THE_SUITE = ("title", "utility", "attacks", "core_unseen")
 
@@ -59,9 +67,33 @@ def page_data(boards: Sequence[tuple[Board, Sequence[EntryGroup]]]) -> dict[str,
             shown.append(_only_reported(board))
     return {
         "boards": shown,
-        "labels": dict(PAGE),
+        "labels": dict(NAMES),
+        "columns": [_column(one) for one in COLUMNS],
         "texts": texts.all(),
         "beyond": texts.of(NoteKind.BEYOND),
+        "day": _last_day(board for board, _ in boards),
+    }
+
+
+def _last_day(boards: Iterable[Board]) -> str:
+    """The day of the newest record; empty where none has one."""
+    entries = [entry for board in boards for entry in board.entries]
+    days = [entry.submission.day for entry in entries]
+    days += [one.day for entry in entries for one in entry.verifications]
+    return max(days).isoformat() if days else ""
+
+
+def _column(one: Column) -> dict[str, JsonValue]:
+    """A column, as the page's script and the table without a script have it."""
+    return {
+        "key": one.key,
+        "label": one.label,
+        "meaning": one.meaning,
+        "better": one.better,
+        "kind": "figure" if one.figure else "number" if one.number else "own",
+        "digits": one.digits,
+        "across": one.across,
+        "page": "page" in one.shown,
     }
 
 
@@ -75,7 +107,10 @@ def _group(
     labels = [one.metric for one in group.ranks]
     attacks = _attacks(group, suite)
     names = [cast("str", attack["name"]) for attack in attacks]
-    metrics = [_metric(one, group) for one in group.ranks]
+    stands = group.stands({entry.entry: entry.title for entry in group.entries})
+    metrics = [
+        _metric(one, group) | {"verdict": leaders_text(stands[one.metric])} for one in group.ranks
+    ]
     rows = [_row(entry, group, names, texts) for entry in group.entries]
     for row, entry in zip(rows, group.entries, strict=True):
         cells = [_cell(board, group, entry, label) for label in labels]
@@ -90,11 +125,12 @@ def _group(
         "dtype": group.dtype,
         "conditions": dict(group.conditions),
         "how": group.how,
+        "verdict": leaders_across(stands) if len(stands) > 1 else "",
         "metrics": cast("JsonValue", metrics),
         "utility": cast("JsonValue", [_label(metric) for metric in _maps(suite["utility"])]),
         "attacks": cast("JsonValue", attacks),
         "rows": cast("JsonValue", rows),
-        "reported": [_reported(one) for one in reported],
+        **_published(reported),
     }
 
 
@@ -113,11 +149,12 @@ def _only_reported(board: Board) -> dict[str, JsonValue]:
         "engine": "",
         "dtype": "",
         "how": "",
+        "verdict": "",
         "metrics": [],
         "utility": [],
         "attacks": [],
         "rows": [],
-        "reported": [_reported(one) for one in board.reported],
+        **_published(board.reported),
     }
 
 
@@ -267,10 +304,13 @@ def _verification(one: Verification) -> JsonValue:
 class _Cell:
     """One entry in one metric."""
 
+    record: RunRecord
     row: RobustnessRow
     place: Place
     curves: Mapping[str, tuple[Figure, ...]]
+    changes: Sequence[Changes]
     best: BestAttack | None
+    utility: Sequence[str]
 
 
 def _cell(board: Board, group: EntryGroup, entry: Entry, label: str) -> _Cell | None:
@@ -280,31 +320,48 @@ def _cell(board: Board, group: EntryGroup, entry: Entry, label: str) -> _Cell | 
     ranks = next(one for one in group.ranks if one.metric == label)
     place = next(place for place in ranks.places if place.entry == entry.entry)
     curves = group.curves[entry.entry].get(label, {})
-    return _Cell(row, place, curves, best_attack(board, entry.entry, label, row.worst_case))
+    best = best_attack(board, entry.entry, label, row.worst_case)
+    utility = [_label(metric) for metric in _maps(_suite(entry)["utility"])]
+    changes = group.changes[entry.entry].get(label, ())
+    return _Cell(entry.run, row, place, curves, changes, best, utility)
 
 
 def _figures(cell: _Cell, attacks: Sequence[str], texts: Texts) -> JsonValue:
     row, place = cell.row, cell.place
     usual = (row.forget_unlearned.n_seeds, row.forget_unlearned.n_items)
     by_name = {part.attack: part for part in row.attacks}
-    return {
+    found: dict[str, JsonValue] = {
         "rank": place.rank,
         "note": note_text(place.note),
         "ties": list(place.ties),
         "status": row.status,
         "n": list(usual),
         "f0": pack_figures(row.forget_original, texts, usual),
-        "fu": pack_figures(row.forget_unlearned, texts, usual),
-        "core": pack_figures(row.ra_core, texts, usual),
-        "all": pack_figures(row.ra, texts, usual),
-        "worst": pack_figures(row.worst_case, texts, usual),
-        "worst_at": None if row.worst_at is None else list(row.worst_at),
         "best": None if cell.best is None else _best(cell.best, texts, usual),
-        "recovery": pack_figures(row.recovery, texts, usual),
         "attacks": [
             _attack(by_name[name], cell, texts) if name in by_name else None for name in attacks
         ],
     }
+    where = _wheres(cell)
+    for column in COLUMNS:
+        if column.figure is not None:
+            figure, of = column.figure(row)
+            if column.key == "worst" and cell.best is not None:
+                figure = cell.best.figure
+            found[column.key] = pack_figures(figure, texts, usual)
+            where.setdefault(column.key, of)
+        elif column.number is not None:
+            found[column.key] = column.number(cell.record, row)
+    return found | {"of": {key: of for key, of in where.items() if of}}
+
+
+def _wheres(cell: _Cell) -> dict[str, str]:
+    """What a figure is of, where the row alone does not tell."""
+    worst = cell.row.utility.worst
+    found = {} if worst is None else {"kept": cell.utility[worst]}
+    if cell.best is not None:
+        found["worst"] = f"{cell.best.title}, by {cell.best.by}"
+    return found
 
 
 def _best(best: BestAttack, texts: Texts, usual: tuple[int, int]) -> JsonValue:
@@ -318,6 +375,9 @@ def _best(best: BestAttack, texts: Texts, usual: tuple[int, int]) -> JsonValue:
 
 def _attack(part: AttackFigures, cell: _Cell, texts: Texts) -> JsonValue:
     """RA, half-life, area, never-knew difference; forget metric and recovery at each checkpoint.
+
+    Last, what came back item by item: how many were taken away, how many are back, and the first
+    of these with the forget metric of the original, the unlearned and the attacked model.
 
     The forget metric starts at the second checkpoint where the first is the row's f_u (it is not
     where an attack scores a part of the items). The recovery always does, and its last is the
@@ -333,12 +393,39 @@ def _attack(part: AttackFigures, cell: _Cell, texts: Texts) -> JsonValue:
         pack_figures(part.never_knew, texts, usual),
         pack_course(forget[1:] if forget[0] == whole else forget, texts),
         pack_course(cell.curves.get(part.attack) or [part.recovery], texts),
+        next((_came_back(one, texts) for one in cell.changes if one.attack == part.attack), None),
     ]
+
+
+def _came_back(changes: Changes, texts: Texts) -> JsonValue:
+    shown = [
+        [
+            texts.number(one.item),
+            *map(thousandths, (one.original, one.unlearned, one.attacked)),
+        ]
+        for one in changes.back[:MOST_ITEMS]
+    ]
+    return [changes.taken, len(changes.back), cast("JsonValue", shown)]
 
 
 # --------------------------------------------------------------------------- reported rows
 
 
-def _reported(one: Reported) -> JsonValue:
-    """A row of a paper, as it stands in its record."""
-    return one.model_dump(mode="json", exclude={"schema_version", "kind", "suite"})
+def _published(rows: Sequence[Reported]) -> dict[str, JsonValue]:
+    """Rows of papers, and their figures side by side."""
+    left_out = {"schema_version", "kind", "suite", "figures"}
+    return {
+        "reported": [
+            one.model_dump(mode="json", exclude=left_out) | {"provenance": provenance(one)}
+            for one in rows
+        ],
+        "published": [
+            {
+                "metric": one.metric,
+                "higher": one.higher_is,
+                "states": list(one.states),
+                "rows": [[row.title, *cells] for row, cells in one.rows],
+            }
+            for one in reported_tables(rows)
+        ],
+    }

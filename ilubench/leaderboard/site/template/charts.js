@@ -31,29 +31,37 @@ const label = (x, y, text, attributes) => svg("text", { x, y, ...attributes }, t
 function scatter(rows, state, width) {
   const points = rows
     .map((row) => ({ row, figures: figuresOf(row, state) }))
-    .map(({ row, figures }) => ({
-      row, figures, x: row.kept[row.worst_utility || 0], y: figures.core,
-    }))
-    .filter((point) => isFigure(point.x) && isFigure(point.y));
+    .filter(({ figures }) => figures && isFigure(figures.kept) && isFigure(figures.core))
+    .map((point) => ({ ...point, x: point.figures.kept, y: point.figures.core }));
   if (!points.length) return h("p", { class: "empty" }, "No row here has both figures.");
-  const small = width < 560;
-  const size = { width, height: small ? 340 : 430, left: 52, right: 16, top: 14, bottom: 46 };
+  const size = { width, height: width < 560 ? 380 : 430, left: 58, right: 16, top: 14, bottom: 46 };
   const x = axisOf(around(reach(points.map((point) => point.x))), size.left, size.width - size.right);
   const y = axisOf(around(reach(points.map((point) => point.y))), size.height - size.bottom, size.top);
   const chart = svg("svg", {
     width: size.width, height: size.height, viewBox: `0 0 ${size.width} ${size.height}`,
     role: "group", "aria-label": `${titled("kept")} against ${DATA.labels.core} in ${state.metric}, ${points.length} rows`,
   });
-  chart.append(...frame(size, x, y, [`${DATA.labels.kept} (worst metric, chance-corrected)`,
-    `${DATA.labels.core}, ${state.metric}`]));
+  chart.append(...frame(size, x, y, [DATA.labels.kept, `${DATA.labels.core}, ${state.metric}`]));
   chart.append(...guide(size, y, boardOf(state).metrics[metricOf(state)].chance / 1000));
   const placed = points.map((point) => ({
     ...point, px: x.at(point.x[0] / 1000), py: y.at(point.y[0] / 1000),
   }));
   for (const point of placed) chart.append(bars(point, x, y));
+  chart.append(front(placed));
   chart.append(svg("g", { "aria-hidden": "true" }, ...pointLabels(placed, size)));
   for (const point of placed) chart.append(pointLink(point, state));
   return chart;
+}
+
+/** The ranked rows than which no other is better in both figures, joined. */
+function front(points) {
+  const ranked = points.filter(({ row, figures }) => !row.reference && figures.status === "ok");
+  const beats = (a, b) => a.x[0] >= b.x[0] && a.y[0] >= b.y[0] && (a.x[0] > b.x[0] || a.y[0] > b.y[0]);
+  const best = ranked.filter((one) => !ranked.some((other) => beats(other, one)))
+    .sort((a, b) => a.px - b.px);
+  // what lies below and to the left of the steps is beaten in both
+  const steps = best.map(({ px, py }, k) => (k ? `V${py}H${px}` : `M${px} ${py}`)).join("");
+  return svg("path", { class: "front", d: steps, "aria-hidden": "true" });
 }
 
 /** Values and ends of intervals; one interval that is far wider than all values is cut. */
@@ -133,40 +141,48 @@ function pointLink(point, state) {
   mark(tierOf(row), point.px, point.py));
 }
 
-/** Names beside the points, where there is room for them. */
+const AROUND = [[1, 0], [-1, 0], [1, -1], [1, 1], [-1, -1], [-1, 1], [0, -1], [0, 1]];
+
+/** A name beside each point; where there is no room, further off with a line to it. */
 function pointLabels(points, size) {
   const taken = points.map(({ px, py }) => [px - 8, py - 8, px + 8, py + 8]);
   const apart = (a, b) => a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1];
-  const found = [];
-  for (const { row, px, py } of points) {
-    const text = row.title.length > 26 ? `${row.title.slice(0, 25)}…` : row.title;
-    const wide = text.length * 6.6 + 4;
-    const places = [
-      [px + 11, py - 4, "start"], [px - 11, py - 4, "end"], [px + 11, py + 14, "start"],
-      [px - 11, py + 14, "end"], [px, py - 13, "middle"], [px, py + 22, "middle"],
-      [px + 11, py - 18, "start"], [px - 11, py - 18, "end"],
-    ];
-    for (const [x, y, anchor] of places) {
-      const left = anchor === "start" ? x : anchor === "end" ? x - wide : x - wide / 2;
-      const box = [left, y - 11, left + wide, y + 4];
-      const inside = box[0] >= size.left && box[2] <= size.width - 2 && box[1] >= 0 &&
-        box[3] <= size.height - size.bottom;
-      if (inside && taken.every((other) => apart(box, other))) {
-        taken.push(box);
-        found.push(label(x, y, text, { class: "name", "text-anchor": anchor }));
-        break;
+  const inside = (box) => box[0] >= size.left && box[2] <= size.width - 2 && box[1] >= 0 &&
+    box[3] <= size.height - size.bottom;
+  const tried = (wide, { px, py }) => {
+    for (let off = 11; off < 240; off += 9) {
+      for (const [right, down] of AROUND) {
+        const x = px + right * off;
+        const y = py + down * off + 4;
+        const left = right > 0 ? x : right < 0 ? x - wide : x - wide / 2;
+        const box = [left, y - 11, left + wide, y + 4];
+        if (inside(box) && taken.every((other) => apart(box, other))) return { box, off };
       }
     }
-  }
-  return found;
+    return null;
+  };
+  return points.flatMap((point) => {
+    const { title } = point.row;
+    const text = title.length > 26 ? `${title.slice(0, 25)}…` : title;
+    const found = tried(text.length * 6.6 + 4, point);
+    if (!found) return [];
+    const { box, off } = found;
+    taken.push(box);
+    const near = Math.max(box[0], Math.min(box[2], point.px));
+    const line = off > 11 && svg("line", {
+      class: "leader", x1: point.px, y1: point.py, x2: near, y2: (box[1] + box[3]) / 2,
+    });
+    return [line, label(box[0], box[3] - 4, text, { class: "name" })].filter(Boolean);
+  });
 }
 
 function tierLegend(rows) {
   const tiers = FILTER_TIERS.filter((tier) => rows.some((row) => tierOf(row) === tier));
-  return h("ul", { class: "legend" }, tiers.map((tier) => h("li", null,
-    svg("svg", { viewBox: "0 0 16 16", class: "badge-mark", "aria-hidden": "true" },
-      mark(tier, 8, 8, 5)),
-    h("span", null, h("strong", null, TIERS[tier][0]), `: ${TIERS[tier][1]}`))));
+  const front = svg("svg", { viewBox: "0 0 16 16", class: "badge-mark", "aria-hidden": "true" },
+    svg("path", { class: "front", d: "M0 3H8V13H16" }));
+  return h("ul", { class: "legend" }, tiers.map((tier) => h("li", null, markPicture(tier),
+    h("span", null, h("strong", null, TIERS[tier][0]), `: ${TIERS[tier][1]}`))),
+  h("li", null, front, h("span", null, h("strong", null, "Pareto front"), ": ranked methods that no other beats in both")));
 }
 
 // --- curves by step
@@ -213,11 +229,10 @@ function smallMultiples(state, rows, width) {
 }
 
 function multiple(attack, curves, rows, { ends, width, state }) {
-  const size = { width, height: 190, left: 40, right: 8, top: 8, bottom: 34 };
+  const size = { width, height: 200, left: 54, right: 20, top: 8, bottom: 36 };
   const last = attack.steps[attack.steps.length - 1];
   const x = { ends: [0, last], at: scale([0, last], size.left, size.width - size.right) };
   const y = axisOf(ends, size.height - size.bottom, size.top);
-  y.ticks = ticks(...ends, 4);
   const picture = svg("svg", {
     width: size.width, height: size.height, viewBox: `0 0 ${size.width} ${size.height}`,
     role: "img", "aria-label": `${state.curve === "forget" ? state.metric : titled("recovery")} under ${attack.name}, ` +
@@ -226,14 +241,14 @@ function multiple(attack, curves, rows, { ends, width, state }) {
   const few = attack.levels.length || attack.steps.length <= 6;
   x.ticks = few ? attack.steps : ticks(0, last, 4).filter(Number.isInteger);
   const named = attack.levels.length ? "level" : "optimizer step";
-  picture.append(...curveFrame(size, x, y, named));
+  picture.append(...curveFrame(size, x, y, [named, state.curve === "forget" ? state.metric : DATA.labels.recovery]));
   curves.forEach((points, k) => {
     if (points) picture.append(curve(points.map((p) => [attack.steps[p[0]], ...p.slice(1)]), k, x, y));
   });
   return picture;
 }
 
-function curveFrame(size, x, y, named) {
+function curveFrame(size, x, y, names) {
   const bottom = size.height - size.bottom;
   return [
     ...y.ticks.flatMap((value) => [
@@ -244,9 +259,10 @@ function curveFrame(size, x, y, named) {
       label(size.left - 6, y.at(value) + 4, tick(value), { class: "tick", "text-anchor": "end" }),
     ]),
     ...x.ticks.map((value) => label(x.at(value), bottom + 14, tick(value),
-      { class: "tick", "text-anchor": value === x.ends[1] ? "end" : "middle" })),
-    label((size.left + size.width - size.right) / 2, size.height - 4, named,
+      { class: "tick", "text-anchor": "middle" })),
+    label((size.left + size.width - size.right) / 2, size.height - 4, names[0],
       { class: "axis", "text-anchor": "middle" }),
+    label(0, 0, names[1], { class: "axis", "text-anchor": "middle", transform: `translate(12 ${(size.top + bottom) / 2}) rotate(-90)` }),
   ];
 }
 
@@ -254,9 +270,11 @@ function curve(points, k, x, y) {
   const at = (value, place) => `${x.at(value).toFixed(1)},${y.at(place).toFixed(1)}`;
   const banded = points.filter((point) => point[2] !== null && point[3] !== null);
   const band = [...banded.map((p) => at(p[0], p[3])), ...banded.reverse().map((p) => at(p[0], p[2]))];
-  return svg("g", { class: `curve c${k}` },
+  const line = points.map((p) => at(p[0], p[1])).join(" ");
+  return svg("g", { class: `curve c${k}`, "data-curve": k },
     svg("polygon", { class: "band", points: band.join(" ") }),
-    svg("polyline", { class: "line", points: points.map((p) => at(p[0], p[1])).join(" ") }),
+    svg("polyline", { class: "grip", points: line }),
+    svg("polyline", { class: "line", points: line }),
     points.map((p) => glyph(k, x.at(p[0]), y.at(p[1]))));
 }
 
@@ -274,7 +292,7 @@ function glyph(k, x, y) {
 
 function curveLegend(rows, state) {
   const none = (row) => !hasCurve(row, state);
-  return h("ul", { class: "legend curves" }, rows.map((row, k) => h("li", null,
+  return h("ul", { class: "legend curves" }, rows.map((row, k) => h("li", { "data-curve": k },
     svg("svg", { viewBox: "0 0 34 14", class: `swatch curve c${k}`, "aria-hidden": "true" },
       svg("polyline", { class: "line", points: "1,7 33,7" }), glyph(k, 17, 7)),
     h("span", null, row.title, none(row) ? h("span", { class: "soft" }, " (undefined)") : ""))));
@@ -302,12 +320,16 @@ function curveTable(state, rows) {
 // --- methods by attacks
 
 const RAMP = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [200, 184, 102], [254, 232, 56]];
+const DIVERGING = {
+  light: [[33, 102, 172], [247, 247, 247], [178, 24, 43]],
+  dark: [[67, 147, 195], [44, 49, 56], [226, 106, 84]],
+};
 
-/** Dark blue: stayed forgotten; yellow: known as before. Cividis: alike for most kinds of sight. */
-function heatColour(known) {
-  const place = Math.min(1, Math.max(0, known)) * (RAMP.length - 1);
-  const k = Math.min(RAMP.length - 2, Math.floor(place));
-  return RAMP[k].map((part, j) => Math.round(part + (RAMP[k + 1][j] - part) * (place - k)));
+/** The colour at a place between 0 and 1 of a ramp. */
+function colourAt(ramp, share) {
+  const place = Math.min(1, Math.max(0, share)) * (ramp.length - 1);
+  const k = Math.min(ramp.length - 2, Math.floor(place));
+  return ramp[k].map((part, j) => Math.round(part + (ramp[k + 1][j] - part) * (place - k)));
 }
 
 /** Black or white, whichever is read more easily (WCAG 2 relative luminance). */
@@ -319,6 +341,14 @@ function inkOn(colour) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
 }
 
+/** Recovery: as far to both sides of 0 as the values go. RA: from the least to the most, cividis. */
+function heatScale(values, state) {
+  const far = Math.max(50, ...values.map(Math.abs));
+  const [low, high] = state.heat === "ra" ? [Math.min(...values), Math.max(...values)] : [-far, far];
+  const ramp = state.heat === "ra" ? [...RAMP].reverse() : DIVERGING[themed()];
+  return { low, high, colour: (value) => colourAt(ramp, high > low ? (value - low) / (high - low) : 0.5) };
+}
+
 function heatFigure(part, state) {
   if (!part) return null;
   if (state.heat === "ra") return part[0];
@@ -327,39 +357,40 @@ function heatFigure(part, state) {
 
 function heatmap(rows, state) {
   const board = boardOf(state);
-  if (!rows.length) return h("p", { class: "empty" }, "No row passes the filters.");
+  if (!rows.length) return [h("p", { class: "empty" }, "No row passes the filters.")];
+  const figures = rows.map((row) => figuresOf(row, state).attacks.map((part) => heatFigure(part, state)));
+  const values = figures.flat().filter(isFigure).map((figure) => figure[0]);
+  const scaled = values.length ? heatScale(values, state) : null;
   const head = h("tr", null, h("th", { scope: "col" }, "method"),
     board.attacks.map((attack) => h("th", { scope: "col" }, attack.name,
       attack.core ? "" : h("span", { class: "soft" }, "*"))));
-  const body = rows.map((row) => h("tr", null, h("th", { scope: "row" }, row.title),
-    figuresOf(row, state).attacks.map((part) => heatCell(heatFigure(part, state), state))));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of methods by attacks" },
-    h("table", { class: "heat" }, h("thead", null, head), h("tbody", null, body)));
+  const body = rows.map((row, k) => h("tr", null, h("th", { scope: "row" }, row.title),
+    figures[k].map((figure) => heatCell(figure, scaled))));
+  return [scaled && heatLegend(scaled, state),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of methods by attacks" },
+      h("table", { class: "heat" }, h("thead", null, head), h("tbody", null, body)))];
 }
 
-function heatCell(figure, state) {
+function heatCell(figure, scaled) {
   if (!isFigure(figure)) {
     const why = figure === null || figure === undefined ? "not run" : brief(words(figure));
     return h("td", { class: "none" }, why);
   }
-  const cell = h("td", { title: words(figure) }, number(figure[0]));
-  const colour = heatColour(state.heat === "ra" ? 1 - figure[0] / 1000 : figure[0] / 1000);
-  cell.style.backgroundColor = `rgb(${colour.join(",")})`;
-  cell.style.color = inkOn(colour);
-  return cell;
+  return coloured(h("td", { title: words(figure) }, number(figure[0])), scaled.colour(figure[0]));
 }
 
-function heatLegend(state) {
-  const steps = [0, 0.25, 0.5, 0.75, 1];
-  const shown = state.heat === "ra" ? [1, 0.75, 0.5, 0.25, 0] : steps;
+function coloured(element, colour) {
+  element.style.backgroundColor = `rgb(${colour.join(",")})`;
+  element.style.color = inkOn(colour);
+  return element;
+}
+
+function heatLegend({ low, high, colour }, state) {
   const ends = state.heat === "ra"
-    ? ["RA 1: forgotten", "RA 0: known"] : ["0: stayed forgotten", "1: known as before"];
+    ? ["known", "forgotten"] : ["better forgotten than before", "came back"];
+  const steps = [0, 0.25, 0.5, 0.75, 1].map((share) => low + share * (high - low));
   return h("div", { class: "ramp" }, h("span", null, ends[0]),
-    h("span", { class: "steps", "aria-hidden": "true" }, steps.map((step, k) => {
-      const colour = heatColour(step);
-      const box = h("span", null, tick(shown[k]));
-      box.style.backgroundColor = `rgb(${colour.join(",")})`;
-      box.style.color = inkOn(colour);
-      return box;
-    })), h("span", null, ends[1]));
+    h("span", { class: "steps", "aria-hidden": "true" },
+      steps.map((step) => coloured(h("span", null, number(step, 2)), colour(step)))),
+    h("span", null, ends[1]));
 }

@@ -2,6 +2,7 @@
 
 function detail(row, state) {
   const board = boardOf(state);
+  const one = state.metric ? state : { ...state, metric: (board.metrics[weakest(row)] || {}).label };
   return [
     h("header", null,
       h("h2", { id: "detail-title", tabindex: "-1" }, row.title),
@@ -11,10 +12,12 @@ function detail(row, state) {
     h("p", { class: "lead" }, badge(row), row.disputed ? disputed() : null, " ",
       `${row.method}, version ${row.version}, `, h("code", null, `leaderboards/${board.suite}/${row.id}.json`),
       `, suite ${board.name}, seeds ${row.seeds.join(", ")}`),
-    row.reference ? null : standingText(row, state),
+    row.reference ? null : h("div", null, standingText(row, state)),
     part("Figures", metricsTable(row, board),
       figuresOf(row, state) && bestText(figuresOf(row, state))),
-    figuresOf(row, state) && part(`By attack, ${state.metric}`, attacksTable(row, state, board)),
+    figuresOf(row, one) && part(`By attack, ${one.metric}`, attacksTable(row, one, board),
+      h("p", { class: "soft" }, "Items back: of those whose forget metric unlearning moved by half of its scale or more, those " +
+        "of which the attack undid half; original → unlearned → attacked.")),
     row.kept && part("Utility and fine-tuning accuracy", utilityTable(row, board),
       downstreamTable(row, board)),
     row.verified.length ? part("Verifications", row.verified.map(verification)) : null,
@@ -45,14 +48,19 @@ function facts(pairs) {
   return h("dl", null, pairs.map(([name, value]) => [h("dt", null, name), h("dd", null, value)]));
 }
 
+/** In the chosen metric, or in each. */
 function standingText(row, state) {
-  const figures = figuresOf(row, state);
-  if (!figures) return h("p", null, `It has no row in ${state.metric}.`);
-  if (figures.rank === null) return h("p", null, `Not ranked in ${state.metric}: ${figures.note}.`);
-  const titles = new Map(boardOf(state).rows.map((one) => [one.id, one.title]));
-  const ties = figures.ties.map((id) => titles.get(id) || id);
-  const apart = ties.length ? `not told apart from ${ties.join(", ")}` : "told apart from every other ranked row";
-  return h("p", null, `Rank ${figures.rank} in ${state.metric}: ${apart}.`);
+  const board = boardOf(state);
+  const titles = new Map(board.rows.map((one) => [one.id, one.title]));
+  return board.metrics.map(({ label: name }, k) => {
+    const figures = row.m[k];
+    if (state.metric && state.metric !== name) return null;
+    if (!figures) return h("p", null, `It has no row in ${name}.`);
+    if (figures.rank === null) return h("p", null, `Not ranked in ${name}: ${figures.note}.`);
+    const ties = figures.ties.map((id) => titles.get(id) || id);
+    const apart = ties.length ? `not told apart from ${ties.join(", ")}` : "told apart from every other ranked row";
+    return h("p", null, `Rank ${rankText(figures)} in ${name}: ${apart}.`);
+  });
 }
 
 function bestText(figures) {
@@ -62,17 +70,17 @@ function bestText(figures) {
 }
 
 function metricsTable(row, board) {
+  const figures = columnsOf(board).filter((column) => column.kind === "figure");
   const body = board.metrics.map((metric, k) => {
     const found = row.m[k];
     if (!found) return cells(metric.label, "no row");
-    const where = found.worst_at && h("span", { class: "where" }, found.worst_at[0]);
-    return cells(metric.label, found.rank ?? found.note, ...[found.f0, found.fu, found.core, found.all]
-      .map((figure) => figureFull(figure)), [figureFull(found.worst), where],
-    figureFull(found.recovery), found.n.join(" / "));
+    const shown = figures.map((column) => [figureFull(found[column.key], column.digits),
+      found.of[column.key] && h("span", { class: "where" }, found.of[column.key])]);
+    return cells(metric.label, found.rank === null ? found.note : rankText(found), figureFull(found.f0),
+      ...shown, found.n.join(" / "));
   });
   return wide("Figures of all metrics", h("table", { class: "plain" },
-    heads("metric", "rank", ...["f0", "fu", "core", "all", "worst", "recovery"].map((key) =>
-      DATA.labels[key]), "seeds / items"),
+    heads("metric", "rank", DATA.labels.f0, ...figures.map((column) => column.label), "seeds / items"),
     h("tbody", null, body)));
 }
 
@@ -81,15 +89,27 @@ function attacksTable(row, state, board) {
   const body = board.attacks.map((attack, k) => {
     const figures = found.attacks[k];
     const name = attack.name + (row.seen.includes(attack.name) ? " (trained on)" : "");
-    if (!figures) return cells(name, "not run", "", "", "", "", "");
+    if (!figures) return cells(name, "not run", "", "", "", "", "", "");
     return cells(name, figureFull(figures[0]), figureFull(heatFigure(figures, { heat: "recovery" })),
-      figureFull(figures[1], 0), figureFull(figures[2]), figureFull(figures[3]),
+      figureFull(figures[1], 0), figureFull(figures[2]), figureFull(figures[3]), cameBack(figures[6]),
       sizes(figures[0], found.n).join(" / "));
   });
   return wide("Figures by attack", h("table", { class: "plain" },
     heads("attack", DATA.labels.ra, DATA.labels.recovery, `${DATA.labels.half} (steps)`, DATA.labels.area,
-      DATA.labels.never, "seeds / items"),
+      DATA.labels.never, "items back", "seeds / items"),
     h("tbody", null, body)));
+}
+
+/** Items that unlearning took away and the attack undid, the furthest first. */
+function cameBack(changes) {
+  if (!changes) return "–";
+  const [taken, back, items] = changes;
+  const text = `${back} of ${taken}`;
+  if (!back) return text;
+  const told = ([item, ...values]) => `${DATA.texts[item]}: ${values.map((value) => number(value, 2)).join(" → ")}`;
+  return h("details", null, h("summary", null, text),
+    h("ul", { class: "items" }, items.map((item) => h("li", null, told(item))),
+      back > items.length ? h("li", null, `and ${back - items.length} more`) : null));
 }
 
 function utilityTable(row, board) {

@@ -1,30 +1,33 @@
 // What is shown, as files. Texts are strangers': none may become a formula or a command.
 
 /** A figure's name as a field: `worst_case`. */
-const fieldOf = (key) => DATA.labels[key].replace(/[ -]/g, "_");
+const fieldOf = (label) => label.replace(/[ -]/g, "_");
 
-const FIELDS = [
-  ["core", (r, f) => f.core], ["all", (r, f) => f.all], ["fu", (r, f) => f.fu],
-  ["worst", (r, f) => worstOf(f)], ["recovery", (r, f) => f.recovery],
-  ["half", (r, f, b) => shortestHalfLife(f, b).figure],
-  ["kept", (r) => r.kept[r.worst_utility || 0]],
-  ["fa", (r, f, b) => (lowestFa(r, b) ? lowestFa(r, b).figure : null)],
-].map(([key, of]) => [fieldOf(key), of]);
+const FIGURES = COLUMNS.filter((column) => column.kind === "figure");
+const NUMBERS = COLUMNS.filter((column) => column.kind === "number");
 
 /** Rows as plain objects; figures as value, low, high and, where there is none, why. */
 function plainRows(rows, state) {
-  const board = boardOf(state);
-  return sorted(rows, state).map((row) => {
-    const figures = figuresOf(row, state);
-    const plain = {
-      rank: figures.rank, entry: row.id, method: row.title, tier: tierOf(row),
-      disputed: row.disputed, status: figures.status, note: figures.note,
-      ties: figures.ties, seen: row.seen, seeds: row.seeds.length,
-    };
-    for (const [name, of] of FIELDS) plain[name] = plainFigure(of(row, figures, board));
-    if (figures.best) plain[fieldOf("worst")].attack = `${figures.best.title}, by ${figures.best.by}`;
-    return { ...plain, cost: row.cost };
+  const labels = state.metric ? [state.metric] : boardOf(state).metrics.map((one) => one.label);
+  return labels.flatMap((label) => {
+    const one = { ...state, metric: label };
+    return sorted(rows.filter((row) => figuresOf(row, one)), one).map((row) => plainRow(row, one));
   });
+}
+
+function plainRow(row, state) {
+  const figures = figuresOf(row, state);
+  const plain = {
+    metric: state.metric, rank: figures.rank, rank_to: figures.rank && lastPlace(figures),
+    entry: row.id, method: row.title, tier: tierOf(row), disputed: row.disputed,
+    status: figures.status, note: figures.note, ties: figures.ties, seen: row.seen,
+  };
+  for (const { key, label } of FIGURES) {
+    const of = figures.of[key];
+    plain[fieldOf(label)] = { ...plainFigure(figures[key]), ...(of ? { of } : {}) };
+  }
+  for (const { key, label } of NUMBERS) plain[fieldOf(label)] = figures[key];
+  return { ...plain, cost: row.cost };
 }
 
 function plainFigure(figure) {
@@ -49,18 +52,19 @@ function csvText(text) {
   return `"${safe.replaceAll('"', '""')}"`;
 }
 
+const TEXTS = ["metric", "entry", "method", "tier", "status", "note"];
+
 function asCsv(rows, state) {
   const board = boardOf(state);
-  const head = ["suite", "metric", "rank", "entry", "method", "tier", "disputed", "status", "note",
-    "seen", "seeds", ...FIELDS.flatMap(([name]) => [name, `${name}_low`, `${name}_high`]),
-    "steps", "passes", "train_seconds"];
-  const by = new Map(rows.map((row) => [row.id, row]));
+  const ends = ["value", "low", "high"];
+  const head = ["suite", ...TEXTS, "seen", "rank", "rank_to", "disputed",
+    ...NUMBERS.map(({ label }) => fieldOf(label)),
+    ...FIGURES.flatMap(({ label }) => ["", "_low", "_high"].map((end) => fieldOf(label) + end))];
   const lines = plainRows(rows, state).map((one) => [
-    csvText(`${board.suite} ${board.version}`), csvText(state.metric), one.rank ?? "",
-    csvText(one.entry), csvText(one.method), csvText(one.tier), one.disputed, csvText(one.status),
-    csvText(one.note), csvText(one.seen.join(" ")), one.seeds,
-    ...FIELDS.flatMap(([name]) => ["value", "low", "high"].map((end) => one[name][end] ?? "")),
-    one.cost.steps ?? "", passesOf(by.get(one.entry)) ?? "", one.cost.train_seconds ?? "",
+    csvText(`${board.suite} ${board.version}`), ...TEXTS.map((name) => csvText(one[name])),
+    csvText(one.seen.join(" ")), one.rank ?? "", one.rank_to ?? "", one.disputed,
+    ...NUMBERS.map(({ label }) => one[fieldOf(label)] ?? ""),
+    ...FIGURES.flatMap(({ label }) => ends.map((end) => one[fieldOf(label)][end] ?? "")),
   ].join(","));
   return `${[head.join(","), ...lines].join("\r\n")}\r\n`;
 }
@@ -75,24 +79,29 @@ const TEX = {
 const tex = (text) =>
   String(text).replace(/[\s\u2028\u2029]+/g, " ").replace(/[\\{}$&#%_^~<>"|]/g, (char) => TEX[char]);
 
-function texFigure({ value, low, high }) {
+function texFigure({ value, low, high }, digits) {
   if (value === null) return "--";
-  const shown = `${value.toFixed(3)}`;
-  return low === null || high === null ? `$${shown}$` : `$${shown}$ {\\footnotesize $[${low.toFixed(3)}, ${high.toFixed(3)}]$}`;
+  const shown = `${value.toFixed(digits)}`;
+  return low === null || high === null ? `$${shown}$` : `$${shown}$ {\\footnotesize $[${low.toFixed(digits)}, ${high.toFixed(digits)}]$}`;
 }
 
-const TEX_FIELDS = ["fu", "core", "worst", "recovery", "kept"];
-
+/** The columns that are shown. */
 function asLatex(rows, state) {
-  const board = boardOf(state);
-  const lines = plainRows(rows, state).map((one) => [
-    one.rank ?? "--", tex(one.method) + (one.disputed ? " (disputed)" : ""), tex(TIERS[one.tier][0]),
-    ...TEX_FIELDS.map((key) => texFigure(one[fieldOf(key)])),
-  ].join(" & "));
+  const columns = shownColumns(state);
+  const own = {
+    rank: (row, figures) => (figures.rank === null ? "--" : rankText(figures).replace("–", "--")),
+    method: (row) => tex(row.title) + (row.disputed ? " (disputed)" : ""),
+    tier: (row) => tex(TIERS[tierOf(row)][0]),
+  };
+  const lines = sorted(rows, state).map((row) => columns.map((column) => {
+    if (own[column.key]) return own[column.key](row, figuresOf(row, state));
+    const { figure } = cellOf(column, row, state);
+    return column.kind === "number" ? tex(large(figure)) : texFigure(plainFigure(figure), column.digits);
+  }).join(" & "));
   return [
-    `% ilubench ${tex(board.name)}, ${tex(state.metric)}; 95 % intervals; needs booktabs`,
-    "\\begin{tabular}{rllrrrrr}", "\\toprule",
-    `${["Rank", "Method", "Tier", ...TEX_FIELDS.map((key) => tex(titled(key)))].join(" & ")} \\\\`,
+    `% ilubench ${tex(boardOf(state).name)}, ${tex(state.metric || "all metrics")}; 95 % intervals; needs booktabs`,
+    `\\begin{tabular}{${columns.map((one) => (one.kind === "own" ? "l" : "r")).join("")}}`, "\\toprule",
+    `${columns.map((column) => tex(capital(column.label))).join(" & ")} \\\\`,
     "\\midrule", ...lines.map((line) => `${line} \\\\`), "\\bottomrule", "\\end{tabular}", "",
   ].join("\n");
 }
@@ -150,4 +159,54 @@ function save(name, kind, text) {
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(place), 10000);
+}
+
+// --- a part of the page as one SVG: boxes, texts and pictures where they lie, in their colours
+
+const DRAWN = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-weight",
+  "font-family", "text-anchor", "paint-order"];
+
+function savePicture(id) {
+  const paper = getComputedStyle(document.body).backgroundColor;
+  const from = at(id).getBoundingClientRect();
+  const size = { width: at(id).scrollWidth, height: at(id).scrollHeight };
+  const out = svg("svg", { xmlns: SVG, ...size, viewBox: `0 0 ${size.width} ${size.height}` },
+    svg("rect", { ...size, fill: paper }));
+  const place = (box) => ({ x: box.left - from.left, y: box.top - from.top, width: box.width, height: box.height });
+  const draw = (node) => {
+    if (node.nodeType === Node.TEXT_NODE) return node.data.trim() && out.append(drawnText(node, place));
+    const style = getComputedStyle(node);
+    if (style.display === "none" || node.matches(".hidden, #tip, button, nav")) return null;
+    if (node.tagName === "svg") return out.append(drawnSvg(node, place(node.getBoundingClientRect())));
+    const box = place(node.getBoundingClientRect());
+    if (node.matches("td, .steps span")) out.append(svg("rect", { ...box, fill: style.backgroundColor }));
+    return node.childNodes.forEach(draw);
+  };
+  at(id).childNodes.forEach(draw);
+  save(`ilubench-${readState().suite}-${id}.svg`, "image/svg+xml", new XMLSerializer().serializeToString(out));
+}
+
+function drawnText(node, place) {
+  const range = document.createRange();
+  range.selectNodeContents(node);
+  range.setStart(node, node.data.length - node.data.trimStart().length);
+  const { x, y, height } = place(range.getBoundingClientRect());
+  const { color, fontSize, fontFamily, fontWeight } = getComputedStyle(node.parentElement);
+  return svg("text", {
+    x, y: y + height / 2, fill: color, "dominant-baseline": "central",
+    "font-size": fontSize, "font-family": fontFamily, "font-weight": fontWeight,
+  }, node.data.trim());
+}
+
+function drawnSvg(picture, box) {
+  const copy = picture.cloneNode(true);
+  const [from, to] = [picture, copy].map((one) => [...one.querySelectorAll("*")]);
+  from.forEach((element, k) => {
+    const style = getComputedStyle(element);
+    for (const name of DRAWN) to[k].setAttribute(name, style.getPropertyValue(name));
+  });
+  for (const [name, value] of Object.entries(box)) copy.setAttribute(name, value);
+  for (const link of copy.querySelectorAll("a")) link.removeAttribute("href");
+  for (const unseen of copy.querySelectorAll(".grip, .reach")) unseen.remove();
+  return copy;
 }

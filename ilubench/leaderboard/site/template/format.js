@@ -130,12 +130,17 @@ function mark(tier, x, y, size = 6) {
   });
 }
 
+const markPicture = (tier) => svg("svg", { viewBox: "0 0 16 16", class: "badge-mark", "aria-hidden": "true" },
+  mark(tier, 8, 8, 5));
+
 function badge(row) {
   const tier = tierOf(row);
-  const picture = svg("svg", { viewBox: "0 0 16 16", class: "badge-mark", "aria-hidden": "true" },
-    mark(tier, 8, 8, 5));
-  return h("span", { class: `badge ${tier}`, title: TIERS[tier][1] }, picture, TIERS[tier][0]);
+  return h("span", { class: `badge ${tier}`, title: TIERS[tier][1] }, markPicture(tier), TIERS[tier][0]);
 }
+
+/** The same without its words, which a reader of the screen still hears. */
+const tierMark = (row) => h("span", { class: "tier-mark", title: TIERS[tierOf(row)].join(": ") },
+  markPicture(tierOf(row)), hidden(TIERS[tierOf(row)][0]));
 
 const disputed = () =>
   h("span", { class: "disputed", title: "a verification contradicts it" }, "⚑ disputed");

@@ -19,14 +19,15 @@ function render() {
   const focused = document.activeElement && document.activeElement.dataset.key;
   const board = boardOf(state);
   fill("suites", choices("suite", BOARDS.map((one) => [one.id, one.id]), state));
-  fill("metrics", choices("metric", board.metrics.map(({ label: name }) => [name, name]), state));
+  const labels = board.metrics.map(({ label: name }) => [name, name]);
+  fill("metrics", choices("metric", labels.length > 1 ? [["", "All metrics"], ...labels] : labels, state));
   fill("about", about(board));
-  const measured = board.rows.length > 0 && metricOf(state) >= 0;
+  const measured = board.rows.length > 0 && board.metrics.length > 0;
   for (const part of document.querySelectorAll("[data-measured]")) part.hidden = !measured;
   at("unmeasured").hidden = measured;
   if (measured) renderMeasured(state, board);
   at("published").hidden = !board.reported.length;
-  fill("reported", board.reported.length ? reportedTable(board.reported) : "");
+  fill("reported", board.reported.length ? publishedTables(board) : "");
   if (focused) {
     const again = document.querySelector(`[data-key="${CSS.escape(focused)}"]`);
     if (again && again !== document.activeElement) again.focus({ preventScroll: true });
@@ -37,8 +38,11 @@ function render() {
 function renderMeasured(state, board) {
   const rows = shownRows(state);
   const all = board.rows.filter((row) => figuresOf(row, state));
+  const one = drawn(state);
+  const metrics = state.metric ? [board.metrics[metricOf(state)]] : board.metrics;
+  fill("verdict", verdict(state, board, metrics));
   fill("legend", tierLegend(rows));
-  fill("scatter", scatter(rows, state, at("scatter").clientWidth), tooltip());
+  renderScatter(rows, state, metrics);
   renderFilters(state, board);
   fill("count", `${rows.length} of ${all.length} rows`);
   const table = at("table");
@@ -47,24 +51,50 @@ function renderMeasured(state, board) {
     : h("p", { class: "empty" }, "No row passes the filters."));
   table.scrollLeft = place;
   fill("exports", exportButtons(rows, state));
-  fill("below", below(board.metrics[metricOf(state)]));
+  fill("below", below(metrics));
   const curves = curveRows(state);
-  fill("curve-kind", choices("curve", [["recovery", titled("recovery")], ["forget", state.metric]], state));
-  fill("curve-legend", curveLegend(curves, state));
-  fill("curves", curves.length ? smallMultiples(state, curves, at("curves").clientWidth)
+  for (const part of document.querySelectorAll(".of-metric")) part.textContent = `, ${one.metric}`;
+  fill("curve-kind", choices("curve", [["recovery", titled("recovery")], ["forget", one.metric]], state));
+  fill("curve-legend", curveLegend(curves, one));
+  fill("curves", curves.length ? smallMultiples(one, curves, at("curves").clientWidth)
     : h("p", { class: "empty" }, "Choose rows in the table's last column."));
-  fill("curve-table", curves.length ? curveTable(state, curves) : "");
+  fill("curve-table", curves.length ? curveTable(one, curves) : "");
   fill("heat-kind", choices("heat", [["recovery", titled("recovery")], ["ra", DATA.labels.ra]], state));
-  fill("heat-legend", heatLegend(state));
-  const order = sorted(rows, { ...state, sort: "rank", dir: "" });
-  fill("heat", heatmap(order, state));
+  fill("heat", heatmap(inOrder(rows.filter((row) => figuresOf(row, one)), state), one));
+}
+
+/** One picture a metric. */
+function renderScatter(rows, state, metrics) {
+  const width = at("scatter").clientWidth;
+  const columns = Math.max(1, Math.min(metrics.length, Math.floor(width / 380)));
+  const each = Math.floor((width - (columns - 1) * 14) / columns);
+  fill("scatter", metrics.map(({ label: name }) => scatter(rows, { ...state, metric: name }, each)), tooltip());
+}
+
+function verdict(state, board, metrics) {
+  const seeds = board.rows.map((row) => row.seeds.length);
+  const [fewest, most] = [Math.min(...seeds), Math.max(...seeds)];
+  return [
+    h("p", { class: "said" }, state.metric ? metrics[0].verdict : board.verdict),
+    h("p", { class: "soft" }, `By ${DATA.labels.core}: 1 = forgotten whatever it is fine-tuned on. ` +
+      `${fewest === most ? fewest : `${fewest} to ${most}`} seeds; paired tests, 5 % for all pairs of a metric together.`),
+  ];
+}
+
+/** Bands show for the curve that the pointer is on, in all pictures. */
+function highlight(event) {
+  const found = event.target.closest && event.target.closest("[data-curve]");
+  const wanted = event.type === "pointerout" || !found ? null : found.dataset.curve;
+  for (const one of document.querySelectorAll("#curves .curve")) {
+    one.classList.toggle("on", one.dataset.curve === wanted);
+  }
 }
 
 /** Links that change one thing: where they lead is the state they make. */
 function choices(name, known, state) {
   return known.map(([value, text]) => {
     const next = name === "suite"
-      ? { ...readState(), suite: value, row: "", show: null, q: "", tier: [], seen: "any" }
+      ? { ...readState(), suite: value, metric: "", row: "", show: null, q: "", tier: [], seen: "any" }
       : { ...state, [name]: value, row: "" };
     return h("a", {
       href: address(next), "aria-current": state[name] === value ? "true" : null,
@@ -78,11 +108,13 @@ function about(board) {
   return [h("strong", null, board.title), h("span", null, `.${version}`)];
 }
 
-function below(metric) {
+/** What each metric is, its verdict and what it could have shown; what a reader must know of any. */
+function below(metrics) {
+  const notes = [...new Set(metrics.flatMap((metric) => metric.notes))];
   return [
-    metric.turned && h("p", null, `${metric.label} is ${metric.turned}.`),
-    h("p", null, metric.shows),
-    metric.notes.length ? h("ul", null, metric.notes.map((note) => h("li", null, note))) : null,
+    metrics.map(({ label: name, turned, verdict: says, shows }) => h("p", null, h("strong", null, name),
+      turned ? ` (${turned})` : "", `: ${metrics.length > 1 ? `${says} ` : ""}${shows}`)),
+    notes.length ? h("ul", null, notes.map((note) => h("li", null, note))) : null,
   ];
 }
 
@@ -98,8 +130,28 @@ function renderFilters(state, board) {
       go({ ...now, tier: event.target.checked ? [...kept, tier] : kept }, true);
     },
   }), TIERS[tier][0])));
+  if (state.tier.length || state.seen !== "any" || state.q) at("filter").open = true;
+  renderPicker(state, board);
   if (at("search").value.trim() !== state.q.trim()) at("search").value = state.q;
   at("seen").value = state.seen;
+}
+
+/** Which columns are shown; those that are not the chosen metrics' are left out. */
+function renderPicker(state, board) {
+  const always = ["rank", "method"];
+  const standard = COLUMNS.filter(({ key, page }) => page && !always.includes(key)).map(({ key }) => key);
+  const chosen = state.cols || standard;
+  const known = columnsOf(board).filter(({ key, kind, across }) =>
+    !always.includes(key) && (state.metric || across || kind !== "figure" || key === "core"));
+  fill("columns", h("legend", { class: "hidden" }, "Columns"), known.map(({ key, label: name, meaning }) =>
+    h("label", { title: meaning }, h("input", {
+      type: "checkbox", checked: chosen.includes(key), "data-key": `column-${key}`,
+      onchange: (event) => {
+        const next = event.target.checked ? [...chosen, key] : chosen.filter((one) => one !== key);
+        const same = next.length === standard.length && standard.every((one) => next.includes(one));
+        go({ ...readState(), cols: same ? null : next }, true);
+      },
+    }), capital(name))));
 }
 
 // --- the row's dialog
@@ -170,11 +222,14 @@ function remembered(theme) {
 
 function start() {
   themed(["light", "dark"].find((one) => one === remembered()));
-  at("theme").addEventListener("click", () => remembered(themed(themed() === "dark" ? "light" : "dark")));
-  dark.addEventListener("change", () => themed());
+  at("theme").hidden = false;
+  at("theme").addEventListener("click", () => {
+    remembered(themed(themed() === "dark" ? "light" : "dark"));
+    if (BOARDS.length) render();
+  });
   if (!BOARDS.length) return;
+  dark.addEventListener("change", () => render(themed()));
   at("content").hidden = false;
-  at("nothing").hidden = true;
   at("search").addEventListener("input", (event) => go({ ...readState(), q: event.target.value }, true));
   at("seen").addEventListener("change", (event) => go({ ...readState(), seen: event.target.value }, true));
   at("reset").addEventListener("click", () => go({ ...readState(), q: "", seen: "any", tier: [] }));
@@ -187,6 +242,12 @@ function start() {
   });
   for (const type of ["pointerover", "pointerout", "focusin", "focusout"]) {
     at("scatter").addEventListener(type, tell);
+  }
+  for (const type of ["pointerover", "pointerout"]) {
+    for (const id of ["curves", "curve-legend"]) at(id).addEventListener(type, highlight);
+  }
+  for (const button of document.querySelectorAll("[data-picture]")) {
+    button.addEventListener("click", () => savePicture(button.dataset.picture));
   }
   window.addEventListener("hashchange", render);
   let width = window.innerWidth;

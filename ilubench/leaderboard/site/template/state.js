@@ -2,15 +2,16 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const BOARDS = DATA.boards;
+const COLUMNS = DATA.columns;
+
+const capital = (name) => (name.includes("_") ? name : name[0].toUpperCase() + name.slice(1));
 
 /** A figure's name, as it stands at the head of a column. */
-const titled = (key) => {
-  const name = DATA.labels[key];
-  return name.includes("_") ? name : name[0].toUpperCase() + name.slice(1);
-};
+const titled = (key) => capital(DATA.labels[key]);
 
 const FILTER_TIERS = ["verified-method", "verified-weights", "submitted", "reference"];
 const MOST_CURVES = 8;
+const FIRST_CURVES = 3;
 
 /** Read the address; what it says wrongly or not at all is the default. */
 function readState() {
@@ -18,13 +19,15 @@ function readState() {
   const board = BOARDS.find((one) => one.id === found.get("suite")) || BOARDS[0];
   const labels = board.metrics.map((metric) => metric.label);
   const ids = new Set(board.rows.map((row) => row.id));
+  const keys = COLUMNS.map((column) => column.key);
   const list = (name) => (found.get(name) || "").split(",").filter(Boolean);
   const one = (name, known) => (known.includes(found.get(name)) ? found.get(name) : known[0]);
   return {
     suite: board.id,
-    metric: one("metric", labels),
-    sort: one("sort", COLUMNS.map((column) => column.key)),
+    metric: one("metric", labels.length > 1 ? ["", ...labels] : labels), // "": all
+    sort: one("sort", [...keys, ...labels.map((label, k) => `core-${k}`)]),
     dir: one("dir", ["", "asc", "desc"]),
+    cols: found.has("cols") ? list("cols").filter((key) => keys.includes(key)) : null,
     tier: list("tier").filter((tier) => FILTER_TIERS.includes(tier)),
     seen: one("seen", ["any", "none", "some"]),
     q: found.get("q") || "",
@@ -46,7 +49,7 @@ function address(state) {
     if (state[name] !== DEFAULTS[name]) found.set(name, state[name]);
   }
   if (state.tier.length) found.set("tier", state.tier.join(","));
-  if (state.show) found.set("show", state.show.join(","));
+  for (const name of ["cols", "show"]) if (state[name]) found.set(name, state[name].join(","));
   return `#${found}`;
 }
 
@@ -55,8 +58,22 @@ const boardOf = (state) => BOARDS.find((one) => one.id === state.suite);
 const metricOf = (state) =>
   boardOf(state).metrics.findIndex((metric) => metric.label === state.metric);
 
-/** A row's figures in the chosen metric; null where it has none. */
-const figuresOf = (row, state) => row.m[metricOf(state)] || null;
+/** Pictures are of one metric: the chosen one, else the first. */
+const drawn = (state) => ({ ...state, metric: state.metric || (boardOf(state).metrics[0] || {}).label });
+
+/** The last place that a row may have. */
+const lastPlace = (figures) => figures.rank + figures.ties.length;
+
+/** The metric in which a row stands worst; -1 where it has none. */
+function weakest(row) {
+  const place = (figures) => (figures === null ? -1 : (figures.rank || 0) + lastPlace(figures) / 1000);
+  const places = row.m.map(place);
+  const worst = Math.max(...places);
+  return worst < 0 ? -1 : places.indexOf(worst);
+}
+
+/** A row's figures in the chosen metric, of all in that where it stands worst; null: it has none. */
+const figuresOf = (row, state) => row.m[state.metric ? metricOf(state) : weakest(row)] || null;
 
 /** Rows of the chosen suite and metric that pass the filters. */
 function shownRows(state) {
@@ -76,82 +93,71 @@ function standing(row, state) {
   return figuresOf(row, state).status === "ok" ? "ranked" : "last";
 }
 
-/** Rows whose curves are drawn: the chosen ones, else the first few and the references. */
+const inOrder = (rows, state) => sorted(rows, { ...state, sort: "rank", dir: "" });
+
+/** Rows whose curves are drawn: the chosen ones, else the first few and a reference. */
 function curveRows(state) {
-  const rows = boardOf(state).rows.filter((row) => figuresOf(row, state));
+  const rows = boardOf(state).rows.filter((row) => figuresOf(row, drawn(state)));
   if (state.show) return state.show.map((id) => rows.find((row) => row.id === id)).filter(Boolean);
-  const order = sorted(rows, { ...state, sort: "rank", dir: "" });
-  const ranked = order.filter((row) => standing(row, state) === "ranked").slice(0, 6);
-  const apart = order.filter((row) => row.reference && hasCurve(row, state));
-  return [...ranked, ...apart].slice(0, MOST_CURVES);
+  const order = inOrder(rows, state);
+  const ranked = order.filter((row) => standing(row, state) === "ranked").slice(0, FIRST_CURVES);
+  return [...ranked, ...order.filter((row) => row.reference && hasCurve(row, state)).slice(0, 1)];
 }
 
-/** The figures that a verified attack, submitted by somebody, has lowered. */
-const worstOf = (figures) => (figures.best ? figures.best.figure : figures.worst);
+// --- columns: what they are comes with the page's data
 
-function lowestFa(row, board) {
-  let least = null;
-  row.fa.forEach((figure, k) => {
-    if (isFigure(figure) && (least === null || figure[0] < least.figure[0])) {
-      least = { figure, attack: board.attacks[k].name };
-    }
+/** The columns that a suite has figures for. */
+const columnsOf = (board) => COLUMNS.filter((column) => column.kind === "own" ||
+  board.rows.some((row) => row.m.some((figures) => figures && figures[column.key] !== null)));
+
+/** The columns shown; of all metrics each has its own RA, and the others what is alike in all. */
+function shownColumns(state) {
+  const board = boardOf(state);
+  const wanted = (column) => (state.cols
+    ? ["rank", "method", ...state.cols].includes(column.key) : column.page);
+  return columnsOf(board).filter(wanted).flatMap((column) => {
+    if (state.metric || column.across || column.kind !== "figure") return [column];
+    return column.key === "core" ? board.metrics.map((metric, k) =>
+      ({ ...column, key: `core-${k}`, label: metric.label, of: k })) : [];
   });
-  return least;
 }
 
-/** The shortest half-life over the unseen core attacks (else over all). */
-function shortestHalfLife(figures, board) {
-  const parts = figures.attacks
-    .map((part, k) => part && { figure: part[1], attack: board.attacks[k] })
-    .filter((part) => part && !part.attack.levels.length);
-  const core = parts.filter((part) => part.attack.core);
-  const chosen = core.length ? core : parts;
-  const reached = chosen.filter((part) => isFigure(part.figure));
-  reached.sort((a, b) => a.figure[0] - b.figure[0]);
-  const never = chosen.find((part) => isBeyond(part.figure));
-  return reached[0] || never || chosen[0] || { figure: null, attack: null };
+/** What a column says of a row, and what of: of all metrics the least favourable. */
+function cellOf(column, row, state) {
+  const told = (figures, of) => ({ figure: figures[column.key], of });
+  if (column.of !== undefined) return { figure: row.m[column.of] && row.m[column.of].core, of: "" };
+  const own = figuresOf(row, state);
+  if (state.metric || column.kind === "number") return told(own, own.of[column.key] || "");
+  const found = row.m.map((figures, k) => figures &&
+    told(figures, figures.of[column.key] || boardOf(state).metrics[k].label)).filter(Boolean);
+  const sign = column.better === "higher" ? 1 : -1;
+  const [least] = found.filter(({ figure }) => orderOf(column, figure) !== null)
+    .sort((a, b) => sign * (orderOf(column, a.figure) - orderOf(column, b.figure)));
+  return least || { figure: found[0].figure, of: "" };
 }
 
-// --- columns: how a cell is ordered (null: last); `best` is the direction that a first click takes
-
-const COLUMNS = [
-  { key: "rank", name: "Rank", best: "asc", of: (r, f) => f.rank },
-  { key: "method", name: "Method", best: "asc", of: (r) => r.title.toLowerCase() },
-  { key: "tier", name: "Tier", best: "asc", of: (r) => FILTER_TIERS.indexOf(tierOf(r)) },
-  { key: "fu", name: titled("fu"), hint: "forget metric after unlearning, before any attack", best: "desc", of: (r, f) => valueOf(f.fu) },
-  { key: "core", name: titled("core"), hint: "mean forget metric over the unseen core attacks; what ranks rest on", best: "desc", of: (r, f) => valueOf(f.core) },
-  { key: "all", name: titled("all"), hint: "mean forget metric over all attacks", best: "desc", of: (r, f) => valueOf(f.all) },
-  { key: "worst", name: titled("worst"), hint: "lowest forget metric over attacks and checkpoints that keep 90 % of the utility, and under the best known submitted attack", best: "desc", of: (r, f) => valueOf(worstOf(f)) },
-  { key: "recovery", name: titled("recovery"), hint: "0 stayed forgotten, 1 known as before; mean over the attacks", best: "asc", of: (r, f) => valueOf(f.recovery) },
-  { key: "half", name: titled("half"), hint: "optimizer steps until recovery reaches one half; the shortest over the core attacks", best: "desc", of: (r, f, b) => halfOrder(shortestHalfLife(f, b).figure) },
-  { key: "kept", name: titled("kept"), hint: "of the metric that kept least, chance-corrected", best: "desc", of: (r) => valueOf(r.kept[r.worst_utility || 0]) },
-  { key: "fa", name: titled("fa"), hint: "what the downstream user gets, against fine-tuning the original model; the lowest over the attacks", best: "desc", of: (r, f, b) => (lowestFa(r, b) ? lowestFa(r, b).figure[0] : null) },
-  { key: "steps", name: "Steps", hint: "optimizer steps of unlearning", best: "asc", of: (r) => r.cost.steps ?? null },
-  { key: "passes", name: "Passes", hint: "forward and backward passes through the layers", best: "asc", of: (r) => passesOf(r) },
-  { key: "seconds", name: "Seconds", hint: "of unlearning, on the submitter's machine", best: "asc", of: (r) => r.cost.train_seconds ?? null },
-  { key: "seeds", name: "Seeds", best: "desc", of: (r) => r.seeds.length },
-];
-
-function passesOf(row) {
-  const { forward_passes: forward, backward_passes: backward } = row.cost;
-  return forward === undefined && backward === undefined ? null : (forward || 0) + (backward || 0);
+/** How a cell is ordered; null: last. */
+function orderOf(column, figure) {
+  if (column.kind === "number") return figure;
+  return isFigure(figure) ? figure[0] : isBeyond(figure) ? Number.MAX_VALUE : null;
 }
 
-function halfOrder(figure) {
-  if (isFigure(figure)) return figure[0];
-  return isBeyond(figure) ? Infinity : null;
-}
+const OWN_ORDER = {
+  rank: (row, figures) => figures.rank && figures.rank + lastPlace(figures) / 1000,
+  method: (row) => row.title.toLowerCase(),
+  tier: (row) => FILTER_TIERS.indexOf(tierOf(row)),
+};
+
+const firstDirection = (column) => (column.better === "lower" ? "asc" : "desc");
 
 /** Rows in the chosen order, the apart ones after the others; rows without a value last. */
 function sorted(rows, state) {
-  const board = boardOf(state);
-  const column = COLUMNS.find((one) => one.key === state.sort);
-  const sign = (state.dir || column.best) === "asc" ? 1 : -1;
+  const known = shownColumns({ ...state, cols: COLUMNS.map((one) => one.key) });
+  const column = known.find((one) => one.key === state.sort) || COLUMNS[0];
+  const sign = (state.dir || firstDirection(column)) === "asc" ? 1 : -1;
   const groups = ["ranked", "last", "reference"];
-  const by = (row) => {
-    const value = column.of(row, figuresOf(row, state), board);
-    return value === null || value === undefined ? null : value;
-  };
+  const by = (row) => (column.kind === "own" ? OWN_ORDER[column.key](row, figuresOf(row, state))
+    : orderOf(column, cellOf(column, row, state).figure));
   const compare = (a, b) => {
     if (a === b) return 0;
     if (a === null) return 1;
@@ -159,10 +165,14 @@ function sorted(rows, state) {
     return sign * (a < b ? -1 : 1);
   };
   const core = (row) => valueOf(figuresOf(row, state).core) ?? -1;
+  // of all metrics, rows alike in the one where they stand worst are told by the others
+  const others = (row) => (state.metric ? 0
+    : row.m.reduce((sum, figures) => sum + (figures && figures.rank ? figures.rank + lastPlace(figures) : 0), 0));
   return [...rows].sort(
     (a, b) =>
       groups.indexOf(standing(a, state)) - groups.indexOf(standing(b, state)) ||
       compare(by(a), by(b)) ||
+      others(a) - others(b) ||
       core(b) - core(a) ||
       (a.id < b.id ? -1 : 1),
   );

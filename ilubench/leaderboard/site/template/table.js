@@ -3,6 +3,7 @@
 function rankingTable(rows, state) {
   const board = boardOf(state);
   const order = sorted(rows, state);
+  const columns = shownColumns(state);
   const groups = [
     ["ranked", ""],
     ["last", "Collapsed, diverged or incomplete: not ranked"],
@@ -12,39 +13,72 @@ function rankingTable(rows, state) {
     const mine = order.filter((row) => standing(row, state) === name);
     if (!mine.length) return null;
     const head = title && h("tr", { class: "apart" },
-      h("th", { scope: "rowgroup", colspan: COLUMNS.length + 1 }, h("span", null, title)));
-    return h("tbody", { class: name }, head, mine.map((row) => tableRow(row, state, board)));
+      h("th", { scope: "rowgroup", colspan: columns.length + 1 }, h("span", null, title)));
+    return h("tbody", { class: name }, head, mine.map((row) => tableRow(row, state, columns)));
   });
   return h("table", { class: "ranking" },
-    h("caption", { class: "hidden" }, `${board.name}, ${state.metric}: measured rows`),
+    h("caption", { class: "hidden" }, `${board.name}, ${state.metric || "all metrics"}: measured rows`),
     h("thead", null, h("tr", null,
-      COLUMNS.map((column) => sortHead(column, state)),
+      columns.map((column) => sortHead(column, state)),
       h("th", { scope: "col" }, h("span", null, "Curves")))),
     bodies);
 }
 
+const classOf = (column) => `of-${column.key.split("-")[0]}`;
+
 function sortHead(column, state) {
-  const dir = state.sort === column.key ? state.dir || column.best : "";
-  const next = dir ? (dir === "asc" ? "desc" : "asc") : column.best;
+  const best = firstDirection(column);
+  const dir = state.sort === column.key ? state.dir || best : "";
+  const next = dir ? (dir === "asc" ? "desc" : "asc") : best;
   const word = dir === "asc" ? "ascending" : "descending";
   return h("th", {
-    scope: "col", class: `of-${column.key}`, "aria-sort": dir ? word : null,
+    scope: "col", class: classOf(column), "aria-sort": dir ? word : null,
   }, h("button", {
-    type: "button", "data-key": `sort-${column.key}`, title: column.hint || null,
-    onclick: () => go({ ...state, sort: column.key, dir: next === column.best ? "" : next }),
-  }, column.name, h("span", { class: "arrow", "aria-hidden": "true" },
-    dir === "asc" ? "▲" : dir === "desc" ? "▼" : "")));
+    type: "button", "data-key": `sort-${column.key}`, title: column.meaning,
+    onclick: () => go({ ...state, sort: column.key, dir: next === best ? "" : next }),
+  }, capital(column.label), h("span", { class: "arrow", "aria-hidden": "true" },
+    dir === "asc" ? "▲" : dir === "desc" ? "▼" : ""),
+  h("span", { class: "unit" }, column.of !== undefined ? DATA.labels.core
+    : column.key === "rank" && !state.metric ? "where it is worst" : "")));
 }
 
-function tableRow(row, state, board) {
-  const figures = figuresOf(row, state);
-  const cells = COLUMNS.map((column) => {
-    const content = CELLS[column.key](row, figures, state, board);
+function tableRow(row, state, columns) {
+  const cells = columns.map((column) => {
+    const own = OWN_CELLS[column.key];
+    const content = own ? own(row, figuresOf(row, state), state) : cell(column, row, state);
     const kind = column.key === "method" ? "th" : "td";
-    return h(kind, { class: `of-${column.key}`, scope: kind === "th" ? "row" : null }, content);
+    return h(kind, { class: classOf(column), scope: kind === "th" ? "row" : null }, content);
   });
   return h("tr", { "data-row": row.id }, cells, h("td", { class: "of-curve" }, curveBox(row, state)));
 }
+
+function cell(column, row, state) {
+  const { figure, of } = cellOf(column, row, state);
+  if (column.kind === "number") return large(figure);
+  const ranked = column.of !== undefined && row.m[column.of];
+  return [
+    classOf(column) === "of-core" && bar(figure),
+    figureCell(figure, column.digits),
+    isFigure(figure) && of && h("span", { class: "where" }, of),
+    ranked && ranked.rank && h("span", { class: "where" }, `rank ${rankText(ranked)}`),
+  ];
+}
+
+/** A value between 0 and 1 and its interval, as a bar with a whisker. */
+function bar(figure) {
+  if (!isFigure(figure)) return null;
+  const place = (value) => Math.max(0, Math.min(1000, value)) / 10;
+  const [value, low, high] = figure;
+  return svg("svg", { class: "bar-picture", viewBox: "0 0 100 10", "aria-hidden": "true" },
+    svg("rect", { class: "track", x: 0, y: 1, width: 100, height: 8 }),
+    svg("rect", { class: "value-bar", x: 0, y: 1, width: place(value), height: 8 }),
+    low === undefined || low === null || high === null ? null
+      : svg("path", { class: "whisker", d: `M${place(low)} 5H${place(high)}M${place(low)} 2v6M${place(high)} 2v6` }));
+}
+
+/** A rank is a range: behind those that are better, before those that are worse. */
+const rankText = (figures) =>
+  (figures.ties.length ? `${figures.rank}–${lastPlace(figures)}` : String(figures.rank));
 
 function curveBox(row, state) {
   const chosen = curveRows(state).map((one) => one.id);
@@ -59,81 +93,39 @@ function curveBox(row, state) {
   }), hidden(`show the curves of ${row.title}`));
 }
 
-const CELLS = {
+const OWN_CELLS = {
   rank: (row, figures, state) => {
     if (figures.rank === null) return h("span", { class: "none" }, row.reference ? "–" : figures.note);
-    const shared = boardOf(state).rows.filter((one) => {
-      const other = figuresOf(one, state);
-      return other && other.rank === figures.rank;
-    }).length > 1;
-    return [h("span", { class: "value" }, figures.rank, shared ? "=" : ""),
+    return [h("span", { class: "value" }, rankText(figures)),
+      state.metric ? null
+        : h("span", { class: "where" }, boardOf(state).metrics[weakest(row)].label),
       figures.ties.length ? hidden(`, not told apart from ${figures.ties.length} rows`) : null];
   },
   method: (row, figures, state) => [
     h("a", { href: address({ ...state, row: row.id }), "data-key": `row-${row.id}` }, row.title),
+    tierMark(row),
     row.seen.length ? h("span", { class: "tag" }, `trained on ${row.seen.join(", ")}`) : null,
     figures.status === "ok" ? null : h("span", { class: "tag fallen" }, figures.status),
+    row.disputed ? disputed() : null,
   ],
-  tier: (row) => [badge(row), row.disputed ? disputed() : null],
-  fu: (row, figures) => figureCell(figures.fu),
-  core: (row, figures) => figureCell(figures.core),
-  all: (row, figures) => figureCell(figures.all),
-  worst: (row, figures) => [
-    figureCell(worstOf(figures)),
-    figures.best
-      ? h("span", { class: "where" }, `${figures.best.title}, by ${figures.best.by}`)
-      : figures.worst_at && h("span", { class: "where" }, figures.worst_at[0]),
-  ],
-  recovery: (row, figures) => figureCell(figures.recovery),
-  half: (row, figures, state, board) => {
-    const { figure, attack } = shortestHalfLife(figures, board);
-    return [figureCell(figure, 0), isFigure(figure) && h("span", { class: "where" }, attack.name)];
-  },
-  kept: (row, figures, state, board) => {
-    const k = row.worst_utility || 0;
-    return [figureCell(row.kept[k]), h("span", { class: "where" }, board.utility[k])];
-  },
-  fa: (row, figures, state, board) => {
-    const least = lowestFa(row, board);
-    if (!least) return figureCell(row.fa.find((figure) => figure !== null));
-    return [figureCell(least.figure), h("span", { class: "where" }, least.attack)];
-  },
-  steps: (row) => large(row.cost.steps),
-  passes: (row) => large(passesOf(row)),
-  seconds: (row) => large(row.cost.train_seconds),
-  seeds: (row) => row.seeds.length,
+  tier: (row) => badge(row),
 };
 
-/** Rows of papers: what they say, as they say it. */
-function reportedTable(reported) {
-  return h("table", { class: "plain reported" },
-    h("thead", null, h("tr", null,
-      ["Method", "Model", "Figures as published", "From", "Provenance", "Remarks"].map((name) =>
-        h("th", { scope: "col" }, name)))),
-    h("tbody", null, reported.map((one) => h("tr", { "data-row": one.entry },
-      h("th", { scope: "row" }, one.title),
-      h("td", null, one.model),
-      h("td", null, publishedFigures(one.figures)),
-      h("td", null, outside(one.paper, one.where), one.citation
-        ? h("details", null, h("summary", null, "citation"), h("pre", null, one.citation)) : null),
-      h("td", null, provenance(one)),
-      h("td", { class: "remarks" }, one.remarks)))));
-}
+// --- rows of papers: what they say, as they say it
 
-function publishedFigures(figures) {
-  const groups = new Map();
-  for (const figure of figures) {
-    const key = `${figure.metric} (higher: ${figure.higher_is})`;
-    groups.set(key, [...(groups.get(key) || []), figure]);
-  }
-  return h("ul", { class: "published" }, [...groups].map(([name, all]) => h("li", null,
-    h("span", { class: "soft" }, `${name}: `),
-    all.map((figure, k) => [k ? ", " : "", `${figure.state} `, h("b", null, figure.value)]))));
-}
-
-function provenance(one) {
-  const source = { paper: "the paper", poster: "the poster", notes: "others' notes" }[one.source];
-  return one.checked
-    ? `checked against ${source}`
-    : h("span", { class: "tag unverified" }, `unverified transcription, from ${source}`);
+function publishedTables(board) {
+  return [
+    board.published.map(({ metric, higher, states, rows }) => wide(metric, h("table", { class: "plain published" },
+      h("caption", null, metric, h("span", { class: "soft" }, ` higher = ${higher}`)),
+      heads("Method", ...states), h("tbody", null, rows.map(([name, ...values]) => cells(name, ...values)))))),
+    wide("Where these figures are from", h("table", { class: "plain" },
+      h("caption", null, "Where these figures are from"),
+      heads("Method", "Model", "From", "Provenance", "Remarks"),
+      h("tbody", null, board.reported.map((one) => h("tr", { "data-row": one.entry },
+        h("th", { scope: "row" }, one.title), h("td", null, one.model),
+        h("td", null, outside(one.paper, one.where), one.citation
+          ? h("details", null, h("summary", null, "citation"), h("pre", null, one.citation)) : null),
+        h("td", null, one.checked ? one.provenance : h("span", { class: "tag unverified" }, one.provenance)),
+        h("td", { class: "remarks" }, one.remarks)))))),
+  ];
 }
