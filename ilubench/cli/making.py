@@ -7,6 +7,8 @@ import typer
 
 from ilubench.cli.guard import COMPLETE
 from ilubench.cli.words import Config, Words, console, experiment_of
+from ilubench.records.store import LOG
+from ilubench.records.verified import LEDGER
 
 __all__ = ["make_target", "new_attack", "new_method"]
 
@@ -34,7 +36,7 @@ def make_target(
         with make_reporter(console()) as shown:
             build_target(bench, folder, shown.show(""), retrain=retrain)
     finally:  # interrupted, it leaves an empty folder: the same command works again
-        for scratch in (*folder.glob("state.*"), folder / "log.jsonl"):
+        for scratch in (*folder.glob("state.*"), folder / LOG, folder / LEDGER):
             scratch.unlink(missing_ok=True)
     typer.echo(f"wrote {folder}", err=True)
     return COMPLETE

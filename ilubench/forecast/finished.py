@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilubench.errors import DataError, IlubenchError
+from ilubench.errors import DataError, IlubenchError, StoreError
 from ilubench.forecast.amounts import Amount
 from ilubench.forecast.took import Took
+from ilubench.records.verified import read_sealed
 from ilubench.specs.untrusted import read_json
 from ilubench.specs.yaml_files import load_yaml
 
@@ -113,7 +114,10 @@ def finished_jobs(out: Path, suite: str, device: str) -> list[Finished]:
         batches = _batches(file.with_name("config.yaml"))
         for job in _read(file).get("jobs", ()):
             folder = out / "store" / str(job["stage"]) / str(job["key"])
-            one = _finished(_read(folder / "DONE"), batches)
+            try:
+                one = _finished(read_sealed(folder / "DONE"), batches)
+            except StoreError:  # damaged, or not there
+                continue
             if one is not None:
                 found[folder] = one
     return list(found.values())

@@ -23,6 +23,7 @@ from ilubench.records.ranges import Ranges, check_ranges
 from ilubench.records.results import BOUNDED, REFERENCE, RETRAIN, CompositeScore, RunRecord
 from ilubench.records.rows import Compared, chance_levels, method_runs, robustness_row
 from ilubench.records.run_files import (
+    check_intervals,
     list_leaves,
     read_config,
     read_libraries,
@@ -314,6 +315,7 @@ def read_run(path: Path) -> FinishedRun:
     # a record under another name may lie beside anything
     folder = file.parent if file.name == RECORD else None
     if folder is None or not (folder / "samples.parquet").is_file():
+        check_intervals(file, rows)
         return FinishedRun(path, record, rows, None, None, "no samples.parquet beside it", {})
     given = read_config(folder / "config.yaml") if (folder / "config.yaml").is_file() else None
     samples = read_run_samples(folder / "samples.parquet")
@@ -321,6 +323,7 @@ def read_run(path: Path) -> FinishedRun:
     try:
         suite = _suite(folder, record, None if given is None else given.suite)
     except (SpecError, DataError) as error:
+        check_intervals(file, rows)
         return FinishedRun(path, record, rows, None, None, str(error), {})
     check_ranges(path, samples, Ranges.of_suite(suite, record.ranges))
     libraries = record.libraries or read_libraries(folder / "env.json")

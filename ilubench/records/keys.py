@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -35,9 +36,24 @@ def digest(value: JsonValue | Mapping[str, JsonValue]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256, 64 hexadecimal digits."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """Return a file's SHA-256, 64 hexadecimal digits.
+
+    A process reads a file once, as long as it stays the same inode, of the same size and times.
+    """
+    found = path.stat()
+    # ctime too: a program that edits a file may put its mtime back
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    same, known = (found.st_dev, found.st_ino, found.st_size, *times), _hashed()
+    if same not in known:
+        with path.open("rb") as handle:
+            known[same] = hashlib.file_digest(handle, "sha256").hexdigest()
+    return known[same]
+
+
+@cache
+def _hashed() -> dict[tuple[int, ...], str]:
+    """The files that this process has read for their hashes."""
+    return {}
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:

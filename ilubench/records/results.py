@@ -15,7 +15,8 @@ Versions of `RunRecord`: 1, notes of figures were words; 2, they are a kind with
 intervals of bounded quantities lie within their bounds, and it says ranges, conditions, libraries;
 4, it names the reference result sets that it took samples from; 5, it has the suite's composites,
 and may have the scores of the untouched model; 6, it may have further attacks, which RA leaves out,
-attacks with trials, whose figures and settings it has; the others are reported beside a control.
+attacks with trials, whose figures and settings it has; the others are reported beside a control;
+7, it says what sums on the CPU were computed with.
 Versions of `ScoreRecord`: 1; 2, a trial's settings.
 Versions of `JobRecord`: 1; 2, it names its attack.
 """
@@ -252,13 +253,14 @@ class RunRecord(Record):
     plugin, settings, the rows that it trains on, the FA task. ``data`` has, for each role that was
     read, the hash of its rows; ``target`` is that of the model that knows. ``ranges`` has, for each
     metric (`scorer.metric`, `attack/fa.metric`) with bounds, what an item can score. ``conditions``
-    is what scores depend on besides, ``libraries`` the versions that were installed. ``references``
-    has the models whose samples were not measured in this run. They are empty in records that were
-    written before they were there. ``rows`` are as they stand in the file:
-    `rows_of` reads them.
+    is what scores depend on besides, ``libraries`` the versions that were installed. ``arithmetic``
+    is what its jobs' sums on a CPU were computed with, which changes them by 1e-6 to 5e-5: the
+    number of threads, the kernels of torch; each that there was. ``references`` has the models
+    whose samples were not measured in this run. They are empty in records that were written before
+    they were there. ``rows`` are as they stand in the file: `rows_of` reads them.
     """
 
-    schema_version: int = Field(default=6, ge=1, le=6)
+    schema_version: int = Field(default=7, ge=1, le=7)
     run: str
     suite: str
     suite_version: int
@@ -283,6 +285,7 @@ class RunRecord(Record):
     ranges: dict[str, Range] = Field(default_factory=dict)
     conditions: dict[str, str | int] = Field(default_factory=dict)
     libraries: dict[str, str] = Field(default_factory=dict)
+    arithmetic: dict[str, str] = Field(default_factory=dict)
     references: dict[Who, ReferenceRecord] = Field(default_factory=dict)
     overlap: tuple[OverlapRecord, ...] = ()
     notes: tuple[str, ...] = ()

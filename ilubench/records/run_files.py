@@ -22,10 +22,12 @@ from ilubench.records.scores import SCHEMA
 from ilubench.specs import MemorySpec
 from ilubench.specs.untrusted import read_json
 from ilubench.specs.yaml_files import load_yaml
+from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
     "RunConfig",
+    "check_intervals",
     "libraries_of",
     "list_leaves",
     "memory_of",
@@ -34,6 +36,8 @@ __all__ = [
     "read_record",
     "read_run_samples",
 ]
+
+ROUNDING = 1e-6
 
 ADDED_LATER = ("group", "label", "level")
 """Columns that samples of the first records lack; empty where there are none."""
@@ -98,6 +102,25 @@ def read_record(file: Path) -> tuple[RunRecord, dict[str, RobustnessRow]]:
     if problem is not None:
         raise DataError(f"{wrong}: {problem}")
     return record, rows
+
+
+def check_intervals(file: Path, rows: Mapping[str, RobustnessRow]) -> None:
+    """Refuse figures outside their own intervals, where nothing else can be compared with them.
+
+    Raises:
+        DataError: names the figure.
+    """
+    for label, row in rows.items():
+        for field, figure in _figures(row, f"rows.{label}"):
+            value, low, high = figure.value, figure.low, figure.high
+            if value is None:
+                continue
+            slack = ROUNDING * max(1.0, abs(value))
+            if (low is not None and value < low - slack) or (
+                high is not None and value > high + slack
+            ):
+                problem = f"{value:g} lies outside its own interval, [{low}, {high}]"
+                raise DataError(f"{file}: {field}: {problem}; the record was edited")
 
 
 def memory_of(config: Mapping[str, JsonValue], where: str) -> MemorySpec:
@@ -226,6 +249,18 @@ def _record_problems(record: RunRecord, rows: dict[str, RobustnessRow]) -> Itera
         for field, value in list_leaves(row, f"rows.{label}", version=record.schema_version):
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{field}: {value} is no figure"
+
+
+def _figures(value: object, name: str) -> Iterator[tuple[str, Figure]]:
+    """Yield the names and the figures of a row."""
+    if isinstance(value, Figure):
+        yield name, value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _figures(getattr(value, field.name), f"{name}.{field.name}")
+    elif isinstance(value, tuple):
+        for place, part in enumerate(value):
+            yield from _figures(part, f"{name}.{place}")
 
 
 def _row_problems(row: RobustnessRow, record: RunRecord) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,9 @@
 """Atomic, keyed artifacts.
 
-A job works in `<key>.partial/`, where a killed job's state and finished scores stay; when all is
-there, a manifest with checksums is written and the folder is renamed to `<key>/`. A folder of
-that name therefore is complete.
+A job works in `<key>.partial/`, where a killed job's state and finished scores stay, each entered
+in a ledger; when all is there, a manifest with checksums is written and the folder is renamed to
+`<key>/`. A folder of that name therefore is complete. What is damaged is not used: an artifact
+whose files are others than its manifest says is none.
 """
 
 import contextlib
@@ -20,14 +21,20 @@ from pydantic import JsonValue
 
 from ilubench.errors import PathError, StoreError, UsageError
 from ilubench.records.keys import file_sha256
+from ilubench.records.verified import LEDGER, Ledger, check_files, read_sealed, seal, sync
 
 if TYPE_CHECKING:
     import torch
     from filelock import FileLock
 
-__all__ = ["Artifact", "FolderState", "Store", "write_atomic", "write_json"]
+__all__ = ["LOG", "Artifact", "FolderState", "Store", "write_atomic", "write_json"]
+
+LOG = "log.jsonl"
+"""A job's log of its steps."""
 
 _MANIFEST = "DONE"
+
+_WEIGHTS = ".safetensors"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -68,42 +75,65 @@ class Artifact:
         """Return what the job wrote about itself.
 
         Raises:
-            StoreError: the manifest is unreadable.
+            StoreError: the manifest is damaged.
         """
         return cast("dict[str, JsonValue]", self._manifest()["meta"])
 
     def verify(self) -> None:
-        """Compare every file with its checksum.
+        """Compare every file with its checksum, each once in a process.
 
         Raises:
-            StoreError: a file is missing or differs.
+            StoreError: a file is missing or differs; it is named.
         """
-        for name, expected in self._manifest()["files"].items():
-            path = self.folder / name
-            if not path.is_file() or file_sha256(path) != expected:
-                raise StoreError(f"{path} is damaged; delete {self.folder} and run again")
+        try:
+            self.check(weights=True)
+        except StoreError as error:
+            raise StoreError(f"{error}; delete {self.folder} and run again") from error
+
+    def check(self, *, weights: bool) -> None:
+        """Compare the files with their checksums, as `verify` does; weights where they are asked.
+
+        Raises:
+            StoreError: as `verify`, without a remedy.
+        """
+        hashes = self._manifest()["files"]
+        for path in self.folder.rglob("[!.]*"):  # one more score would be read like the others
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_file() and name not in hashes and name != _MANIFEST:
+                raise StoreError(f"{path} is none of the files that were written")
+        asked = {n: sha256 for n, sha256 in hashes.items() if weights or not n.endswith(_WEIGHTS)}
+        check_files(self.folder, asked)
 
     def _manifest(self) -> dict[str, Any]:
-        try:
-            manifest = json.loads((self.folder / _MANIFEST).read_text())
-        except (OSError, ValueError) as error:
-            problem = f"{self.folder} is damaged ({error}); delete it and run again"
-            raise StoreError(problem) from error
-        return cast("dict[str, Any]", manifest)
+        found = read_sealed(self.folder / _MANIFEST)
+        if found.get("key") != self.key:
+            raise StoreError(f"{self.folder / _MANIFEST} is another artifact's")
+        return found
 
 
 class FolderState:
-    """A job's saved state, one safetensors file a phase; a save replaces the one before."""
+    """A job's saved state, one safetensors file a phase; a save replaces the one before.
+
+    The log of its steps is entered with it: a job that goes on from a state goes on with its log.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Keep the state in ``folder``."""
-        self._folder = folder
+        self._folder, self._ledger = folder, Ledger(folder)
         self._loaded: set[str] = set()
 
     def _path(self, phase: str) -> Path:
         if not re.fullmatch(r"[a-z0-9_-]+", phase):
             raise UsageError(f"phase {phase!r}: use lower case letters, digits, - and _")
         return self._folder / f"state.{phase}.safetensors"
+
+    def check(self) -> None:
+        """Compare the states, the log and the scores with what was written.
+
+        Raises:
+            StoreError: a file is not what was written.
+        """
+        self._ledger.check(self._folder.glob("state.*.safetensors"))
 
     def save(
         self, phase: str, tensors: Mapping[str, "torch.Tensor"], meta: Mapping[str, JsonValue]
@@ -115,12 +145,17 @@ class FolderState:
         aside = path.with_suffix(".tmp")
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, aside, metadata={"meta": json.dumps(dict(meta))})
+        sync(aside)
+        self._ledger.add(path, content=aside)
+        if (self._folder / LOG).is_file():
+            self._ledger.add(self._folder / LOG)
         aside.replace(path)
 
     def load(self, phase: str) -> "tuple[dict[str, torch.Tensor], dict[str, JsonValue]] | None":
         """Return a phase's saved state, or None.
 
         Raises:
+            StoreError: it is not what was saved.
             UsageError: a second training of the job uses the same phase name.
         """
         path = self._path(phase)
@@ -130,6 +165,9 @@ class FolderState:
         self._loaded.add(phase)
         if not path.is_file():
             return None
+        if not self._ledger.holds(path):
+            problem = f"{path} is damaged"
+            raise StoreError(f"{problem}; delete {self._folder} and run again")
         from safetensors import safe_open
 
         with safe_open(path, framework="pt") as handle:
@@ -146,9 +184,52 @@ class Store:
         self._started: dict[str, float] = {}
 
     def get(self, stage: str, key: str) -> Artifact | None:
-        """Return a finished artifact, or None."""
+        """Return a finished artifact, or None; one with a damaged file is none.
+
+        Its weights are compared by whoever loads them (`Artifact.verify`).
+        """
+        found = self._find(stage, key)
+        try:
+            if found is not None:
+                found.check(weights=False)
+        except StoreError:
+            return None
+        return found
+
+    def _find(self, stage: str, key: str) -> Artifact | None:
         folder = self.root / stage / key
         return Artifact(key, folder) if (folder / _MANIFEST).is_file() else None
+
+    def drop_damaged(self, stage: str, key: str, *, loads: bool) -> str:
+        """Delete an artifact with a damaged file, or what a killed job left if that is damaged.
+
+        What another process works on is left to it.
+
+        Args:
+            stage: of the job.
+            key: of the job.
+            loads: whether its weights will be loaded.
+
+        Returns:
+            What is damaged; empty where nothing is.
+        """
+        found, partial = self._find(stage, key), self.root / stage / f"{key}.partial"
+        folder = partial if found is None else found.folder
+        if not folder.is_dir():
+            return ""
+        try:
+            if found is None:
+                with self._lock(stage, key).acquire(blocking=False):
+                    FolderState(partial).check()
+            else:
+                found.check(weights=loads)
+        except StoreError as error:
+            with self._lock(stage, key):
+                shutil.rmtree(folder, ignore_errors=True)
+            return str(error)
+        except OSError:  # another process has it (TimeoutError), or nothing can be written here
+            return ""
+        return ""
 
     def remove(self, stage: str, key: str) -> None:
         """Delete an artifact, if it is there; whoever works on it is waited for."""
@@ -192,17 +273,20 @@ class Store:
         partial = self.root / stage / f"{key}.partial"
         final = self.root / stage / key
         for scratch in partial.rglob("*"):
-            if scratch.name.startswith("state.") or scratch.name.endswith(".tmp"):
+            if scratch.name.startswith("state.") or scratch.name.endswith((".tmp", LEDGER)):
                 scratch.unlink()
         files: dict[str, JsonValue] = {
-            str(path.relative_to(partial)): file_sha256(path)
+            path.relative_to(partial).as_posix(): file_sha256(path)
             for path in sorted(partial.rglob("*"))
             if path.is_file() and path.name != _MANIFEST
         }
         seconds = time.monotonic() - self._started.get(key, time.monotonic())
         manifest: dict[str, JsonValue] = {"key": key, "meta": {**meta, "seconds": seconds}}
-        write_json(partial / _MANIFEST, {**manifest, "files": files})
+        for path in (*partial.rglob("*"), partial):
+            sync(path)
+        write_json(partial / _MANIFEST, seal({**manifest, "files": files}))
         if final.exists():
             shutil.rmtree(final)
         partial.replace(final)
+        sync(final.parent)
         return Artifact(key, final)

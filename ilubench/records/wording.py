@@ -60,6 +60,7 @@ WORDS: Mapping[NoteKind, str] = {
     NoteKind.NO_ROW: "no row",
     NoteKind.ALONE: "nothing to compare with",
     NoteKind.ONE_SEED: "1 seed: a rank needs two shared seeds",
+    NoteKind.FEW_ITEMS: "{numbers[0]:g} items: a rank needs three",
     NoteKind.FEW_SHARED_SEEDS: "fewer than two seeds shared with {listed}",
     NoteKind.NO_VARIANCE: (
         "no variance in the difference from {listed}: no test can tell it from chance"

@@ -194,14 +194,14 @@ def _notes(rows: Sequence[TableRow], ranks: Ranks | None) -> Iterator[Note]:
 
 
 def _unlike_conditions(rows: Sequence[TableRow]) -> Iterator[Note]:
-    """Say which rows were made with other libraries, and of which something is unknown."""
+    """Say which rows were computed with other libraries or threads, and what is unknown."""
     versions = {row.name: _versions(row.run) for row in rows}
     told = [row.run.conditions for row in rows]
     for what in sorted({name for one in told for name in one}):
         lack = tuple(row.name for row in rows if what not in row.run.conditions)
         if lack:
             yield Note(NoteKind.CONDITION_UNKNOWN, (what.replace("_", " "),), about=lack)
-    for library in LIBRARIES:
+    for library in (*LIBRARIES, "threads", "kernels"):
         by_version: dict[str, list[str]] = {}
         for name, own in versions.items():
             if library in own:
@@ -215,9 +215,10 @@ def _unlike_conditions(rows: Sequence[TableRow]) -> Iterator[Note]:
 
 
 def _versions(run: FinishedRun) -> dict[str, str]:
-    """Major and minor version of the libraries that scores may depend on."""
+    """Major and minor version of the libraries that scores may depend on, threads and kernels."""
     found = {name: run.libraries[name] for name in LIBRARIES if name in run.libraries}
-    return {name: ".".join(version.split(".")[:2]) for name, version in found.items()}
+    short = {name: ".".join(version.split(".")[:2]) for name, version in found.items()}
+    return short | dict(run.record.arithmetic)
 
 
 def _why_unranked(row: TableRow) -> Note | None:

@@ -20,7 +20,7 @@ from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import expected_overlaps, overlap_warnings
 from ilubench.models.checkpoints import model_origin
 from ilubench.records.composites import composite_scores
-from ilubench.records.keys import library_versions
+from ilubench.records.keys import file_sha256, library_versions
 from ilubench.records.likeness import setting_differences
 from ilubench.records.ranges import Ranges
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
@@ -75,6 +75,17 @@ def _world_size(plan: Plan) -> dict[str, str | int]:
     return {"world_size": found[0]} if found else {}
 
 
+def _arithmetic(plan: Plan) -> dict[str, str]:
+    """Return what the jobs' sums on a CPU were computed with; each that there was."""
+    found: dict[str, set[str]] = {}
+    for job in plan.jobs:
+        artifact = plan.artifact(job)
+        told = artifact.meta().get("arithmetic") if artifact is not None else None
+        for name, value in told.items() if isinstance(told, dict) else ():
+            found.setdefault(name, set()).add(str(value))
+    return {name: ", ".join(sorted(values)) for name, values in found.items()}
+
+
 def _summaries(plan: Plan) -> Iterator[tuple[Job, ScoreRecord, ScoreSummary]]:
     for job in plan.jobs:
         artifact = plan.artifact(job)
@@ -109,6 +120,7 @@ def run_record(
     composites = composite_scores(experiment.suite, samples, ranges, experiment.method_name)
     notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
     notes += (*plan.references.notes, *_incomparable(plan, composites))
+    notes += (*_mixed(_arithmetic(plan)),)
     found = {
         "scores": scores,
         "composites": composites,
@@ -116,6 +128,7 @@ def run_record(
         "rows": {label: plain(dataclasses.asdict(row)) for label, row in rows.items()},
         "cost": _cost(plan),
         "conditions": head.conditions | _world_size(plan),
+        "arithmetic": _arithmetic(plan),
         "jobs": _job_records(plan, outcomes),
         "failures": tuple(o.failure for o in outcomes if o.failure is not None),
         "overlap": plan.overlap,
@@ -123,6 +136,13 @@ def run_record(
         "notes": notes,
     }
     return RunRecord(**(dict(head) | found))
+
+
+def _mixed(arithmetic: Mapping[str, str]) -> Iterator[str]:
+    """Say that jobs of one run were not computed alike."""
+    for name, values in sorted(arithmetic.items()):
+        if "," in values:
+            yield f"jobs were computed with other {name} ({values}): figures differ by up to 5e-5"
 
 
 def _trials(plan: Plan) -> Iterator[TrialRecord]:
@@ -307,17 +327,12 @@ def write_status(plan: Plan, outcomes: Sequence[Outcome]) -> None:
     write_json(plan.folder / "status.json", state)
 
 
-def _share(source: Path, target: Path) -> None:
-    """Put a file of the store into the run's folder without copying it where that is possible."""
-    if target.exists():
+def _copy(source: Path, target: Path) -> None:
+    """Put a small file of the store into the run's folder; no link: who edits it edits this one."""
+    if target.is_file() and file_sha256(target) == file_sha256(source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except FileExistsError:  # a second process with the same run was faster
-        return
-    except OSError:
-        shutil.copyfile(source, target)
+    shutil.copyfile(source, target)
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -335,7 +350,7 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
         cell = plan.folder / "cells" / job.key
         for path in sorted(artifact.folder.rglob("*")):
             if path.suffix in (".json", ".parquet", ".jsonl") or path.name == "DONE":
-                _share(path, cell / path.relative_to(artifact.folder))
+                _copy(path, cell / path.relative_to(artifact.folder))
     rows = [
         {
             "who": job.who,

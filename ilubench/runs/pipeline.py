@@ -23,7 +23,7 @@ from ilubench.runs.trackers import check_tracker
 from ilubench.runs.tracking import tracking
 from ilubench.statistics.row import RobustnessRow
 
-__all__ = ["Reporter", "RunResult", "execute_plan", "run", "run_grid"]
+__all__ = ["Reporter", "RunResult", "drop_damaged", "execute_plan", "run", "run_grid"]
 
 
 class Reporter(EndWatcher, Protocol):
@@ -43,6 +43,22 @@ class RunResult:
     plan: Plan
     record: RunRecord
     rows: Mapping[str, RobustnessRow]
+
+
+def drop_damaged(plan: Plan, reporter: Reporter) -> None:
+    """Delete what is damaged of a plan's jobs in the store, and say so: they are done again.
+
+    Weights are looked at where an open job will load them.
+    """
+    loaded: set[str] = set()
+    for job in reversed(plan.jobs):
+        if job.stage == "target" and plan.bench.given_target is not None:
+            continue
+        damage = plan.bench.store.drop_damaged(job.stage, job.key, loads=job.key in loaded)
+        if damage:
+            reporter.tell(f"{damage}; done again: {job.label}")
+        if not plan.is_done(job):
+            loaded.update(job.needs)
 
 
 def execute_plan(
@@ -102,6 +118,7 @@ def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[Run
     prepare_places(experiments[0])
     with collection_paused():
         plan = make_plan(*experiments)
+        drop_damaged(plan, reporter)
         if plan.bench.began_with is not None or plan.is_done(plan.jobs[0]):
             check_inputs(plan)
     reporter.planned(plan)

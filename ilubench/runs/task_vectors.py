@@ -62,6 +62,7 @@ def task_vectors(folder: Path) -> tuple[Cosines, ...]:
         folder: of a finished run with `keep=attacked`, its store in its place.
 
     Raises:
+        StoreError: weights are damaged.
         UsageError: the run kept no attacked weights, or has no attack that trains.
     """
     with open_planned(folder) as (bench, jobs):
@@ -116,8 +117,10 @@ def _of(bench: Workbench, jobs: tuple[Job, ...], job: Job) -> Iterator[Cosines]:
 
 def _changes(bench: Workbench, stage: str, key: str) -> Path | None:
     artifact = bench.store.get(stage, key)
-    file = None if artifact is None else artifact.folder / CHANGES
-    return file if file is not None and file.is_file() else None
+    if artifact is None or not (artifact.folder / CHANGES).is_file():
+        return None
+    artifact.verify()
+    return artifact.folder / CHANGES
 
 
 def _together(

@@ -57,6 +57,7 @@ class NoteKind(StrEnum):
     NO_ROW = "no-row"
     ALONE = "alone"
     ONE_SEED = "one-seed"
+    FEW_ITEMS = "few-items"
     FEW_SHARED_SEEDS = "few-shared-seeds"
     NO_VARIANCE = "no-variance"
     # what stands below a table

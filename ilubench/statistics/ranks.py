@@ -48,6 +48,8 @@ __all__ = [
 ALPHA = 0.05
 POWER = 0.8
 SHARED_SEEDS = 2
+RANKED_ITEMS = 3
+"""Items from which on rows are compared: the spread of two is one number, and may be anything."""
 ENOUGH_SEEDS = 5
 
 
@@ -335,6 +337,11 @@ def _unpairable(tables: Mapping[str, Samples]) -> dict[str, Note]:
         name: Note(NoteKind.ONE_SEED)
         for name, table in tables.items()
         if len(table.seeds) < SHARED_SEEDS
+    }
+    notes |= {
+        name: Note(NoteKind.FEW_ITEMS, numbers=(len(table.items),))
+        for name, table in tables.items()
+        if len(table.items) < RANKED_ITEMS
     }
     left = [name for name in tables if name not in notes]
 

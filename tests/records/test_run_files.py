@@ -84,6 +84,10 @@ RECORDS: dict[str, tuple[Edit, str]] = {
         "is too large for a whole number",
     ),
     "a list": (text("results.json", "[1]"), "is no run's record"),
+    "a figure beside its interval": (
+        row_with(lambda row: row["worst_case"].update(value=99.0)),
+        "worst_case: 99 lies outside its own interval",
+    ),
     "no utility": (row_with(lambda row: row["utility"].update(kept=[])), "rows.FQ.utility: "),
     "a utility more": (
         row_with(lambda row: row["utility"]["original"].append(row["ra"])),

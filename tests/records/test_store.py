@@ -1,5 +1,6 @@
 """Artifacts: there whole or not at all; damage is found; state comes back."""
 
+import hashlib
 import json
 import os
 import threading
@@ -11,6 +12,7 @@ import torch
 from ilubench.errors import PathError, StoreError, UsageError
 from ilubench.records import store as store_module
 from ilubench.records.store import Artifact, FolderState, Store, write_atomic, write_json
+from ilubench.records.verified import Ledger
 
 
 @pytest.fixture
@@ -121,17 +123,115 @@ def test_verify_finds_damage(store: Store, name: str, damage: str) -> None:
         (made.folder / name).write_text("other")
     else:
         (made.folder / name).unlink()
-    with pytest.raises(StoreError, match=r"is damaged; delete .* and run again"):
+    with pytest.raises(StoreError, match=rf"{name} is (damaged|missing); delete .* and run again"):
         made.verify()
 
 
-def test_a_damaged_manifest_is_a_store_error(store: Store) -> None:
+@pytest.mark.parametrize("old", ['"k"', '"seed": 3', '"a.txt"', '"sha256"'])
+def test_a_damaged_manifest_is_a_store_error(store: Store, old: str) -> None:
+    """One character: the file still is JSON, with another key, seed, file or checksum."""
     made = make(store)
-    (made.folder / "DONE").write_text('{"key": "k", "fi')
-    with pytest.raises(StoreError, match="is damaged"):
+    told = (made.folder / "DONE").read_text()
+    (made.folder / "DONE").write_text(
+        told.replace(old, old.translate(str.maketrans("k3xs", "q4yt")))
+    )
+    with pytest.raises(StoreError, match="DONE is damaged"):
         made.meta()
-    with pytest.raises(StoreError, match="is damaged"):
+    assert store.get("unlearn", "k") is None
+    (made.folder / "DONE").write_text(told[:20])
+    with pytest.raises(StoreError, match="DONE is damaged"):
         made.verify()
+
+
+def test_another_artifacts_folder_is_none(store: Store) -> None:
+    make(store).folder.rename(store.root / "unlearn" / "other")
+    assert store.get("unlearn", "other") is None
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "one more"])
+def test_a_damaged_artifact_is_none_and_is_dropped(store: Store, damage: str) -> None:
+    made = make(store)
+    path = made.folder / "sub" / ("c.txt" if damage == "one more" else "b.txt")
+    path.unlink(missing_ok=True)
+    if damage != "missing":
+        path.write_text("c")
+    assert store.get("unlearn", "k") is None
+    assert store.drop_damaged("unlearn", "k", loads=False).startswith(f"{path} is ")
+    assert not made.folder.exists()
+    assert make(store) == store.get("unlearn", "k")
+
+
+def test_weights_are_compared_where_they_are_loaded(store: Store) -> None:
+    with store.work("unlearn", "k") as folder:
+        (folder / "changes.safetensors").write_text("w")
+        made = store.finish("unlearn", "k", {})
+    (made.folder / "changes.safetensors").write_text("v")
+    assert store.get("unlearn", "k") == made
+    assert store.drop_damaged("unlearn", "k", loads=False) == ""
+    assert store.drop_damaged("unlearn", "k", loads=True).endswith("changes.safetensors is damaged")
+    assert store.get("unlearn", "k") is None
+
+
+def test_a_file_is_read_for_its_hash_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(store)
+
+    def read(*_args: object) -> None:
+        pytest.fail("hashed again")
+
+    monkeypatch.setattr(hashlib, "file_digest", read)
+    made.verify()
+    made.verify()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "empty", "no ledger", "another log", "no scores"])
+def test_a_damaged_state_is_named_and_dropped(store: Store, damage: str) -> None:
+    with store.work("unlearn", "k") as folder:
+        (folder / "log.jsonl").write_text("{}\n")
+        FolderState(folder).save("train", {"w": torch.ones(2)}, {"step": 1})
+        (folder / "step-000002.json").write_text("{}")
+        Ledger(folder).add(folder / "step-000002.json")
+        (folder / "log.jsonl").write_text("{}\n{}\n")  # what came after the save is made again
+    assert store.drop_damaged("unlearn", "k", loads=False) == ""
+    state = named = folder / "state.train.safetensors"
+    content = state.read_bytes()
+    if damage == "flipped":
+        state.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "empty":
+        state.write_bytes(b"")
+    elif damage == "no ledger":
+        (folder / "LEDGER").unlink()
+    elif damage == "no scores":
+        named = folder / "step-000002.json"
+        named.unlink()
+    else:
+        named = folder / "log.jsonl"
+        named.write_text("[]\n{}\n")
+    if named == state:
+        with pytest.raises(StoreError, match=r"state\.train\.safetensors is damaged; delete"):
+            FolderState(folder).load("train")
+    told = "missing" if damage == "no scores" else "damaged"
+    assert store.drop_damaged("unlearn", "k", loads=False) == f"{named} is {told}"
+    assert not folder.exists()
+
+
+def test_what_another_process_works_on_is_left_to_it(store: Store) -> None:
+    with store.work("unlearn", "k") as folder:
+        FolderState(folder).save("train", {"w": torch.ones(2)}, {"step": 1})
+        (folder / "state.train.safetensors").write_bytes(b"")
+        assert Store(store.root).drop_damaged("unlearn", "k", loads=False) == ""
+    assert folder.is_dir()
+
+
+def test_a_ledger_goes_on_behind_a_line_that_was_cut(tmp_path: Path) -> None:
+    state = FolderState(tmp_path)
+    state.save("train", {"w": torch.ones(2)}, {"step": 1})
+    with (tmp_path / "LEDGER").open("a") as handle:
+        handle.write("\nscores/step-000002.json 45 0123abc")
+    state.save("train", {"w": torch.zeros(2)}, {"step": 2})
+    state.check()
+    found = state.load("train")
+    assert found is not None
+    assert found[1] == {"step": 2}
 
 
 def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:

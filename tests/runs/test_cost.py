@@ -11,6 +11,7 @@ from runs import SUITE, command, made, with_target
 
 from ilubench.interfaces import Batch
 from ilubench.methods.activations import hidden_state
+from ilubench.records.store import FolderState
 from ilubench.runs.stages.cost import Passes, StepLog
 
 STEPS = 4
@@ -91,7 +92,9 @@ def test_a_killed_job_keeps_what_it_had_counted(tmp_path: Path) -> None:
         for step in (1, 2):
             model(ids).logits.sum().backward()
             log(step, {"tokens": 6.0})
-        model(ids)  # the third step, in which it is killed
+        FolderState(tmp_path).save("train", {}, {"step": 2})
+        model(ids).logits.sum().backward()
+        log(3, {"tokens": 7.0})  # killed before it is saved: it is made again
     again = Passes()
     resumed = StepLog(tmp_path / "log.jsonl", again)
     with again.counting(model):

@@ -210,6 +210,19 @@ def test_two_items_without_variance_have_no_p() -> None:
     assert "no p, since nothing varies" in pair_text(welch)
 
 
+@pytest.mark.parametrize(("items", "barred"), [(2, True), (3, False)])
+def test_two_items_have_no_rank(items: int, *, barred: bool) -> None:
+    """They vary, and their spread is a single number: whatever it is, it is no measure."""
+    names = tuple("ijk"[:items])
+    base = np.array([[0.1, 0.4, 0.2], [0.2, 0.3, 0.25], [0.1, 0.35, 0.3]])[:, :items]
+    tables = [Samples(base + d, (0, 1, 2), names) for d in (0.0, 0.3 * base)]
+    rows = [Entrant(f"m{k}", course_runs([table, table]).courses) for k, table in enumerate(tables)]
+    found = compare_methods(rows)
+    assert (found.pairs == ()) == barred
+    few = Note(NoteKind.FEW_ITEMS, numbers=(2,))
+    assert set(notes(found).values()) == ({few} if barred else {None})
+
+
 def test_text() -> None:
     """A pair and a table, as they are printed."""
     found = compare_methods([entrant("a", 0.8), entrant("b", 0.3), entrant("c", 0.3)])

@@ -44,6 +44,7 @@ def export_weights(run: FinishedRun, folder: Path) -> tuple[Weights, ...]:
 
     Raises:
         DataError: the store no longer has the weights.
+        StoreError: they are damaged.
     """
     store = Store(run.path.parent / "store")
     unlearned = list(_unlearned(run, store))
@@ -80,6 +81,7 @@ def _unlearned(run: FinishedRun, store: Store) -> Iterator[tuple[int, Artifact]]
         artifact = store.get("unlearn", job.key)
         if artifact is None:
             raise DataError(f"{store.root} no longer has the weights of {job.label}; run it again")
+        artifact.verify()
         meta = artifact.meta()
         seed = meta.get("seed")
         if meta.get("method") == use and isinstance(seed, int):
@@ -96,6 +98,7 @@ def _base(run: FinishedRun, store: Store) -> Path:
     keys = [job.key for job in run.record.jobs if job.stage == "target"]
     made = store.get("target", keys[0]) if keys else None
     if made is not None:
+        made.verify()
         return made.folder
     model = run.suite.target.model if run.suite is not None else None
     if model is None:

@@ -156,6 +156,7 @@ def unlearn_apart(
         progress.advance(1)
         meta: dict[str, JsonValue] = {
             "stage": "unlearn",
+            "target": bench.target,
             "method": experiment.method_name,
             "seed": seed,
             META: cell.how,

@@ -12,6 +12,7 @@ from ilubench.models.checkpoints import save_changes
 from ilubench.models.sharding import whole_model
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
+from ilubench.runs.stages.devices import arithmetic
 from ilubench.runs.stages.prompting import run_prompt_attack
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.telling import Teller, score_and_tell
@@ -72,5 +73,6 @@ def run_attack(bench: Workbench, job: Job, progress: Progress) -> Artifact:
             "attack": attack.name,
             "seed": job.seed,
             "cost": log.cost(),
+            **arithmetic(bench.device),
         }
         return bench.store.finish("attack", job.key, meta)

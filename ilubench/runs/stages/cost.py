@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from ilubench.interfaces import Metrics
 from ilubench.models.forward import model_layers
 from ilubench.models.sharding import sum_over_ranks
+from ilubench.records.verified import Ledger
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,16 +121,19 @@ class StepLog:
     """
 
     def __init__(self, path: Path, passes: Passes | None = None) -> None:
-        """Read what an earlier try of the job wrote."""
+        """Read what an earlier try of the job wrote, up to the state that the job goes on from.
+
+        Raises:
+            StoreError: it is not what was written.
+        """
         self._path, self._passes, self._memory = path, passes, _Memory()
         self._steps: dict[int, dict[str, float]] = {}
         if path.is_file():
-            for line in path.read_text().splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._steps[int(entry["step"])] = entry
-                except (ValueError, KeyError):
-                    continue  # the line that was being written when the job was killed
+            told = Ledger(path.parent).beginning(path)
+            for line in told.splitlines():
+                entry = json.loads(line)
+                self._steps[int(entry["step"])] = entry
+            path.write_bytes(told)
         self._last = time.monotonic()
 
     def __call__(self, step: int, metrics: Metrics) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import JsonValue
 
 from ilubench.errors import ModelError, SpecError, UsageError
 from ilubench.experiments.experiment import Experiment
@@ -14,7 +15,7 @@ from ilubench.specs import RunSpec
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["check_sharding", "pick_device", "refuse_launchers"]
+__all__ = ["arithmetic", "check_sharding", "pick_device", "refuse_launchers"]
 
 _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE")
 """Variables in which torchrun, accelerate and mpirun tell a process how many of it there are."""
@@ -44,6 +45,14 @@ def pick_device(run: RunSpec) -> str:
     if kind not in ("cpu", "cuda"):
         raise UsageError(f"device={asked}: no device that can be used; use auto, cpu or cuda")
     return asked
+
+
+def arithmetic(device: str) -> dict[str, JsonValue]:
+    """Return what sums on a CPU depend on, and no key: threads and kernels; empty on a GPU."""
+    if device != "cpu":
+        return {}
+    kernels = torch.backends.cpu.get_cpu_capability()
+    return {"arithmetic": {"threads": str(torch.get_num_threads()), "kernels": kernels}}
 
 
 def check_sharding(experiment: Experiment, device: str, config: "PretrainedConfig") -> None:

@@ -20,6 +20,7 @@ from ilubench.interfaces import (
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
+from ilubench.runs.stages.devices import arithmetic
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.runs.stages.workbench import Measure, Workbench
 
@@ -51,6 +52,7 @@ def run_prompt_attack(bench: Workbench, job: Job, progress: Progress) -> Artifac
             "seed": job.seed,
             "left_out": reasons,
             "cost": log.cost(),
+            **arithmetic(bench.device),
         }
         return bench.store.finish("attack", job.key, meta)
 

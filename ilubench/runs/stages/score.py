@@ -18,8 +18,10 @@ from ilubench.records.ranges import is_beyond, range_of, range_text
 from ilubench.records.results import ScoreRecord, ScoreSummary
 from ilubench.records.scores import SAMPLES, read_score
 from ilubench.records.store import Artifact, write_atomic
+from ilubench.records.verified import Ledger
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.compared import compared_model
+from ilubench.runs.stages.devices import arithmetic
 from ilubench.runs.stages.untouched import load_untouched
 from ilubench.runs.stages.workbench import Measure, Workbench
 
@@ -105,7 +107,8 @@ def score_checkpoint(
         DataError: a scorer gave no sample, or one that is not finite or beyond its range, or the
             checkpoint names items of a scorer that there is not.
     """
-    if (folder / f"{checkpoint.name}.json").is_file():
+    ledger, files = Ledger(folder.parent), _files(folder, checkpoint)
+    if all(map(ledger.holds, files)):
         return
     for name in checkpoint.items:
         if name not in scorers:
@@ -129,17 +132,28 @@ def score_checkpoint(
         checkpoint=checkpoint.name,
         step=checkpoint.step,
         level=checkpoint.level,
-        place=_place(folder) if checkpoint.step is None else None,
+        place=_place(files[1]) if checkpoint.step is None else None,
         settings=dict(checkpoint.settings),
         summaries=tuple(summaries),
     )
-    write_atomic(folder / f"{checkpoint.name}.parquet", _parquet(samples))
-    write_atomic(folder / f"{checkpoint.name}.json", record.model_dump_json(indent=1).encode())
+    for path, content in zip(files, (_parquet(samples), _json(record)), strict=True):
+        write_atomic(path, content)
+        ledger.add(path)
 
 
-def _place(folder: Path) -> int:
+def _files(folder: Path, checkpoint: Checkpoint) -> tuple[Path, Path]:
+    """Where a checkpoint's samples and its record lie; there is none without the other."""
+    return folder / f"{checkpoint.name}.parquet", folder / f"{checkpoint.name}.json"
+
+
+def _json(record: ScoreRecord) -> bytes:
+    return record.model_dump_json(indent=1).encode()
+
+
+def _place(record: Path) -> int:
     """The place of the next checkpoint without a step: levels have an order that no name tells."""
-    return 1 + sum(read_score(path).step is None for path in folder.glob("*.json"))
+    others = (path for path in record.parent.glob("*.json") if path != record)
+    return 1 + sum(read_score(path).step is None for path in others)
 
 
 def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
@@ -162,4 +176,5 @@ def run_score(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         weights = bench.store.get("unlearn", job.weights)
         meta = weights.meta() if weights is not None else {}
         made: JsonValue = {k: v for k, v in meta.items() if k in ("cost", "seconds")}
-        return bench.store.finish("score", job.key, {"stage": "score", "unlearned": made})
+        told: dict[str, JsonValue] = {"stage": "score", "unlearned": made}
+        return bench.store.finish("score", job.key, told | arithmetic(bench.device))

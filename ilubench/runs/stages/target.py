@@ -22,6 +22,7 @@ from ilubench.models.tokenizers import check_vocabulary, load_tokenizer, train_t
 from ilubench.records.store import Artifact, FolderState
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
+from ilubench.runs.stages.devices import arithmetic
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import RecipeSpec, SuiteSpec
 from ilubench.training import fine_tune, pretrain, trainable_only
@@ -221,4 +222,6 @@ def make_target(bench: Workbench, job: Job, progress: Progress) -> Artifact:
         if done is not None:
             return done
         cost = build_target(bench, folder, progress)
-        return bench.store.finish("target", job.key, {"stage": "target", "cost": cost})
+        return bench.store.finish(
+            "target", job.key, {"stage": "target", "cost": cost, **arithmetic(bench.device)}
+        )

@@ -12,6 +12,7 @@ from ilubench.models.sharding import whole_model
 from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import Passes
+from ilubench.runs.stages.devices import arithmetic
 from ilubench.runs.stages.target import train_by_recipe
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.training import seed_everything
@@ -61,9 +62,11 @@ def run_unlearn(bench: Workbench, job: Job, progress: Progress) -> Artifact:
                 changed = save_changes(whole, bench.target_folder, folder)
         meta: dict[str, JsonValue] = {
             "stage": "unlearn",
+            "target": bench.target,
             "method": job.method.use,
             "seed": job.seed,
             "changed": len(changed),
             "cost": log.cost(),
+            **arithmetic(bench.device),
         }
         return bench.store.finish("unlearn", job.key, meta)

@@ -199,16 +199,21 @@ class Workbench:
 
     @property
     def target_folder(self) -> Path:
-        """The target model's folder.
+        """The target model's folder, its files as the job left them, or as they were hashed.
 
         Raises:
-            StoreError: the job that makes it is not done.
+            StoreError: the job that makes it is not done, or a file was damaged since.
+            ModelError: the files that were given have changed since the run began.
         """
         if self.given_target is not None:
+            if key_of_files(self.given_target, self.given_tokenizer) != self.target:
+                problem = "its files are others than when the run began"
+                raise ModelError(f"{self.given_target}: {problem}; run again with those that count")
             return self.given_target
         artifact = self.store.get("target", self.target)
         if artifact is None:
             raise StoreError(f"the target model {self.target} is not made yet")
+        artifact.verify()
         return artifact.folder
 
     @cached_property
@@ -343,12 +348,18 @@ class Workbench:
         """Load the target model with a method's changes.
 
         Raises:
-            StoreError: the unlearning job is not done.
+            StoreError: the unlearning job is not done, or a file was damaged since.
+            ModelError: it was made from another target model.
         """
         artifact = self.store.get("unlearn", key)
         if artifact is None:
             raise StoreError(f"the unlearned model {key} is not made yet")
         artifact.verify()
+        if artifact.meta()["target"] != self.target:
+            problem = "the target model's files are others than when it was made"
+            raise ModelError(
+                f"the unlearned model {key}: {problem}; run again with those that count"
+            )
         model = self.target_model()
         apply_changes(model, artifact.folder)
         return model

@@ -15,7 +15,7 @@ from ilubench.records.store import write_atomic
 from ilubench.runs.carry_out import write_trace
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
-from ilubench.runs.pipeline import Reporter, execute_plan
+from ilubench.runs.pipeline import Reporter, drop_damaged, execute_plan
 from ilubench.runs.plan import (
     Plan,
     check_inputs,
@@ -95,6 +95,7 @@ def tune(tuning: Tuning, reporter: Reporter) -> TuningResult:
     """
     planned = plan_tuning(tuning)
     plan = planned.plan
+    drop_damaged(plan, reporter)
     if plan.bench.began_with is not None or plan.is_done(plan.jobs[0]):
         check_inputs(plan)
     reporter.planned(plan)
