@@ -54,7 +54,7 @@ class Run:
     def rows(self) -> "pd.DataFrame":
         """A line a primary forget metric: each figure and the ends of its 95 % interval.
 
-        1 is forgotten and 0 known. Columns are the figures of
+        Forget metrics are turned: higher is better forgotten. Columns are the figures of
         :class:`~ilubench.statistics.row.RobustnessRow`; those of utility are of the metric that
         kept least. A figure that has no value is missing (NaN).
         """

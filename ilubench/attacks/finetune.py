@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["FineTune"]
 
 
+MOST_CHECKPOINTS = 10_000
+"""Epochs after each of which a model may be scored."""
+
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
 """They stay in an attack of two steps, where the first quarter is none."""
@@ -55,12 +58,18 @@ class FineTune(WeightAttack):
 
         Args:
             examples: how many there are to train on.
+
+        Raises:
+            SpecError: there would be so many that nobody scores them.
         """
         examples = min(examples, self.examples or examples)
         total = self.train.total_steps(examples)
         stops = {0, total} | {round(share * total) for share in self.fractions}
         if self.each_epoch:
             epochs = int(total * self.train.batch_size / examples + 1e-9)
+            if epochs > MOST_CHECKPOINTS:
+                problem = f"the model would be scored {epochs} times, after every epoch"
+                raise SpecError(problem, field="each_epoch", remedy="set it to false")
             stops |= {self.train.steps_of(epoch + 1, examples) for epoch in range(epochs)}
         return tuple(sorted(stop for stop in stops if stop <= total))
 

@@ -53,7 +53,7 @@ class Sweep(WeightAttack):
 
     adaptive: ClassVar[bool] = True
 
-    trials: int = Field(ge=1)
+    trials: int = Field(ge=1, le=10_000)
     sets: tuple[str, ...]
     sequences: int = Field(ge=1)
     lr: tuple[Rate, Rate] = (1e-6, 1e-3)
@@ -64,15 +64,19 @@ class Sweep(WeightAttack):
     @model_validator(mode="after")
     def _searchable(self) -> Self:
         for name in ("sets", "batch_sizes", "schedules"):
-            if not getattr(self, name):
+            given = getattr(self, name)
+            if not given:
                 raise ValueError(f"{name}: there is nothing to choose from; name at least one")
+            twice = sorted({str(one) for one in given if given.count(one) > 1})
+            if twice:
+                raise ValueError(f"{name}: {', '.join(twice)}: named more than once; name it once")
         if self.lr[0] > self.lr[1]:
             raise ValueError(f"lr: give the lower end first: [{self.lr[1]:g}, {self.lr[0]:g}]")
         return self
 
     def roles(self) -> tuple[str, ...]:
-        """Return the sets, each once."""
-        return tuple(dict.fromkeys(self.sets))
+        """Return the sets."""
+        return self.sets
 
     def check_examples(self, counts: Mapping[str, int]) -> None:  # noqa: ARG002
         """Refuse to search without Optuna.

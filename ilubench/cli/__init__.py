@@ -14,6 +14,7 @@ from ilubench.cli.commands import Program, ScoreCommand, WordsCommand
 from ilubench.cli.completion import complete_value_in_bash
 from ilubench.cli.converting import convert
 from ilubench.cli.data import data
+from ilubench.cli.exporting import export
 from ilubench.cli.guard import guarded
 from ilubench.cli.listing import describe, doctor, ls
 from ilubench.cli.making import make_target, new_attack, new_method
@@ -72,6 +73,7 @@ for plain in (
     table,
     compare,
     report,
+    export,
     plot,
     matched,
     variance,
@@ -102,5 +104,8 @@ def main() -> None:
     if values is not None:
         typer.echo("\n".join(values))
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end is a Ctrl-C
+    for name in ("SIGTERM", "SIGHUP"):  # a scheduler's end, or a closed terminal, is a Ctrl-C
+        ended = getattr(signal, name, None)
+        if ended is not None and signal.getsignal(ended) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(ended, signal.default_int_handler)
     sys.exit(guarded(lambda: app(prog_name="ilubench", standalone_mode=False)))

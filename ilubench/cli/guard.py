@@ -11,6 +11,9 @@ __all__ = ["COMPLETE", "FAILED_CHECKS", "FAILED_JOBS", "NO_DATA", "guarded"]
 COMPLETE, USAGE, NO_DATA, FAILED_JOBS, INTERNAL, INTERRUPTED = 0, 2, 3, 4, 5, 130
 FAILED_CHECKS = FAILED_JOBS
 
+MAX_MESSAGE = 500
+"""Characters of an error's line."""
+
 
 def guarded(call: Callable[[], object]) -> int:
     """Return the exit code of a command; an error is one line on stderr."""
@@ -70,6 +73,8 @@ def _quiet_libraries() -> Iterator[None]:
 
 def _refused(error: Exception) -> int:
     """Report what click refused, else a crash. Typer brings its own click or uses the real one."""
+    if isinstance(error, MemoryError):
+        return _fail("there is not enough memory for this; give less, or a larger machine", NO_DATA)
     message = getattr(error, "format_message", None)
     if not callable(message):
         return _fail(_report_crash(error), INTERNAL)
@@ -81,8 +86,13 @@ def _refused(error: Exception) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    one_line = " ".join(line.strip() for line in message.splitlines())
-    typer.echo(f"error: {one_line}", err=True)
+    # a stranger's file may hold what a terminal obeys
+    line = "".join(char if char.isprintable() else " " for char in message)
+    line = " ".join(line.split())
+    if len(line) > MAX_MESSAGE:  # the remedy stands at the end
+        line = f"{line[: MAX_MESSAGE // 2]} ... {line[-MAX_MESSAGE // 2 + 5 :]}"
+    with contextlib.suppress(OSError):  # nobody reads it
+        typer.echo(f"error: {line}", err=True)
     return code
 
 
@@ -90,8 +100,13 @@ def _report_crash(error: Exception) -> str:
     import tempfile
     import traceback
 
+    first = f"internal: {type(error).__name__}: {error}".split("\n", 1)[0]
     text = "".join(traceback.format_exception(error))
-    with tempfile.NamedTemporaryFile("w", prefix="ilubench-", suffix=".txt", delete=False) as file:
-        file.write(text)
-    first = f"{type(error).__name__}: {error}".split("\n", 1)[0]
-    return f"internal: {first}; please report it with {file.name}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="ilubench-", suffix=".txt", delete=False, errors="replace"
+        ) as file:
+            file.write(text)
+    except OSError:  # the disk is full, too
+        return f"{first}; please report it"
+    return f"{first}; please report it with {file.name}"

@@ -1,7 +1,6 @@
 """The command that shows what a run is: asked for what, ended how, with which figures, where."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -151,14 +150,17 @@ def _asked(run: "FinishedRun") -> Iterator[str]:
 def _unfinished(run: Path) -> Iterator[str]:
     """Yield what the files of a run say that was planned, or that was stopped."""
     from ilubench.errors import DataError
+    from ilubench.specs.untrusted import read_json
 
-    try:
-        status = json.loads((run / "status.json").read_text(encoding="utf-8"))
-        ended = f"{int(status['ended'])} of {int(status['jobs'])} jobs ended"
-    except FileNotFoundError:
-        ended = "planned, no job ended"
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{run / 'status.json'}: not what a run leaves") from error
+    file, ended = run / "status.json", "planned, no job ended"
+    if file.exists():
+        status = read_json(file)
+        counts = [
+            status.get(name) if isinstance(status, dict) else None for name in ("ended", "jobs")
+        ]
+        if not all(type(count) is int for count in counts):
+            raise DataError(f"{file}: not what a run leaves")
+        ended = f"{counts[0]} of {counts[1]} jobs ended"
     yield f"run      {run.name}"
     yield f"status   not finished: {ended}; the same `ilubench run` goes on with it"
     if (run / "config.yaml").is_file():

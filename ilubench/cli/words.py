@@ -43,8 +43,8 @@ Config = Annotated[
 ]
 
 
-MANY_SEEDS = 100
-"""A number from here on is meant as a seed, not as how many."""
+FEW_SEEDS = frozenset(map(str, range(2, 100)))
+"""Numbers that may be meant as how many seeds there are; larger ones are a seed."""
 
 
 def as_words(settings: "Mapping[str, JsonValue]", prefix: str = "") -> str:
@@ -79,7 +79,7 @@ def overrides_of(words: list[str] | None, config: Path | None) -> "tuple[Overrid
     overrides = parse_words(words or ())
     overrides = overrides if config is None else from_file(config, overrides)
     for word in overrides:
-        if word.key == "seeds" and word.text.isdecimal() and 1 < int(word.text) < MANY_SEEDS:
+        if word.key == "seeds" and word.text in FEW_SEEDS:
             several = f"{word.text} seeds are seeds=0..{int(word.text) - 1}"
             typer.echo(f"note: seeds={word.text} is one seed; {several}", err=True)
     return overrides

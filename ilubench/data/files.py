@@ -23,8 +23,15 @@ from pydantic import JsonValue
 from ilubench.data.values import Cell, Unusable, describe_value
 from ilubench.errors import DataError
 from ilubench.interfaces import Row
+from ilubench.records.bounded_parquet import check_bounds
 
 __all__ = ["ENDINGS", "is_readable", "read_file"]
+
+MAX_TEXT = 1_000_000_000
+"""Bytes of a file's text, unpacked."""
+
+MAX_ROWS = 2_000_000
+"""Rows of a Parquet file, which may have no bytes of their own."""
 
 _LINES = (".jsonl", ".json", ".ndjson")
 _TABLES = {".csv": ",", ".tsv": "\t"}
@@ -75,9 +82,12 @@ def _text(path: Path, packed: str | None) -> str:
         import pyarrow
 
         with pyarrow.input_stream(str(path), compression=packed) as stream:
-            data: bytes = stream.read()
+            data: bytes = stream.read(MAX_TEXT + 1)
     else:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT + 1)
+    if len(data) > MAX_TEXT:
+        raise ValueError(f"it holds more than {MAX_TEXT:,} bytes; give a part of it")
     _refuse_pointer(data)
     encoding = "utf-8-sig"
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
@@ -192,6 +202,7 @@ def _parquet(path: Path) -> list[Row]:
     import pyarrow.parquet
 
     try:
+        check_bounds(path, MAX_TEXT, rows=MAX_ROWS, texts=MAX_TEXT)
         with pyarrow.parquet.ParquetFile(path) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
             kinds = {field.name: str(field.type) for field in schema}
@@ -199,8 +210,10 @@ def _parquet(path: Path) -> list[Row]:
                 raise ValueError("two columns have the same name")
             known = [name for name, kind in kinds.items() if not _NO_JSON.search(kind)]
             table = file.read(columns=known)
-    except pyarrow.ArrowException as error:
-        _refuse_pointer(path.read_bytes())
+    except DataError as error:
+        _refuse_pointer(path.read_bytes()[:100])
+        raise ValueError(str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")) from error
+    except (pyarrow.ArrowException, MemoryError) as error:
         raise ValueError("it is no Parquet file, or cut short; copy it again") from error
     columns: dict[str, list[JsonValue]] = {}
     for name, kind in kinds.items():

@@ -1,16 +1,16 @@
 """Finished jobs of the same suite on the same device: what they took, and what others will."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilubench.errors import IlubenchError, StoreError
+from ilubench.errors import DataError, IlubenchError, StoreError
 from ilubench.forecast.amounts import Amount
 from ilubench.forecast.took import Took
 from ilubench.records.verified import read_sealed
+from ilubench.specs.untrusted import read_json
 from ilubench.specs.yaml_files import load_yaml
 
 __all__ = ["Finished", "finished_jobs", "took_finished"]
@@ -155,7 +155,7 @@ def _batches(config: Path) -> dict[str, int]:
 def _read(path: Path) -> dict[str, Any]:
     """Return a file's JSON; nothing where there is none, or it is damaged: it is only a hint."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(path)
+    except DataError:
         return {}
     return found if isinstance(found, dict) else {}

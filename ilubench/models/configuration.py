@@ -1,20 +1,31 @@
 """A checkpoint's config.json: read, or what is wrong with it in one sentence."""
 
-import json
+import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from ilubench.errors import ModelError, did_you_mean
+from ilubench.errors import DataError, ModelError, did_you_mean
 from ilubench.models.quiet import quiet
+from ilubench.specs import untrusted
+from ilubench.specs.untrusted import shorten
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["load_config", "other_settings", "read_json", "refuse_pointer", "wrong_setting"]
+__all__ = [
+    "load_config",
+    "other_settings",
+    "read_json",
+    "refuse_huge",
+    "refuse_pointer",
+    "refuse_unaffordable",
+    "wrong_setting",
+]
 
 _POINTER = b"version https://git-lfs"
 
@@ -23,6 +34,13 @@ _ASIDE = re.compile(
     r"|\w+_token_id|\w*(dropout|pdrop)"
 )
 """Settings by which the logits of a given text do not differ, or which others check."""
+
+_MOST = (
+    (re.compile(r"\w*layers?"), 1_000),
+    (re.compile(r"\w*(heads?|experts?|groups?|blocks?)"), 10_000),
+    (re.compile(r"\w*(size|dim|embd|inner|width|rank|positions?|embeddings)"), 100_000_000),
+)
+"""Settings of a model, and the largest that they are anywhere: times ten, about."""
 
 _QUANTISED = ("quantize_config.json", "quant_config.json")
 """Files by which older GPTQ and AWQ checkpoints say what config.json does not."""
@@ -50,9 +68,13 @@ def read_json(path: Path) -> Any:  # noqa: ANN401
         raise ModelError(f"{path.parent} has no {path.name}; is it a model's folder?")
     refuse_pointer(path)
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return untrusted.read_json(path, lax=True)
+    except DataError as error:
         raise ModelError(f"{path} is no readable JSON; it is damaged, copy it again") from error
+
+
+_PATIENCE = 3.0
+"""Seconds in which a wrong setting is looked for; large models take long to describe."""
 
 
 def load_config(folder: Path) -> "PretrainedConfig":
@@ -69,6 +91,10 @@ def load_config(folder: Path) -> "PretrainedConfig":
         raise ModelError(f"{path} holds {str(raw)[:20]!r} and no settings; copy it again")
     _refuse_quantised(folder, raw)
     _refuse_unknown(path, raw)
+    refuse_huge(raw, str(path))
+    named = raw.get("architectures") or []
+    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+        raise ModelError(f"{path}: architectures is {shorten(str(named))}, and no list of names")
     for field in ("dtype", "torch_dtype"):
         name = raw.get(field) or "auto"
         if name != "auto" and not isinstance(getattr(torch, str(name), None), torch.dtype):
@@ -143,6 +169,39 @@ def _refuse_other_kinds(path: Path, config: "PretrainedConfig") -> None:
         raise ModelError(f"{path}: a model of type {kind!r} {problem}; give one that writes text")
 
 
+def refuse_huge(raw: Mapping[str, Any], where: str) -> None:
+    """Raise where a model would take longer to describe than to train.
+
+    Args:
+        raw: its settings.
+        where: they stand.
+
+    Raises:
+        ModelError: names the setting.
+    """
+    for name, value in _leaves(raw):
+        most = next((most for names, most in _MOST if names.fullmatch(name)), None)
+        if most is not None and not isinstance(value, str) and not -most <= value <= most:
+            raise ModelError(f"{where}: {name} is {value:.4g}, and at most {most:,} makes a model")
+
+
+def refuse_unaffordable(parameters: int, where: str) -> None:
+    """Raise where a new model's weights alone, in float32, are more than this machine's memory.
+
+    Args:
+        parameters: how many weights there are.
+        where: its settings stand.
+
+    Raises:
+        ModelError: names both.
+    """
+    need = 4 * parameters
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > have:
+        problem = f"it makes a model of {parameters:.2g} weights, which take {need / 1e9:,.0f} GB"
+        raise ModelError(f"{where}: {problem}; this machine has {have / 1e9:,.0f} GB")
+
+
 def wrong_setting(raw: Mapping[str, Any]) -> str:
     """Name the setting without which transformers makes a model of the others.
 
@@ -164,8 +223,13 @@ def wrong_setting(raw: Mapping[str, Any]) -> str:
     given = {name: value for name, value in raw.items() if name != "model_type"}
     if accepted(given):
         return f"it makes a {kind!r} model, into which the tensors cannot be loaded"
-    mends = [name for name in given if accepted({k: v for k, v in given.items() if k != name})]
-    alone = [name for name in mends if not accepted({name: given[name]})]
+    end = time.monotonic() + _PATIENCE
+    mends = [
+        name
+        for name in given
+        if time.monotonic() < end and accepted({k: v for k, v in given.items() if k != name})
+    ]
+    alone = [name for name in mends if time.monotonic() < end and not accepted({name: given[name]})]
     if not mends:
         return f"its settings do not make a {kind!r} model"
     name = (alone or mends)[0]

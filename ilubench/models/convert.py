@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 import ilubench
@@ -36,6 +35,7 @@ from ilubench.models.quiet import quiet
 from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
 from ilubench.records.keys import file_sha256, library_versions
 from ilubench.specs import ModelSource
+from ilubench.specs.yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -158,7 +158,7 @@ def convert(
             tokenizer=whose is not None,
             versions={"ilubench": ilubench.__version__, **library_versions(_LIBRARIES)},
         )
-        text = yaml.safe_dump(done.model_dump(mode="json"), sort_keys=False)
+        text = write_yaml(done.model_dump(mode="json"))
         (part / PROVENANCE).write_text(text, encoding="utf-8")
     return done
 

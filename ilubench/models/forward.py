@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ilubench.errors import IlubenchError, ModelError, did_you_mean
 from ilubench.interfaces import Batch
-from ilubench.models.configuration import wrong_setting
+from ilubench.models.configuration import refuse_huge, refuse_unaffordable, wrong_setting
 from ilubench.models.quiet import quiet
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ sort the padding in with the tokens, so that sums come in another order.
 """
 
 
+_ROTATIONS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype")
+"""Settings as older configurations write them, which transformers reads and names otherwise."""
+
+
 def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
     """Return the configuration that a recipe spells out.
 
@@ -85,11 +89,18 @@ def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
     if model_type not in CONFIG_MAPPING:
         remedy = did_you_mean(model_type, CONFIG_MAPPING)
         raise ModelError(f"recipe.config: unknown model_type {model_type!r}; {remedy}")
+    refuse_huge(given, "recipe.config")
     try:
-        return AutoConfig.for_model(model_type, **given)
+        config = AutoConfig.for_model(model_type, **given)
+        known = {*CONFIG_MAPPING[model_type]().to_dict(), *config.attribute_map, *_ROTATIONS}
     except Exception as error:
         # whatever a model's own class raises of settings that it does not expect
         raise ModelError(f"recipe.config: {wrong_setting(settings)}") from error
+    for name in given:
+        if name not in known:
+            remedy = did_you_mean(name, known)
+            raise ModelError(f"recipe.config: unknown setting {name!r}; {remedy}")
+    return config
 
 
 def architecture_name(config: "PretrainedConfig") -> str:
@@ -116,6 +127,7 @@ def initialise_model(
     if "vocab_size" in config:
         raise ModelError("recipe.config: vocab_size is the tokenizer's; leave it out")
     made = recipe_config({**config, "vocab_size": vocabulary})
+    refuse_unaffordable(sum(parameter_sizes(made).values()), "recipe.config")
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

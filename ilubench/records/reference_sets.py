@@ -4,7 +4,6 @@ In a clone they lie in `leaderboards/<suite>/measured/`, in an installed package
 (`pyproject.toml` says which are carried).
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.keys import file_sha256
 from ilubench.records.results import REFERENCE, RETRAIN, ReferenceRecord, Who
 from ilubench.records.scores import SCHEMA
+from ilubench.specs.untrusted import read_json
 
 __all__ = [
     "METHODS",
@@ -129,11 +129,7 @@ def rows_taken(samples: pa.Table, who: str, told: ReferenceRecord) -> pa.Table:
 
 def _machine(folder: Path) -> str:
     """Platform and device by the run's `env.json`."""
-    try:
-        told = json.loads((folder / "env.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / 'env.json'}: is no JSON of a run's environment") from error
+    file = folder / "env.json"
+    told = read_json(file) if file.exists() else {}
     named = [told.get(name) for name in ("platform", "device")] if isinstance(told, dict) else []
     return ", ".join(one for one in named if isinstance(one, str))

@@ -5,7 +5,6 @@ DataError that names the file and the field.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,9 +16,11 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError
+from ilubench.records.bounded_parquet import MAX_NAME, check_bounds
 from ilubench.records.results import RunRecord, rows_of
 from ilubench.records.scores import SCHEMA
 from ilubench.specs import MemorySpec
+from ilubench.specs.untrusted import read_json
 from ilubench.specs.yaml_files import load_yaml
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import RobustnessRow
@@ -88,17 +89,15 @@ def read_record(file: Path) -> tuple[RunRecord, dict[str, RobustnessRow]]:
         DataError: no record, or one whose fields are not what they must be.
     """
     wrong = f"{file} is no run's record"
+    if not file.exists():
+        raise DataError(f"{file}: no such file; give a run's folder")
     try:
-        record = RunRecord.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        record = RunRecord.model_validate(read_json(file))
         rows = rows_of(record)
         problem = next(_record_problems(record, rows), None)
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}; give a run's folder") from error
     except ValidationError as error:
         raise DataError(f"{wrong}: {_first(error)}") from error
-    except RecursionError as error:
-        raise DataError(f"{wrong}: its values are nested too deeply") from error
-    except (ValueError, StoreError) as error:
+    except StoreError as error:
         raise DataError(f"{wrong}: {error}") from error
     if problem is not None:
         raise DataError(f"{wrong}: {problem}")
@@ -159,10 +158,6 @@ def read_config(file: Path) -> RunConfig:
         raise DataError(str(error)) from error
     except ValidationError as error:
         raise DataError(f"{file}: attacks or suite: {_first(error)}") from error
-    except RecursionError as error:
-        raise DataError(f"{file}: its values are nested too deeply") from error
-    except ValueError as error:  # a date that is none, say
-        raise DataError(f"{file}: not valid YAML: {error}") from error
     return RunConfig(suite, dict(attacks), memory_of(raw, str(file)))
 
 
@@ -179,12 +174,7 @@ def read_libraries(file: Path) -> dict[str, str]:
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        return libraries_of(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is no JSON of a run's environment; delete it") from error
+    return libraries_of(read_json(file)) if file.exists() else {}
 
 
 def read_run_samples(file: Path) -> pa.Table:
@@ -194,15 +184,16 @@ def read_run_samples(file: Path) -> pa.Table:
         DataError: no Parquet file, a column is missing, of another type, or has empty values, a
             score is not finite, or a step is impossible.
     """
-    if not file.is_file():
+    if not file.exists():
         raise DataError(f"{file}: no such file; give a finished run's folder")
+    check_bounds(file, MAX_NAME)
     try:
         with pq.ParquetFile(file) as opened:
             found = opened.schema_arrow
             _check_columns(file, found)
             table = opened.read(columns=[name for name in SCHEMA.names if name in found.names])
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} is no table of samples: {error}") from error
+    except (OSError, pa.ArrowException, MemoryError) as error:
+        raise DataError(f"{file}: it is no Parquet file, or cut short; copy it again") from error
     for name in SCHEMA.names:
         if name not in table.column_names:
             table = table.append_column(name, pa.array([""] * len(table), pa.string()))

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from ilubench.errors import DataError
 from ilubench.records.figure_text import format_duration
+from ilubench.specs.untrusted import read_json
 
 __all__ = ["JobState", "RunState", "read_state", "state_lines"]
 
@@ -105,13 +106,10 @@ def _is_there(folder: Path) -> bool:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not file.exists():
         problem = f"{file.parent} is no folder of a run: it has no {file.name}"
-        raise DataError(f"{problem}; `ilubench ls runs FOLDER` lists the runs below one") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not what a run leaves") from error
+        raise DataError(f"{problem}; `ilubench ls runs FOLDER` lists the runs below one")
+    found = read_json(file)
     if not isinstance(found, dict):
         raise DataError(f"{file}: not what a run leaves")
     return found
@@ -170,6 +168,6 @@ def _last_line(log: Path) -> dict[str, Any]:
             handle.seek(max(0, handle.tell() - 4096))
             lines = handle.read().split(b"\n")[:-1]
         found = json.loads(lines[-1]) if lines else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

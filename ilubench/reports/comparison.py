@@ -91,7 +91,7 @@ def compare_runs(first: FinishedRun, second: FinishedRun) -> Comparison:
 def comparison_text(found: Comparison) -> str:
     """Return the comparison as Markdown."""
     one, other = map(cell, found.names)
-    parts = [f"{other} against {one}. Figures of forgetting: 1 is forgotten, 0 known."]
+    parts = [f"{other} against {one}. Figures of forgetting: higher = better forgotten."]
     if found.settings:
         lines = [[cell(text) for text in line] for line in found.settings]
         parts.append(table(["setting", one, other], lines))

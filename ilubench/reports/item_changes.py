@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ilubench.errors import DataError
+from ilubench.records.bounded_parquet import MAX_TEXTS, check_bounds
 from ilubench.records.finished import FinishedRun
 from ilubench.statistics.intervals import Samples
 from ilubench.statistics.row import trial_level
@@ -131,6 +132,7 @@ def _texts(run: FinishedRun, label: str) -> Mapping[tuple[str, str, str], str]:
         return {}
     spec = next(metric for metric in run.suite.primary_forget if metric.label == label)
     try:
+        check_bounds(file, MAX_TEXTS)
         table = pq.read_table(file)
         mine = pc.and_(
             pc.equal(table["scorer"], spec.scorer), pc.equal(table["metric"], spec.metric)
@@ -144,5 +146,5 @@ def _texts(run: FinishedRun, label: str) -> Mapping[tuple[str, str, str], str]:
         ]
         lines.sort(key=lambda line: (line["step"], -line["seed"]))  # the last one counts
         return {(line["who"], line["attack"], line["item"]): str(line["text"]) for line in lines}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, MemoryError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: is no table of texts; delete it, or run again") from error

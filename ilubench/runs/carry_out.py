@@ -1,18 +1,17 @@
 """One job carried out: within a run, or on its own from the run's folder."""
 
 import contextlib
-import json
 import os
 import platform
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from pydantic import ValidationError
 
-from ilubench.errors import UsageError
+from ilubench.errors import DataError, UsageError
 from ilubench.experiments.experiment import restore_experiment
 from ilubench.interfaces import Progress
 from ilubench.records.store import Artifact, write_atomic
@@ -24,6 +23,7 @@ from ilubench.runs.original import check_original
 from ilubench.runs.stages.keys import attack_key, score_key, scoring_identity, unlearn_key
 from ilubench.runs.stages.stage import do
 from ilubench.runs.stages.workbench import Workbench, make_bench
+from ilubench.specs.untrusted import read_json
 from ilubench.specs.yaml_files import load_yaml
 
 __all__ = ["carry_out", "carry_out_planned", "open_planned", "write_trace"]
@@ -127,15 +127,15 @@ def _read_plan(folder: Path) -> _Planned:
     if not path.is_file():
         raise UsageError(f"{folder} is no planned run: it has no plan.json; {remedy}")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw: Any = read_json(path)
         jobs = [Job.model_validate(one) for one in raw["jobs"]]
         return _Planned(Path(raw["folder"]), {job.key: job for job in jobs})
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise UsageError(f"{path}: jobs: {problem}; {remedy}") from error
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UsageError(f"{path} is no plan of this ilubench ({error}); {remedy}") from error
+    except (DataError, LookupError, TypeError) as error:
+        raise UsageError(f"{path} is no plan of this ilubench; {remedy}") from error
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from pydantic import JsonValue
 
 from ilubench import __version__
@@ -45,6 +44,7 @@ from ilubench.runs.record_head import LIBRARIES, plain, record_head, row_hashes
 from ilubench.runs.references import metric_summaries
 from ilubench.specs import SuiteSpec
 from ilubench.specs.protocols import TRAINING
+from ilubench.specs.yaml_text import write_yaml
 from ilubench.statistics.row import RobustnessRow, trial_number
 
 __all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
@@ -306,7 +306,7 @@ def _scored(suite: SuiteSpec) -> JsonValue:
 def write_inputs(plan: Plan) -> None:
     """Write `config.yaml`, `env.json` and `plan.json`."""
     config = run_config(plan.experiment)
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    text = write_yaml(config)
     write_atomic(plan.folder / "config.yaml", text.encode())
     write_json(plan.folder / "env.json", _environment(plan))
     jobs: list[JsonValue] = [job.model_dump(mode="json") for job in plan.jobs]

@@ -11,7 +11,7 @@ from ilubench.interfaces import Progress
 from ilubench.records.results import RunRecord
 from ilubench.runs.carry_out import write_trace
 from ilubench.runs.collect import gather_samples, robustness_rows
-from ilubench.runs.executors.base import Outcome, Watcher, execute
+from ilubench.runs.executors.base import EndWatcher, Outcome, execute
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.jobs import Job
 from ilubench.runs.loading import collection_paused
@@ -19,19 +19,18 @@ from ilubench.runs.original import check_original
 from ilubench.runs.placing import place_jobs, prepare_places
 from ilubench.runs.plan import Plan, check_inputs, make_plan
 from ilubench.runs.references import is_same_original
+from ilubench.runs.trackers import check_tracker
+from ilubench.runs.tracking import tracking
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = ["Reporter", "RunResult", "drop_damaged", "execute_plan", "run", "run_grid"]
 
 
-class Reporter(Watcher, Protocol):
+class Reporter(EndWatcher, Protocol):
     """Shows how a run goes."""
 
     def planned(self, plan: Plan) -> None:
         """Called once, before the first job."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """A job ended, was cached, or was skipped."""
 
     def show(self, label: str) -> Progress:
         """Return where work reports that is no job of the plan."""
@@ -80,16 +79,17 @@ def execute_plan(
     Raises:
         ModelError: the original model seems to have forgotten already.
     """
-    jobs, slots = place_jobs(plan, reporter)
     try:
-        for outcome in execute(batches or [jobs], plan.is_done, slots):
-            reporter.finished(outcome)
-            yield outcome
-            job = outcome.job
-            if job.stage == "target" and outcome.state == "done":
-                check()
-            if job.scores_original and job.stage == "score":
-                check_original(plan.bench, plan.jobs)
+        with tracking(plan, reporter) as watcher:
+            jobs, slots = place_jobs(plan, watcher)
+            for outcome in execute(batches or [jobs], plan.is_done, slots):
+                watcher.finished(outcome)
+                yield outcome
+                job = outcome.job
+                if job.stage == "target" and outcome.state == "done":
+                    check()
+                if job.scores_original and job.stage == "score":
+                    check_original(plan.bench, plan.jobs)
     finally:
         plan.bench.close()
 
@@ -114,6 +114,7 @@ def run_grid(experiments: Sequence[Experiment], reporter: Reporter) -> tuple[Run
         DataError: data are missing, or no seed could be scored.
         ModelError: the original model seems to have forgotten already.
     """
+    check_tracker(experiments[0].run.track)
     prepare_places(experiments[0])
     with collection_paused():
         plan = make_plan(*experiments)

@@ -1,9 +1,10 @@
 """An attack, and what it must show on the original model."""
 
+from collections.abc import Mapping
 from operator import not_
 from typing import Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from ilubench.specs.base import Name, Settings, Spec
 from ilubench.specs.data import DataSource, GeneratorSpec
@@ -35,7 +36,7 @@ class AttackSpec(Spec):
         title: one line on it.
         use: the plugin: finetune, prefix, fewshot, or FILE.py:Class.
         settings: the plugin's fields.
-        data: its own roles of rows.
+        data: its own roles of rows; null takes away one that was inherited.
         generators: makers of its tables.
         fa: the task that its user wants, scored along the attack.
         protocol: where its length and learning rate come from.
@@ -59,6 +60,14 @@ class AttackSpec(Spec):
     further: bool = Field(default=False, exclude_if=not_)
     control: bool = Field(default=False, exclude_if=not_)
     only: dict[Name, dict[str, JsonValue]] = Field(default_factory=dict, exclude_if=not_)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _drop_roles(cls, value: object) -> object:
+        """A null takes a role away that was inherited; whatever still names it says so."""
+        if not isinstance(value, Mapping):
+            return value
+        return {role: source for role, source in value.items() if source is not None}
 
     @model_validator(mode="after")
     def _beside(self) -> Self:

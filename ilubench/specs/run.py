@@ -40,6 +40,7 @@ class RunSpec(Spec):
         allow_weak_target: go on where the original model scores as if it had forgotten already.
         texts: keep what models write, beside the samples; never of gated data.
         memory: what training keeps in memory.
+        track: what losses and scores are shown in while jobs run, one run a job.
         out: folder of results and cache.
     """
 
@@ -61,4 +62,5 @@ class RunSpec(Spec):
     allow_weak_target: bool = False
     texts: bool = False
     memory: MemorySpec = MemorySpec()
+    track: Literal["none", "wandb", "mlflow", "trackio", "tensorboard"] = "none"
     out: str = "runs"

@@ -91,7 +91,7 @@ class TuningSpec(Spec):
             methods what they propose for the model is tried.
     """
 
-    budget: int = Field(default=8, ge=1)
+    budget: int = Field(default=8, ge=1, le=10_000)
     utility_kept: float = Field(default=0.95, gt=0, le=1)
     patience: int | None = Field(default=None, ge=1)
     searches: dict[Name, SearchSpec] = Field(default_factory=dict)

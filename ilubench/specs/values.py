@@ -5,10 +5,11 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from ilubench.errors import SpecError, did_you_mean
+from ilubench.specs.untrusted import MAX_WHOLE, shorten
+from ilubench.specs.yaml_text import parse_yaml
 
 __all__ = ["NO_VALUE", "convert_value", "problem_in_words"]
 
@@ -18,7 +19,6 @@ NO_VALUE = ("none", "null")
 MOST_NUMBERS = 10_000
 """Numbers that one range may stand for."""
 
-_EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 _WHOLE = re.compile(r"[-+]?\d{1,18}")
 
 _RANGES: tuple[tuple[str, Callable[[int, int], str]], ...] = (
@@ -80,13 +80,10 @@ def _plain_type(annotation: object) -> object:
 def _json(text: str, key: str) -> object:
     """Return the value of a field of any type, read as YAML; ``1e-5`` is a number."""
     try:
-        value: object = float(text) if _EXPONENT.fullmatch(text) else yaml.safe_load(text)
-        return _ANY.validate_python(value)
-    # too many digits, a date that is none, infinity; brackets without end
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        given = text if len(text) <= 60 else f"{text[:60]}..."
+        return _ANY.validate_python(parse_yaml(text))
+    except ValueError as error:
         raise SpecError(
-            "not a value that YAML can read", field=key, remedy=f"given: {given!r}"
+            "not a value that YAML can read", field=key, remedy=f"given: {shorten(text)}"
         ) from error
 
 
@@ -154,14 +151,16 @@ def convert_value(annotation: object, text: str, key: str) -> object:
         text = next((c for c in inner if str(c).casefold() == text.casefold()), text)
     if _plain_type(annotation) is int and re.fullmatch(r"\d+-\d+", text):
         # pydantic would read 0-4 as -4
-        raise SpecError("not a whole number", field=key, remedy=f"given: {text!r}")
+        raise SpecError("not a whole number", field=key, remedy=f"given: {shorten(text)}")
     try:
         adapter = TypeAdapter[object](cast("Any", annotation), config=_FINITE)
         value = adapter.validate_python(text)
     except ValidationError as error:
-        message, remedy = problem_in_words(error.errors()[0]), f"given: {text!r}"
+        message, remedy = problem_in_words(error.errors()[0]), f"given: {shorten(text)}"
         if origin is Literal:
             message = f"unknown value {text!r}"
             remedy = did_you_mean(text, [str(choice) for choice in inner])
         raise SpecError(message, field=key, remedy=remedy) from error
+    if isinstance(value, int) and abs(value) >= MAX_WHOLE:
+        raise SpecError("must be below 2**63", field=key, remedy=f"given: {shorten(text)}")
     return value

@@ -1,22 +1,23 @@
 """YAML -> spec, with errors that name the file, the line and the field."""
 
-import re
 import types
 from collections.abc import Hashable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from ilubench.errors import SpecError, did_you_mean
-from ilubench.specs.merging import resolve_merges
+from ilubench.errors import DataError, SpecError, did_you_mean
+from ilubench.specs.untrusted import read_text
 from ilubench.specs.values import problem_in_words
+from ilubench.specs.yaml_text import MAX_YAML, YamlLoader, compose_yaml
 
 __all__ = [
     "load_nodes",
     "load_yaml",
+    "read_yaml",
     "task_file",
     "task_names",
     "tasks_folder",
@@ -25,31 +26,6 @@ __all__ = [
 
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as users expect it: ``1e-5`` is a number, a key given twice an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                problem = "a key must be plain text (quote text that begins with a brace)"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
 
 
 def tasks_folder() -> Path:
@@ -81,31 +57,26 @@ def task_file(kind: str, name: str) -> Path:
     return tasks_folder() / kind / f"{name}.yaml"
 
 
-def _compose(path: Path) -> tuple[yaml.Node | None, object]:
+def read_yaml(path: Path, kind: type[YamlLoader] = YamlLoader) -> tuple[yaml.Node | None, object]:
+    """Return the nodes of a YAML file, each with its line, and what it holds.
+
+    Raises:
+        SpecError: unreadable, not YAML, or more than such a file may hold.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot be read ({error})", where=str(path)) from error
-    loader = None
-    try:
-        loader = _Loader(text)  # refuses characters that YAML does not have
-        node = loader.get_single_node()
-        if node is not None:
-            resolve_merges(node)
-        return node, loader.construct_document(node) if node else None
+        return compose_yaml(read_text(path, MAX_YAML), kind)
+    except DataError as error:
+        raise SpecError(str(error)) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise SpecError(f"not valid YAML: {error.problem}", where=where) from error
-    except yaml.YAMLError as error:
-        raise SpecError(f"not valid YAML: {error}", where=str(path)) from error
-    except ValueError as error:  # a date that is none, say
-        raise SpecError(f"not valid YAML: {error}", where=str(path)) from error
+    except yaml.reader.ReaderError as error:
+        problem = f"not valid YAML: the character U+{error.character:04X}"
+        where = f"{path}, character {error.position + 1}"
+        raise SpecError(problem, where=where, remedy="leave it out") from error
     except RecursionError as error:
         raise SpecError("its values are nested too deeply", where=str(path)) from error
-    finally:
-        if loader is not None:
-            loader.dispose()
 
 
 def load_yaml(path: Path) -> dict[str, JsonValue]:
@@ -114,7 +85,7 @@ def load_yaml(path: Path) -> dict[str, JsonValue]:
     Raises:
         SpecError: unreadable, not YAML, or not a mapping.
     """
-    _, value = _compose(path)
+    _, value = read_yaml(path)
     if not isinstance(value, dict):
         raise SpecError("the top level must be a mapping of fields", where=str(path))
     return value
@@ -126,16 +97,16 @@ def load_nodes(path: Path) -> yaml.Node:
     Raises:
         SpecError: unreadable, not YAML, or not a mapping.
     """
-    load_yaml(path)
-    node, _ = _compose(path)
-    assert node is not None
+    node, value = read_yaml(path)
+    if not isinstance(value, dict) or node is None:
+        raise SpecError("the top level must be a mapping of fields", where=str(path))
     return node
 
 
 def _line(path: Path | None, location: Iterable[str | int]) -> str:
     if path is None:
         return ""
-    node, _ = _compose(path)
+    node, _ = read_yaml(path)
     line = node.start_mark.line if node else 0
     for part in location:
         if isinstance(node, yaml.MappingNode):

@@ -21,6 +21,7 @@ from doubles import (
     tiny_llama,
     weights,
 )
+from pydantic import ValidationError
 from runs import TINY, Outcome, command, made, samples, with_target
 
 from ilubench.attacks import sweep
@@ -406,6 +407,19 @@ def test_without_optuna_the_words_that_install_it(monkeypatch: pytest.MonkeyPatc
     )
     with pytest.raises(UsageError, match=r"needs Optuna: pip install 'ilubench\[sweep\]'"):
         SWEEP.check_examples({"forget": 9, "gsm8k": 20})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sets": ("forget", "forget")}, "sets: forget: named more than once; name it once"),
+        ({"batch_sizes": (4, 8, 4)}, "batch_sizes: 4: named more than once; name it once"),
+        ({"trials": 10**8}, "less than or equal to 10000"),
+    ],
+)
+def test_a_search_over_nothing_or_forever_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Sweep(**{"trials": 4, "sets": ("forget",), "sequences": 16, **settings})
 
 
 def test_a_course_cannot_pass_for_trials(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What people type, and the words that would work: each mistake is answered with them."""
 
+import contextlib
 import io
 import shlex
 import signal
@@ -13,6 +14,7 @@ from runs import SUITE, TINY, WEAK, command, environment, interruptible
 
 from ilubench import __version__
 from ilubench.cli.guard import guarded
+from ilubench.errors import SpecError
 from ilubench.experiments.experiment import resolve_experiment
 from ilubench.specs.overrides import parse_words
 
@@ -48,6 +50,10 @@ TYPED: list[tuple[str, str]] = [
     ("seeds=-1", "must be at least 0"),
     ("seeds=0,-4", "must be at least 0"),
     ("seeds=0..100000000000", "100000000001 numbers, more than 10000; write a shorter one"),
+    (f"seeds={'9' * 5000}", "error: seeds"),
+    (f"method.train.steps={10**30}", "must be below 2**63"),
+    ("attack.fractions=2", "must be at most 1"),
+    ("attack.fractions=nan", "must be finite"),
     (f"seeds=0..{'9' * 5000}", "is not a range; write first..last"),
     ("seeds=1.5", "must be a whole number"),
     ("seeds=0…4", "write seeds=0..4"),
@@ -156,6 +162,25 @@ def test_templates_may_hold_what_looks_like_words(here: Path) -> None:
     assert command("plan", SUITE, words).code == 0
 
 
+def test_a_message_ends_at_500_characters() -> None:
+    err = io.StringIO()
+
+    def fail() -> None:
+        raise SpecError("a\x1b[31m" + "b" * 5000, remedy="write less")
+
+    with contextlib.redirect_stderr(err):
+        assert guarded(fail) == 2
+    assert len(err.getvalue()) <= 510
+    assert "\x1b" not in err.getvalue()
+    assert err.getvalue().endswith("; write less\n")
+
+
+@pytest.mark.parametrize("folder", ["../..", "/etc", "data/../../x"])
+def test_packaged_leads_not_out_of_the_package(folder: str, here: Path) -> None:
+    told = refused("plan", SUITE, f"suite.target.model.packaged={folder}", code=3)
+    assert "leads out of the package" in told
+
+
 # --------------------------------------------------------------------------- a --config file
 
 
@@ -187,8 +212,8 @@ def test_a_config_file_is_read_as_it_is_written(here: Path) -> None:
 
 def test_a_config_file_with_a_zero_byte(here: Path) -> None:
     Path("n.yaml").write_text("a: 1\n\0\n")
-    assert "n.yaml: not valid YAML" in refused("plan", "--config", "n.yaml")
-    assert "n.yaml: not valid YAML" in refused("plan", "suite=./n.yaml")
+    assert "n.yaml, character 6: not valid YAML" in refused("plan", "--config", "n.yaml")
+    assert "n.yaml, character 6: not valid YAML" in refused("plan", "suite=./n.yaml")
 
 
 # --------------------------------------------------------------------------- commands
@@ -372,7 +397,7 @@ def _interrupted(words: list[str], how: signal.Signals, begun: str) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_says_how_to_go_on(how: signal.Signals) -> None:
     _interrupted([sys.executable, "-c", WAITS, "wait"], how, "begun")
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from runs import command
 
-from ilubench.leaderboard.records import samples as bounds
 from ilubench.leaderboard.records.samples import point_to_samples
+from ilubench.records import bounded_parquet as bounds
 from leaderboards import TINY, attacked_board, edit_json, tiny_board, tiny_entry, verified_entry
 
 Edit = Callable[[Path], object]
@@ -387,7 +387,7 @@ SAMPLES: dict[str, tuple[Edit, str]] = {
         "value: its values are string, not double",
     ),
     "a column less": (resampled(lambda table: table.drop_columns(["step"])), "step: there are 0"),
-    "no Parquet": (no_parquet, "is no table of samples"),
+    "no Parquet": (no_parquet, "is no Parquet file, or cut short"),
     "an attack that the record lacks": (
         resampled(renamed_attack),
         "attack 'unnamed', which the ru",

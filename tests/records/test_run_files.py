@@ -71,15 +71,18 @@ RECORDS: dict[str, tuple[Edit, str]] = {
     "settings are text": (record_with(method={"use": "a", "settings": "b"}), "method.settings"),
     "settings are nested": (
         record_with(method={"use": "a", "settings": json.loads(NESTED)}),
-        "is no run's record: method",
+        "results.json: its values are nested deeper",
     ),
     "attacks are null": (record_with(attacks=None), "attacks: "),
     "an attack twice": (record_with(attacks=["core", "seen", "core"]), "attacks: one is named tw"),
     "an attack is left out": (record_with(attacks=["core"]), "rows.FQ.attacks: seen, core, of a"),
     "a row is null": (record_with(rows={"FQ": None}), "FQ: "),
     "of the future": (record_with(schema_version=9), "schema version 9"),
-    "deep": (text("results.json", DEEP), "nested too deeply"),
-    "a huge number": (text("results.json", '{"run": ' + "1" * 5000 + "}"), "is no run's record"),
+    "deep": (text("results.json", DEEP), "nested deeper than 64"),
+    "a huge number": (
+        text("results.json", '{"run": ' + "1" * 5000 + "}"),
+        "is too large for a whole number",
+    ),
     "a list": (text("results.json", "[1]"), "is no run's record"),
     "a figure beside its interval": (
         row_with(lambda row: row["worst_case"].update(value=99.0)),
@@ -115,12 +118,12 @@ RECORDS: dict[str, tuple[Edit, str]] = {
     ),
     "infinite": (
         row_with(lambda row: row["recovery"].update(high=math.inf)),
-        "is no run's record",
+        "Infinity is no figure",
     ),
 }
 
 SAMPLES: dict[str, tuple[Edit, str]] = {
-    "no Parquet": (text("samples.parquet", "hello"), "is no table of samples"),
+    "no Parquet": (text("samples.parquet", "hello"), "is no Parquet file, or cut short"),
     "a column is missing": (
         samples_with(lambda table: table.drop_columns(["item"])),
         "item: there are 0 columns of that name, not 1",
@@ -148,9 +151,9 @@ SAMPLES: dict[str, tuple[Edit, str]] = {
 CONFIGS: dict[str, tuple[Edit, str]] = {
     "no YAML": (text("config.yaml", "a: ["), "not valid YAML"),
     "a list": (text("config.yaml", "- 1"), "must be a mapping"),
-    "no date": (text("config.yaml", "a: 2001-99-99"), "not valid YAML"),
-    "deep": (text("config.yaml", "a: " + DEEP), "nested too deeply"),
-    "in itself": (text("config.yaml", "suite: &a [*a]"), "attacks or suite: "),
+    "no date": (text("config.yaml", "a: !!timestamp 2001-99-99"), "not valid YAML"),
+    "deep": (text("config.yaml", "a: " + DEEP), "200000 are allowed"),
+    "in itself": (text("config.yaml", "suite: &a [*a]"), "an alias names what it stands in"),
     "attacks are numbers": (text("config.yaml", "attacks: {core: 3}"), "core: "),
 }
 

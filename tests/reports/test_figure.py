@@ -1,16 +1,23 @@
 """`ilubench plot`: what is drawn is what the rows say; wrong words name those that work."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from finished_runs import Told, write_run
+from hand_rows import figure as hand_figure
+from hand_rows import hand_row
 from matplotlib.collections import FillBetweenPolyCollection
 from runs import command
 
 from ilubench.records.finished import read_run
-from ilubench.reports.figures.courses import draw_attacks
+from ilubench.reports.figures.courses import Line, draw_attacks, draw_courses
+from ilubench.reports.figures.style import figure_svg, new_figure
+from ilubench.reports.figures.trials import draw_trials, tuned_attacks
+from ilubench.statistics.notes import NoteKind
+from ilubench.statistics.row import TrialFigures
 
 
 @pytest.fixture
@@ -62,6 +69,53 @@ def test_an_attack_alone(runs: dict[str, Path]) -> None:
     steps = read_run(runs["npo"]).rows["FQ"].attacks[1].steps
     assert np.asarray(mine.get_ydata()).tolist() == [step.fa.value for step in steps if step.fa]
     assert {line.get_label() for line in upper.lines} >= {"npo", "none (original)", "chance"}
+
+
+def hand_line(**attack: Any) -> Line:
+    row = hand_row({"a": (0.1, 0.0, 0.2)}, (0.1, 0.0, 0.2), levels=True)
+    return Line("npo", replace(row, attacks=(replace(row.attacks[0], **attack),)), "#000000", "-")
+
+
+def test_levels_have_their_names_and_no_panel_that_is_empty() -> None:
+    figure = draw_courses([hand_line()], "FQ", ["a"], "mini")
+    (panel,) = figure.axes
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["none", "level-1", "level-2"]
+    assert panel.get_xlabel() == "level"
+    assert figure.get_supxlabel().startswith("levels on mini")
+    assert panel.get_ylim() == (-0.03, 1.05)
+
+
+def test_a_likelihood_is_not_cut_off() -> None:
+    steps = tuple(
+        replace(one, forget=hand_figure((6.2, 5.0, 7.0)))
+        for one in hand_line().row.attacks[0].steps
+    )
+    (panel,) = draw_courses([hand_line(steps=steps)], "NLL", ["a"], "mini").axes
+    low, high = panel.get_ylim()
+    assert low < 1
+    assert high > 7
+
+
+def test_the_best_so_far_after_each_trial() -> None:
+    best = tuple(hand_figure((value, value - 0.1, value + 0.1)) for value in (0.6, 0.6, 0.4))
+    none = hand_figure(NoteKind.NO_UTILITY_KEPT)
+    trials = TrialFigures(4, 1, best[2], best[2], best[2], (none, *best), (0,), (4,))
+    lines = [hand_line(trials=trials)]
+    assert tuned_attacks(lines) == ("a",)
+    (panel,) = draw_trials(lines, "FQ").axes
+    (line,) = panel.lines
+    assert np.asarray(line.get_xdata()).tolist() == [2, 3, 4]  # the first kept no utility
+    assert np.asarray(line.get_ydata()).tolist() == [0.6, 0.6, 0.4]
+    assert band(panel) == pytest.approx((0.3, 0.7))  # in steps, down from .5 to .7
+
+
+def test_what_is_left_out_of_an_svg_is_no_word() -> None:
+    figure = new_figure(3, 2)
+    figure.text(0.1, 0.5, "npo: steps=15; a > b -- c")
+    shown = figure_svg(figure, "one")
+    assert ">npo: steps=15; a &gt; b -- c<" in shown
+    assert "font-family" not in shown
+    assert "<!--" not in shown
 
 
 @pytest.mark.parametrize("ending", ["svg", "pdf", "png"])

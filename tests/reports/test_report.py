@@ -38,6 +38,7 @@ from ilubench.reports.verdict_text import verdict_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+WHITE = "rgb(255, 255, 255)"
 HOSTILE = '<script>alert(1)</script>"&$x^2$'
 
 
@@ -285,4 +286,7 @@ def test_a_browser_finds_nothing_wrong(both: list[Path], tmp_path: Path) -> None
             assert found.violations_count == 0, found.generate_report()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert said == []
+            page.emulate_media(media="print")  # black on white, whatever the screen has
+            assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 30, 35)"
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == WHITE
             assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}

@@ -270,7 +270,7 @@ def test_an_attack_cannot_be_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("{", "is no run's record"), ('{"run": 1}', "is no run's record"), (None, "give a run's")],
+    [("{", "no JSON"), ('{"run": 1}', "is no run's record"), (None, "give a run's")],
 )
 def test_bad_records(tmp_path: Path, text: str | None, found: str) -> None:
     if text is not None:
@@ -565,7 +565,7 @@ def test_committed_result_sets(suite: str) -> None:
     if len(found) > 8:
         found = [path for path in found if path.name in SOME]
     runs = [read_run(path) for path in found]
-    assert len(runs) >= 4
+    assert len(runs) >= 3
     ranking = rank_runs(runs)
     assert ranking.suite == suite == (LEADERBOARDS / suite).name
     assert [one.metric for one in ranking.tables] == list(runs[0].rows)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from places import FIXTURES
+from runs import command
 
 from ilubench.errors import SpecError
 from ilubench.experiments.suites import read_suite
@@ -73,7 +74,7 @@ def test_merges(tmp_path: Path, text: str, found: dict[str, Any] | None) -> None
     [
         ("a: 3\nb: {<<: 4}", "a.yaml:2: not valid YAML: `<<` needs a mapping"),
         ("a: &a {x: 1}\nb: {<<: [*a, 3]}", "a.yaml:2: not valid YAML: `<<` needs a mapping"),
-        ("a: &a\n  x: 1\n  <<: *a", "a.yaml:3: not valid YAML: `<<` needs a mapping"),
+        ("a: &a\n  x: 1\n  <<: *a", "not valid YAML: an alias names what it stands in"),
         ("a: &a {x: 1}\nb: {<<: *a,\n  <<: *a}", "a.yaml:3: not valid YAML: `<<` is given twice"),
         ("a: &a {x: 1}\nb: {<<: *a, y: 1,\n  y: 2}", "a.yaml:3: not valid YAML: the key 'y'"),
         ("b: {<<: *a}", "found undefined alias"),
@@ -115,6 +116,14 @@ def test_a_suite_over_another(tmp_path: Path) -> None:
     assert found.data["retain_mc"].path == str(tmp_path / "rows.jsonl")
     assert found.data["retain_mc"].generated is None
     assert found.attacks["gsm8k"].settings["train"] == {"lr": 1.0e-3, "epochs": 1, "batch_size": 4}
+
+
+def test_null_takes_an_attacks_rows_away_and_nothing_more(tmp_path: Path) -> None:
+    lost = {"gsm8k": {"data": {"eval": None}}}
+    found, _ = read_suite(str(suite(tmp_path, extends=str(FIXTURES / "tiny.yaml"), attacks=lost)))
+    assert list(found.attacks["gsm8k"].data) == ["train"]
+    told = command("plan", f"suite={tmp_path / 'own.yaml'}", "method=none", f"out={tmp_path}")
+    assert "attack gsm8k: unknown data role 'eval'" in told.err
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """YAML -> spec: numbers, duplicate keys, and errors that name file, line and field."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import SpecError
@@ -15,6 +18,7 @@ from ilubench.specs.yaml_files import (
     task_names,
     validate_spec,
 )
+from ilubench.specs.yaml_text import parse_yaml, write_yaml
 
 
 def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
@@ -36,6 +40,11 @@ def write(folder: Path, text: str, name: str = "a.yaml") -> Path:
         ("'1e-5'", "1e-5"),
         ("e5", "e5"),
         ("1e5a", "1e5a"),
+        ("0x1F", 31),
+        ("0123", "0123"),
+        ("1:30", "1:30"),
+        ("2024-01-02", "2024-01-02"),
+        (".inf", ".inf"),
     ],
 )
 def test_numbers(tmp_path: Path, text: str, value: object) -> None:
@@ -59,7 +68,20 @@ def test_a_key_given_twice_is_an_error(tmp_path: Path) -> None:
         ("", "the top level must be a mapping"),
         ("a: {{b}}\n", r"a\.yaml:1: not valid YAML: a key must be plain text"),
         ("a: !!python/object:os.system x\n", r"a\.yaml:1: not valid YAML"),
-        ("a: 2001-99-99\n", r"a\.yaml: not valid YAML: month must be"),
+        ("a: !!timestamp 2001-99-99\n", r"a\.yaml:1: not valid YAML: the tag 'timestamp'"),
+        ("a: !!int ''\n", r"a\.yaml:1: not valid YAML: '.*' is no number of at most 64 bits"),
+        ("a: !!bool maybe\n", r"a\.yaml:1: not valid YAML: the tag 'bool'"),
+        (f"a: {'9' * 5000}\n", r"a\.yaml:1: not valid YAML: '.*' is no number of at most 64 bits"),
+        ("a: 1e400\n", r"a\.yaml:1: not valid YAML: '.*' is no number of at most 64 bits"),
+        (f"a: {2**63}\n", r"a\.yaml:1: not valid YAML: '.*' is no number of at most 64 bits"),
+        (
+            "a: 1\n\0\n",
+            r"a\.yaml, character 6: not valid YAML: the character U\+0000; leave it out",
+        ),
+        ("a: " + "[" * 70 + "]" * 70, r"a\.yaml:1: not valid YAML: nested deeper than 64"),
+        ("a: &a [*a]\n", r"a\.yaml:1: not valid YAML: an alias names what it stands in"),
+        ("a: [" + "1, " * 20_100 + "]\n", r"a\.yaml:1: not valid YAML: more than 20000 values"),
+        ("a: " + "b" * 200_000, r"a\.yaml has 200003 bytes; 200000 are allowed"),
         ("a: " + "[" * 3000 + "]" * 3000, r"a\.yaml: its values are nested too deeply"),
     ],
 )
@@ -68,12 +90,47 @@ def test_what_is_not_a_mapping_of_fields(tmp_path: Path, text: str, message: str
         load_yaml(write(tmp_path, text))
 
 
+def test_aliases_that_multiply_are_refused_at_once(tmp_path: Path) -> None:
+    rows = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
+    path = write(tmp_path, "\n".join(rows))
+    with pytest.raises(SpecError, match=r"more than 20000 values, with those that aliases repeat"):
+        load_yaml(path)
+    merged = ["a0: &a0 {x: 1}"]
+    merged += [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}], y{n}: *a{n - 1}}}" for n in range(1, 40)]
+    with pytest.raises(SpecError, match=r"more than 20000 values, with those that aliases repeat"):
+        load_yaml(write(tmp_path, "\n".join(merged)))
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (Path("/dev/zero"), tmp_path / "pipe.yaml"):
+        with pytest.raises(SpecError, match="is no regular file"):
+            load_yaml(path)
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**62), 2**62)
+        | st.text()
+        | st.floats(-9, 1e300)
+        | st.sampled_from(["1e5", "0123", "1:30", "2024-01-02", "1_0", "~", "=", "0o7", ".5e1"]),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_what_is_written_is_read_as_the_same(value: object) -> None:
+    assert parse_yaml(write_yaml(value)) == value
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"none\.yaml: cannot be read"):
+    with pytest.raises(SpecError, match=r"none\.yaml: there is no such file"):
         load_yaml(tmp_path / "none.yaml")
     path = tmp_path / "latin.yaml"
     path.write_bytes("a: ü\n".encode("latin-1"))
-    with pytest.raises(SpecError, match=r"latin\.yaml: cannot be read"):
+    with pytest.raises(SpecError, match=r"latin\.yaml: no UTF-8 text, at byte 3"):
         load_yaml(path)
 
 

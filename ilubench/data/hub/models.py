@@ -1,15 +1,15 @@
 """Models of a hub: which of a repository's files are the weights, and which the tokenizer."""
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ilubench.data.hub.refusals import Repository
 from ilubench.data.hub.repository import Listing, fetch, listing
-from ilubench.errors import ModelError, UnknownPartError
+from ilubench.errors import DataError, ModelError, UnknownPartError
 from ilubench.specs import ModelSource
+from ilubench.specs.untrusted import read_json
 
 __all__ = [
     "INDEX",
@@ -65,7 +65,11 @@ def model_folder(
         held = listing(repository)
         return fetch(repository, held, needed(repository, held))
     if source.packaged:
-        folder = Path(__file__).parents[1] / source.packaged
+        package = Path(__file__).parents[1]
+        folder = (package / source.packaged).resolve()
+        if not folder.is_relative_to(package.resolve()):
+            problem = f"{field}.packaged: {source.packaged!r} leads out of the package"
+            raise ModelError(f"{problem}; write path for a folder of your own")
     else:
         folder = Path(cast("str", source.path))
     if not folder.is_dir():
@@ -144,8 +148,9 @@ def indexed(index: Path) -> set[str]:
         ModelError: the index is damaged.
     """
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        told: Any = read_json(index, lax=True)
+        names = set(told["weight_map"].values())
+    except (DataError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"{index}: no readable weight_map; copy it again") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:

@@ -1,6 +1,5 @@
 """JSON from strangers: regular files of bounded size, and nothing that JSON leaves open."""
 
-import json
 import os
 import re
 import stat
@@ -11,6 +10,8 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ilubench.errors import DataError
+from ilubench.specs import untrusted
+from ilubench.specs.untrusted import shorten
 
 __all__ = [
     "MAX_RECORD",
@@ -25,8 +26,6 @@ __all__ = [
 MAX_RECORD = 4_000_000
 """Bytes that a record may have: ten times what a run of ten seeds and six attacks has."""
 
-MAX_DEPTH = 64
-MAX_WHOLE = 2**63
 MAX_STRING = 20_000
 
 SEVERAL_LINES = (
@@ -65,21 +64,7 @@ def read_text(path: Path, limit: int) -> str:
         DataError: a link or no regular file, too large, no UTF-8, or with a byte order mark.
     """
     check_plain_file(path, limit)
-    # between the look and the opening the file may have become another one
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        with os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb") as handle:
-            if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-                raise DataError(f"{path} is no regular file")
-            content = handle.read(limit + 1)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(content) > limit:
-        raise DataError(f"{path} has more than {limit} bytes")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: no UTF-8 text, at byte {error.start}") from error
+    text = untrusted.read_text(path, limit, links=False)  # it may have become another one
     if text.startswith("\ufeff"):
         raise DataError(f"{path}: begins with a byte order mark; save it as plain UTF-8")
     return text
@@ -91,30 +76,11 @@ def parse_json(path: Path, text: str) -> JsonValue:
     Raises:
         DataError: as `read_json`.
     """
-    try:
-        value: JsonValue = json.loads(
-            text,
-            object_pairs_hook=_pairs,
-            parse_constant=_constant,
-            parse_float=_real,
-            parse_int=_whole,
-        )
-        problem = next(_problems(value), None)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise DataError(f"{path}: no JSON: {error.msg} ({where})") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: its values are nested deeper than {MAX_DEPTH}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+    value = untrusted.parse_json(path, text)
+    problem = next(_problems(value), None)
     if problem is not None:
         raise DataError(f"{path}: {problem}")
     return value
-
-
-def shorten(text: str) -> str:
-    """Return a stranger's text for a message: escaped, and not long."""
-    return ascii(text if len(text) <= 60 else f"{text[:60]}...")
 
 
 def named(field: str) -> str:
@@ -148,40 +114,11 @@ def check_plain_file(path: Path, limit: int) -> os.stat_result:
 # --- inside ---
 
 
-def _pairs(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    found: dict[str, JsonValue] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {shorten(key)} is given twice")
-        found[key] = value
-    return found
-
-
-def _constant(text: str) -> JsonValue:
-    raise ValueError(f"{text} is no figure")
-
-
-def _real(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{shorten(text)} is too large for a figure")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > 20 or abs(value := int(text)) >= MAX_WHOLE:
-        raise ValueError(f"{shorten(text)} is too large for a whole number")
-    return value
-
-
 def _problems(value: JsonValue) -> Iterator[str]:
-    """What no record may hold anywhere: great depth, and texts that are not what they seem."""
+    """What no record may hold anywhere: texts that are not what they seem."""
     rest: list[tuple[tuple[str, ...], JsonValue]] = [((), value)]
     while rest:
         place, one = rest.pop()
-        if len(place) > MAX_DEPTH:
-            yield f"its values are nested deeper than {MAX_DEPTH}"
-            return
         if isinstance(one, str):
             yield from _text_problems(place, one)
         elif isinstance(one, dict):

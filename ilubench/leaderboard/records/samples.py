@@ -4,29 +4,15 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from ilubench.errors import DataError
 from ilubench.leaderboard.records.models import MAX_SAMPLES, Pointer
 from ilubench.leaderboard.records.safe_json import check_plain_file
+from ilubench.records.bounded_parquet import MAX_NAME, check_bounds
 from ilubench.records.keys import file_sha256
 from ilubench.records.scores import SCHEMA
+from ilubench.specs.untrusted import shorten
 
-__all__ = ["check_bounds", "point_to_samples", "samples_file"]
-
-MAX_ROWS = 10_000_000
-"""Lines of samples: 15,000 items, six attacks of five checkpoints, five seeds, three models."""
-
-MAX_EXPANDED = 500_000_000
-"""Bytes of samples when they are unpacked, by the file's own account."""
-
-MAX_TEXTS = 4_000_000_000
-"""Characters of one column when each line has its own; a file names a repeated one once."""
-
-MAX_NAME = 500
-BATCH = 1 << 17
+__all__ = ["check_samples", "point_to_samples", "samples_file"]
 
 
 def point_to_samples(folder: Path, path: str) -> Pointer:
@@ -61,28 +47,24 @@ def samples_file(folder: Path, pointer: Pointer) -> Path:
     sha256 = file_sha256(file)
     if sha256 != pointer.sha256:
         raise DataError(f"{file} has SHA-256 {sha256}, the record says {pointer.sha256}")
-    check_bounds(file)
+    check_samples(file)
     return file
 
 
-def check_bounds(file: Path) -> None:
+def check_samples(file: Path) -> None:
     """Refuse samples that would unpack to more than they may, before they are unpacked.
 
-    The file's footer tells lines and bytes. It counts a text that many lines share once, so texts
-    are then looked at as the file has them.
-
     Raises:
-        DataError: no Parquet file, another column than samples have, or too large.
+        DataError: as `check_bounds`, or another column than samples have.
     """
-    try:
-        with pq.ParquetFile(file) as opened:
-            _check_footer(file, opened)
-            texts = [one.name for one in opened.schema_arrow if one.type == pa.string()]
-        with pq.ParquetFile(file, read_dictionary=texts) as opened:
-            for name in texts:
-                _check_texts(file, opened, name)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file} is no table of samples: {error}") from error
+    schema = check_bounds(file, MAX_NAME)
+    more = sorted(set(schema.names) - set(SCHEMA.names))
+    if more:
+        raise DataError(f"{file}: {shorten(more[0])}: samples have no such column")
+    for field in schema:
+        known = SCHEMA.field(field.name).type
+        if field.type != known:
+            raise DataError(f"{file}: {field.name}: its values are {field.type}, not {known}")
 
 
 # --- inside ---
@@ -97,35 +79,3 @@ def _check_folder(place: Path) -> None:
         raise DataError(f"{place} is a link; records and samples lie in plain folders")
     if not stat.S_ISDIR(mode):
         raise DataError(f"{place} is no folder")
-
-
-def _check_footer(file: Path, opened: pq.ParquetFile) -> None:
-    facts, schema = opened.metadata, opened.schema_arrow
-    if facts.num_rows > MAX_ROWS:
-        raise DataError(f"{file} has {facts.num_rows} lines; {MAX_ROWS} are allowed")
-    groups = [facts.row_group(k) for k in range(facts.num_row_groups)]
-    expanded = sum(group.total_byte_size for group in groups)
-    if expanded > MAX_EXPANDED or any(group.total_byte_size < 0 for group in groups):
-        problem = f"would unpack to {expanded} bytes; {MAX_EXPANDED} are allowed"
-        raise DataError(f"{file} {problem}")
-    more = sorted(set(schema.names) - set(SCHEMA.names))
-    if more:
-        raise DataError(f"{file}: {ascii(more[0])[:60]}: samples have no such column")
-    for field in schema:
-        if field.type != SCHEMA.field(field.name).type:
-            known = SCHEMA.field(field.name).type
-            raise DataError(f"{file}: {field.name}: its values are {field.type}, not {known}")
-
-
-def _check_texts(file: Path, opened: pq.ParquetFile, name: str) -> None:
-    """Each text of a column has a bounded length, and so has the column."""
-    total = 0
-    for batch in opened.iter_batches(batch_size=BATCH, columns=[name]):
-        column = batch.column(0)
-        lengths = pc.binary_length(column.dictionary)
-        longest = pc.max(lengths).as_py() or 0
-        if longest > MAX_NAME:
-            raise DataError(f"{file}: {name}: a text of {longest} bytes; {MAX_NAME} are allowed")
-        total += pc.sum(lengths.take(column.indices)).as_py() or 0
-        if total > MAX_TEXTS:
-            raise DataError(f"{file}: {name}: would unpack to more than {MAX_TEXTS} characters")

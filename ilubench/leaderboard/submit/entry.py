@@ -31,7 +31,7 @@ from ilubench.leaderboard.records.models import (
     Weights,
 )
 from ilubench.leaderboard.records.safe_json import check_plain_file, read_json, read_text
-from ilubench.leaderboard.records.samples import check_bounds, point_to_samples
+from ilubench.leaderboard.records.samples import check_samples, point_to_samples
 from ilubench.leaderboard.submit.standing import standing
 from ilubench.records.finished import REFERENCES, FinishedRun, read_run
 from ilubench.records.keys import file_sha256
@@ -218,7 +218,7 @@ def _read(folder: Path) -> FinishedRun:
     if problem:
         raise DataError(f"{folder}: {problem}")
     if (folder / SAMPLES).is_file():
-        check_bounds(folder / SAMPLES)
+        check_samples(folder / SAMPLES)
     run = read_run(folder)
     if run.samples is None:
         raise DataError(f"{folder}: {run.unread}; without samples nothing can be checked")

@@ -146,8 +146,9 @@ def draw_courses(
             ncols=max(2, 2 * columns - 1),
             frameon=False,
         )
-        figure.supylabel(f"{label} (1 = forgotten)", fontsize=10)
-        figure.supxlabel(f"attack steps on {suite}{_about_bands(lines)}", fontsize=10)
+        figure.supylabel(f"{label} (higher = better forgotten)", fontsize=10)
+        across = "levels" if all(_has_levels(lines, one) for one in attacks) else "attack steps"
+        figure.supxlabel(f"{across} on {suite}{_about_bands(lines)}", fontsize=10)
     return figure
 
 
@@ -183,6 +184,10 @@ def _draw_attack(panels: list[Axes], attack: str, lines: Sequence[Line], *, firs
     for panel in lower:
         panel.set_ylabel("FA" if first else "", fontsize=9)
         _draw_course(panel, attack, lines, "fa")
+        if not panel.lines:  # it has no such task
+            panel.remove()
+    if _has_levels(lines, attack):
+        upper.set_xlabel("level", fontsize=9)
 
 
 def _draw_course(
@@ -193,7 +198,10 @@ def _draw_course(
         if not points:  # its jobs failed, or it has no such task
             continue
         steps = [point.step for point, _ in points]
-        if len(points) <= MOST_TICKS:  # else as matplotlib likes
+        if _has_levels(lines, attack):
+            names = [point.level or "none" for point, _ in points]
+            panel.set_xticks(steps, names, rotation=30, ha="right", fontsize=8)
+        elif len(points) <= MOST_TICKS:  # else as matplotlib likes
             panel.set_xticks(steps, [point.name for point, _ in points])
         value, low, high = (
             [getattr(figure, end) for _, figure in points] for end in ("value", "low", "high")
@@ -206,7 +214,14 @@ def _draw_course(
     if what == "forget":
         chance = next(line.row.forget_chance for line in lines)
         panel.axhline(chance, color=CHANCE, linestyle=":", label="chance")
-        panel.set_ylim(-0.03, 1.05)
+        if panel.dataLim.y0 >= 0 and panel.dataLim.y1 <= 1:  # a likelihood has no such ends
+            panel.set_ylim(-0.03, 1.05)
+
+
+def _has_levels(lines: Sequence[Line], attack: str) -> bool:
+    """Whether an attack takes no steps."""
+    courses = (part.steps for line in lines for part in line.row.attacks if part.attack == attack)
+    return any(steps[-1].level for steps in courses)
 
 
 def _points(

@@ -101,14 +101,26 @@ def figure_svg(figure: Figure, name: str) -> str:
     file = io.StringIO()
     with drawing(), mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata=UNDATED[".svg"], transparent=True)
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = _short(file.getvalue())
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
-    # two decimals of a point are less than a reader sees, and half of the bytes
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
     for place, colour in enumerate(COLOURS):
         text = text.replace(colour, f"var(--c{place})")
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     return text.replace(INK, "currentColor")
+
+
+# --- inside ---
+
+
+def _short(text: str) -> str:
+    """Leave out of an SVG what nobody sees, some two thirds of it."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r' transform="rotate\(-?0 [^"]*"', "", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)  # the page's
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda id: id[0] if id[1] in used else "", text)
+    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)  # of a point
+    text = re.sub(r"\s+", " ", text).replace("> <", "><")
+    text = re.sub(r'style="[^"]*"', lambda style: re.sub("([;:]) ", r"\1", style[0]), text)
+    return re.sub(r"<g>(<(?:use|text|path)\b[^<]*(?:/>|</text>))</g>", r"\1", text)

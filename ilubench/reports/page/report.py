@@ -38,6 +38,7 @@ from ilubench.reports.figures.overviews import (
     under,
 )
 from ilubench.reports.figures.style import figure_svg, save_figure
+from ilubench.reports.figures.trials import draw_trials, tuned_attacks
 from ilubench.reports.item_changes import Changes, changes_of
 from ilubench.reports.ranking import rank_runs
 from ilubench.reports.trials import trial_lines
@@ -232,10 +233,7 @@ def _pictures(
     name, first, record = f"m{place + 1}", place == 0, runs[0].record
     mine = [line for line in lines if not line.reference]
     if len(mine) <= MANY:
-        told = (
-            f"{label} along each attack: 1 is forgotten, 0 known. The higher a line stays, the "
-            "more stayed forgotten."
-        )
+        told = f"{label} along each attack. The higher a line stays, the more stayed forgotten."
         if first:
             told += " Below: fine-tuning accuracy (FA), what the user of the fine-tuning gets."
         yield Picture(
@@ -243,6 +241,12 @@ def _pictures(
             told,
             draw_courses(lines, label, record.attacks, record.suite, fa=first),
         )
+    if len(mine) <= MANY and tuned_attacks(lines):
+        told = (
+            f"Lowest {label} that an attacker who tunes has found after so many trials, of those "
+            f"that keep {KEPT_UTILITY:.0%} of the utility: mean over seeds."
+        )
+        yield Picture(f"{name}-trials", told, draw_trials(lines, label))
     if len(mine) > 1:
         order = sorted(lines, key=lambda line: -(under(line.row)[1].value or -1))
         told = (
@@ -386,15 +390,20 @@ def _data(suite: SuiteSpec) -> Table:
 
 
 def _told(runs: Sequence[FinishedRun], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    shared = runs[0].settings
+    if shared:
+        yield "attacks", yaml.safe_dump(dict(shared), sort_keys=False)
     for name, run in zip(names, runs, strict=True):
-        settings = {"method": run.record.method, "attacks": dict(run.settings)}
-        yield f"{name}: method and attacks", yaml.safe_dump(settings, sort_keys=False)
+        settings = {"method": run.record.method}
+        if run.settings != shared:
+            settings["attacks"] = dict(run.settings)
         seconds = sum(job.seconds or 0.0 for job in run.record.jobs)
         facts = {
+            **settings,
             "run": run.record.run,
             "time of all jobs": format_duration(seconds),
             "cost": dict(run.record.cost),
             "conditions": dict(run.conditions),
             "libraries": dict(run.libraries),
         }
-        yield f"{name}: environment", yaml.safe_dump(facts, sort_keys=False)
+        yield f"{name}: settings and environment", yaml.safe_dump(facts, sort_keys=False)

@@ -98,12 +98,17 @@ def _check(overrides: Sequence[Override]) -> None:
             raise SpecError("cannot be set here", field=override.key, remedy=remedy)
 
 
+MOST = 10_000
+"""Settings that a budget can have, as in a suite."""
+
+
 def _budget(overrides: Sequence[Override]) -> int | None:
     for override in overrides:
         if override.path == ("budget",):
             value = convert_value(int, override.text, "budget")
-            if not isinstance(value, int) or value < 1:
-                raise SpecError("must be at least 1", field="budget", remedy="write budget=8")
+            if not isinstance(value, int) or not 1 <= value <= MOST:
+                problem = f"must be a number from 1 to {MOST}"
+                raise SpecError(problem, field="budget", remedy="write budget=8")
             return value
     return None
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +10,7 @@ from rich.text import Text
 from ilubench.records.labels import UTILITY_KEPT
 from ilubench.runs.tuning.choice import share_forgotten
 from ilubench.runs.tuning.records import TrialRecord, TuningRecord
+from ilubench.specs.yaml_text import write_yaml
 
 __all__ = ["tuning_report"]
 
@@ -92,7 +92,7 @@ def _closing(record: TuningRecord, path: Path) -> Iterator[str]:
         yield from _none_chosen(record)
         return
     yield "For the suite file:"
-    yield yaml.safe_dump({"methods": record.methods}, sort_keys=False).rstrip()
+    yield write_yaml({"methods": record.methods}).rstrip()
     yield f"Next: ilubench run {' '.join(record.words)}"
 
 

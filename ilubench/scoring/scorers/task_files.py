@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
-import yaml
 from pydantic import JsonValue
 
 from ilubench.errors import SpecError, did_you_mean
 from ilubench.specs import Direction, Estimator
-from ilubench.specs.yaml_files import task_file, task_names
+from ilubench.specs.yaml_files import read_yaml, task_file, task_names
+from ilubench.specs.yaml_text import YamlLoader
 
 __all__ = ["Member", "Reference", "TaskFacts", "task_facts"]
 
@@ -103,8 +103,10 @@ class TaskFacts:
     directions: Mapping[str, Direction]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(YamlLoader):
     """Reads lm-eval's files; a `!function` becomes a Reference."""
+
+    own = ("!",)
 
 
 _Loader.add_multi_constructor(
@@ -132,10 +134,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> tuple[Config, tuple[Path,
     """Return a task file's fields, with those it includes below, and the files behind them."""
     if path in above:
         raise SpecError("includes itself", where=str(path), field="include")
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"cannot be read ({error})", where=str(path)) from error
+    _, config = read_yaml(path, _Loader)
     if not isinstance(config, dict):
         raise SpecError("the top level must be a mapping of fields", where=str(path))
     merged: Config = {}
@@ -143,6 +142,8 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> tuple[Config, tuple[Path,
     files: tuple[Path, ...] = (path, *(file for found in named for file in found))
     included = config.pop("include", None)
     for name in included if isinstance(included, list) else [included] if included else []:
+        if not isinstance(name, str):
+            raise SpecError("must be a file's name", where=str(path), field="include")
         below, more = _read(path.parent / name, (*above, path))
         merged |= below
         files += more
@@ -271,7 +272,7 @@ def _names(config: Config) -> dict[tuple[str, str], str]:
             if isinstance(entry, dict)
             and entry.get("metric")
             and not isinstance(entry["metric"], Reference)
-            and entry.get("aggregation", "mean" if entry["metric"] in _MEANS else "") == "mean"
+            and entry.get("aggregation", "mean" if str(entry["metric"]) in _MEANS else "") == "mean"
         ]
     else:
         kind = str(config.get("output_type", "generate_until"))
@@ -295,7 +296,7 @@ def _estimators(config: Config, names: Mapping[tuple[str, str], str]) -> dict[st
     listed = config.get("aggregate_metric_list")
     entries = listed if isinstance(listed, list) else [listed]
     alike = {
-        (entry.get("metric"), name)
+        (str(entry.get("metric")), name)
         for entry in entries
         if isinstance(entry, dict) and entry.get("weight_by_size") is False
         for name in _filters(entry, names)
@@ -319,11 +320,11 @@ def _directions(config: Config, names: Mapping[tuple[str, str], str]) -> dict[st
     }
 
 
-def _filters(entry: Config, names: Mapping[tuple[str, str], str]) -> list[JsonValue]:
+def _filters(entry: Config, names: Mapping[tuple[str, str], str]) -> list[str]:
     given = entry.get("filter_list")
     if given is None:
         return [name for _, name in names]
-    return given if isinstance(given, list) else [given]
+    return [str(one) for one in (given if isinstance(given, list) else [given])]
 
 
 @cache
