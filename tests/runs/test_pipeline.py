@@ -310,7 +310,8 @@ def test_what_is_damaged_in_the_store_is_named_and_done_again(
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     store = out / "store"
-    score, manifest = (next((store / "score").glob(name)) for name in ("*/scores/*.json", "*/DONE"))
+    first, second, *_ = sorted(path for path in (store / "score").iterdir() if path.is_dir())
+    score, manifest = next(first.glob("scores/*.json")), second / "DONE"
     unlearnt = max(
         (store / "unlearn").glob("*/changes.safetensors"), key=lambda f: f.stat().st_size
     )
@@ -324,7 +325,6 @@ def test_what_is_damaged_in_the_store_is_named_and_done_again(
         flip(path)
     for path in gone:
         path.unlink()
-    assert score.parent.parent != manifest.parent
     flip(manifest)
     done = command("run", SUITE, "method=ilu", f"out={out}")
     assert done.code == 0
