@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
@@ -52,6 +52,7 @@ SECONDS, BYTES = 5.0, 1_000_000_000
 Draw = random.Random
 Call = Callable[[], object]
 
+DEEP: Any = functools.reduce(lambda inner, _: [inner], range(100), cast("Any", 0))
 ODD: tuple[Any, ...] = (
     *(None, "", " ", True, 0, -1, 1.5, 1e308, -1e-308, 2**63, -(2**63), 10**30, 10**400),
     *("0123", "1e400", "-1", "nan", "inf", "NaN", "none", "null", "~", "=", "0x1F", "1:30", "²"),
@@ -61,7 +62,7 @@ ODD: tuple[Any, ...] = (
     *("1e400", "1" * 19, "2024-13-45", "[1", "[[[[", "&a", "*a", "!!python/none x", "<<", "- x"),
     *([], {}, [[]], [None], {"": ""}, {"a": {"a": {"a": 1}}}, [1, "a", None], {"use": None}),
     *("0..100000000000", "5..1", "0,0,0", ",", ",,", "a,b", "npo,npo", "File.py:X", "./no.py:X"),
-    functools.reduce(lambda inner, _: [inner], range(100), 0),
+    DEEP,
     float("nan"),
     float("inf"),
 )
