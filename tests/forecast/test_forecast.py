@@ -21,7 +21,7 @@ from ilubench.forecast.formula import took_assumed
 from ilubench.forecast.memory import Shape, fit_cards, leaner_settings, peak_memory, shape_of
 from ilubench.forecast.outlook import offline
 from ilubench.forecast.probe import Probed
-from ilubench.models.forward import recipe_config
+from ilubench.models.configuration import recipe_config
 from ilubench.specs import LoraSpec, MemorySpec, ModelSource, RunSpec, SuiteSpec
 from ilubench.specs.overrides import parse_words
 from ilubench.specs.suite_files import load_suite
