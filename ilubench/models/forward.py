@@ -72,7 +72,14 @@ sort the padding in with the tokens, so that sums come in another order.
 """
 
 
-_ROTATIONS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype")
+_ROTATIONS = (
+    "rope_theta",
+    "rope_scaling",
+    "partial_rotary_factor",
+    "rotary_pct",
+    "rotary_emb_base",
+    "torch_dtype",
+)
 """Settings as older configurations write them, which transformers reads and names otherwise."""
 
 
