@@ -104,7 +104,7 @@ def _problem(
     return ""
 
 
-def _check_texts(  # noqa: PLR0913, PLR0917 - where, and the bounds
+def _check_texts(
     file: Path,
     opened: pq.ParquetFile,
     groups: Sequence[int],
