@@ -71,7 +71,10 @@ def read_file(path: Path, role: str, first: int | None = None) -> list[Row]:
         DataError: no such file, an unknown ending, or not readable as its ending says.
     """
     if not path.is_file():
-        raise DataError(f"data.{role}: no such file {str(path)!r}; check the path")
+        problem = f"no such file {str(path)!r}; check the path"
+        if path.exists():
+            problem = f"{path} is no regular file, and it is read more than once; save it as one"
+        raise DataError(f"data.{role}: {problem}")
     found = _NAME.fullmatch(path.name.lower())
     if found is None:
         raise DataError(f"data.{role}: {path}: unknown ending {path.suffix!r}; use {ENDINGS}")

@@ -6,6 +6,7 @@ import decimal
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,12 @@ def test_of_a_file_that_is_too_large_the_first_rows_can_be_had(
     for first in (None, 990):
         with pytest.raises(DataError, match="give a part of it, or a limit"):
             read_file(file, "r", first)
+
+
+def test_a_pipe_is_told_from_a_file_that_is_not_there(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match="no regular file, and it is read more than once; save"):
+        read_file(tmp_path / "a.jsonl", "r")
 
 
 def test_a_list_of_rows_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,8 @@ def test_an_attack_that_failed_in_the_first_run_is_shown_of_the_others(
 
 
 def test_the_muse_table_is_on_the_papers_scales(runs: list[Path], board: Path) -> None:
-    head, *body = rows(laid(*runs, *MUSE, "--reported", board, "--format", "md"))
+    twice = ("--layout", "muse", "--columns", "VerbMem_f,KnowMem_r, FA,FA")
+    head, *body = rows(laid(*runs, *twice, "--reported", board, "--format", "md"))
     assert head[3:] == ["VerbMem_f (0-100)", "KnowMem_r (0-100)", "FA (%)"]
     found = {(row[0], row[1]): row[2:] for row in body}
     before, after = found["before fine-tuning", "npo"], found["seen", "npo"]
