@@ -64,6 +64,7 @@ def test_an_attack_that_failed_in_the_first_run_is_shown_of_the_others(
         row["ra_attacks"] = [name for name in row["ra_attacks"] if name != "seen"]
         row["status"] = "incomplete"
     (first / "results.json").write_text(json.dumps(record))
+    (first / "samples.parquet").unlink()
     _, *body = rows(laid(first, runs[1], *MUSE, "--format", "md"))
     assert [row[1] for row in body if row[0] == "seen"] == ["none"]
     (first / "results.json").write_text(json.dumps({**record, "rows": {}}))
