@@ -72,7 +72,7 @@ def read_file(path: Path, role: str, first: int | None = None) -> list[Row]:
     """
     if not path.is_file():
         problem = f"no such file {str(path)!r}; check the path"
-        if path.exists():
+        if path.exists() and not path.is_dir():
             problem = f"{path} is no regular file, and it is read more than once; save it as one"
         raise DataError(f"data.{role}: {problem}")
     found = _NAME.fullmatch(path.name.lower())
