@@ -66,7 +66,7 @@ def table(  # noqa: PLR0913, PLR0917 - each is an option of the command
         raise UsageError("--pairs lists pairs of ranked runs, and --layout ranks none; give one")
     if reported and not layout:
         raise UsageError("--reported adds rows to a table of the paper; add --layout muse or wmdp")
-    named = [name.strip() for name in columns.split(",") if name.strip()]
+    named = [*dict.fromkeys(name.strip() for name in columns.split(",") if name.strip())]
     chosen = columns_named(named) if named and not layout else columns_at("table")
     finished = [read_run(path) for path in within(runs)]
     if attacks:

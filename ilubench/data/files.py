@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from ilubench.data.values import Cell, Unusable, describe_value
 from ilubench.errors import DataError
 from ilubench.interfaces import Row
-from ilubench.records.bounded_parquet import check_bounds
+from ilubench.records.bounded_parquet import check_bounds, first_groups
 
 __all__ = ["ENDINGS", "is_readable", "read_file"]
 
@@ -32,6 +32,9 @@ MAX_TEXT = 1_000_000_000
 
 MAX_ROWS = 2_000_000
 """Rows of a Parquet file, which may have no bytes of their own."""
+
+PART = 64_000_000
+"""Bytes of a file's text that are read first where only its first rows are wanted."""
 
 _LINES = (".jsonl", ".json", ".ndjson")
 _TABLES = {".csv": ",", ".tsv": "\t"}
@@ -42,6 +45,7 @@ _NAME = re.compile(rf"(.*?)({'|'.join((*_LINES, *_TABLES))})({'|'.join(_PACKED)}
 _DECODER = json.JSONDecoder(parse_constant=Unusable, parse_float=lambda text: _finite(float(text)))
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ESCAPED = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
+_PART_OF_IT = "give a part of it, or a limit (no where, no shuffle) with JSON Lines or Parquet"
 _HOLDERS = ("data", "rows", "examples", "train")
 _NO_JSON = re.compile("binary|timestamp|date|time|duration|decimal|interval|extension|union")
 
@@ -51,25 +55,38 @@ def is_readable(name: str) -> bool:
     return _NAME.fullmatch(name.lower()) is not None
 
 
-def read_file(path: Path, role: str) -> list[Row]:
+def read_file(path: Path, role: str, first: int | None = None) -> list[Row]:
     """Return the rows of a file; what its text is decides whether it is JSON or JSON Lines.
 
     Every value of a CSV or TSV file is a :class:`~ilubench.data.values.Cell`. What is neither text
     nor a number nor made of these is an :class:`~ilubench.data.values.Unusable`.
 
+    Args:
+        path: of the file.
+        role: for errors.
+        first: how many rows are wanted, of its beginning; a file may be larger then than one that
+            is read whole, and may yield more of them. None: all.
+
     Raises:
         DataError: no such file, an unknown ending, or not readable as its ending says.
     """
     if not path.is_file():
-        raise DataError(f"data.{role}: no such file {str(path)!r}; check the path")
+        problem = f"no such file {str(path)!r}; check the path"
+        if path.exists() and not path.is_dir():
+            problem = f"{path} is no regular file, and it is read more than once; save it as one"
+        raise DataError(f"data.{role}: {problem}")
     found = _NAME.fullmatch(path.name.lower())
     if found is None:
         raise DataError(f"data.{role}: {path}: unknown ending {path.suffix!r}; use {ENDINGS}")
     try:
         if found[4]:
-            return _parquet(path)
-        text = _text(path, _PACKED.get(found[3]))
-        return _table(text, _TABLES[found[2]]) if found[2] in _TABLES else _json(text, path.name)
+            return _parquet(path, first)
+        packed = _PACKED.get(found[3])
+        if found[2] in _TABLES:
+            return _table(_text(path, packed, MAX_TEXT), _TABLES[found[2]])
+        if first is not None:
+            return _first(path, packed, first)
+        return _json(_text(path, packed, MAX_TEXT), path.name)
     except OSError as error:
         problem = error.strerror or f"it is no {path.suffix} file, or cut short; copy it again"
         raise DataError(f"data.{role}: {path} cannot be read: {problem}") from error
@@ -77,17 +94,30 @@ def read_file(path: Path, role: str) -> list[Row]:
         raise DataError(f"data.{role}: {path} cannot be read: {error}") from error
 
 
-def _text(path: Path, packed: str | None) -> str:
+def _first(path: Path, packed: str | None, count: int) -> list[Row]:
+    """The rows of a file, or of its beginning where that has enough of them, a line each."""
+    for size in (PART, MAX_TEXT):
+        with contextlib.suppress(ValueError):  # one list of all rows; whatever it is, it is below
+            rows = _json(_text(path, packed, size, cut=True), path.name)
+            if len(rows) >= count:
+                return rows
+    return _json(_text(path, packed, MAX_TEXT), path.name)
+
+
+def _text(path: Path, packed: str | None, size: int, *, cut: bool = False) -> str:
+    """A file's text; `cut`: the whole lines of its beginning, if it has more than `size` bytes."""
     if packed is not None:
         import pyarrow
 
         with pyarrow.input_stream(str(path), compression=packed) as stream:
-            data: bytes = stream.read(MAX_TEXT + 1)
+            data: bytes = stream.read(size + 1)
     else:
         with path.open("rb") as file:
-            data = file.read(MAX_TEXT + 1)
-    if len(data) > MAX_TEXT:
-        raise ValueError(f"it holds more than {MAX_TEXT:,} bytes; give a part of it")
+            data = file.read(size + 1)
+    if len(data) > size and cut:
+        data = data[: data.rfind(b"\n") + 1]
+    elif len(data) > size:
+        raise ValueError(f"it holds more than {size:,} bytes; {_PART_OF_IT}")
     _refuse_pointer(data)
     encoding = "utf-8-sig"
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
@@ -197,21 +227,25 @@ def _cells(reader: "csv._reader") -> Iterator[Row]:  # type: ignore[name-defined
         raise ValueError(f'{problem}; write "" for a quote inside it') from error
 
 
-def _parquet(path: Path) -> list[Row]:
+def _parquet(path: Path, first: int | None) -> list[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        check_bounds(path, MAX_TEXT, rows=MAX_ROWS, texts=MAX_TEXT)
+        bounds = {"rows": MAX_ROWS, "texts": MAX_TEXT, "expanded": MAX_TEXT}
+        check_bounds(path, MAX_TEXT, **bounds, first=first, remedy=f"; {_PART_OF_IT}")
         with pyarrow.parquet.ParquetFile(path) as file:
-            schema, count = file.schema_arrow, file.metadata.num_rows
+            schema, groups = file.schema_arrow, first_groups(file.metadata, first)
             kinds = {field.name: str(field.type) for field in schema}
             if len(kinds) < len(schema):
                 raise ValueError("two columns have the same name")
             known = [name for name, kind in kinds.items() if not _NO_JSON.search(kind)]
-            table = file.read(columns=known)
+            table = file.read_row_groups(groups, columns=known).slice(0, first)
+            count = sum(file.metadata.row_group(k).num_rows for k in groups)
+            count = count if first is None else min(count, first)
     except DataError as error:
-        _refuse_pointer(path.read_bytes()[:100])
+        with path.open("rb") as opened:
+            _refuse_pointer(opened.read(100))
         raise ValueError(str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")) from error
     except (pyarrow.ArrowException, MemoryError) as error:
         raise ValueError("it is no Parquet file, or cut short; copy it again") from error

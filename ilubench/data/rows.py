@@ -74,14 +74,24 @@ def read_hub(source: DataSource, role: str, found: Listing | None = None) -> lis
     names = part_files(repository, found, source.subset, source.split, source.files)
     folder = fetch(repository, found, names)
     rows: list[Row] = []
+    first = _first(source)
     for name in names:
         try:
-            rows += read_file(folder / name, role)
+            rows += read_file(folder / name, role, None if first is None else first - len(rows))
         except DataError as error:
             problem = f"{name} cannot be read ({error.__cause__ or error})"
             remedy = f"where it is damaged, remove {folder / name} and fetch it again"
             raise repository.error(DamagedError, problem, remedy) from error
+        if first is not None and len(rows) >= first:
+            break
     return rows
+
+
+def _first(source: DataSource) -> int | None:
+    """How many of a source's first rows are all that is looked at; None: all rows are."""
+    if source.limit is None or source.where or source.blank == "leave_out":
+        return None
+    return None if source.shuffle is not None else source.offset + source.limit
 
 
 def _select(rows: Sequence[Row], source: DataSource, role: str) -> list[Row]:
@@ -317,7 +327,7 @@ class Tables:
 
     def _read(self, source: DataSource, role: str) -> list[Row]:
         if source.path:
-            return _named(read_file(local_file(source, role), role))
+            return _named(read_file(local_file(source, role), role, _first(source)))
         if source.hub:
             return _named(self._read_hub(source, role))
         assert source.generated is not None

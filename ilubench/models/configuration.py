@@ -39,7 +39,10 @@ _ASIDE = re.compile(
 )
 """Settings by which the logits of a given text do not differ, or which others check."""
 
-_ROTATIONS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype")
+_ROTATIONS = (
+    *("rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype"),
+    *("rotary_pct", "rotary_emb_base"),
+)
 """Settings as older configurations write them, which transformers reads and names otherwise."""
 
 _MOST = (

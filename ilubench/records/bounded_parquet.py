@@ -1,5 +1,6 @@
 """Parquet files that anybody may have made: looked at before they are unpacked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 from ilubench.errors import DataError
 from ilubench.specs.untrusted import check_regular
 
-__all__ = ["MAX_NAME", "MAX_TEXTS", "check_bounds"]
+__all__ = ["MAX_NAME", "MAX_TEXTS", "check_bounds", "first_groups"]
 
 MAX_NAME = 500
 """Bytes of a name, as samples have them."""
@@ -26,8 +27,15 @@ MAX_TEXTS = 4_000_000_000
 _BATCH = 1 << 17
 
 
-def check_bounds(
-    file: Path, longest: int, *, rows: int = MAX_ROWS, texts: int = MAX_TEXTS
+def check_bounds(  # noqa: PLR0913 - bounds, and what they are of
+    file: Path,
+    longest: int,
+    *,
+    rows: int = MAX_ROWS,
+    texts: int = MAX_TEXTS,
+    expanded: int | None = None,
+    first: int | None = None,
+    remedy: str = "",
 ) -> pa.Schema:
     """Return a table's columns; refuse what would unpack to more than it may, before it does.
 
@@ -39,6 +47,9 @@ def check_bounds(
         longest: bytes of one text.
         rows: lines of the table.
         texts: bytes of the texts of a column, those that lines share counted for each.
+        expanded: bytes of the table; None: `MAX_EXPANDED`.
+        first: how many lines will be read, of the groups in which the first ones lie; None: all.
+        remedy: what to do where it is too large.
 
     Raises:
         DataError: no regular file, no Parquet, or too large.
@@ -46,38 +57,64 @@ def check_bounds(
     check_regular(file)
     try:
         with pq.ParquetFile(file) as opened:
-            _check_footer(file, opened.metadata, rows)
+            groups = first_groups(opened.metadata, first)
+            most = MAX_EXPANDED if expanded is None else expanded
+            problem = _problem(opened.metadata, groups, rows, first, most)
+            if problem:
+                raise DataError(f"{file} {problem} are allowed{remedy}")
             schema = opened.schema_arrow
         names = [one.name for one in schema if one.type == pa.string()]
         with pq.ParquetFile(file, read_dictionary=names) as opened:
             for name in names:
-                _check_texts(file, opened, name, longest, texts)
+                _check_texts(file, opened, groups, name, longest, texts)
     except (OSError, pa.ArrowException, MemoryError, ValueError) as error:
         raise DataError(f"{file}: it is no Parquet file, or cut short; copy it again") from error
     return schema
 
 
+def first_groups(facts: pq.FileMetaData, first: int | None) -> list[int]:
+    """Return the groups in which the first lines lie; None: all of them."""
+    found, lines = list[int](), 0
+    for number in range(facts.num_row_groups):
+        if first is not None and lines >= first:
+            break
+        found.append(number)
+        lines += facts.row_group(number).num_rows
+    return found
+
+
 # --- inside ---
 
 
-def _check_footer(file: Path, facts: pq.FileMetaData, rows: int) -> None:
-    if facts.num_rows > rows:
-        raise DataError(f"{file} has {facts.num_rows} lines; {rows} are allowed")
-    groups = [facts.row_group(k) for k in range(facts.num_row_groups)]
+def _problem(
+    facts: pq.FileMetaData, numbers: Sequence[int], rows: int, first: int | None, most: int
+) -> str:
+    """What is too large of some groups, up to the word `allowed`; empty: nothing is."""
+    groups = [facts.row_group(k) for k in numbers]
+    lines = sum(group.num_rows for group in groups)
+    if min(lines, first or lines) > rows:
+        return f"has {lines} lines; {rows}"
     for number in range(facts.num_columns):  # a short list of long lists
         values = sum(group.column(number).num_values for group in groups)
         if values > 10 * rows:
-            raise DataError(f"{file}: a column of {values} values; {10 * rows} are allowed")
+            return f"has a column of {values} values; {10 * rows}"
     expanded = sum(group.total_byte_size for group in groups)
-    if expanded > MAX_EXPANDED or any(group.total_byte_size < 0 for group in groups):
-        problem = f"would unpack to {expanded} bytes; {MAX_EXPANDED} are allowed"
-        raise DataError(f"{file} {problem}")
+    if expanded > most or any(group.total_byte_size < 0 for group in groups):
+        return f"would unpack to {expanded} bytes; {most}"
+    return ""
 
 
-def _check_texts(file: Path, opened: pq.ParquetFile, name: str, longest: int, most: int) -> None:
+def _check_texts(
+    file: Path,
+    opened: pq.ParquetFile,
+    groups: Sequence[int],
+    name: str,
+    longest: int,
+    most: int,
+) -> None:
     """Each text of a column has a bounded length, and so has the column."""
     total = 0
-    for batch in opened.iter_batches(batch_size=_BATCH, columns=[name]):
+    for batch in opened.iter_batches(_BATCH, row_groups=groups, columns=[name]):
         column = batch.column(0)
         lengths = pc.binary_length(column.dictionary)
         found = pc.max(lengths).as_py() or 0

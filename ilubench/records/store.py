@@ -97,12 +97,21 @@ class Artifact:
             StoreError: as `verify`, without a remedy.
         """
         hashes = self._manifest()["files"]
-        for path in self.folder.rglob("[!.]*"):  # one more score would be read like the others
-            name = path.relative_to(self.folder).as_posix()
-            if path.is_file() and name not in hashes and name != _MANIFEST:
-                raise StoreError(f"{path} is none of the files that were written")
         asked = {n: sha256 for n, sha256 in hashes.items() if weights or not n.endswith(_WEIGHTS)}
         check_files(self.folder, asked)
+
+    def others(self) -> Iterator[Path]:
+        """Yield files that the job did not write; one more score would be read like its own.
+
+        Raises:
+            StoreError: the manifest is damaged.
+        """
+        known = {*self._manifest()["files"], _MANIFEST}
+        for path in self.folder.rglob("*"):
+            below = path.relative_to(self.folder)
+            hidden = any(part.startswith(".") for part in below.parts)  # of editors, file systems
+            if path.is_file() and not hidden and below.as_posix() not in known:
+                yield path
 
     def _manifest(self) -> dict[str, Any]:
         found = read_sealed(self.folder / _MANIFEST)
@@ -184,7 +193,7 @@ class Store:
         self._started: dict[str, float] = {}
 
     def get(self, stage: str, key: str) -> Artifact | None:
-        """Return a finished artifact, or None; one with a damaged file is none.
+        """Return a finished artifact, or None; one with a damaged or a strange file is none.
 
         Its weights are compared by whoever loads them (`Artifact.verify`).
         """
@@ -192,6 +201,7 @@ class Store:
         try:
             if found is not None:
                 found.check(weights=False)
+                found = None if any(found.others()) else found
         except StoreError:
             return None
         return found
@@ -212,6 +222,9 @@ class Store:
 
         Returns:
             What is damaged; empty where nothing is.
+
+        Raises:
+            StoreError: there is a file that the job did not write, which may be somebody's.
         """
         found, partial = self._find(stage, key), self.root / stage / f"{key}.partial"
         folder = partial if found is None else found.folder
@@ -224,11 +237,13 @@ class Store:
             else:
                 found.check(weights=loads)
         except StoreError as error:
-            with self._lock(stage, key):
+            with contextlib.suppress(OSError), self._lock(stage, key):
                 shutil.rmtree(folder, ignore_errors=True)
             return str(error)
         except OSError:  # another process has it (TimeoutError), or nothing can be written here
             return ""
+        for path in found.others() if found is not None else ():
+            raise StoreError(f"{path} is none of the files that its job wrote; move it away")
         return ""
 
     def remove(self, stage: str, key: str) -> None:

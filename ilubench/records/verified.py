@@ -4,6 +4,7 @@ A finished artifact's manifest has the SHA-256 of each file and its own; what an
 written so far stands in a ledger beside it. A file is read for its hash once in a process.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,9 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot be asked
+            raise
     finally:
         os.close(descriptor)
 

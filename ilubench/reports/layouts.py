@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from ilubench.errors import UsageError, did_you_mean
+from ilubench.errors import DataError, UsageError, did_you_mean
 from ilubench.records.comparing import common_labels
 from ilubench.records.figure_text import figure_text
 from ilubench.records.finished import FinishedRun
@@ -97,9 +97,12 @@ def lay_out(
 
     Raises:
         UsageError: the runs are not alike, a column is not known, or no run has it.
-        DataError: no run was attacked.
+        DataError: a run has no figures.
     """
     common_labels(runs)
+    for run in runs:
+        if not run.rows:
+            raise DataError(f"{run.path} has no figures, for what failed in it: leave it out")
     known = {column.name: column for column in layout.columns}
     for name in columns:
         if name not in known:
@@ -107,7 +110,8 @@ def lay_out(
     chosen = tuple(known[name] for name in columns) or layout.columns
     names = run_names([run.record for run in runs])
     measured = dict(zip(names, runs, strict=True))
-    attacks = [part.attack for part in next(iter(runs[0].rows.values())).attacks]
+    attacked = {part.attack for run in runs for part in _row(run).attacks}  # one may have failed
+    attacks = [name for name in runs[0].record.attacks if name in attacked]
     states = [BEFORE, *attacks] if layout.by_attack else [""]
     rows = tuple(row for state in states for row in _rows(state, chosen, measured, published))
     for place, column in enumerate(chosen):
@@ -159,7 +163,7 @@ def _rows(
     published: Sequence[Published],
 ) -> Iterator[tuple[str, str, str, tuple[Figure | None, ...]]]:
     for name, run in runs.items():
-        row = next(iter(run.rows.values()))
+        row = _row(run)
         part = next((one for one in row.attacks if one.attack == state), None)
         if part is not None or state in (BEFORE, ""):
             figures = tuple(one.written(one.take(one, run, part)) for one in columns)
@@ -175,6 +179,11 @@ def _rows(
         if any(value is not None for value in values):
             shown = (None if v is None else Figure(v, None, None, 0, 0, "none") for v in values)
             yield state, one.name, f"reported ({one.provenance})", tuple(shown)
+
+
+def _row(run: FinishedRun) -> RobustnessRow:
+    """Any row of a run: utility and FA are alike in all."""
+    return next(iter(run.rows.values()))
 
 
 # --- what stands in a column
@@ -202,7 +211,7 @@ def _utility(column: PaperColumn, run: FinishedRun, part: AttackFigures | None) 
     places = [k for k, one in enumerate(specs) if one.label == column.name]
     if not places:
         return None
-    row = next(iter(run.rows.values()))
+    row = _row(run)
     return (row.utility.unlearned if part is None else part.steps[-1].utility)[places[0]]
 
 
@@ -212,7 +221,7 @@ def _fa(_: PaperColumn, __: FinishedRun, part: AttackFigures | None) -> Figure |
 
 def _mean_fa(_: PaperColumn, run: FinishedRun, __: AttackFigures | None) -> Figure | None:
     """Without an interval: each attack has items of its own."""
-    row = next(iter(run.rows.values()))
+    row = _row(run)
     ends = [part.steps[-1].fa for part in row.attacks]
     values = [one.value for one in ends if one is not None and one.value is not None]
     if not values or len(values) < len(ends):

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from ilubench import __version__
+from ilubench.errors import SpecError
 from ilubench.experiments.attacks import resolve_attack
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import expected_overlaps, overlap_warnings
@@ -44,7 +45,7 @@ from ilubench.runs.record_head import LIBRARIES, plain, record_head, row_hashes
 from ilubench.runs.references import metric_summaries
 from ilubench.specs import SuiteSpec
 from ilubench.specs.protocols import TRAINING
-from ilubench.specs.yaml_text import write_yaml
+from ilubench.specs.yaml_text import MAX_YAML, write_yaml
 from ilubench.statistics.row import RobustnessRow, trial_number
 
 __all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
@@ -306,8 +307,11 @@ def _scored(suite: SuiteSpec) -> JsonValue:
 def write_inputs(plan: Plan) -> None:
     """Write `config.yaml`, `env.json` and `plan.json`."""
     config = run_config(plan.experiment)
-    text = write_yaml(config)
-    write_atomic(plan.folder / "config.yaml", text.encode())
+    text = write_yaml(config).encode()
+    if len(text) > MAX_YAML:  # it could not be read again
+        problem = f"its settings have {len(text)} bytes as YAML; {MAX_YAML} are allowed"
+        raise SpecError(problem, where=plan.experiment.suite.name, remedy="give fewer attacks")
+    write_atomic(plan.folder / "config.yaml", text)
     write_json(plan.folder / "env.json", _environment(plan))
     jobs: list[JsonValue] = [job.model_dump(mode="json") for job in plan.jobs]
     # paths in the configuration are relative to where the command was given

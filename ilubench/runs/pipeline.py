@@ -11,7 +11,7 @@ from ilubench.interfaces import Progress
 from ilubench.records.results import RunRecord
 from ilubench.runs.carry_out import write_trace
 from ilubench.runs.collect import gather_samples, robustness_rows
-from ilubench.runs.executors.base import EndWatcher, Outcome, execute
+from ilubench.runs.executors.base import Outcome, Watcher, execute
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
 from ilubench.runs.jobs import Job
 from ilubench.runs.loading import collection_paused
@@ -26,11 +26,14 @@ from ilubench.statistics.row import RobustnessRow
 __all__ = ["Reporter", "RunResult", "drop_damaged", "execute_plan", "run", "run_grid"]
 
 
-class Reporter(EndWatcher, Protocol):
+class Reporter(Watcher, Protocol):
     """Shows how a run goes."""
 
     def planned(self, plan: Plan) -> None:
         """Called once, before the first job."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """A job ended, was cached, or was skipped."""
 
     def show(self, label: str) -> Progress:
         """Return where work reports that is no job of the plan."""
@@ -80,10 +83,10 @@ def execute_plan(
         ModelError: the original model seems to have forgotten already.
     """
     try:
-        with tracking(plan, reporter) as watcher:
-            jobs, slots = place_jobs(plan, watcher)
+        with tracking(plan, reporter):
+            jobs, slots = place_jobs(plan, reporter)
             for outcome in execute(batches or [jobs], plan.is_done, slots):
-                watcher.finished(outcome)
+                reporter.finished(outcome)
                 yield outcome
                 job = outcome.job
                 if job.stage == "target" and outcome.state == "done":

@@ -85,10 +85,10 @@ _Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"^(?:{_FLOAT})$"), li
 
 _KINDS = {f"{_TAG}{kind}" for kind in ("map", "seq", "str", "bool", "null", "merge", *_PLAIN)}
 
-MAX_YAML = 200_000
-"""Bytes of a YAML file; PyYAML reads so many in about 3 s."""
+MAX_YAML = 1_000_000
+"""Bytes of a YAML file: the settings of 200 attacks; PyYAML reads so many in about 15 s."""
 
-MAX_NODES = 20_000
+MAX_NODES = 100_000
 """Values of a YAML file, those that an alias repeats counted each time."""
 
 

@@ -6,6 +6,7 @@ import decimal
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from ilubench.data import files
 from ilubench.data.files import is_readable, read_file
 from ilubench.data.values import Cell, Unusable, describe_value, list_in, number_in
 from ilubench.errors import DataError
@@ -232,3 +234,41 @@ def test_a_tsv_file_may_quote_nothing(tmp_path: Path) -> None:
     file.write_text('s\tn\n"so" he said\t1\t2\n')
     with pytest.raises(DataError, match="line 2: a quoted value does not end"):
         read_file(file, "r")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.parquet", "one.parquet"])
+def test_of_a_file_that_is_too_large_the_first_rows_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rows = [{"id": str(number), "text": "x" * 40} for number in range(1000)]
+    file = tmp_path / name
+    if file.suffix == ".parquet":
+        size = 100 if name == "a.parquet" else 1000
+        table = pyarrow.Table.from_pylist(rows)
+        pyarrow.parquet.write_table(table, file, row_group_size=size)
+    else:
+        text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        file.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    assert read_file(file, "r", 150)[:150] == rows[:150]
+    monkeypatch.setattr(files, "PART", 2_000)
+    monkeypatch.setattr(files, "MAX_TEXT", 30_000)
+    monkeypatch.setattr(files, "MAX_ROWS", 900)
+    if name != "one.parquet":  # its rows are in one piece, which is unpacked whole
+        assert read_file(file, "r", 150)[:150] == rows[:150]
+        assert read_file(file, "r", 20)[:20] == rows[:20]
+    for first in (None, 990):
+        with pytest.raises(DataError, match="give a part of it, or a limit"):
+            read_file(file, "r", first)
+
+
+def test_a_pipe_is_told_from_a_file_that_is_not_there(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match="no regular file, and it is read more than once; save"):
+        read_file(tmp_path / "a.jsonl", "r")
+
+
+def test_a_list_of_rows_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PART", 50)
+    rows = [{"id": str(number)} for number in range(100)]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    assert read_file(tmp_path / "a.json", "r", 3) == rows

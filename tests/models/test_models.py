@@ -22,6 +22,7 @@ from ilubench.models.checkpoints import (
     save_changes,
     save_model,
 )
+from ilubench.models.configuration import recipe_config
 from ilubench.models.forward import answer_logits, body_inputs, initialise_model
 from ilubench.models.tokenizers import load_tokenizer
 from ilubench.specs import ModelSource
@@ -214,6 +215,12 @@ def test_a_setting_that_only_the_models_code_reads_is_one() -> None:
     config = {"model_type": "qwen2", **known_settings("qwen2", SMALL), "head_dim": 32}
     model = initialise_model(config, VOCABULARY, 0)
     assert weights(model)["model.layers.0.self_attn.q_proj.weight"].shape == (64, 96)
+
+
+def test_rotations_as_older_configurations_write_them_count() -> None:
+    made = recipe_config({"model_type": "gpt_neox", "rotary_pct": 0.5, "rotary_emb_base": 500})
+    assert made.rope_parameters["rope_theta"] == 500
+    assert made.rope_parameters["partial_rotary_factor"] == 0.5
 
 
 # ------------------------------------------------------------------------------- forward

@@ -1,8 +1,10 @@
 """Artifacts: there whole or not at all; damage is found; state comes back."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -148,16 +150,56 @@ def test_another_artifacts_folder_is_none(store: Store) -> None:
     assert store.get("unlearn", "other") is None
 
 
-@pytest.mark.parametrize("damage", ["flipped", "missing", "one more"])
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
 def test_a_damaged_artifact_is_none_and_is_dropped(store: Store, damage: str) -> None:
     made = make(store)
-    path = made.folder / "sub" / ("c.txt" if damage == "one more" else "b.txt")
+    path = made.folder / "sub" / "b.txt"
     path.unlink(missing_ok=True)
     if damage != "missing":
         path.write_text("c")
     assert store.get("unlearn", "k") is None
     assert store.drop_damaged("unlearn", "k", loads=False).startswith(f"{path} is ")
     assert not made.folder.exists()
+    assert make(store) == store.get("unlearn", "k")
+
+
+def test_what_was_put_into_an_artifact_is_not_read_and_not_deleted(store: Store) -> None:
+    made = make(store)
+    hidden = made.folder / "sub" / ".checkpoints" / "b.txt"
+    hidden.parent.mkdir()
+    hidden.write_text("an editor's")
+    assert store.get("unlearn", "k") == made
+    strange = made.folder / "sub" / "notes.txt"
+    strange.write_text("mine")
+    assert store.get("unlearn", "k") is None
+    with pytest.raises(StoreError, match=r"notes\.txt is none of the files .* move it away"):
+        store.drop_damaged("unlearn", "k", loads=True)
+    assert strange.read_text() == "mine"
+    strange.unlink()
+    assert store.drop_damaged("unlearn", "k", loads=True) == ""
+    assert store.get("unlearn", "k") == made
+
+
+def test_damage_that_cannot_be_deleted_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (make(store).folder / "a.txt").write_text("other")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(30, "Read-only file system")
+
+    monkeypatch.setattr(Store, "_lock", refuse)
+    assert store.drop_damaged("unlearn", "k", loads=False).endswith("a.txt is damaged")
+
+
+def test_a_file_system_that_cannot_sync_a_folder_is_none_to_fail_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
     assert make(store) == store.get("unlearn", "k")
 
 

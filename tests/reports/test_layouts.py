@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +54,26 @@ def rows(text: str) -> list[list[str]]:
 MUSE = ("--layout", "muse", "--columns", "VerbMem_f,KnowMem_r,FA")
 
 
+def test_an_attack_that_failed_in_the_first_run_is_shown_of_the_others(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    first = Path(shutil.copytree(runs[0], tmp_path / "npo"))
+    record = json.loads((first / "results.json").read_text())
+    for row in record["rows"].values():
+        row["attacks"] = [part for part in row["attacks"] if part["attack"] != "seen"]
+        row["ra_attacks"] = [name for name in row["ra_attacks"] if name != "seen"]
+        row["status"] = "incomplete"
+    (first / "results.json").write_text(json.dumps(record))
+    (first / "samples.parquet").unlink()
+    _, *body = rows(laid(first, runs[1], *MUSE, "--format", "md"))
+    assert [row[1] for row in body if row[0] == "seen"] == ["none"]
+    (first / "results.json").write_text(json.dumps({**record, "rows": {}}))
+    assert "leave it out" in laid(first, runs[1], *MUSE, code=3)
+
+
 def test_the_muse_table_is_on_the_papers_scales(runs: list[Path], board: Path) -> None:
-    head, *body = rows(laid(*runs, *MUSE, "--reported", board, "--format", "md"))
+    twice = ("--layout", "muse", "--columns", "VerbMem_f,KnowMem_r, FA,FA")
+    head, *body = rows(laid(*runs, *twice, "--reported", board, "--format", "md"))
     assert head[3:] == ["VerbMem_f (0-100)", "KnowMem_r (0-100)", "FA (%)"]
     found = {(row[0], row[1]): row[2:] for row in body}
     before, after = found["before fine-tuning", "npo"], found["seen", "npo"]

@@ -3,11 +3,14 @@
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from runs import SUITE, command, made, planned, rows, with_target
 
 RECORDING = """
@@ -32,6 +35,21 @@ def init(project, name, group, config, resume, **how):
 FAILING = """
 def init(*words, **how):
     raise OSError("no network\\nat all")
+"""
+
+HANGING = """
+import time
+
+def init(*words, **how):
+    print("greetings")
+    time.sleep(600)
+"""
+
+LEAVING = """
+import sys
+
+def init(*words, **how):
+    sys.exit(7)
 """
 
 Told = Callable[[], list[Any]]
@@ -127,6 +145,34 @@ def test_a_tracker_that_fails_is_one_line_and_never_the_end(
     assert said == ["track=trackio stopped (OSError: no network); the run goes on without it"]
     assert rows(out) == rows(made())  # and the keys know nothing of it
     assert told() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(HANGING, "it did not end within 1 s of the run"), (LEAVING, "SystemExit: 7")],
+)
+def test_a_tracker_that_hangs_or_leaves_holds_nothing_up(
+    done: Path, told: Told, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setattr("ilubench.runs.tracking.PATIENCE_S", 1.0)
+    (done.parent / "modules" / "trackio.py").write_text(text)
+    began = time.monotonic()
+    found = tracked(done)
+    assert time.monotonic() - began < 30
+    assert f"track=trackio stopped ({said}); the run goes on without it" in found.err
+    assert told() == []
+
+
+def test_a_job_that_another_process_tells_of_is_left_to_it(done: Path, told: Told) -> None:
+    with ExitStack() as held:
+        for file in (done / "store").glob("*/*/DONE"):
+            place = done / "tracked" / "trackio" / f".{file.parent.name}.lock"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(place))
+        tracked(done)
+        assert told() == []
+    tracked(done)
+    assert any(words[0] == "log" for words in told())
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_done(

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ilubench.errors import DataError
 from ilubench.records.finished import FinishedRun
 from ilubench.records.store import write_atomic
 from ilubench.reports.exports.checkpoints import Checkpoint, Score, checkpoints_of
+from ilubench.specs.yaml_text import write_yaml
 
 __all__ = ["write_hub_results"]
 
@@ -41,7 +40,7 @@ def write_hub_results(run: FinishedRun, folder: Path) -> Iterator[Path]:
     for one, entry in found:
         task = entry["dataset"]["task_id"]
         file = folder / one.model / ".eval_results" / f"{task}.yaml"
-        write_atomic(file, yaml.safe_dump([entry], sort_keys=False).encode())
+        write_atomic(file, write_yaml([entry]).encode())
         yield file
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from ilubench.records.columns import rank_range
 from ilubench.records.comparing import common_labels
 from ilubench.records.figure_text import figure_text, format_duration
 from ilubench.records.finished import FinishedRun
@@ -307,11 +308,11 @@ def _ranked_table(runs: Sequence[FinishedRun], label: str) -> Table:
         figures, utility = row.figures, row.figures.utility
         kept = utility.kept[utility.worst] if utility.worst is not None else None
         at = f" ({figures.worst_at[0]})" if figures.worst_at else ""
-        rank = str(row.rank) if row.rank is not None else note_text(row.note) or "-"
+        rank = rank_range(row.rank, len(row.ties)) if row.rank is not None else ""
         rows.append(
             (
                 row.name,
-                f"{rank}{'=' if row.ties else ''}",
+                rank or note_text(row.note) or "-",
                 figure_text(figures.forget_unlearned),
                 figure_text(under(figures)[1]),
                 figure_text(figures.worst_case) + at,

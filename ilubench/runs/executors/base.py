@@ -13,7 +13,6 @@ from ilubench.runs.jobs import Job
 
 __all__ = [
     "SILENT_S",
-    "EndWatcher",
     "Ended",
     "Outcome",
     "Slots",
@@ -68,13 +67,6 @@ class Watcher(Protocol):
 
     def tell(self, text: str) -> None:
         """Say where the jobs run."""
-
-
-class EndWatcher(Watcher, Protocol):
-    """Is told how jobs ended, too."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """A job ended, was cached, or was skipped."""
 
 
 class Slots(Protocol):
