@@ -137,8 +137,8 @@ def test_only_runs_of_the_suite_on_the_device_are_looked_at(tmp_path: Path) -> N
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))
         folder = tmp_path / "store" / "attack" / key
         folder.mkdir(parents=True)
-        cost = {"train_seconds": 1.5, "steps": 8, "tokens": 640}
-        meta = {"stage": "attack", "attack": "qqp", "seconds": 2.5, "cost": cost}
+        cost: JsonValue = {"train_seconds": 1.5, "steps": 8, "tokens": 640}
+        meta: JsonValue = {"stage": "attack", "attack": "qqp", "seconds": 2.5, "cost": cost}
         files: JsonValue = {"scores/step-0.json": "", "scores/step-0.parquet": "", "log.jsonl": ""}
         (folder / "DONE").write_text(json.dumps(seal({"meta": meta, "files": files})))
     broken = tmp_path / "store" / "attack" / "broken"
