@@ -19,12 +19,14 @@ from ilubench.statistics.intervals import Array, Samples
 __all__ = [
     "SAMPLES",
     "SCHEMA",
+    "TEXTS",
     "WHERE",
     "Measured",
     "Scored",
     "lines_by",
     "method_samples",
     "own_samples",
+    "plain_samples",
     "read_samples",
     "read_score",
     "scored_checkpoints",
@@ -52,6 +54,11 @@ SCHEMA = pa.schema([*WHERE, *SAMPLES, ("level", pa.string())])
 `untouched` (before it was taught), `attack` is empty before any attack. `level` names the
 checkpoint of an attack that takes no steps, whose `step` counts from 1; it is empty, or not there,
 where an attack takes steps."""
+TEXTS = tuple(column.name for column in SCHEMA if column.type == pa.string())
+"""Columns that are read as dictionaries: what millions of lines share is in memory once."""
+
+MAX_CELLS = 1_000_000
+"""Metrics at checkpoints that are told apart; a large run has half a million."""
 
 
 Line: TypeAlias = tuple[str | int, ...]
@@ -95,22 +102,40 @@ def lines_by(samples: pa.Table, names: Sequence[str]) -> Iterator[tuple[Line, ND
     Args:
         samples: not empty values.
         names: columns.
+
+    Raises:
+        DataError: more of them than any run has.
     """
     if not len(samples):
         return
-    codes, values = zip(*(_encoded(samples[name]) for name in names), strict=True)
-    key = np.ravel_multi_index(codes, tuple(map(len, values)))
+    key, size = np.zeros(len(samples), np.int64), 1
+    for name in names:
+        code, values = _encoded(samples[name])
+        if size * len(values) >= np.iinfo(np.int64).max:
+            found, key = np.unique(key, return_inverse=True)
+            size = len(found)
+        key = key * len(values) + code
+        size *= len(values)
     order = np.argsort(key, kind="stable")
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    for lines in np.split(order, starts[1:]):
-        yield tuple(known[code[lines[0]]] for code, known in zip(codes, values, strict=True)), lines
+    if len(starts) > MAX_CELLS:
+        problem = f"{len(starts)} combinations of {', '.join(names)}"
+        raise DataError(f"{problem}; {MAX_CELLS} are allowed")
+    heads = samples.select(names).take(pa.array(order[starts])).to_pydict()
+    lines = np.split(order, starts[1:])
+    yield from zip(zip(*heads.values(), strict=True), lines, strict=True)
 
 
-def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str | int]]:
+def plain_samples(samples: pa.Table) -> pa.Table:
+    """Return samples with their texts as files have them, no longer as dictionaries."""
+    return samples.cast(pa.schema([SCHEMA.field(name) for name in samples.column_names]))
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str | int]]:
     """Each value's place among the column's values in their order, and these."""
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     order = pc.array_sort_indices(encoded.dictionary)
-    rank = np.empty(len(order), np.int64)
+    rank = np.empty(len(order), np.int32)
     rank[order.to_numpy()] = np.arange(len(order))
     return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order).to_pylist()
 
@@ -134,7 +159,7 @@ def method_samples(samples: pa.Table, who: str, *, seeded: bool | None = None) -
     if "level" not in own.column_names:
         own = own.append_column("level", pa.array([""] * len(own), pa.string()))
     values = own["value"].to_numpy()
-    place, names = _encoded(own["item"]) if len(own) else (np.empty(0, np.int64), [])
+    place, names = _encoded(own["item"]) if len(own) else (np.empty(0, np.int32), [])
     known: dict[bytes, tuple[str, ...]] = {}  # most checkpoints have the same items
     for line, lines in lines_by(own, ("attack", "seed", "step", "level", "scorer", "metric")):
         attack, seed, step, level, scorer, metric = cast(
