@@ -226,7 +226,8 @@ def read_run_samples(file: Path) -> pa.Table:
         with pq.ParquetFile(file) as opened:
             found = opened.schema_arrow
         _check_columns(file, found)
-        with pq.ParquetFile(file, read_dictionary=list(TEXTS)) as opened:
+        texts = [name for name in TEXTS if name in found.names]
+        with pq.ParquetFile(file, read_dictionary=texts) as opened:
             table = opened.read(columns=[name for name in SCHEMA.names if name in found.names])
     except (OSError, pa.ArrowException, MemoryError) as error:
         raise DataError(f"{file}: it is no Parquet file, or cut short; copy it again") from error

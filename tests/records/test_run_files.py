@@ -240,9 +240,9 @@ def test_columns_of_their_own_are_left_aside(tmp_path: Path) -> None:
 
 
 def test_what_millions_of_lines_share_is_in_memory_once(tmp_path: Path) -> None:
-    """A hundred thousand lines whose names have 400 letters each are 200 MB when spelt out."""
+    """A hundred thousand lines whose names have 300 letters each are 200 MB when spelt out."""
     lines, names = 100_000, [column.name for column in SCHEMA if column.type == pa.string()]
-    texts = {name: [name * 100] * lines for name in names} | {"attack": [""] * lines}
+    texts = {name: [f"{name} " * 60] * lines for name in names} | {"attack": [""] * lines}
     figures = {"seed": [0] * lines, "step": [0] * lines, "value": [1.0] * lines}
     table = pa.table(texts | figures).select(SCHEMA.names).cast(SCHEMA)
     file = tmp_path / "samples.parquet"

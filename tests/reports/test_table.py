@@ -108,9 +108,8 @@ def bar_by(tmp_path: Path, told: Told, **row: Any) -> dict[str, dict[str, str]]:
         write_run(tmp_path / "barred", told),
         write_run(tmp_path / "never", Told("retrain", end=0.95, noise=4)),
     ]
-    if row:  # without samples a record is believed, and listed only
+    if row:  # only the record says why something is missing
         edit_row(folders[2], **row)
-        (folders[2] / "samples.parquet").unlink()
     rows = rows_of(run_table(*folders))
     assert [rows["npo"]["rank"], rows["simnpo"]["rank"]] == ["1", "2"]
     return rows
@@ -122,9 +121,7 @@ def bar_by(tmp_path: Path, told: Told, **row: Any) -> dict[str, dict[str, str]]:
         (Told("ilu", seen=("core",)), {}, "- (trained on core)"),
         (Told("ilu", utility=0.4), {}, "- (collapsed: U 23%)"),
         (Told("ilu", end=0.9, lost=[("core", 2)]), {}, "- (incomplete)"),
-        (Told("ilu", end=0.9), {"status": "diverged"}, "- (diverged)"),
-        (Told("ilu", end=0.9), {"status": "incomplete"}, "- (incomplete)"),
-        (Told("ilu", end=0.9), {"status": "unknown"}, "- (unknown utility)"),
+        (Told("ilu", end=0.9, lost=[("core", 2)]), {"status": "diverged"}, "- (diverged)"),
         (Told("ilu", seeds=(0,)), {}, "- (1 seed: a rank needs two shared seeds)"),
         (Told("ilu", seeds=(8, 9)), {}, "- (fewer than two seeds shared with npo, simnpo)"),
     ],
@@ -208,7 +205,7 @@ def test_the_record_s_path_is_as_good_as_its_folder(runs: dict[str, Path]) -> No
         ("\n  version: 1", "\n  version: 2", "on known version 1, and what is at hand is known 2"),
         ("\n  title: Scores", "\n  title: 5 # Scores", "suite: title"),
         ("\n  version: 1", "\n  verzion: 1", "config.yaml: suite"),
-        ("\nsuite:", "\nsweet:", "config.yaml: suite"),
+        ("\nsuite:", "\nsweet:", "unknown suite"),
     ],
 )
 def test_what_a_configuration_hides_is_not_shown(
@@ -333,8 +330,8 @@ def test_a_run_without_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("told", "changes", "what"),
     [
-        (Told("ilu"), {"suite": "other"}, "suite (known and other)"),
-        (Told("ilu"), {"suite_version": 2}, "suite version (1 and 2)"),
+        (Told("ilu", suite={"name": "other"}), {}, "suite (known and other)"),
+        (Told("ilu", suite={"version": 2}), {}, "suite version (1 and 2)"),
         (Told("ilu"), {"engine": "vllm"}, "engine (hf and vllm)"),
         (Told("ilu"), {"dtype": "bfloat16"}, "dtype (float32 and bfloat16)"),
         (Told("ilu"), {"conditions": {"world_size": 2}}, "world size (1 and 2)"),
