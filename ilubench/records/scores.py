@@ -62,6 +62,7 @@ MAX_CELLS = 1_000_000
 
 
 Line: TypeAlias = tuple[str | int, ...]
+Places: TypeAlias = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,34 +97,44 @@ class MethodSamples:
     attacks: Mapping[str, Mapping[int, Measured]]
 
 
-def lines_by(samples: pa.Table, names: Sequence[str]) -> Iterator[tuple[Line, NDArray[np.intp]]]:
+def lines_by(
+    samples: pa.Table, names: Sequence[str], among: Places | None = None
+) -> Iterator[tuple[Line, Places]]:
     """Yield the values that lines have in these columns, and the places of those lines, ascending.
 
     Args:
         samples: not empty values.
         names: columns.
+        among: places of the lines that are looked at; None: all.
 
     Raises:
         DataError: more of them than any run has.
     """
-    if not len(samples):
+    lines = np.arange(len(samples), dtype=np.int32) if among is None else among
+    if not len(lines):
         return
-    key, size = np.zeros(len(samples), np.int64), 1
+    key, size = np.zeros(len(lines), np.int64), 1
     for name in names:
         code, values = _encoded(samples[name])
+        code = code if among is None else code[among]
         if size * len(values) >= np.iinfo(np.int64).max:
             found, key = np.unique(key, return_inverse=True)
             size = len(found)
-        key = key * len(values) + code
+        key *= len(values)
+        key += code
+        del code  # of millions of lines, each array counts
         size *= len(values)
-    order = np.argsort(key, kind="stable")
-    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    order = np.argsort(key, kind="stable").astype(np.int32)
+    key = key[order]
+    starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    del key
+    lines = lines[order]
+    del order
     if len(starts) > MAX_CELLS:
         problem = f"{len(starts)} combinations of {', '.join(names)}"
         raise DataError(f"{problem}; {MAX_CELLS} are allowed")
-    heads = samples.select(names).take(pa.array(order[starts])).to_pydict()
-    lines = np.split(order, starts[1:])
-    yield from zip(zip(*heads.values(), strict=True), lines, strict=True)
+    heads = samples.select(names).take(pa.array(lines[starts])).to_pydict()
+    yield from zip(zip(*heads.values(), strict=True), np.split(lines, starts[1:]), strict=True)
 
 
 def plain_samples(samples: pa.Table) -> pa.Table:
@@ -136,7 +147,7 @@ def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str | int
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     order = pc.array_sort_indices(encoded.dictionary)
     rank = np.empty(len(order), np.int32)
-    rank[order.to_numpy()] = np.arange(len(order))
+    rank[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
     return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order).to_pylist()
 
 
@@ -155,13 +166,15 @@ def method_samples(samples: pa.Table, who: str, *, seeded: bool | None = None) -
     """
     scores: dict[int, Measured] = {}
     attacks: dict[str, dict[int, Measured]] = {}
-    own = samples.filter(pc.equal(samples["who"], who))
-    if "level" not in own.column_names:
-        own = own.append_column("level", pa.array([""] * len(own), pa.string()))
-    values = own["value"].to_numpy()
-    place, names = _encoded(own["item"]) if len(own) else (np.empty(0, np.int32), [])
+    own = np.flatnonzero(pc.equal(samples["who"], who).to_numpy()).astype(np.int32)
+    if "level" not in samples.column_names:
+        none = pa.DictionaryArray.from_arrays(np.zeros(len(samples), np.int32), [""])
+        samples = samples.append_column("level", none)
+    values = samples["value"].to_numpy()
+    place, names = _encoded(samples["item"]) if len(own) else (np.empty(0, np.int32), [])
     known: dict[bytes, tuple[str, ...]] = {}  # most checkpoints have the same items
-    for line, lines in lines_by(own, ("attack", "seed", "step", "level", "scorer", "metric")):
+    by = ("attack", "seed", "step", "level", "scorer", "metric")
+    for line, lines in lines_by(samples, by, own):
         attack, seed, step, level, scorer, metric = cast(
             "tuple[str, int, int, str, str, str]", line
         )
