@@ -7,8 +7,6 @@ import typer
 
 from ilubench.cli.guard import COMPLETE
 from ilubench.cli.words import Config, Words, console, experiment_of
-from ilubench.records.store import LOG
-from ilubench.records.verified import LEDGER
 
 __all__ = ["make_target", "new_attack", "new_method"]
 
@@ -23,6 +21,8 @@ def make_target(
 ) -> int:
     """Train a suite's target model by its recipe (the shipped ones were made so)."""
     from ilubench.errors import UsageError
+    from ilubench.records.store import LOG
+    from ilubench.records.verified import LEDGER
     from ilubench.runs.progress import make_reporter
     from ilubench.runs.stages.target import build_target, recipe_of
     from ilubench.runs.stages.workbench import make_bench

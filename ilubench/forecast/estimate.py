@@ -181,7 +181,7 @@ def _took(
 
 
 def _shape(bench: "Workbench", stated: set[str]) -> Shape:
-    from ilubench.models.forward import recipe_config
+    from ilubench.models.configuration import recipe_config
 
     suite = bench.suite
     source, recipe = suite.target.model, suite.target.recipe

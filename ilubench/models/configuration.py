@@ -1,13 +1,16 @@
 """A checkpoint's config.json: read, or what is wrong with it in one sentence."""
 
+import inspect
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from pydantic import JsonValue
 
 from ilubench.errors import DataError, ModelError, did_you_mean
 from ilubench.models.quiet import quiet
@@ -21,6 +24,7 @@ __all__ = [
     "load_config",
     "other_settings",
     "read_json",
+    "recipe_config",
     "refuse_huge",
     "refuse_pointer",
     "refuse_unaffordable",
@@ -34,6 +38,9 @@ _ASIDE = re.compile(
     r"|\w+_token_id|\w*(dropout|pdrop)"
 )
 """Settings by which the logits of a given text do not differ, or which others check."""
+
+_ROTATIONS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype")
+"""Settings as older configurations write them, which transformers reads and names otherwise."""
 
 _MOST = (
     (re.compile(r"\w*layers?"), 1_000),
@@ -117,6 +124,33 @@ def load_config(folder: Path) -> "PretrainedConfig":
     return config
 
 
+def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
+    """Return the configuration that a recipe spells out.
+
+    Raises:
+        ModelError: transformers does not accept it.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    given: dict[str, Any] = dict(settings)
+    model_type = str(given.pop("model_type", ""))
+    if model_type not in CONFIG_MAPPING:
+        remedy = did_you_mean(model_type, CONFIG_MAPPING)
+        raise ModelError(f"recipe.config: unknown model_type {model_type!r}; {remedy}")
+    refuse_huge(given, "recipe.config")
+    try:
+        config = AutoConfig.for_model(model_type, **given)
+        known = {*CONFIG_MAPPING[model_type]().to_dict(), *config.attribute_map, *_ROTATIONS}
+    except Exception as error:
+        # whatever a model's own class raises of settings that it does not expect
+        raise ModelError(f"recipe.config: {wrong_setting(settings)}") from error
+    for name in given:
+        if name not in known and not _is_read(name, config):
+            remedy = did_you_mean(name, known)
+            raise ModelError(f"recipe.config: unknown setting {name!r}; {remedy}")
+    return config
+
+
 def other_settings(
     mine: "PretrainedConfig", other: "PretrainedConfig"
 ) -> Iterator[tuple[str, Any, Any]]:
@@ -136,6 +170,13 @@ def other_settings(
         here, there = (side.get(name) for side in sides)
         if here != there and name not in general and not _ASIDE.fullmatch(name):
             yield name, here, there
+
+
+def _is_read(name: str, config: "PretrainedConfig") -> bool:
+    """Whether the model's own code reads a setting that its configuration does not list."""
+    code = type(config).__module__.replace(".configuration_", ".modeling_")
+    words = rf"config\.{re.escape(name)}\b|config, [\"']{re.escape(name)}[\"']"
+    return re.search(words, inspect.getsource(import_module(code))) is not None
 
 
 def _refuse_unknown(path: Path, raw: Mapping[str, Any]) -> None:

@@ -3,16 +3,16 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import torch
 from pydantic import JsonValue
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from ilubench.errors import IlubenchError, ModelError, did_you_mean
+from ilubench.errors import IlubenchError, ModelError
 from ilubench.interfaces import Batch
-from ilubench.models.configuration import refuse_huge, refuse_unaffordable, wrong_setting
+from ilubench.models.configuration import recipe_config, refuse_unaffordable, wrong_setting
 from ilubench.models.quiet import quiet
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ __all__ = [
     "outline_model",
     "parameter_sizes",
     "probe_head",
-    "recipe_config",
     "state_logits",
     "token_values",
     "within",
@@ -70,37 +69,6 @@ _CAUSAL = frozenset(
 Not among them though they look back only: gpt2, which then warns, and mixtures of experts, which
 sort the padding in with the tokens, so that sums come in another order.
 """
-
-
-_ROTATIONS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype")
-"""Settings as older configurations write them, which transformers reads and names otherwise."""
-
-
-def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
-    """Return the configuration that a recipe spells out.
-
-    Raises:
-        ModelError: transformers does not accept it.
-    """
-    from transformers import CONFIG_MAPPING, AutoConfig
-
-    given: dict[str, Any] = dict(settings)
-    model_type = str(given.pop("model_type", ""))
-    if model_type not in CONFIG_MAPPING:
-        remedy = did_you_mean(model_type, CONFIG_MAPPING)
-        raise ModelError(f"recipe.config: unknown model_type {model_type!r}; {remedy}")
-    refuse_huge(given, "recipe.config")
-    try:
-        config = AutoConfig.for_model(model_type, **given)
-        known = {*CONFIG_MAPPING[model_type]().to_dict(), *config.attribute_map, *_ROTATIONS}
-    except Exception as error:
-        # whatever a model's own class raises of settings that it does not expect
-        raise ModelError(f"recipe.config: {wrong_setting(settings)}") from error
-    for name in given:
-        if name not in known:
-            remedy = did_you_mean(name, known)
-            raise ModelError(f"recipe.config: unknown setting {name!r}; {remedy}")
-    return config
 
 
 def architecture_name(config: "PretrainedConfig") -> str:

@@ -72,6 +72,14 @@ _BOOL, _WORDS = f"{_TAG}bool", yaml.SafeLoader.bool_values
 class _Dumper(yaml.SafeDumper):
     """Quotes what this or any other reader takes for a number."""
 
+    def choose_scalar_style(self) -> str:
+        """Return how a text is quoted; single quotes would fold these line breaks into others."""
+        return (
+            '"'
+            if re.search("[\x85\u2028\u2029]", self.event.value)
+            else super().choose_scalar_style()
+        )
+
 
 _Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"^(?:{_FLOAT})$"), list("-+0123456789."))
 

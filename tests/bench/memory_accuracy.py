@@ -22,7 +22,7 @@ from ilubench.forecast.amounts import Amount
 from ilubench.forecast.memory import DType, Peak, peak_memory, shape_of
 from ilubench.interfaces import Dataset, Example, Method, UnlearnData
 from ilubench.interfaces.discovery import create_plugin
-from ilubench.models.forward import recipe_config
+from ilubench.models.configuration import recipe_config
 from ilubench.specs import MemorySpec, PluginRef
 from ilubench.testing import make_tokenizer
 from ilubench.testing.job import make_context

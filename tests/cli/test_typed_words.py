@@ -127,7 +127,7 @@ TYPED: list[tuple[str, str]] = [
     ("attack.train.lr=1e400", "must be finite"),
     ("attack.fractions=nan", "must be finite"),
     ("attack.train.epochs=1e308", "must be at most 1000000"),
-    ("suite.methods.npo.beta=2024-13-45", "not a value that YAML can read"),
+    ("suite.methods.npo.beta=2024-13-45", "must be a number"),
     (f"suite.target.recipe.config.x={'[' * 3000}", "not a value that YAML can read"),
     (f"suite.scorers.retain_mc.settings.limit={'9' * 5000}", "not a value that YAML can read"),
 ]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from cases import make
+from pydantic import JsonValue
 from runs import SUITE, command, made
 
 from ilubench.experiments.experiment import resolve_experiment
@@ -21,7 +22,8 @@ from ilubench.forecast.formula import took_assumed
 from ilubench.forecast.memory import Shape, fit_cards, leaner_settings, peak_memory, shape_of
 from ilubench.forecast.outlook import offline
 from ilubench.forecast.probe import Probed
-from ilubench.models.forward import recipe_config
+from ilubench.models.configuration import recipe_config
+from ilubench.records.verified import seal
 from ilubench.specs import LoraSpec, MemorySpec, ModelSource, RunSpec, SuiteSpec
 from ilubench.specs.overrides import parse_words
 from ilubench.specs.suite_files import load_suite
@@ -137,8 +139,8 @@ def test_only_runs_of_the_suite_on_the_device_are_looked_at(tmp_path: Path) -> N
         folder.mkdir(parents=True)
         cost = {"train_seconds": 1.5, "steps": 8, "tokens": 640}
         meta = {"stage": "attack", "attack": "qqp", "seconds": 2.5, "cost": cost}
-        files = {"scores/step-0.json": "", "scores/step-0.parquet": "", "log.jsonl": ""}
-        (folder / "DONE").write_text(json.dumps({"meta": meta, "files": files}))
+        files: JsonValue = {"scores/step-0.json": "", "scores/step-0.parquet": "", "log.jsonl": ""}
+        (folder / "DONE").write_text(json.dumps(seal({"meta": meta, "files": files})))
     broken = tmp_path / "store" / "attack" / "broken"
     broken.mkdir()
     (broken / "DONE").write_text("{")

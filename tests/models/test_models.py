@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from architectures import known_settings
 from doubles import differing, gradients, random_examples, tiny_llama, weights
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -208,11 +209,19 @@ def test_configurations_that_transformers_refuses(config: dict[str, Any], messag
         initialise_model(config, VOCABULARY, 0)
 
 
+def test_a_setting_that_only_the_models_code_reads_is_one() -> None:
+    """Qwen2's configuration does not list it."""
+    config = {"model_type": "qwen2", **known_settings("qwen2", SMALL), "head_dim": 32}
+    model = initialise_model(config, VOCABULARY, 0)
+    assert weights(model)["model.layers.0.self_attn.q_proj.weight"].shape == (64, 96)
+
+
 # ------------------------------------------------------------------------------- forward
 
 
 def built(kind: str, **more: Any) -> PreTrainedModel:
-    model = initialise_model({"model_type": kind, **SMALL, **more}, VOCABULARY, 0)
+    config = {"model_type": kind, **known_settings(kind, SMALL), **more}
+    model = initialise_model(config, VOCABULARY, 0)
     model.eval()
     return model
 

@@ -102,4 +102,4 @@ def test_markdown_and_json(runs: dict[str, Path]) -> None:
     assert one["carried"][0]["difference"]["value"] == pytest.approx(0.15)
     both_options = command(*words, "--pairs")
     assert both_options.code == 2
-    assert "it takes no --pairs" in both_options.err
+    assert "--attacks is another table" in both_options.err

@@ -738,7 +738,7 @@ REFUSED = [
     (["seeds=0"], "a method is tuned on the suite's `tuning_seeds`"),
     (["attacks=gsm8k"], "nothing is attacked while a method is tuned"),
     (["attack.train.lr=1"], "nothing is attacked while a method is tuned"),
-    (["budget=0"], "budget: must be at least 1"),
+    (["budget=0"], "budget: must be a number from 1 to"),
     (
         ["budget=5", "method=noise"],
         "settings in the space: 4, fewer than every method's budget of 5",

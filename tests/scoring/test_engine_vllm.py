@@ -105,7 +105,10 @@ def flat(engine: Any, prompts: Sequence[Ids], options: Sequence[int]) -> list[fl
 # --------------------------------------------------------------------------- parity
 
 
-@pytest.mark.parametrize("kind", ["untied", "tied", "qwen2", "gpt2"])
+@pytest.mark.parametrize(
+    "kind",
+    ["untied", "tied", *(pytest.param(k, marks=pytest.mark.slow) for k in ("qwen2", "gpt2"))],
+)
 def test_equals_the_transformers_engine(kind: str, tokenizer: PreTrainedTokenizerBase) -> None:
     size = len(tokenizer)
     models = {
@@ -154,7 +157,12 @@ def test_order_company_and_samples(vllm: VllmEngine, tokenizer: PreTrainedTokeni
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tied"), [("float32", False), ("float32", True), ("bfloat16", True)]
+    ("dtype", "tied"),
+    [
+        pytest.param("float32", False, marks=pytest.mark.slow),
+        pytest.param("float32", True, marks=pytest.mark.slow),
+        ("bfloat16", True),
+    ],
 )
 def test_swapped_equals_fresh(
     dtype: str, *, tied: bool, tokenizer: PreTrainedTokenizerBase
@@ -183,6 +191,7 @@ def test_swapped_equals_fresh(
     assert fresh_0 != fresh_1
 
 
+@pytest.mark.slow
 def test_every_checkpoint_of_a_run_equals_a_fresh_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

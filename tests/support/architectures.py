@@ -3,9 +3,9 @@
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-__all__ = ["ARCHITECTURES", "CORE", "make_model"]
+__all__ = ["ARCHITECTURES", "CORE", "known_settings", "make_model"]
 
 _SPECIAL: dict[str, Any] = {
     "vocab_size": 80,
@@ -166,3 +166,9 @@ def make_model(name: str, seed: int = 0) -> PreTrainedModel:
             if parameter.max() == parameter.min():
                 parameter.add_(torch.randn_like(parameter) * 0.02)
     return cast("PreTrainedModel", model)
+
+
+def known_settings(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return those settings of several architectures that one of them has."""
+    known = {*CONFIG_MAPPING[kind]().to_dict(), *CONFIG_MAPPING[kind].attribute_map}
+    return {name: value for name, value in settings.items() if name in known}

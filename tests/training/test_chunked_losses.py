@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import known_settings
 from cases import VOCABULARY, Making, fresh, make, one_step
 from doubles import gradients, random_examples, tiny_llama
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -177,9 +178,15 @@ def test_a_tied_head_of_the_original_is_the_originals(chunks: Chunks) -> None:
     ids=["bias", "capped", "scaled"],
 )
 def test_other_heads(kind: str, more: dict[str, Any], chunks: Chunks) -> None:
-    config = {"hidden_size": H, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 48}
+    config: dict[str, Any] = {
+        "hidden_size": H,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "head_dim": 48,
+    }
     config |= {"num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0}
-    model, batch = initialise_model({"model_type": kind, **config, **more}, V, 0).eval(), batch_of()
+    config = {"model_type": kind, **known_settings(kind, config), **more}
+    model, batch = initialise_model(config, V, 0).eval(), batch_of()
     expected = both(model, mean_nll, batch)
     assert kind != "phi" or "lm_head.bias" in expected[1]
     chunks(3)

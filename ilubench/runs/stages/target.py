@@ -15,8 +15,8 @@ from ilubench.data.seeds import seed_for
 from ilubench.errors import SpecError
 from ilubench.interfaces import Context, Example, Progress, Room
 from ilubench.models.checkpoints import load_model, save_model
-from ilubench.models.configuration import load_config, other_settings
-from ilubench.models.forward import initialise_model, recipe_config
+from ilubench.models.configuration import load_config, other_settings, recipe_config
+from ilubench.models.forward import initialise_model
 from ilubench.models.sharding import whole_model
 from ilubench.models.tokenizers import check_vocabulary, load_tokenizer, train_tokenizer
 from ilubench.records.store import Artifact, FolderState

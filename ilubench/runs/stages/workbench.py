@@ -35,8 +35,7 @@ from ilubench.models.checkpoints import (
     find_tokenizer,
     load_model,
 )
-from ilubench.models.configuration import load_config
-from ilubench.models.forward import recipe_config
+from ilubench.models.configuration import load_config, recipe_config
 from ilubench.models.precision import weights_in
 from ilubench.models.sharding import leads, shard_model, whole_model
 from ilubench.models.tokenizers import check_vocabulary, load_tokenizer
