@@ -408,6 +408,13 @@ def test_a_signal_says_how_to_go_on(how: signal.Signals) -> None:
     _interrupted([sys.executable, "-c", WAITS, "wait"], how, "begun")
 
 
+def test_ctrl_c_within_an_exec_is_one_too(here: Path) -> None:
+    """Libraries make classes so; Python remembers it, and `-m` would end by the signal."""
+    inner = WAITS.replace("    time.sleep(60)", "    exec('time.sleep(60)')")
+    Path("waits.py").write_text(inner)
+    _interrupted([sys.executable, "-m", "waits", "wait"], signal.SIGINT, "begun")
+
+
 @pytest.mark.slow
 def test_a_signal_in_a_run_says_how_to_go_on(tmp_path: Path) -> None:
     words = ["-m", "ilubench", "run", SUITE, WEAK, "method=npo", f"out={tmp_path}/o"]
