@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 
@@ -54,7 +55,7 @@ def measure_run(out: Path, words: list[str]) -> None:
     waits: list[float] = []
     fsync = os.fsync
 
-    def waited(descriptor: int) -> None:
+    def waited(descriptor: Any) -> None:
         began = time.perf_counter()
         fsync(descriptor)
         waits.append(time.perf_counter() - began)
