@@ -94,6 +94,7 @@ class Run:
         """A line a metric, model and seed before any attack, on the metrics' own scales."""
         import pandas as pd
 
+        self.finished.check_scores()
         return pd.DataFrame([score.model_dump() for score in self.record.scores])
 
     @cached_property
@@ -103,9 +104,11 @@ class Run:
         Raises:
             UsageError: there is none beside the record.
         """
+        from ilubench.records.scores import plain_samples
+
         if self.finished.samples is None:
             raise UsageError(f"{self.folder}: {self.finished.unread}")
-        found: pd.DataFrame = self.finished.samples.to_pandas()
+        found: pd.DataFrame = plain_samples(self.finished.samples).to_pandas()
         return found
 
     def plot(self, what: Plot = "course", *, metric: str = "") -> "matplotlib.figure.Figure":

@@ -33,12 +33,12 @@ class BestOfN(PromptAttack):
 
     Attributes:
         k: samples that the attacker draws.
-        n: samples that are drawn to estimate it.
+        n: samples that are drawn to estimate it, at most 10,000.
         temperature: of the samples.
     """
 
     k: int = Field(default=16, ge=1)
-    n: int = Field(default=200, ge=1)
+    n: int = Field(default=200, ge=1, le=10_000)
     temperature: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")

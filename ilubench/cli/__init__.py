@@ -108,4 +108,8 @@ def main() -> None:
         ended = getattr(signal, name, None)
         if ended is not None and signal.getsignal(ended) != signal.SIG_IGN:  # as nohup has it
             signal.signal(ended, signal.default_int_handler)
-    sys.exit(guarded(lambda: app(prog_name="ilubench", standalone_mode=False)))
+    code = guarded(lambda: app(prog_name="ilubench", standalone_mode=False))
+    # A Ctrl-C within some library's exec of a text is remembered until another one ends well, and
+    # `python -m` would end by the signal, whatever was made of it.
+    exec("")
+    sys.exit(code)

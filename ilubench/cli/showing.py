@@ -31,6 +31,7 @@ FILES = {
     "metrics.parquet": "the mean of every metric at every checkpoint",
     "config.yaml": "what was asked, resolved",
     "plan.json": "the jobs",
+    "DONE": "the SHA-256 of these files",
     "failures": "tracebacks of jobs that failed",
 }
 
@@ -79,6 +80,14 @@ def show(
         typer.echo("\n".join(_unfinished(run)))
         return COMPLETE
     found = read_run(run)
+    rows = found.rows  # refused where they do not follow from the samples
+    found.check_scores()
+    if found.samples is None:
+        console(stderr=True).print(
+            f"Note: figures are as recorded, not recomputed: {found.unread}",
+            soft_wrap=True,
+            highlight=False,
+        )
     if as_json:
         typer.echo(found.record.model_dump_json(indent=1))
         return COMPLETE
@@ -87,10 +96,8 @@ def show(
         files = (f"{run / name}: {what}" for name, what in FILES.items() if (run / name).exists())
         for line in (*_asked(found), *files):
             out.print(line, soft_wrap=True, highlight=False)
-    if found.suite is None:
-        out.print(f"Note: {found.unread}", soft_wrap=True, highlight=False)
     record = found.record.model_copy(update={"composites": found.composites})
-    print_ended(Ended(record, found.rows, found.suite, run), details=details)
+    print_ended(Ended(record, rows, found.suite, run), details=details)
     return COMPLETE
 
 

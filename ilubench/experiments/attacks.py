@@ -122,14 +122,15 @@ def named_attacks(
             raise SpecError(
                 f"suite {suite.name} has no attack {name!r}", field="attacks", remedy=remedy
             )
+        if chosen.count(name) > 1:
+            raise SpecError(f"{name} is named twice", field="attacks", remedy="name each once")
     everyone = tuple(o for o in overrides if o.path[0] not in suite.attacks)
-    once = dict.fromkeys(chosen)
-    found = tuple(resolve_attack(suite, name, overrides, everyone) for name in once)
+    found = tuple(resolve_attack(suite, name, overrides, everyone) for name in chosen)
     made = {name: one for top in found for name, one in ((top.name, top), *top.links.items())}
     for override in overrides:
         if override.path[0] in suite.attacks and override.path[0] not in made:
             problem = f"this run does not make {override.path[0]}, and nothing would come of it"
-            remedy = f"leave it out, or write attacks={','.join((*once, override.path[0]))}"
+            remedy = f"leave it out, or write attacks={','.join((*chosen, override.path[0]))}"
             raise SpecError(problem, field=f"attack.{override.key}", remedy=remedy)
     kinds = [type(one.plugin) for one in made.values()]
     known = {field for kind in kinds for field in kind.model_fields}

@@ -1,5 +1,6 @@
 """Names -> objects, once: suite file, method, attacks, scorers and data of one run."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,9 +210,12 @@ def resolve_grid(
     scorers = create_scorers(suite, path)
     chosen = None if run.attacks is None else tuple(map(attack_name, run.attacks))
     attacks = named_attacks(suite, chosen, attack_changes)
-    seeds = tuple(dict.fromkeys(run.seeds if run.seeds is not None else suite.seeds))
+    seeds = run.seeds if run.seeds is not None else suite.seeds
     if not seeds:
         raise SpecError("no seed is given", field="seeds", remedy="write seeds=0..4")
+    seed, times = Counter(seeds).most_common(1)[0]
+    if times > 1:
+        raise SpecError(f"{seed} is given twice", field="seeds", remedy="give each once")
     tables = suite_tables(suite)
     return tuple(
         Experiment(one, suite, use, chosen, attacks, scorers, seeds, tables)

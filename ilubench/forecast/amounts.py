@@ -162,6 +162,8 @@ class Amounts:
     def _attack(self, attack: Attack, read: float, written: float) -> Amount:
         from ilubench.attacks.sweep import Sweep
 
+        for one in (*attack.links.values(), attack):
+            self._check_course(one)
         assert isinstance(attack.plugin, WeightAttack)
         if isinstance(attack.plugin, Sweep):
             return replace(self._trials(attack, attack.plugin), read=read, written=written)
@@ -175,6 +177,13 @@ class Amounts:
         parts = [self._tampering(one) for one in (*attack.links.values(), attack)]
         trained = _one_after_another([part for part in parts if part.steps])
         return replace(trained, checkpoints=count, read=read, written=written)
+
+    def _check_course(self, attack: Attack) -> None:
+        """Refuse settings that do not go with the number of training examples."""
+        assert isinstance(attack.plugin, WeightAttack)
+        trained = attack.trained(self._suite)
+        with attack.naming():
+            attack.plugin.check_examples({r: self._size(n).items for r, n in trained.items()})
 
     def _tampering(self, attack: Attack) -> Amount:
         spec = getattr(attack.plugin, "train", None)

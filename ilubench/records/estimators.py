@@ -2,17 +2,25 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ilubench.errors import DataError
 from ilubench.specs import Estimator
+from ilubench.statistics.intervals import Array
 
-__all__ = ["auc", "estimate"]
+__all__ = ["Texts", "auc", "estimate"]
+
+Texts: TypeAlias = NDArray[np.object_]
 
 
 def estimate(
-    estimator: Estimator, values: Sequence[float], groups: Sequence[str], labels: Sequence[str]
+    estimator: Estimator,
+    values: Sequence[float] | Array,
+    groups: Sequence[str] | Texts,
+    labels: Sequence[str] | Texts,
 ) -> tuple[float, float | None]:
     """Return a metric's value and its standard error over items (None where there is none).
 
@@ -38,17 +46,18 @@ def estimate(
 def _plain(
     estimator: Estimator,
     values: np.ndarray[tuple[int], np.dtype[np.float64]],
-    groups: Sequence[str],
-    labels: Sequence[str],
+    groups: Sequence[str] | Texts,
+    labels: Sequence[str] | Texts,
 ) -> tuple[float, float | None]:
     if estimator.kind == "mean":
         return _mean(values)
     if estimator.kind == "auc":
         if set(labels) != {"0", "1"}:
             raise DataError(f"an AUC needs items labelled 0 and 1; found {sorted(set(labels))}")
-        mark = np.array(labels) == "1"
+        mark = np.asarray(labels, dtype=object) == "1"
         return auc(values[mark], values[~mark])
-    means = [_mean(values[np.array(groups) == name]) for name in sorted(set(groups))]
+    kinds = np.asarray(groups, dtype=object)  # of text, each would be as long as the longest
+    means = [_mean(values[kinds == name]) for name in sorted(set(groups))]
     spreads = [spread for _, spread in means if spread is not None]
     se = math.sqrt(math.fsum(s * s for s in spreads)) / len(means)
     mean = math.fsum(value for value, _ in means) / len(means)

@@ -24,6 +24,7 @@ from ilubench.records.results import BOUNDED, REFERENCE, RETRAIN, CompositeScore
 from ilubench.records.rows import Compared, chance_levels, method_runs, robustness_row
 from ilubench.records.run_files import (
     check_intervals,
+    check_left,
     list_leaves,
     read_config,
     read_libraries,
@@ -31,6 +32,7 @@ from ilubench.records.run_files import (
     read_run_samples,
 )
 from ilubench.records.scores import MethodSamples, method_samples
+from ilubench.records.summaries import score_problems
 from ilubench.specs import MemorySpec, MetricSpec, SuiteSpec
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import validate_spec
@@ -97,6 +99,18 @@ class FinishedRun:
             return {label: self._bounded(label, row) for label, row in self.recorded.items()}
         return {label: self._row(label, stored) for label, stored in self.recorded.items()}
 
+    def check_scores(self) -> None:
+        """Refuse scores before any attack that do not follow from the samples, where there are any.
+
+        Raises:
+            DataError: names the score.
+        """
+        if self.samples is None or not self.record.scores:
+            return
+        problem = next(score_problems(self.record, self.samples), None)
+        if problem is not None:
+            raise DataError(f"{self.path}: {problem}; the record was edited")
+
     @cached_property
     def composites(self) -> tuple[CompositeScore, ...]:
         """The suite's composites, computed again where there are samples.
@@ -137,6 +151,8 @@ class FinishedRun:
     def bar(self, label: str) -> Note | None:
         """Return why the run is listed but has no rank in a metric; None where it may have one."""
         row = self.rows[label]
+        if self.samples is None:
+            return Note(NoteKind.NO_SAMPLES)
         if self.record.method_name in REFERENCES:
             return Note(NoteKind.REFERENCE)
         if row.status == "collapsed":
@@ -146,9 +162,7 @@ class FinishedRun:
         trained_on = tuple(name for name in row.ra_core_attacks if name in self.record.seen)
         if trained_on:
             return Note(NoteKind.TRAINED_ON, trained_on)
-        if not row.ra_core_attacks:
-            return Note(NoteKind.NO_CORE)
-        return Note(NoteKind.NO_SAMPLES) if self.samples is None else None
+        return None if row.ra_core_attacks else Note(NoteKind.NO_CORE)
 
     def scores(self, label: str) -> MethodRuns:
         """Return the method's scores in a primary metric.
@@ -311,9 +325,11 @@ def read_run(path: Path) -> FinishedRun:
         DataError: no record, or a file that is not what a run leaves; names file and field.
     """
     file = path / RECORD if path.is_dir() else path
-    record, rows = read_record(file)
     # a record under another name may lie beside anything
     folder = file.parent if file.name == RECORD else None
+    if folder is not None:
+        check_left(folder)
+    record, rows = read_record(file)
     if folder is None or not (folder / "samples.parquet").is_file():
         check_intervals(file, rows)
         return FinishedRun(path, record, rows, None, None, "no samples.parquet beside it", {})
@@ -323,6 +339,8 @@ def read_run(path: Path) -> FinishedRun:
     try:
         suite = _suite(folder, record, None if given is None else given.suite)
     except (SpecError, DataError) as error:
+        if given is not None:  # a letter of the configuration would hide that figures were edited
+            raise DataError(f"{folder}: nothing can be recomputed: {error}") from error
         check_intervals(file, rows)
         return FinishedRun(path, record, rows, None, None, str(error), {})
     check_ranges(path, samples, Ranges.of_suite(suite, record.ranges))

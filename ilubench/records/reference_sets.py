@@ -15,7 +15,7 @@ from ilubench.errors import DataError
 from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.keys import file_sha256
 from ilubench.records.results import REFERENCE, RETRAIN, ReferenceRecord, Who
-from ilubench.records.scores import SCHEMA
+from ilubench.records.scores import SCHEMA, plain_samples
 from ilubench.specs.untrusted import read_json
 
 __all__ = [
@@ -124,7 +124,8 @@ def rows_taken(samples: pa.Table, who: str, told: ReferenceRecord) -> pa.Table:
     mine = samples.filter(pc.equal(samples["who"], who))
     attacked = pc.is_in(mine["attack"], pa.array(told.attacks, pa.string()))
     cells = pc.and_(attacked, pc.is_in(mine["seed"], pa.array(told.seeds, pa.int64())))
-    return mine.filter(pc.or_(cells, pc.equal(mine["attack"], "")) if told.scored else cells)
+    taken = pc.or_(cells, pc.equal(mine["attack"], "")) if told.scored else cells
+    return plain_samples(mine.filter(taken))
 
 
 def _machine(folder: Path) -> str:

@@ -6,10 +6,12 @@ DataError that names the file and the field.
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,7 +20,8 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from ilubench.errors import DataError, SpecError, StoreError
 from ilubench.records.bounded_parquet import MAX_NAME, check_bounds
 from ilubench.records.results import RunRecord, rows_of
-from ilubench.records.scores import SCHEMA
+from ilubench.records.scores import SCHEMA, TEXTS
+from ilubench.records.verified import MANIFEST, check_files, read_sealed
 from ilubench.specs import MemorySpec
 from ilubench.specs.untrusted import read_json
 from ilubench.specs.yaml_files import load_yaml
@@ -26,8 +29,10 @@ from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import RobustnessRow
 
 __all__ = [
+    "LEFT",
     "RunConfig",
     "check_intervals",
+    "check_left",
     "libraries_of",
     "list_leaves",
     "memory_of",
@@ -36,6 +41,15 @@ __all__ = [
     "read_record",
     "read_run_samples",
 ]
+
+LEFT = (
+    *("results.json", "samples.parquet", "texts.parquet", "metrics.parquet"),
+    *("config.yaml", "env.json", "plan.json"),
+)
+"""Files of a finished run that its manifest names."""
+
+MAX_LEFT = 2_000_000_000
+"""Bytes that one of them may have to be read for its hash."""
 
 ROUNDING = 1e-6
 
@@ -102,6 +116,25 @@ def read_record(file: Path) -> tuple[RunRecord, dict[str, RobustnessRow]]:
     if problem is not None:
         raise DataError(f"{wrong}: {problem}")
     return record, rows
+
+
+def check_left(folder: Path) -> None:
+    """Compare a finished run's files with its manifest; older runs have none.
+
+    Raises:
+        DataError: one is missing or not as the run left it; it is named.
+    """
+    if not os.path.lexists(folder / MANIFEST):
+        return
+    try:
+        told = read_sealed(folder / MANIFEST).get("files")
+        hashes = {name: told.get(name) for name in LEFT} if isinstance(told, dict) else {}
+        for name in hashes:
+            if (folder / name).is_file() and (folder / name).stat().st_size > MAX_LEFT:
+                raise DataError(f"{folder / name}: more than {MAX_LEFT} bytes")
+        check_files(folder, {name: str(told) for name, told in hashes.items() if told is not None})
+    except StoreError as error:
+        raise DataError(f"{error}; the run's command makes it anew from the store") from error
 
 
 def check_intervals(file: Path, rows: Mapping[str, RobustnessRow]) -> None:
@@ -180,6 +213,8 @@ def read_libraries(file: Path) -> dict[str, str]:
 def read_run_samples(file: Path) -> pa.Table:
     """Return a `samples.parquet` with the columns of :data:`ilubench.records.scores.SCHEMA`.
 
+    Texts are dictionaries (`ilubench.records.scores.plain_samples` spells them out).
+
     Raises:
         DataError: no Parquet file, a column is missing, of another type, or has empty values, a
             score is not finite, or a step is impossible.
@@ -190,16 +225,19 @@ def read_run_samples(file: Path) -> pa.Table:
     try:
         with pq.ParquetFile(file) as opened:
             found = opened.schema_arrow
-            _check_columns(file, found)
+        _check_columns(file, found)
+        texts = [name for name in TEXTS if name in found.names]
+        with pq.ParquetFile(file, read_dictionary=texts) as opened:
             table = opened.read(columns=[name for name in SCHEMA.names if name in found.names])
     except (OSError, pa.ArrowException, MemoryError) as error:
         raise DataError(f"{file}: it is no Parquet file, or cut short; copy it again") from error
     for name in SCHEMA.names:
         if name not in table.column_names:
-            table = table.append_column(name, pa.array([""] * len(table), pa.string()))
+            none = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [""])
+            table = table.append_column(name, none)
         if table[name].null_count:
             raise DataError(f"{file}: {name}: {table[name].null_count} values are missing")
-    table = table.select(SCHEMA.names)
+    table = table.select(SCHEMA.names).unify_dictionaries()
     before = pc.equal(table["attack"], "")
     for name, bad, problem in (
         ("value", pc.invert(pc.is_finite(table["value"])), "a score is not finite"),

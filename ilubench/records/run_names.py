@@ -6,24 +6,28 @@ from itertools import combinations
 
 from pydantic import JsonValue
 
+from ilubench.records.finished import FinishedRun
 from ilubench.records.results import RunRecord
 
 __all__ = ["run_names"]
 
+UNCHECKED = " (not recomputed)"
 MOST_KEYS = 3
 NUMERIC = frozenset("0123456789+-.,e")
 
 
-def run_names(records: Sequence[RunRecord]) -> tuple[str, ...]:
+def run_names(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
     """Return one name a run, unique among them: `npo`, or `ilu (penalty=cross_entropy)`.
 
     Runs of one method show the shortest set of settings that tells them apart, written as on the
     command line, without `method.`; words before numbers. Method version and seeds count as
-    settings; runs that differ in nothing of these show their id.
+    settings; runs that differ in nothing of these show their id. One whose figures are its
+    record's, since there is nothing to recompute them from, says so.
 
     Raises:
         ValueError: a run's id appears twice.
     """
+    records = [run.record for run in runs]
     ids = [record.run for record in records]
     if len(set(ids)) != len(ids):
         raise ValueError(f"a run appears twice: {ids}")
@@ -33,7 +37,8 @@ def run_names(records: Sequence[RunRecord]) -> tuple[str, ...]:
         mine = [record for record in records if record.method_name == method]
         for record, tail in zip(mine, _tails(mine), strict=True):
             named[record.run] = f"{method} ({tail})" if tail else method
-    return tuple(named[record.run] for record in records)
+    marks = ("" if run.samples is not None else UNCHECKED for run in runs)
+    return tuple(named[one.run] + mark for one, mark in zip(records, marks, strict=True))
 
 
 def _tails(records: Sequence[RunRecord]) -> list[str]:

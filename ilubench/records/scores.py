@@ -19,12 +19,14 @@ from ilubench.statistics.intervals import Array, Samples
 __all__ = [
     "SAMPLES",
     "SCHEMA",
+    "TEXTS",
     "WHERE",
     "Measured",
     "Scored",
     "lines_by",
     "method_samples",
     "own_samples",
+    "plain_samples",
     "read_samples",
     "read_score",
     "scored_checkpoints",
@@ -52,9 +54,15 @@ SCHEMA = pa.schema([*WHERE, *SAMPLES, ("level", pa.string())])
 `untouched` (before it was taught), `attack` is empty before any attack. `level` names the
 checkpoint of an attack that takes no steps, whose `step` counts from 1; it is empty, or not there,
 where an attack takes steps."""
+TEXTS = tuple(column.name for column in SCHEMA if column.type == pa.string())
+"""Columns that are read as dictionaries: what millions of lines share is in memory once."""
+
+MAX_CELLS = 1_000_000
+"""Metrics at checkpoints that are told apart; a large run has half a million."""
 
 
 Line: TypeAlias = tuple[str | int, ...]
+Places: TypeAlias = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,29 +97,57 @@ class MethodSamples:
     attacks: Mapping[str, Mapping[int, Measured]]
 
 
-def lines_by(samples: pa.Table, names: Sequence[str]) -> Iterator[tuple[Line, NDArray[np.intp]]]:
+def lines_by(
+    samples: pa.Table, names: Sequence[str], among: Places | None = None
+) -> Iterator[tuple[Line, Places]]:
     """Yield the values that lines have in these columns, and the places of those lines, ascending.
 
     Args:
         samples: not empty values.
         names: columns.
+        among: places of the lines that are looked at; None: all.
+
+    Raises:
+        DataError: more of them than any run has.
     """
-    if not len(samples):
+    lines = np.arange(len(samples), dtype=np.int32) if among is None else among
+    if not len(lines):
         return
-    codes, values = zip(*(_encoded(samples[name]) for name in names), strict=True)
-    key = np.ravel_multi_index(codes, tuple(map(len, values)))
-    order = np.argsort(key, kind="stable")
-    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    for lines in np.split(order, starts[1:]):
-        yield tuple(known[code[lines[0]]] for code, known in zip(codes, values, strict=True)), lines
+    key, size = np.zeros(len(lines), np.int64), 1
+    for name in names:
+        code, values = _encoded(samples[name])
+        code = code if among is None else code[among]
+        if size * len(values) >= np.iinfo(np.int64).max:
+            found, key = np.unique(key, return_inverse=True)
+            size = len(found)
+        key *= len(values)
+        key += code
+        del code  # of millions of lines, each array counts
+        size *= len(values)
+    order = np.argsort(key, kind="stable").astype(np.int32)
+    key = key[order]
+    starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    del key
+    lines = lines[order]
+    del order
+    if len(starts) > MAX_CELLS:
+        problem = f"{len(starts)} combinations of {', '.join(names)}"
+        raise DataError(f"{problem}; {MAX_CELLS} are allowed")
+    heads = samples.select(names).take(pa.array(lines[starts])).to_pydict()
+    yield from zip(zip(*heads.values(), strict=True), np.split(lines, starts[1:]), strict=True)
 
 
-def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str | int]]:
+def plain_samples(samples: pa.Table) -> pa.Table:
+    """Return samples with their texts as files have them, no longer as dictionaries."""
+    return samples.cast(pa.schema([SCHEMA.field(name) for name in samples.column_names]))
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str | int]]:
     """Each value's place among the column's values in their order, and these."""
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     order = pc.array_sort_indices(encoded.dictionary)
-    rank = np.empty(len(order), np.int64)
-    rank[order.to_numpy()] = np.arange(len(order))
+    rank = np.empty(len(order), np.int32)
+    rank[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
     return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order).to_pylist()
 
 
@@ -130,13 +166,15 @@ def method_samples(samples: pa.Table, who: str, *, seeded: bool | None = None) -
     """
     scores: dict[int, Measured] = {}
     attacks: dict[str, dict[int, Measured]] = {}
-    own = samples.filter(pc.equal(samples["who"], who))
-    if "level" not in own.column_names:
-        own = own.append_column("level", pa.array([""] * len(own), pa.string()))
-    values = own["value"].to_numpy()
-    place, names = _encoded(own["item"]) if len(own) else (np.empty(0, np.int64), [])
+    own = np.flatnonzero(pc.equal(samples["who"], who).to_numpy()).astype(np.int32)
+    if "level" not in samples.column_names:
+        none = pa.DictionaryArray.from_arrays(np.zeros(len(samples), np.int32), [""])
+        samples = samples.append_column("level", none)
+    values = samples["value"].to_numpy()
+    place, names = _encoded(samples["item"]) if len(own) else (np.empty(0, np.int32), [])
     known: dict[bytes, tuple[str, ...]] = {}  # most checkpoints have the same items
-    for line, lines in lines_by(own, ("attack", "seed", "step", "level", "scorer", "metric")):
+    by = ("attack", "seed", "step", "level", "scorer", "metric")
+    for line, lines in lines_by(samples, by, own):
         attack, seed, step, level, scorer, metric = cast(
             "tuple[str, int, int, str, str, str]", line
         )

@@ -21,7 +21,7 @@ from pydantic import JsonValue
 
 from ilubench.errors import PathError, StoreError, UsageError
 from ilubench.records.keys import file_sha256
-from ilubench.records.verified import LEDGER, Ledger, check_files, read_sealed, seal, sync
+from ilubench.records.verified import LEDGER, MANIFEST, Ledger, check_files, read_sealed, seal, sync
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +31,6 @@ __all__ = ["LOG", "Artifact", "FolderState", "Store", "write_atomic", "write_jso
 
 LOG = "log.jsonl"
 """A job's log of its steps."""
-
-_MANIFEST = "DONE"
 
 _WEIGHTS = ".safetensors"
 
@@ -106,7 +104,7 @@ class Artifact:
         Raises:
             StoreError: the manifest is damaged.
         """
-        known = {*self._manifest()["files"], _MANIFEST}
+        known = {*self._manifest()["files"], MANIFEST}
         for path in self.folder.rglob("*"):
             below = path.relative_to(self.folder)
             hidden = any(part.startswith(".") for part in below.parts)  # of editors, file systems
@@ -114,9 +112,9 @@ class Artifact:
                 yield path
 
     def _manifest(self) -> dict[str, Any]:
-        found = read_sealed(self.folder / _MANIFEST)
+        found = read_sealed(self.folder / MANIFEST)
         if found.get("key") != self.key:
-            raise StoreError(f"{self.folder / _MANIFEST} is another artifact's")
+            raise StoreError(f"{self.folder / MANIFEST} is another artifact's")
         return found
 
 
@@ -208,7 +206,7 @@ class Store:
 
     def _find(self, stage: str, key: str) -> Artifact | None:
         folder = self.root / stage / key
-        return Artifact(key, folder) if (folder / _MANIFEST).is_file() else None
+        return Artifact(key, folder) if (folder / MANIFEST).is_file() else None
 
     def drop_damaged(self, stage: str, key: str, *, loads: bool) -> str:
         """Delete an artifact with a damaged file, or what a killed job left if that is damaged.
@@ -293,13 +291,13 @@ class Store:
         files: dict[str, JsonValue] = {
             path.relative_to(partial).as_posix(): file_sha256(path)
             for path in sorted(partial.rglob("*"))
-            if path.is_file() and path.name != _MANIFEST
+            if path.is_file() and path.name != MANIFEST
         }
         seconds = time.monotonic() - self._started.get(key, time.monotonic())
         manifest: dict[str, JsonValue] = {"key": key, "meta": {**meta, "seconds": seconds}}
         for path in (*partial.rglob("*"), partial):
             sync(path)
-        write_json(partial / _MANIFEST, seal({**manifest, "files": files}))
+        write_json(partial / MANIFEST, seal({**manifest, "files": files}))
         if final.exists():
             shutil.rmtree(final)
         partial.replace(final)

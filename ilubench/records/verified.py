@@ -6,7 +6,6 @@ written so far stands in a ledger beside it. A file is read for its hash once in
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from ilubench.errors import StoreError
+from ilubench.errors import DataError, StoreError
 from ilubench.records.keys import canonical, file_sha256
+from ilubench.specs.untrusted import read_json
 
-__all__ = ["LEDGER", "Ledger", "check_files", "read_sealed", "seal", "sync"]
+__all__ = ["LEDGER", "MANIFEST", "Ledger", "check_files", "read_sealed", "seal", "sync"]
 
-LEDGER = "LEDGER"
+LEDGER, MANIFEST = "LEDGER", "DONE"
 
 _SEAL = "sha256"
 _DIGITS = 64
@@ -49,12 +49,11 @@ def read_sealed(path: Path) -> dict[str, Any]:
         StoreError: it is not what was written.
     """
     try:
-        found = json.loads(path.read_bytes())
-        told = found.pop(_SEAL)
-        sound = told == seal(found)[_SEAL]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        found = read_json(path)
+    except DataError as error:
         raise StoreError(f"{path} is damaged") from error
-    if not sound:
+    told = found.pop(_SEAL, None) if isinstance(found, dict) else None
+    if told is None or told != seal(cast("dict[str, JsonValue]", found))[_SEAL]:
         raise StoreError(f"{path} is damaged")
     return cast("dict[str, Any]", found)
 

@@ -56,14 +56,14 @@ WORDS: Mapping[NoteKind, str] = {
     NoteKind.REFERENCE: "reference",
     NoteKind.TRAINED_ON: "trained on {listed}",
     NoteKind.NO_CORE: f"no {RA_CORE}",
-    NoteKind.NO_SAMPLES: "no samples",
+    NoteKind.NO_SAMPLES: "not recomputed",
     NoteKind.NO_ROW: "no row",
     NoteKind.ALONE: "nothing to compare with",
     NoteKind.ONE_SEED: "1 seed: a rank needs two shared seeds",
     NoteKind.FEW_ITEMS: "{numbers[0]:g} items: a rank needs three",
     NoteKind.FEW_SHARED_SEEDS: "fewer than two seeds shared with {listed}",
     NoteKind.NO_VARIANCE: (
-        "no variance in the difference from {listed}: no test can tell it from chance"
+        "the difference from {listed} is the same for every seed and item: no test can rest on it"
     ),
 }
 

@@ -103,7 +103,7 @@ def attack_tables(runs: Sequence[FinishedRun]) -> tuple[AttackTable, ...]:
         DataError: no run was attacked.
     """
     labels = common_labels(runs)
-    named = dict(zip(run_names([run.record for run in runs]), runs, strict=True))
+    named = dict(zip(run_names(runs), runs, strict=True))
     return tuple(_table(label, named) for label in labels)
 
 

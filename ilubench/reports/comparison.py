@@ -79,7 +79,7 @@ def compare_runs(first: FinishedRun, second: FinishedRun) -> Comparison:
             problem = f"{run.path}: {run.unread}: figures are paired item by item"
             raise UsageError(f"{problem}; give the run's folder")
     labels = common_labels(runs)
-    one, other = run_names([run.record for run in runs])
+    one, other = run_names(runs)
     found = [line for label in labels for line in _forgetting(label, first, second)]
     found += _utility(labels[0], first, second)
     found += _fine_tuning(labels[0], first, second)

@@ -108,14 +108,15 @@ def lay_out(
         if name not in known:
             raise UsageError(f"--columns {name}: {did_you_mean(name, known)}")
     chosen = tuple(known[name] for name in columns) or layout.columns
-    names = run_names([run.record for run in runs])
+    names = run_names(runs)
     measured = dict(zip(names, runs, strict=True))
     attacked = {part.attack for run in runs for part in _row(run).attacks}  # one may have failed
     attacks = [name for name in runs[0].record.attacks if name in attacked]
     states = [BEFORE, *attacks] if layout.by_attack else [""]
     rows = tuple(row for state in states for row in _rows(state, chosen, measured, published))
     for place, column in enumerate(chosen):
-        if all(figures[place] is None for _, _, source, figures in rows if source == MEASURED):
+        own = [figures for *_, source, figures in rows if source in (MEASURED, RECORDED)]
+        if all(figures[place] is None for figures in own):
             raise UsageError(
                 f"{runs[0].record.suite} measures no {column.name}: leave it out by --columns "
                 f"{','.join(one.name for one in chosen if one is not column)}"
@@ -153,7 +154,7 @@ def layout_json(found: LayoutTable) -> list[JsonValue]:
 
 # --- rows
 
-MEASURED = "measured"
+MEASURED, RECORDED = "measured", "as recorded"
 
 
 def _rows(
@@ -167,7 +168,7 @@ def _rows(
         part = next((one for one in row.attacks if one.attack == state), None)
         if part is not None or state in (BEFORE, ""):
             figures = tuple(one.written(one.take(one, run, part)) for one in columns)
-            yield state, name, MEASURED, figures
+            yield state, name, MEASURED if run.samples is not None else RECORDED, figures
     wanted = {BEFORE: (UNLEARNED, ORIGINAL), "": (MEAN, UNLEARNED, ORIGINAL)}.get(state, (state,))
     for one in published:
         values = [

@@ -112,7 +112,7 @@ def rank_runs(runs: Sequence[FinishedRun], names: Sequence[str] | None = None) -
         DataError: no run has a row, or samples that are not those of the record.
     """
     labels = common_labels(runs)
-    called = run_names([run.record for run in runs]) if names is None else names
+    called = run_names(runs) if names is None else names
     named = dict(zip(called, runs, strict=True))
     record = runs[0].record
     tables = tuple(_table(label, named) for label in labels)
@@ -224,9 +224,10 @@ def _versions(run: FinishedRun) -> dict[str, str]:
 def _why_unranked(row: TableRow) -> Note | None:
     """What a row's own note leaves open: why there are no samples, or no RA_core."""
     kind, run = row.note and row.note.kind, row.run
+    if run.samples is None:
+        return Note(NoteKind.UNREAD, (run.unread,))
     if kind != NoteKind.NO_CORE:
-        # said of every row, since a collapsed one's or a reference's figures are unchecked, too
-        return None if run.samples is not None else Note(NoteKind.UNREAD, (run.unread,))
+        return None
     if run.suite is None:
         return Note(NoteKind.CORE_UNKNOWN)
     missing = tuple(name for name in run.suite.core_unseen if name not in run.record.attacks)

@@ -48,7 +48,7 @@ def stability_of(runs: Sequence[FinishedRun]) -> tuple[MetricStability, ...]:
         DataError: fewer than three methods that can have a rank, or fewer than two shared seeds.
     """
     labels = common_labels(runs)
-    named = dict(zip(run_names([run.record for run in runs]), runs, strict=True))
+    named = dict(zip(run_names(runs), runs, strict=True))
     return tuple(_metric(label, named) for label in labels)
 
 

@@ -186,7 +186,7 @@ def compare_sweeps(
     for run in runs:
         if run.samples is None:
             raise DataError(f"{run.path}: {run.unread}; give the folders of finished runs")
-    names = run_names([run.record for run in runs])
+    names = run_names(runs)
     named = {run.record.run: name for run, name in zip(runs, names, strict=True)}
     labels = [label for label in runs[0].rows if all(label in run.rows for run in runs)]
     if not labels:

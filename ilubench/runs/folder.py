@@ -34,8 +34,10 @@ from ilubench.records.results import (
     ScoreSummary,
     TrialRecord,
 )
+from ilubench.records.run_files import LEFT
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.records.store import write_atomic, write_json
+from ilubench.records.verified import MANIFEST, seal
 from ilubench.runs.collect import gather_texts
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
@@ -306,6 +308,7 @@ def _scored(suite: SuiteSpec) -> JsonValue:
 
 def write_inputs(plan: Plan) -> None:
     """Write `config.yaml`, `env.json` and `plan.json`."""
+    (plan.folder / MANIFEST).unlink(missing_ok=True)  # of files that are replaced now
     config = run_config(plan.experiment)
     text = write_yaml(config).encode()
     if len(text) > MAX_YAML:  # it could not be read again
@@ -346,7 +349,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
-    """Write `cells/`, the tables of samples, metrics and texts, and `results.json` last."""
+    """Write `cells/`, the tables of samples, metrics and texts, `results.json`, their hashes."""
     for job in plan.jobs:
         artifact = plan.artifact(job)
         if artifact is None:
@@ -379,3 +382,6 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
     if rows and plan.experiment.run.texts:
         write_atomic(plan.folder / "texts.parquet", _parquet(gather_texts(plan)))
     write_atomic(plan.folder / "results.json", (record.model_dump_json(indent=1) + "\n").encode())
+    left = [name for name in LEFT if (plan.folder / name).is_file()]
+    hashes: dict[str, JsonValue] = {name: file_sha256(plan.folder / name) for name in left}
+    write_json(plan.folder / MANIFEST, seal({"files": hashes}))

@@ -78,7 +78,7 @@ class Pair:
         a: first row.
         b: second row.
         difference: with its interval, not adjusted for the other pairs.
-        p: two-sided p-value of that difference; None where it has no variance and is not 0.
+        p: two-sided p-value of that difference; None where it has no variance.
         p_holm: adjusted for all pairs of the table.
         significant: ``p_holm`` <= alpha.
         detectable: smallest true difference that would have been found (see the module); None
@@ -116,7 +116,7 @@ class Ranks:
         rows: in the order given.
         pairs: all pairs of ranked rows.
         attacks: what RA was averaged over.
-        detectable: (in the sharpest pair, in every pair); None without pairs or variance.
+        detectable: (in the sharpest pair, in every pair); None without pairs.
     """
 
     rows: tuple[RankedRow, ...]
@@ -150,7 +150,7 @@ def compare_methods(
     if len(ranked) == 1:
         notes[ranked.pop()] = Note(NoteKind.ALONE)
     found = [tests[pair] for pair in combinations(ranked, 2)]
-    adjusted = adjust_holm([1.0 if test.p is None else test.p for test in found])
+    adjusted = adjust_holm([test.p for test in found if test.p is not None])
     pairs = tuple(
         Pair(
             a,
@@ -231,10 +231,8 @@ def pair_text(pair: Pair, digits: int = 3, *, adjusted: bool = True) -> str:
     d = pair.difference
     ends = "" if d.low is None or d.high is None else f" [{d.low:.{digits}f}, {d.high:.{digits}f}]"
     if d.note == ZERO_VARIANCE:
-        same = pair.p is not None
-        why = "not told apart" if same else "no p, since nothing varies that it could rest on"
-        whose = "equal for every seed and item" if same else "the same difference for every seed"
-        return f"{pair.a} - {pair.b}: {d.value:.{digits}f}, {whose}: {why}"
+        why = "the same difference for every seed: no p, since nothing varies that it could rest on"
+        return f"{pair.a} - {pair.b}: {d.value:.{digits}f}, {why}"
     verdict = "differs" if pair.significant else "not told apart"
     limit = "n/a" if pair.detectable is None else f"{pair.detectable:.{digits}f}"
 
@@ -257,14 +255,12 @@ def table_text(
 
     Args:
         pairs: of ranked rows.
-        detectable: in the sharpest pair, in every pair; None without pairs or variance.
+        detectable: in the sharpest pair, in every pair; None without pairs.
         figure: what was compared.
         digits: after the point.
     """
-    if not pairs:
-        return "Nothing could be ranked: no two rows can be compared."
     if detectable is None:
-        return f"The ranked rows have the same {figure} for every seed and item."
+        return "Nothing could be ranked: no two rows can be compared."
     low, high = detectable
     return (
         f"Smallest difference of {figure} that this table could have shown (alpha {ALPHA:g} over "
@@ -285,11 +281,6 @@ class _Test:
     df: float
     p: float | None
 
-    @property
-    def is_testable(self) -> bool:
-        """Whether a difference is compared with a spread, or there is none."""
-        return self.p is not None
-
     def detectable(self, alpha: float, power: float) -> float | None:
         if self.difference.note == ZERO_VARIANCE:
             return None
@@ -297,11 +288,11 @@ class _Test:
 
 
 def _test(difference: Figure, var: float, df: float) -> _Test:
-    """Equal scores are no difference; another one without variance has no test."""
+    """A difference without variance has no test, also where it is 0."""
     value = difference.value
     assert value is not None
     if difference.note == ZERO_VARIANCE:
-        return _Test(difference, var, df, 1.0 if abs(value) <= ROUNDING else None)
+        return _Test(difference, var, df, None)
     p = 2 * float(special.stdtr(df, -abs(value) / np.sqrt(var)))
     return _Test(difference, var, df, p)
 
@@ -355,7 +346,7 @@ def _untestable(names: Sequence[str], tests: Mapping[tuple[str, str], _Test]) ->
     """Row -> why it has no rank, for the rows whose differences from others have no variance."""
 
     def cannot(a: str, b: str) -> bool:
-        return not (tests.get((a, b)) or tests[b, a]).is_testable
+        return (tests.get((a, b)) or tests[b, a]).p is None
 
     return _set_aside(names, cannot, NoteKind.NO_VARIANCE)
 

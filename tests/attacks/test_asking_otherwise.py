@@ -58,6 +58,12 @@ def scoring(rows: Sequence[Row], chat: Chat | None = None) -> ScoreContext:
 # --------------------------------------------------------------------------- leak@k
 
 
+@pytest.mark.parametrize("n", [10_001, 10**8, 10**18])
+def test_more_samples_than_anybody_draws_are_refused(n: int) -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 10000"):
+        BestOfN(n=n)
+
+
 def test_best_of_k_by_hand() -> None:
     """Of 4 samples 1 is right: of the 6 pairs, 3 have it; of the 4 triples, 3."""
     scores = [0.0, 1.0, 0.0, 0.0]

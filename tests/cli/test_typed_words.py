@@ -56,6 +56,12 @@ TYPED: list[tuple[str, str]] = [
     ("attack.fractions=nan", "must be finite"),
     (f"seeds=0..{'9' * 5000}", "is not a range; write first..last"),
     ("seeds=1.5", "must be a whole number"),
+    ("seeds=0,0", "seeds: 0 is given twice; give each once"),
+    ("seeds=0..2,4,1", "seeds: 1 is given twice"),
+    ("attacks=gsm8k,gsm8k", "attacks: gsm8k is named twice; name each once"),
+    ("attacks=gsm8k,agnews,gsm8k", "gsm8k is named twice"),
+    ("attack.fractions=0.0000001", "is step 0, where the attack has not begun"),
+    ("attack.gsm8k.fractions=1.0,0.001", "attack.gsm8k.fractions: 0.001 of 8 steps is step 0"),
     ("seeds=0…4", "write seeds=0..4"),
     ("seeds=0-4,7", "write seeds=0..4,7"),
     ("seeds=", "e.g. seeds=<value>"),
@@ -400,6 +406,13 @@ def _interrupted(words: list[str], how: signal.Signals, begun: str) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_says_how_to_go_on(how: signal.Signals) -> None:
     _interrupted([sys.executable, "-c", WAITS, "wait"], how, "begun")
+
+
+def test_ctrl_c_within_an_exec_is_one_too(here: Path) -> None:
+    """Libraries make classes so; Python remembers it, and `-m` would end by the signal."""
+    inner = WAITS.replace("    time.sleep(60)", "    exec('time.sleep(60)')")
+    Path("waits.py").write_text(inner)
+    _interrupted([sys.executable, "-m", "waits", "wait"], signal.SIGINT, "begun")
 
 
 @pytest.mark.slow

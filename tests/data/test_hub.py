@@ -15,6 +15,7 @@ import pytest
 from hub_server import TOKEN, Hub, ask_only, go_offline, served
 
 from ilubench import errors
+from ilubench.data.hub import models
 from ilubench.data.hub.models import model_folder, needed_files
 from ilubench.data.rows import Tables, hub_repository, read_hub
 from ilubench.errors import AccessError, DataError, ModelError
@@ -564,3 +565,19 @@ def test_names_that_lead_out_of_the_folder_are_not_followed(hub: Hub, tmp_path: 
     with pytest.raises(errors.UnknownPartError, match="it has no file of rows"):
         rows(hub="org/evil", subset=None)
     assert not list(tmp_path.rglob("evil.jsonl"))
+
+
+def test_packaged_leads_not_out_over_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder beside the package, and a link to it from within."""
+    package, theirs = tmp_path / "data", tmp_path / "theirs"
+    for folder in (package / "hub", theirs):
+        folder.mkdir(parents=True)
+    (package / "link").symlink_to(theirs)
+    (package / "own").symlink_to(package / "hub")
+    monkeypatch.setattr(models, "__file__", str(package / "hub" / "models.py"))
+    with pytest.raises(ModelError, match="'link' leads out of the package"):
+        model_folder(ModelSource(packaged="link"), "suite.target.model", lambda *_: ())
+    inside = model_folder(ModelSource(packaged="own"), "suite.target.model", lambda *_: ())
+    assert inside == package / "hub"

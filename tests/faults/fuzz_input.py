@@ -1,12 +1,8 @@
 """Wrong input of every kind: each ends in a sentence or a result, soon and in little memory.
 
-    python tests/faults/fuzz_input.py --cases 10000 --seed 0 [--first N] [--kind words]
-
-A case is made from its seed, kind and number alone, so that any can be repeated. Lost is one that
-ends in a crash (exit 5), takes more than 5 s of a processor, or more than 1 GB.
+Lost is what ends in a crash (exit 5), takes more than 5 s of a processor, or more than 1 GB.
 """
 
-import argparse
 import contextlib
 import copy
 import csv
@@ -21,7 +17,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -423,40 +418,50 @@ def _model() -> Path:
     return folder
 
 
-# --- the run ---
+# --- a trial ---
 
 
 class HangError(BaseException):
     """A case took longer than it may."""
 
 
-def _stop(*_: object) -> None:
-    raise HangError
+def trial(draw: Draw, _: object, folder: Path) -> None:
+    """Give a command something wrong, of a kind drawn by the kinds' shares."""
+    prepare()
+    kind = draw.choices(list(KINDS), [share for _, share in KINDS.values()])[0]
+    wrong, said = carry_out(kind, draw, folder)
+    assert not wrong, f"{kind}: {wrong}: {said.strip()[-300:]}"
 
 
-def carry_out(kind: str, number: int, seed: int) -> tuple[str, str]:
+@functools.cache
+def prepare() -> None:
+    """Make what cases start from, so that no case's time and memory is spent on it."""
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory(prefix="ilubench-fuzz-") as place:
+            carry_out(kind, Draw(0), Path(place))
+
+
+def carry_out(kind: str, draw: Draw, folder: Path) -> tuple[str, str]:
     """Return what is wrong with how a case ends, empty where nothing is; and what was said."""
-    draw = Draw(f"{seed}-{kind}-{number}")
     said, before = io.StringIO(), Path.cwd()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with tempfile.TemporaryDirectory(prefix="ilubench-fuzz-") as place:
-        os.chdir(place)
-        call = KINDS[kind][0](draw, Path(place))
+    os.chdir(folder)
+    try:
+        call = KINDS[kind][0](draw, folder)
         signal.signal(signal.SIGPROF, _stop)
         signal.signal(signal.SIGALRM, _stop)
-        try:
-            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-                signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of a processor: others may be busy
-                signal.setitimer(signal.ITIMER_REAL, 20 * SECONDS)
-                code = guarded(call)
-        except HangError:
-            return "hangs", said.getvalue()
-        except BaseException as error:  # noqa: BLE001 - nothing may pass
-            return f"raises {type(error).__name__}", said.getvalue()
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            os.chdir(before)
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of a processor: others may be busy
+            signal.setitimer(signal.ITIMER_REAL, 20 * SECONDS)
+            code = guarded(call)
+    except HangError:
+        return "hangs", said.getvalue()
+    except BaseException as error:  # noqa: BLE001 - nothing may pass
+        return f"raises {type(error).__name__}", said.getvalue()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.chdir(before)
     more = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory)
     *_, last = said.getvalue().splitlines() or [""]
     wrong = {
@@ -469,48 +474,5 @@ def carry_out(kind: str, number: int, seed: int) -> tuple[str, str]:
     return next((name for name, found in wrong.items() if found), ""), said.getvalue()
 
 
-def prepare() -> None:
-    """Make what cases start from, so that no case's time and memory is spent on it."""
-    for kind in KINDS:
-        carry_out(kind, -1, 0)
-
-
-def carry_out_all(cases: int, seed: int, first: int = 0, kind: str = "") -> dict[str, list[str]]:
-    """Return kind -> lines on the cases that were lost."""
-    names = [name for name, (_, share) in KINDS.items() for _ in range(share)]
-    lost: dict[str, list[str]] = {name: [] for name in KINDS}
-    for number in range(first, first + cases):
-        name = kind or names[number % len(names)]
-        wrong, said = carry_out(name, number, seed)
-        if wrong:
-            shown = (said.strip().splitlines() or [""])[-1][:300]
-            lost[name].append(f"--kind {name} --first {number} --seed {seed}: {wrong}: {shown}")
-    return lost
-
-
-def main() -> int:
-    """Run the cases; leave with 1 where one was lost."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--kind", default="", choices=("", *KINDS))
-    parser.add_argument("--said", action="store_true", help="print what each case said")
-    given = parser.parse_args()
-    prepare()
-    start, lost = time.monotonic(), 0
-    for number in range(given.first, given.first + given.cases):
-        found = carry_out_all(1, given.seed, number, given.kind)
-        for line in (line for lines in found.values() for line in lines):
-            lost += 1
-            print(line, flush=True)
-        if number % 500 == 499:
-            print(f"# {number + 1} cases, {time.monotonic() - start:.0f} s", flush=True)
-        if given.said:
-            print(carry_out(given.kind or "words", number, given.seed)[1], flush=True)
-    print(f"{given.cases} cases tried, {lost} lost, {time.monotonic() - start:.0f} s")
-    return 1 if lost else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _stop(*_: object) -> None:
+    raise HangError

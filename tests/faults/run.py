@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).parents[1] / "support"))
 import concurrency
 import corruption
 import disk
+import fuzz_input
 import interruptions
 import kills
 import long_haul
@@ -48,8 +49,12 @@ KINDS = {
     "interruptions": Kind(interruptions.trial, 60, "SIGINT, SIGTERM, SIGHUP"),
     "concurrency": Kind(concurrency.trial, 20, "8 commands with one store, some of them killed"),
     "disk": Kind(disk.trial, 100, "a write that fails: full, read-only, no rights, no inodes"),
+    "input": Kind(fuzz_input.trial, 10_000, "wrong words, files, rows, runs, boards, models"),
     "long_haul": Kind(long_haul.trial, 2, "hundreds of jobs in one process and in two workers"),
 }
+
+TOLD_S = 1.0
+"""Shorter trials that survived are not told one by one."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ def main() -> int:
         tried = []
         for one in carry_out(name, cases, asked.seed, asked.out.resolve()):
             tried.append(one)
-            print(f"{name} {one.case}: {one.lost or 'survived'} ({one.seconds} s)", flush=True)
+            if one.lost or one.seconds >= TOLD_S:
+                print(f"{name} {one.case}: {one.lost or 'survived'} ({one.seconds} s)", flush=True)
         losses = sum(bool(one.lost) for one in tried)
         lost += losses
         seconds = sum(one.seconds for one in tried)

@@ -8,14 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from finished_runs import Told, edit_record, edit_samples, write_run
 from runs import command
 
 from ilubench.errors import DataError
+from ilubench.records import scores
 from ilubench.records.finished import read_run
+from ilubench.records.keys import file_sha256
+from ilubench.records.run_files import read_run_samples
+from ilubench.records.scores import SCHEMA, lines_by, plain_samples
+from ilubench.records.store import write_json
+from ilubench.records.verified import seal
 from ilubench.reports.ranking import rank_runs
 
 Edit = Callable[[Path], object]
@@ -229,3 +237,117 @@ def test_columns_of_their_own_are_left_aside(tmp_path: Path) -> None:
     assert (
         rank_runs([read_run(folder)]).tables[0].rows[0].figures == plain.tables[0].rows[0].figures
     )
+
+
+def test_what_millions_of_lines_share_is_in_memory_once(tmp_path: Path) -> None:
+    """A hundred thousand lines whose names have 300 letters each are 200 MB when spelt out."""
+    lines, names = 100_000, [column.name for column in SCHEMA if column.type == pa.string()]
+    texts = {name: [f"{name} " * 60] * lines for name in names} | {"attack": [""] * lines}
+    figures = {"seed": [0] * lines, "step": [0] * lines, "value": [1.0] * lines}
+    table = pa.table(texts | figures).select(SCHEMA.names).cast(SCHEMA)
+    file = tmp_path / "samples.parquet"
+    pq.write_table(table, file)
+    found = read_run_samples(file)
+    assert found.nbytes < 70 * lines < table.nbytes / 10
+    assert plain_samples(found).equals(table)
+
+
+def test_samples_of_more_cells_than_any_run_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs memory of its own, and a stranger's file may give every line another."""
+    table = pa.table({"step": list(range(20)), "seed": [2**40 * n for n in range(20)]})
+    assert [line for line, _ in lines_by(table, ("step", "seed"))] == [
+        (n, 2**40 * n) for n in range(20)
+    ]
+    monkeypatch.setattr(scores, "MAX_CELLS", 19)
+    with pytest.raises(DataError, match="20 combinations of step, seed; 19 are allowed"):
+        list(lines_by(table, ("step", "seed")))
+
+
+def test_columns_of_millions_of_values_do_not_overflow() -> None:
+    """The combinations of six columns of 3,000 values are more than a number of 64 bits."""
+    values = np.random.default_rng(0).permutation(3000)
+    table = pa.table({f"c{n}": np.roll(values, n) for n in range(6)})
+    found = {line: places.tolist() for line, places in lines_by(table, table.column_names)}
+    expected = list(zip(*(table[name].to_pylist() for name in table.column_names), strict=True))
+    assert list(found) == sorted(expected)
+    assert all(expected[place] == line for line, (place,) in found.items())
+
+
+# --------------------------------------------------------------------------- the run's own files
+
+
+@pytest.mark.parametrize("name", ["results.json", "samples.parquet", "config.yaml", "env.json"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "deleted"])
+def test_a_file_that_is_not_as_the_run_left_it(name: str, damage: str, tmp_path: Path) -> None:
+    """The manifest is compared first: whatever a file says, it is named."""
+    folder = write_run(tmp_path / "run", Told())
+    (folder / "env.json").write_text("{}")
+    write_json(
+        folder / "DONE", seal({"files": {one: file_sha256(folder / one) for one in LEFT_HERE}})
+    )
+    assert read_run(folder).rows
+    if damage == "changed":
+        (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+    elif damage == "cut":
+        (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    else:
+        (folder / name).unlink()
+    says = rf"{name} is (damaged|missing); the run's command makes it anew"
+    with pytest.raises(DataError, match=says):
+        read_run(folder)
+
+
+LEFT_HERE = ("results.json", "samples.parquet", "config.yaml", "env.json")
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"files": {"results.json": "a"}}', "", '{"sha256": "x", "files": 3}']
+)
+def test_a_damaged_manifest_is_named(content: str, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Told())
+    (folder / "DONE").write_text(content)
+    with pytest.raises(DataError, match="DONE is damaged"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("files", [3, {"../x": "a"}, {"results.json": 5}, ["results.json"]])
+def test_a_stranger_s_manifest_names_nothing_else(files: Any, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Told())
+    write_json(folder / "DONE", seal({"files": files}))
+    if isinstance(files, dict) and "results.json" in files:
+        with pytest.raises(DataError, match=r"results\.json is damaged"):
+            read_run(folder)
+    else:
+        assert read_run(folder).rows
+
+
+def test_a_device_in_the_place_of_the_manifest(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Told())
+    (folder / "DONE").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="DONE is damaged"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize(("field", "value"), [("value", 0.5), ("se", 0.0), ("n", 99)])
+def test_scores_before_any_attack_follow_from_the_samples(
+    field: str, value: float, tmp_path: Path
+) -> None:
+    """`show` and the page have them, and no row says them."""
+    folder = write_run(tmp_path / "run", Told(seeds=(0,)))
+    values = [
+        line["value"]
+        for line in pq.read_table(folder / "samples.parquet").to_pylist()
+        if (line["who"], line["attack"], line["scorer"]) == ("method", "", "asked")
+    ]
+    told = {"estimator": {"kind": "mean"}, "value": np.mean(values), "n": len(values)}
+    told |= {"se": np.std(values, ddof=1) / len(values) ** 0.5, "most_chosen": None}
+    told |= {"scorer": "asked", "metric": "acc", "who": "method", "seed": 0}
+    record = json.loads((folder / "results.json").read_text())
+    for changed, says in ((told, "is missing"), (told | {field: value}, f"scores.0.{field}: is")):
+        record["scores"] = [changed]
+        (folder / "results.json").write_text(json.dumps(record))
+        with pytest.raises(DataError, match=says):
+            read_run(folder).check_scores()
+        for words in (("show",), ("show", "--json"), ("report",)):
+            done = command(*words, str(folder))
+            assert (done.code, done.out) == (3, "")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from finished_runs import Told, edit_record, edit_row, edit_suite, write_run
@@ -18,7 +19,7 @@ from places import LEADERBOARDS
 from runs import command, made
 
 from ilubench.errors import DataError
-from ilubench.records.finished import read_run
+from ilubench.records.finished import FinishedRun, read_run
 from ilubench.records.markdown import cell, table
 from ilubench.records.results import RunRecord
 from ilubench.records.run_names import run_names
@@ -107,9 +108,8 @@ def bar_by(tmp_path: Path, told: Told, **row: Any) -> dict[str, dict[str, str]]:
         write_run(tmp_path / "barred", told),
         write_run(tmp_path / "never", Told("retrain", end=0.95, noise=4)),
     ]
-    if row:  # without samples a record is believed, and listed only
+    if row:  # only the record says why something is missing
         edit_row(folders[2], **row)
-        (folders[2] / "samples.parquet").unlink()
     rows = rows_of(run_table(*folders))
     assert [rows["npo"]["rank"], rows["simnpo"]["rank"]] == ["1", "2"]
     return rows
@@ -121,9 +121,7 @@ def bar_by(tmp_path: Path, told: Told, **row: Any) -> dict[str, dict[str, str]]:
         (Told("ilu", seen=("core",)), {}, "- (trained on core)"),
         (Told("ilu", utility=0.4), {}, "- (collapsed: U 23%)"),
         (Told("ilu", end=0.9, lost=[("core", 2)]), {}, "- (incomplete)"),
-        (Told("ilu", end=0.9), {"status": "diverged"}, "- (diverged)"),
-        (Told("ilu", end=0.9), {"status": "incomplete"}, "- (incomplete)"),
-        (Told("ilu", end=0.9), {"status": "unknown"}, "- (unknown utility)"),
+        (Told("ilu", end=0.9, lost=[("core", 2)]), {"status": "diverged"}, "- (diverged)"),
         (Told("ilu", seeds=(0,)), {}, "- (1 seed: a rank needs two shared seeds)"),
         (Told("ilu", seeds=(8, 9)), {}, "- (fewer than two seeds shared with npo, simnpo)"),
     ],
@@ -175,10 +173,11 @@ def test_a_bare_record_is_listed_and_says_why(runs: dict[str, Path], tmp_path: P
     shutil.move(runs["top"] / "results.json", bare)
     shown = run_table(bare, runs["low"], runs["tie"])
     rows = rows_of(shown)
-    assert rows["ilu"]["rank"] == "- (no samples)"
-    assert rows["ilu"]["worst case"].startswith("0.600 [")
+    ilu = rows["ilu (not recomputed)"]
+    assert ilu["rank"] == "- (not recomputed)"
+    assert ilu["worst case"].startswith("0.600 [")
     assert rows["npo"]["rank"] == "1-2"
-    assert "without a rank: ilu (no samples.parquet beside it)" in shown
+    assert "without a rank: ilu (not recomputed) (no samples.parquet beside it)" in shown
     assert "Nothing could be ranked: no two rows" in run_table(bare)
 
 
@@ -190,8 +189,8 @@ def test_a_collapsed_record_without_samples_says_so_too(
         row["status"] = "collapsed"
     (tmp_path / "only.json").write_text(json.dumps(record))
     shown = run_table(tmp_path / "only.json", runs["low"])
-    assert rows_of(shown)["ilu"]["rank"] == "- (collapsed)"
-    assert "ilu (no samples.parquet beside it); figures are as recorded, not checked" in shown
+    assert rows_of(shown)["ilu (not recomputed)"]["rank"] == "- (not recomputed)"
+    assert "(no samples.parquet beside it); figures are as recorded, not checked" in shown
 
 
 def test_the_record_s_path_is_as_good_as_its_folder(runs: dict[str, Path]) -> None:
@@ -200,18 +199,51 @@ def test_the_record_s_path_is_as_good_as_its_folder(runs: dict[str, Path]) -> No
     assert files == folders
 
 
-def test_samples_of_another_suite_version_are_not_read(runs: dict[str, Path]) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("\n  version: 1", "\n  version: 2", "on known version 1, and what is at hand is known 2"),
+        ("\n  title: Scores", "\n  title: 5 # Scores", "suite: title"),
+        ("\n  version: 1", "\n  verzion: 1", "config.yaml: suite"),
+        ("\nsuite:", "\nsweet:", "unknown suite"),
+    ],
+)
+def test_what_a_configuration_hides_is_not_shown(
+    old: str, new: str, says: str, runs: dict[str, Path]
+) -> None:
+    """One letter of it, and nothing could be recomputed: the record may say whatever it likes."""
     config = runs["top"] / "config.yaml"
-    config.write_text(config.read_text().replace("\n  version: 1", "\n  version: 2", 1))
-    shown = run_table(runs["top"], runs["low"], runs["tie"])
-    assert rows_of(shown)["ilu"]["rank"] == "- (no samples)"
-    assert "measured on known version 1, and what is at hand is known 2" in shown
+    told = config.read_text()
+    assert old in told
+    config.write_text(told.replace(old, new, 1))
+    for words in (("table", str(runs["low"])), ("show",), ("report",), ("show", "--json")):
+        done = command(*words, str(runs["top"]))
+        assert done.code == 3
+        assert done.out == ""
+        assert "nothing can be recomputed" in done.err
+        assert says in done.err
+
+
+def test_what_is_not_recomputed_says_so_wherever_it_stands(runs: dict[str, Path]) -> None:
+    """An edited record alone: in its row, its page, its screen, its picture, a paper's table."""
+    (runs["top"] / "samples.parquet").unlink()
+    for words in (("show",), ("show", "--json")):
+        assert "as recorded, not recomputed: no samples" in command(*words, str(runs["top"])).err
+    assert command("report", str(runs["top"])).code == 0
+    page = (runs["top"] / "report.html").read_text()
+    assert "ilu (not recomputed) on known" in page
+    assert "ilu (not recomputed): no samples.parquet beside it" in page
+    (row,) = command(
+        "table", str(runs["top"]), "--layout", "wmdp", "--columns", "FQ,RA", "--json"
+    ).json
+    assert (row["method"], row["source"]) == ("ilu (not recomputed)", "as recorded")
+    assert "not recomputed" not in run_table(runs["low"], runs["tie"])
 
 
 def test_without_a_configuration_the_shipped_suite_is_asked(runs: dict[str, Path]) -> None:
     (runs["top"] / "config.yaml").unlink()
     shown = run_table(runs["top"], runs["low"], runs["tie"])
-    assert rows_of(shown)["ilu"]["rank"] == "- (no samples)"
+    assert rows_of(shown)["ilu (not recomputed)"]["rank"] == "- (not recomputed)"
     assert "unknown suite 'known'" in shown
 
 
@@ -298,8 +330,8 @@ def test_a_run_without_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("told", "changes", "what"),
     [
-        (Told("ilu"), {"suite": "other"}, "suite (known and other)"),
-        (Told("ilu"), {"suite_version": 2}, "suite version (1 and 2)"),
+        (Told("ilu", suite={"name": "other"}), {}, "suite (known and other)"),
+        (Told("ilu", suite={"version": 2}), {}, "suite version (1 and 2)"),
         (Told("ilu"), {"engine": "vllm"}, "engine (hf and vllm)"),
         (Told("ilu"), {"dtype": "bfloat16"}, "dtype (float32 and bfloat16)"),
         (Told("ilu"), {"conditions": {"world_size": 2}}, "world size (1 and 2)"),
@@ -434,26 +466,25 @@ def test_checkpoints_off_the_quartiles_are_said(tmp_path: Path) -> None:
 
 def named(*methods: tuple[str, dict[str, Any]], **fields: list[Any]) -> tuple[str, ...]:
     """The names of runs with those settings."""
-    records = []
+    runs = []
     for k, (use, settings) in enumerate(methods):
         own = {name: values[k] for name, values in fields.items()}
         given = {"method_version": 1, "seeds": (0, 1), **own}
-        records.append(
-            RunRecord(
-                run=f"r{k}",
-                suite="s",
-                suite_version=1,
-                method={"use": use, "settings": settings},
-                attacks=(),
-                engine="hf",
-                dtype="float32",
-                rows={},
-                cost={},
-                jobs=(),
-                **given,
-            )
+        record = RunRecord(
+            run=f"r{k}",
+            suite="s",
+            suite_version=1,
+            method={"use": use, "settings": settings},
+            attacks=(),
+            engine="hf",
+            dtype="float32",
+            rows={},
+            cost={},
+            jobs=(),
+            **given,
         )
-    return run_names(records)
+        runs.append(FinishedRun(Path(), record, {}, None, pa.table({}), "", {}))
+    return run_names(runs)
 
 
 def test_names() -> None:
@@ -603,18 +634,30 @@ def test_what_may_change_a_score_is_said_below(tmp_path: Path) -> None:
     assert "library versions unknown" not in run_table(*runs)
 
 
+def test_what_sums_were_computed_with_is_told_where_rows_differ(runs: dict[str, Path]) -> None:
+    """Threads and kernels change sums by 1e-6 to 5e-5: a record says them from version 7 on."""
+    for name, threads in (("top", "1"), ("low", "2"), ("tie", "1, 2")):
+        edit_record(runs[name], arithmetic={"threads": threads, "kernels": "AVX2"})
+    shown = run_table(*runs.values())
+    for threads, row in (("1", "ilu"), ("2", "graddiff"), ("1, 2", "npo")):
+        assert f"- with threads {threads}: {row}; rounding may differ\n" in shown
+    assert "kernels" not in shown
+    edit_record(runs["low"], arithmetic={"threads": "1", "kernels": "DEFAULT"})
+    shown = run_table(runs["top"], runs["low"])
+    assert "threads" not in shown
+    assert "- with kernels DEFAULT: graddiff; rounding may differ\n" in shown
+
+
 def test_ranks_are_never_beside_nothing_could_be_ranked(tmp_path: Path) -> None:
     """Rows whose scores are equal, and rows that differ by the same amount everywhere."""
     runs = [write_run(tmp_path / use, Told(use, seeds=(0, 1, 2))) for use in ("npo", "rmu")]
-    shown = run_table("--pairs", *runs)
-    assert [row["rank"] for row in rows_of(shown).values()] == ["1-2", "1-2"]
-    assert "The ranked rows have the same RA_core for every seed and item." in shown
-    assert "equal for every seed and item: not told apart" in shown
-    assert "Nothing could be ranked" not in shown
-    moved = write_run(tmp_path / "ilu", Told("ilu", end=0.5, seeds=(0, 1, 2)))
-    shown = run_table("--pairs", runs[0], moved)
-    ranks = [row["rank"] for row in rows_of(shown).values()]
-    assert [rank.partition(" in the")[0] for rank in ranks] == ["- (no variance"] * 2
-    assert "Nothing could be ranked: no two rows can be compared." in shown
-    assert "some ranks rest" not in shown
-    assert "p <" not in shown
+    runs.append(write_run(tmp_path / "ilu", Told("ilu", end=0.5, seeds=(0, 1, 2))))
+    for two in (runs[:2], runs[::2]):
+        shown = run_table("--pairs", *two)
+        for row in rows_of(shown).values():
+            assert row["rank"].startswith("- (the difference from")
+            assert "is the same for every seed and item" in row["rank"]
+        assert "Nothing could be ranked: no two rows can be compared." in shown
+        assert "some ranks rest" not in shown
+        assert "p <" not in shown
+        assert "p =" not in shown

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from doubles import SilentProgress
 from places import FIXTURES
 from runs import (
     SUITE,
@@ -22,12 +23,15 @@ from runs import (
     planned,
     rows,
     samples,
+    target_folder,
     weights,
     with_target,
 )
 
+from ilubench.errors import ModelError
 from ilubench.interfaces import Batch, Checkpoint
 from ilubench.records.store import Store
+from ilubench.runs.stages.unlearn import run_unlearn
 
 SIGKILLED = -9
 ALWAYS_SAVE = (
@@ -384,3 +388,48 @@ def test_a_file_that_the_base_reads_is_part_of_the_key(wrapper: str, tmp_path: P
         read.write_text(text)
         found.append(keys(planned(*words), "unlearn"))
     assert found[0] == found[1] != found[2]
+
+
+# --------------------------------------------------------------------------- what was computed with
+
+
+def test_the_record_says_what_its_sums_were_computed_with(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target as it was made, and the job after it with other kernels: each, and a note."""
+    (file,) = finished.glob("*/results.json")
+    made_with = json.loads(file.read_text())["arithmetic"]
+    assert made_with.keys() == {"threads", "kernels"}
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "ZZZ")
+    out = with_target(finished, tmp_path)
+    done = command("run", SUITE, "method=none", "attacks=none", f"out={out}", "--json")
+    both = f"{made_with['kernels']}, ZZZ"
+    assert done.json["arithmetic"]["kernels"] == both
+    said = f"jobs were computed with other kernels ({both}): figures differ by up to 5e-5"
+    assert said in done.json["notes"]
+
+
+# --------------------------------------------------------------------------- models that are given
+
+
+def test_a_target_whose_files_change_is_refused(finished: Path, tmp_path: Path) -> None:
+    """The keys of all jobs say which files it had when the run began."""
+    folder = shutil.copytree(target_folder(finished), tmp_path / "theirs")
+    bench = planned(f"suite.target.model.path={folder}", f"out={tmp_path}").bench
+    assert bench.target_folder == folder
+    flip(folder / "model.safetensors")
+    with pytest.raises(ModelError, match="its files are others than when the run began"):
+        bench.target_model()
+
+
+def test_a_checkpoint_whose_files_change_is_refused(finished: Path, tmp_path: Path) -> None:
+    """Its weights would lie in the store under the key of others."""
+    folder = shutil.copytree(target_folder(finished), tmp_path / "theirs")
+    out = with_target(finished, tmp_path / "out")
+    words = ("method=checkpoint", f"method.model.path={folder}", "attacks=none", f"out={out}")
+    plan = planned(*words)
+    flip(folder / "model.safetensors")
+    (job,) = (job for job in plan.jobs if job.stage == "unlearn" and job.who == "method")
+    with pytest.raises(ModelError, match="its files are others than when the run began"):
+        run_unlearn(plan.bench, job, SilentProgress())
+    assert not plan.is_done(job)

@@ -175,29 +175,21 @@ def test_no_rank_without_a_partner() -> None:
     assert "no two rows" in table_text(len(alone.pairs), alone.detectable)
 
 
-def test_equal_scores_have_p_1() -> None:
-    """The same scores twice: no variance, no difference, no detectable size."""
-    found = compare_methods([entrant("a", 0.5, noise=1), entrant("b", 0.5, noise=1)])
-    pair = found.pairs[0]
-    assert (pair.p, pair.significant, pair.detectable) == (1.0, False, None)
-    assert found.detectable is None
-    shown = table_text(len(found.pairs), found.detectable)
-    assert shown == "The ranked rows have the same RA for every seed and item."
-    text = "a - b: 0.000, equal for every seed and item: not told apart"
-    assert pair_text(pair) == text
-
-
-def test_a_difference_without_variance_has_no_rank() -> None:
-    """No test can rest on it; those that have one with all the others keep their ranks."""
-    rows = [entrant("a", 0.6, noise=1), entrant("b", 0.5, noise=1)]
+@pytest.mark.parametrize("mean", [0.6, 0.5])
+def test_a_difference_without_variance_has_no_rank(mean: float) -> None:
+    """No test can rest on it, also where it is 0; the others keep their ranks."""
+    rows = [entrant("a", mean, noise=1), entrant("b", 0.5, noise=1)]
     two = compare_methods(rows)
     assert (two.pairs, set(ranks(two).values())) == ((), {None})
-    assert notes(two)["a"] == Note(NoteKind.NO_VARIANCE, ("b",))
-    same = [replace(rows[0], name=name) for name in ("a", "twin")]
-    assert ranks(compare_methods([*same, entrant("c", 0.2)])) == {"a": 1, "twin": 1, "c": 3}
-    more = compare_methods([*same, rows[1], entrant("c", 0.2), entrant("d", 0.9)])
-    assert ranks(more) == {"a": 2, "twin": 2, "b": None, "c": 4, "d": 1}
-    assert notes(more)["b"] == Note(NoteKind.NO_VARIANCE, ("a", "twin"))
+    assert notes(two) == {
+        "a": Note(NoteKind.NO_VARIANCE, ("b",)),
+        "b": Note(NoteKind.NO_VARIANCE, ("a",)),
+    }
+    more = compare_methods([*rows, entrant("c", 0.2), entrant("d", 0.9)])
+    assert ranks(more) == {"a": None, "b": None, "c": 2, "d": 1}
+    twin = compare_methods([*rows, replace(rows[0], name="twin"), entrant("c", 0.2)])
+    assert notes(twin)["a"] == Note(NoteKind.NO_VARIANCE, ("b", "twin"))
+    assert notes(twin)["c"] == Note(NoteKind.ALONE)
 
 
 def test_two_items_without_variance_have_no_p() -> None:
@@ -292,7 +284,8 @@ def test_unpaired_is_welch() -> None:
         compare_unpaired(a, entrant("b", 0.5, (3,)))
     same = Samples(np.full((2, 2), 0.5), (0, 1), ("x", "y"))
     flat = [Entrant(name, course_runs([same, same]).courses) for name in "ab"]
-    assert compare_unpaired(*flat).p == 1.0
+    pair = compare_unpaired(*flat)
+    assert (pair.p, pair.significant) == (None, False)
 
 
 # --- matched forgetting ---

@@ -1,10 +1,9 @@
 """A record's figures, computed again from the samples that it points to."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, cast
 
 import pyarrow.compute as pc
 
@@ -22,14 +21,14 @@ from ilubench.leaderboard.records.models import (
 )
 from ilubench.leaderboard.records.prediction import compare_runs
 from ilubench.leaderboard.records.safe_json import named, shorten
-from ilubench.records.estimators import estimate
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import memory_differences
 from ilubench.records.reference_sets import find_set, read_set, reference_rows, rows_taken
 from ilubench.records.results import COMPOSED, CompositeScore, RunRecord
 from ilubench.records.run_files import memory_of
-from ilubench.records.scores import SCHEMA, lines_by
-from ilubench.specs import Estimator, SuiteSpec
+from ilubench.records.scores import SCHEMA
+from ilubench.records.summaries import SAME, is_close, score_problems
+from ilubench.specs import SuiteSpec
 
 __all__ = [
     "attack_problems",
@@ -38,11 +37,6 @@ __all__ = [
     "verification_problems",
     "without_samples",
 ]
-
-SAME = 1e-6
-"""How far a figure may lie from what is computed again, absolutely and relatively."""
-
-Key: TypeAlias = tuple[str, int, str, str]
 
 
 def without_samples(run: FinishedRun) -> FinishedRun:
@@ -171,7 +165,7 @@ def _comparison_problems(
     for place, (one, other) in enumerate(zip(told, expected, strict=True)):
         for field in ("submitted", "verified", "low", "high"):
             a, b = getattr(one, field), getattr(other, field)
-            if not _close(a, b):
+            if not is_close(a, b):
                 yield f"comparisons.{place}.{field}: is {a:.6f}, and {b:.6f} by the samples"
 
 
@@ -185,23 +179,8 @@ def _seed_problems(run: FinishedRun) -> Iterator[str]:
 
 
 def _score_problems(run: FinishedRun) -> Iterator[str]:
-    """The summaries before any attack against the samples: there is one of each, and it is so."""
-    samples = _before(run)
-    told: dict[Key, int] = {}
-    for place, score in enumerate(run.record.scores):
-        key = (score.who, score.seed, score.scorer, score.metric)
-        where = f"scores.{place}"
-        if told.setdefault(key, place) != place:
-            yield f"{where}: of the same as scores.{told[key]}"
-        elif key not in samples:
-            yield f"{where}: no samples of {shorten(score.scorer)}.{shorten(score.metric)}"
-        else:
-            found = _summary(score.estimator, samples[key])
-            for field, value in found.items():
-                if not _close(getattr(score, field), value):
-                    yield f"{where}.{field}: is {getattr(score, field)}, and {value} by the samples"
-    for who, seed, scorer, metric in samples.keys() - told.keys():
-        yield f"scores: {who}, seed {seed}, {shorten(scorer)}.{shorten(metric)} is missing"
+    assert run.samples is not None  # `_seed_problems` looked at them
+    yield from score_problems(run.record, run.samples)
 
 
 def _composite_problems(run: FinishedRun) -> Iterator[str]:
@@ -240,32 +219,5 @@ def _reference_problems(run: FinishedRun) -> Iterator[str]:
             continue  # of another version of the suite
         order = [(name, "ascending") for name in SCHEMA.names]
         own, theirs = rows_taken(run.samples, who, told), reference_rows(shipped, told)
-        if not own.sort_by(order).equals(theirs.sort_by(order)):
+        if len(own) != len(theirs) or not own.sort_by(order).equals(theirs.sort_by(order)):
             yield f"references.{who}: other samples than those of {shorten(told.run)}"
-
-
-def _summary(
-    estimator: Estimator, lines: Sequence[tuple[float, str, str]]
-) -> Mapping[str, float | None]:
-    values, groups, labels = zip(*lines, strict=True)
-    value, se = estimate(estimator, values, groups, labels)
-    return {"n": len(values), "value": value, "se": se}
-
-
-def _before(run: FinishedRun) -> dict[Key, list[tuple[float, str, str]]]:
-    """(who, seed, scorer, metric) -> value, group and label of each item, before any attack."""
-    if run.samples is None:
-        raise DataError(f"{run.path}: {run.unread}")
-    own = run.samples.filter(pc.equal(run.samples["attack"], ""))
-    values = [own[name].to_pylist() for name in ("value", "group", "label")]
-    lines = list(zip(*values, strict=True))
-    return {
-        cast("Key", key): [lines[place] for place in places]
-        for key, places in lines_by(own, ("who", "seed", "scorer", "metric"))
-    }
-
-
-def _close(told: float | None, found: float | None) -> bool:
-    if told is None or found is None:
-        return told is found
-    return math.isclose(told, found, rel_tol=SAME, abs_tol=SAME)

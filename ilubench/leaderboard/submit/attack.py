@@ -32,6 +32,7 @@ from ilubench.records.labels import WORST_CASE
 from ilubench.records.likeness import memory_differences, setting_differences
 from ilubench.records.markdown import cell, table
 from ilubench.records.run_files import memory_of
+from ilubench.records.scores import plain_samples
 from ilubench.records.store import write_atomic
 from ilubench.statistics.row import RobustnessRow
 
@@ -133,7 +134,7 @@ def _worst(row: JsonValue) -> str:
 def _write_samples(folder: Path, name: str, run: FinishedRun) -> Pointer:
     assert run.samples is not None
     buffer = pa.BufferOutputStream()
-    pq.write_table(run.samples, buffer, compression="zstd")
+    pq.write_table(plain_samples(run.samples), buffer, compression="zstd")
     write_atomic(folder / name, buffer.getvalue().to_pybytes())
     return point_to_samples(folder, name)
 

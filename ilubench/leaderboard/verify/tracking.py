@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ilubench.errors import DataError, UsageError
 from ilubench.records.likeness import setting_differences
 from ilubench.records.markdown import cell, table
+from ilubench.records.scores import plain_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -226,7 +227,7 @@ def _scores(samples: pa.Table, once: pa.Array) -> pa.Table:
     shared = pc.and_(pc.equal(samples["attack"], ""), pc.is_in(samples["who"], once))
     seed = pc.if_else(shared, pa.scalar(0, pa.int64()), samples["seed"])
     place = samples.column_names.index("seed")
-    return samples.set_column(place, "seed", seed).select([*KEYS, "value"])
+    return plain_samples(samples.set_column(place, "seed", seed).select([*KEYS, "value"]))
 
 
 def _compared(record: FinishedRun, rerun: FinishedRun) -> tuple[Comparison, ...]:

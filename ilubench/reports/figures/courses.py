@@ -68,7 +68,7 @@ def lines_of(runs: Sequence[FinishedRun], label: str) -> tuple[Line, ...]:
         DataError: a run's samples do not have the metric.
     """
     styles = ((colour, dash) for dash in DASHES for colour in COLOURS)
-    names = run_names([run.record for run in runs])
+    names = run_names(runs)
     found, references = [], {}
     for name, run in zip(names, runs, strict=True):
         method = run.record.method_name

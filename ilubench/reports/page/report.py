@@ -133,8 +133,10 @@ def read_report(runs: Sequence[FinishedRun]) -> Report:
         DataError: a record says otherwise than its samples.
     """
     first = runs[0]
+    for run in runs:
+        run.check_scores()
     labels = common_labels(runs) if any(run.rows for run in runs) else ()
-    names = run_names([run.record for run in runs])
+    names = run_names(runs)
     verdicts = [
         (name, verdict_text(run.record, run.rows, run.suite))
         for name, run in zip(names, runs, strict=True)
@@ -147,7 +149,8 @@ def read_report(runs: Sequence[FinishedRun]) -> Report:
         f"attacks {', '.join(record.attacks) or 'none'}",
         f"engine {record.engine}, {record.dtype}",
     ]
-    notes = [note for run in runs for note in run.record.notes]
+    notes = [f"{name}: {run.unread}" for name, run in zip(names, runs, strict=True) if run.unread]
+    notes += [note for run in runs for note in run.record.notes]
     notes += [f"{f.label}: failed: {f.message}" for run in runs for f in run.record.failures]
     return Report(
         title,
@@ -262,7 +265,7 @@ def _pictures(
         yield Picture(f"{name}-utility", told, draw_tradeoff(lines, label))
         seconds = {
             title: run.record.cost.get("train_seconds")
-            for title, run in zip(run_names([r.record for r in runs]), runs, strict=True)
+            for title, run in zip(run_names(runs), runs, strict=True)
         }
         cost = draw_costs(lines, lambda line: seconds.get(line.title), label)
         if cost is not None:

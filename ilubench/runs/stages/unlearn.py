@@ -4,6 +4,7 @@ import torch
 from pydantic import JsonValue
 
 from ilubench.data.seeds import seed_for
+from ilubench.errors import ModelError
 from ilubench.experiments.experiment import environment_role
 from ilubench.experiments.method_settings import made_by_recipe
 from ilubench.interfaces import Progress, UnlearnData
@@ -13,6 +14,7 @@ from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import Passes
 from ilubench.runs.stages.devices import arithmetic
+from ilubench.runs.stages.keys import unlearn_key
 from ilubench.runs.stages.target import train_by_recipe
 from ilubench.runs.stages.workbench import Workbench
 from ilubench.training import seed_everything
@@ -21,7 +23,11 @@ __all__ = ["run_unlearn"]
 
 
 def run_unlearn(bench: Workbench, job: Job, progress: Progress) -> Artifact:
-    """Return the artifact of the unlearned weights, made if need be."""
+    """Return the artifact of the unlearned weights, made if need be.
+
+    Raises:
+        ModelError: the files of a model that was given are others than the job's key says.
+    """
     assert job.method is not None
     with bench.store.work("unlearn", job.key) as folder:
         done = bench.store.get("unlearn", job.key)
@@ -56,6 +62,9 @@ def run_unlearn(bench: Workbench, job: Job, progress: Progress) -> Artifact:
             seed_everything(role_seed)
             with passes.counting(model):
                 model = method.unlearn(model, data, context)
+            if not method.trains and unlearn_key(bench, method, job.seed) != job.key:
+                problem = f"{job.label}: its files are others than when the run began"
+                raise ModelError(f"{problem}; run again with those that count")
         changed: tuple[str, ...] = ()
         with whole_model(model) as whole:
             if whole is not None:
