@@ -151,14 +151,14 @@ class FinishedRun:
     def bar(self, label: str) -> Note | None:
         """Return why the run is listed but has no rank in a metric; None where it may have one."""
         row = self.rows[label]
-        if self.samples is None:
-            return Note(NoteKind.NO_SAMPLES)
         if self.record.method_name in REFERENCES:
             return Note(NoteKind.REFERENCE)
         if row.status == "collapsed":
             return self._collapsed(row)
         if row.status != "ok":
             return Note(NoteKind(row.status))
+        if self.samples is None:
+            return Note(NoteKind.NO_SAMPLES)
         trained_on = tuple(name for name in row.ra_core_attacks if name in self.record.seen)
         if trained_on:
             return Note(NoteKind.TRAINED_ON, trained_on)

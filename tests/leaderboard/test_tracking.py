@@ -17,7 +17,7 @@ from ilubench.leaderboard.submit.entry import About, submit_run
 from ilubench.leaderboard.verify.tracking import Tracked, compare_with_records, missing
 from ilubench.records.finished import read_run
 from ilubench.records.rows import Compared, robustness_row
-from ilubench.records.scores import method_samples
+from ilubench.records.scores import method_samples, plain_samples
 from leaderboards import full_run, tiny_entry
 
 FIGURES = {"after unlearning", "RA_core", "utility kept"}
@@ -66,7 +66,7 @@ def test_one_seed_that_repeats_its_scores_is_enough(
         (metric,) = record.suite.primary_forget
         who = (method_samples(samples, one) for one in ("method", "reference", "retrain"))
         row = robustness_row(record.suite, metric, record.record.attacks, (seed,), Compared(*who))
-        pq.write_table(samples, folder / "samples.parquet")
+        pq.write_table(plain_samples(samples), folder / "samples.parquet")
         edit_record(folder, rows={metric.label: dataclasses.asdict(row)})
 
     found = track(Told(seeds=[seed]), repeat)

@@ -189,7 +189,7 @@ def test_a_collapsed_record_without_samples_says_so_too(
         row["status"] = "collapsed"
     (tmp_path / "only.json").write_text(json.dumps(record))
     shown = run_table(tmp_path / "only.json", runs["low"])
-    assert rows_of(shown)["ilu (not recomputed)"]["rank"] == "- (not recomputed)"
+    assert rows_of(shown)["ilu (not recomputed)"]["rank"] == "- (collapsed)"
     assert "(no samples.parquet beside it); figures are as recorded, not checked" in shown
 
 

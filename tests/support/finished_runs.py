@@ -180,6 +180,7 @@ def edit_record(folder: Path, **changes: Any) -> None:
     """Change fields of a run's record."""
     path = folder / "results.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    forget_manifest(folder)
 
 
 def edit_suite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -194,3 +195,9 @@ def edit_samples(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """Change a run's samples."""
     path = folder / "samples.parquet"
     pq.write_table(change(pq.read_table(path)), path)
+    forget_manifest(folder)
+
+
+def forget_manifest(folder: Path) -> None:
+    """Leave a run as those of before are, of whose files nothing tells the hashes."""
+    (folder / "DONE").unlink(missing_ok=True)
