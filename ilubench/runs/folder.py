@@ -1,5 +1,6 @@
 """What a run leaves in its folder: configuration, environment, status, record, samples."""
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -308,18 +309,29 @@ def _scored(suite: SuiteSpec) -> JsonValue:
 
 def write_inputs(plan: Plan) -> None:
     """Write `config.yaml`, `env.json` and `plan.json`."""
-    (plan.folder / MANIFEST).unlink(missing_ok=True)  # of files that are replaced now
     config = run_config(plan.experiment)
     text = write_yaml(config).encode()
     if len(text) > MAX_YAML:  # it could not be read again
         problem = f"its settings have {len(text)} bytes as YAML; {MAX_YAML} are allowed"
         raise SpecError(problem, where=plan.experiment.suite.name, remedy="give fewer attacks")
-    write_atomic(plan.folder / "config.yaml", text)
-    write_json(plan.folder / "env.json", _environment(plan))
     jobs: list[JsonValue] = [job.model_dump(mode="json") for job in plan.jobs]
     # paths in the configuration are relative to where the command was given
     here: dict[str, JsonValue] = {"run": plan.run_id, "folder": str(Path.cwd()), "jobs": jobs}
-    write_json(plan.folder / "plan.json", here)
+    with _replacing(plan.folder):
+        write_atomic(plan.folder / "config.yaml", text)
+        write_json(plan.folder / "env.json", _environment(plan))
+        write_json(plan.folder / "plan.json", here)
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[None]:
+    """Replace files of a run that its manifest names: one process at a time, and it is gone."""
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{MANIFEST}.lock"):
+        (folder / MANIFEST).unlink(missing_ok=True)
+        yield
 
 
 def write_status(plan: Plan, outcomes: Sequence[Outcome]) -> None:
@@ -376,12 +388,15 @@ def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
         place = {"attack": attack, "seed": seed, "step": None if level else step, "level": level}
         stage = "attack" if attack else "score"
         rows.append({"who": who, "stage": stage, **place, **taken.model_dump()})
-    if rows:
-        write_atomic(plan.folder / "metrics.parquet", _parquet(pa.Table.from_pylist(rows)))
-        write_atomic(plan.folder / "samples.parquet", _parquet(samples))
-    if rows and plan.experiment.run.texts:
-        write_atomic(plan.folder / "texts.parquet", _parquet(gather_texts(plan)))
-    write_atomic(plan.folder / "results.json", (record.model_dump_json(indent=1) + "\n").encode())
-    left = [name for name in LEFT if (plan.folder / name).is_file()]
-    hashes: dict[str, JsonValue] = {name: file_sha256(plan.folder / name) for name in left}
-    write_json(plan.folder / MANIFEST, seal({"files": hashes}))
+    with _replacing(plan.folder):
+        if rows:
+            write_atomic(plan.folder / "metrics.parquet", _parquet(pa.Table.from_pylist(rows)))
+            write_atomic(plan.folder / "samples.parquet", _parquet(samples))
+        if rows and plan.experiment.run.texts:
+            write_atomic(plan.folder / "texts.parquet", _parquet(gather_texts(plan)))
+        write_atomic(
+            plan.folder / "results.json", (record.model_dump_json(indent=1) + "\n").encode()
+        )
+        left = [name for name in LEFT if (plan.folder / name).is_file()]
+        hashes: dict[str, JsonValue] = {name: file_sha256(plan.folder / name) for name in left}
+        write_json(plan.folder / MANIFEST, seal({"files": hashes}))
