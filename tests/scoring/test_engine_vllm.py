@@ -381,7 +381,7 @@ def test_bad_input(vllm: VllmEngine, tokenizer: PreTrainedTokenizerBase) -> None
     ("changes", "message"),
     [
         ("suite.target.recipe.config.num_attention_heads=6", "no CPU kernel for attention heads"),
-        ("suite.target.recipe.config.model_type=biogpt", "does not know the architecture BioGpt"),
+        ("suite.target.recipe.config.model_type=helium", "does not know the architecture Helium"),
     ],
 )
 def test_a_model_that_it_cannot_run(changes: str, message: str, tmp_path: Path) -> None:
