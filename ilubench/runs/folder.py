@@ -124,7 +124,8 @@ def run_record(
     composites = composite_scores(experiment.suite, samples, ranges, experiment.method_name)
     notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
     notes += (*plan.references.notes, *_incomparable(plan, composites))
-    notes += (*_mixed(_arithmetic(plan)),)
+    arithmetic = _arithmetic(plan)
+    notes += (*_mixed(arithmetic),)
     found = {
         "scores": scores,
         "composites": composites,
@@ -132,7 +133,7 @@ def run_record(
         "rows": {label: plain(dataclasses.asdict(row)) for label, row in rows.items()},
         "cost": _cost(plan),
         "conditions": head.conditions | _world_size(plan),
-        "arithmetic": _arithmetic(plan),
+        "arithmetic": arithmetic,
         "jobs": _job_records(plan, outcomes),
         "failures": tuple(o.failure for o in outcomes if o.failure is not None),
         "overlap": plan.overlap,

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import IO, TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ class _Job:
                 raise
             return False  # it was renamed meanwhile: the job is done
         if self.run is None and (steps or scores):
-            self.run = TRACKERS[name](self.told_again())
+            self.run = TRACKERS[name](replace(self.told, id=self.known.id))
             self.known.id = self.run.id
         if self.run is not None:
             for step, values in steps:
@@ -94,12 +94,6 @@ class _Job:
         if self.known.id:
             write_json(self.file, asdict(self.known))
         return done
-
-    def told_again(self) -> Told:
-        """Return what opens its run, or goes on with it."""
-        assert self.known is not None
-        told = self.told
-        return Told(told.group, told.name, told.config, told.out, self.known.id)
 
     def _read_known(self) -> _Known:
         try:
