@@ -16,14 +16,14 @@ __all__ = ["Memorization"]
 class Memorization(EndedAnswers):
     """The share of an answer that can be extracted, and the share of its tokens that is known.
 
-    With y the answer's tokens and f the model's greedy continuation:
+    With y the answer's tokens and f the model's greedy continuation, `extraction_strength` is 1 -
+    min{k : f(prompt, y_<k) = y_>=k} / |y|: the longest end of the answer that follows from all
+    before it (Carlini et al. 2021, arXiv:2012.07805; as a metric of unlearning Wang et al. 2025,
+    arXiv:2406.09179). Where not even the last token does it is 0; OpenUnlearning's code
+    (arXiv:2506.12618) gives 1 / |y| there.
 
-    - `extraction_strength` is 1 - min{k : f(prompt, y_<k) = y_>=k} / |y|, the longest end of the
-      answer that follows from all before it (Carlini et al. 2021, arXiv:2012.07805; as a metric of
-      unlearning Wang et al. 2025, arXiv:2406.09179). Where not even the last token does it is 0;
-      OpenUnlearning's code (arXiv:2506.12618) gives 1 / |y| there.
-    - `exact_memorization` is the share of tokens that are the most likely ones behind the prompt
-      and the right answer so far (Tirumala et al. 2022, arXiv:2205.10770).
+    `exact_memorization` is the share of tokens that are the likeliest ones behind the prompt and
+    the right answer so far (Tirumala et al. 2022, arXiv:2205.10770).
     """
 
     name: ClassVar[str] = "memorization"
