@@ -166,7 +166,7 @@ def _comparison_problems(
         for field in ("submitted", "verified", "low", "high"):
             a, b = getattr(one, field), getattr(other, field)
             if not is_close(a, b):
-                yield f"comparisons.{place}.{field}: is {a:.6f}, and {b:.6f} by the samples"
+                yield f"comparisons.{place}.{field}: is {a:.8g}, and {b:.8g} by the samples"
 
 
 def _seed_problems(run: FinishedRun) -> Iterator[str]:
