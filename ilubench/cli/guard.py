@@ -46,7 +46,7 @@ def _open_streams() -> None:
     """Give what a closed stream is told to nobody: Python has none in its place."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for good
 
 
 @contextlib.contextmanager
