@@ -43,7 +43,6 @@ def test_samples_of_a_run_are_looked_at_first(
         read_run_samples(write(tmp_path, item=["a"]))
 
 
-def test_a_pipe_is_no_table(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.parquet")
+def test_a_device_is_no_table() -> None:
     with pytest.raises(DataError, match="is no regular file"):
-        check_bounds(tmp_path / "a.parquet", 80)
+        check_bounds(Path(os.devnull), 80)

@@ -321,6 +321,14 @@ def test_a_stranger_s_manifest_names_nothing_else(files: Any, tmp_path: Path) ->
         assert read_run(folder).rows
 
 
+def test_a_file_too_large_for_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(tmp_path / "run", Told())
+    write_json(folder / "DONE", seal({"files": {"config.yaml": "a"}}))
+    monkeypatch.setattr("ilubench.records.run_files.MAX_LEFT", 9)
+    with pytest.raises(DataError, match=r"config\.yaml: more than 9 bytes"):
+        read_run(folder)
+
+
 def test_a_device_in_the_place_of_the_manifest(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Told())
     (folder / "DONE").symlink_to("/dev/zero")
