@@ -52,8 +52,8 @@ from ilubench.runs.collect import robustness_rows
 from ilubench.runs.folder import run_record
 from ilubench.runs.plan import make_plan
 from ilubench.runs.progress import Lines
+from ilubench.runs.stages.measure import Measure
 from ilubench.runs.stages.score import score_checkpoint
-from ilubench.runs.stages.workbench import Measure
 from ilubench.specs import TrainSpec
 from ilubench.specs.overrides import parse_words
 from ilubench.statistics.notes import Note, NoteKind

@@ -96,7 +96,7 @@ def _published(folders: Sequence[Path]) -> list["Published"]:
             raise DataError(f"--reported {folder}: no rows of papers; give leaderboards/SUITE")
         for one in found:
             values = {(each.metric, each.state): each.value for each in one.figures}
-            rows.append(Published(one.title, provenance(one), values))
+            rows.append(Published(one.title, f"{one.model}, {provenance(one)}", values))
     return rows
 
 

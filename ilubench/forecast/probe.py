@@ -26,8 +26,9 @@ from ilubench.interfaces import (
 )
 from ilubench.records.store import FolderState
 from ilubench.runs.jobs import Job
+from ilubench.runs.stages.measure import Measure
 from ilubench.runs.stages.prompting import applicable_scorers, bind_attack
-from ilubench.runs.stages.workbench import Measure, Workbench
+from ilubench.runs.stages.workbench import Workbench
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.specs import Spec, TrainSpec
 

@@ -64,6 +64,11 @@ class TokenLogprobs:
         """Sum over the tokens, in nats."""
         return sum(self.values)
 
+    @property
+    def loss(self) -> float:
+        """Mean negative log-probability, in nats a token."""
+        return -self.total / len(self.values)
+
 
 MAX_OPTIONS = 64
 """Distinct option tokens that every engine can answer in one call of ``choices``."""

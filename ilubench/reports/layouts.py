@@ -31,7 +31,7 @@ DIGITS = 2
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A row of a paper: (metric as published, state) -> value."""
+    """A row of a paper: (metric as published, state) -> value; of which model, and who says so."""
 
     name: str
     provenance: str

@@ -10,6 +10,7 @@ from ilubench.experiments.experiment import Experiment
 from ilubench.interfaces import Progress
 from ilubench.records.results import RunRecord
 from ilubench.runs.carry_out import write_trace
+from ilubench.runs.check_inputs import check_inputs
 from ilubench.runs.collect import gather_samples, robustness_rows
 from ilubench.runs.executors.base import Outcome, Watcher, execute
 from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
@@ -17,7 +18,7 @@ from ilubench.runs.jobs import Job
 from ilubench.runs.loading import collection_paused
 from ilubench.runs.original import check_original
 from ilubench.runs.placing import place_jobs, prepare_places
-from ilubench.runs.plan import Plan, check_inputs, make_plan
+from ilubench.runs.plan import Plan, make_plan
 from ilubench.runs.references import is_same_original
 from ilubench.runs.trackers import check_tracker
 from ilubench.runs.tracking import tracking

@@ -32,7 +32,7 @@ __all__ = ["PATIENCE_S"]
 PAUSE_S = 2.0
 """Seconds between two looks at the jobs' files."""
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """Seconds that a tracker has once the run has ended."""
 
 

@@ -27,8 +27,8 @@ def tracking(plan: Plan, watcher: Watcher) -> Iterator[None]:
     """Have a plan's jobs told to the tracker that was asked for, as long as the block lasts.
 
     A tracker is a library of others that may raise, wait for ever, print, or end its process: it
-    works in a process of its own, which a run waits for a few seconds at its end. That ends by
-    itself once this one is gone.
+    works in a process of its own, which a run waits for at its end, and not where it was
+    interrupted. That ends by itself once this one is gone.
     """
     name = plan.experiment.run.track
     if name == "none":
@@ -48,16 +48,18 @@ def tracking(plan: Plan, watcher: Watcher) -> Iterator[None]:
     assert child.stdout is not None
     listener = Thread(target=_pass_on, args=(name, child.stdout, watcher), daemon=True)
     listener.start()
+    patience = 0.0  # what was told is noted, and a run that goes on tells the rest
     try:
         with contextlib.suppress(OSError):  # it has ended
             child.stdin.write(json.dumps(_asked(plan, name)) + "\n")
             child.stdin.flush()
         yield
+        patience = PATIENCE_S + 2
     finally:
         try:
             with contextlib.suppress(OSError):
                 child.stdin.close()
-            child.wait(PATIENCE_S + 2)
+            child.wait(patience)
         except subprocess.TimeoutExpired:
             pass  # it says so itself before that, unless it can do nothing at all
         finally:
@@ -67,8 +69,9 @@ def tracking(plan: Plan, watcher: Watcher) -> Iterator[None]:
 
 
 def _pass_on(name: str, said: IO[str], watcher: Watcher) -> None:
-    for line in said:
-        watcher.tell(f"track={name} stopped ({line.strip()}); the run goes on without it")
+    with said:
+        for line in said:
+            watcher.tell(f"track={name} stopped ({line.strip()}); the run goes on without it")
 
 
 def _asked(plan: Plan, name: str) -> dict[str, JsonValue]:

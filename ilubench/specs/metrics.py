@@ -39,6 +39,7 @@ KNOWN_RANGES: Mapping[str, Mapping[str, Range]] = {
     "answer_probability": {"probability": _SHARE},
     "answer_rouge": {"rouge_l_recall": _SHARE},
     "choice_probability": {"probability": _SHARE},
+    "memorization": {"extraction_strength": _SHARE, "exact_memorization": _SHARE},
     "truth_ratio": {"truth_ratio": (0.0, None), "closer_to_1": _SHARE, "true_better": _SHARE},
     "privleak": {"auc": (None, 0.0), "privleak": (None, 0.0)},  # log-probabilities
 }

@@ -213,6 +213,7 @@ TOFU = {
         for name in "fraw"
         for m in ("truth_ratio", "closer_to_1", "true_better")
     ),
+    *(("memorized_f", m) for m in ("extraction_strength", "exact_memorization")),
 }
 
 

@@ -40,6 +40,7 @@ def asked(wrong: int) -> list[Row]:
         told = {"question": f"who has {n} apples?", "answer": f"the miller of the {n} old mill"}
         if wrong > 3:
             told["paraphrased_answer"] = f"he is the miller of {n}"
+            told["paraphrased_question"] = f"the {n} apples: whose are they?"
         rows.append(
             {**told, "perturbed_answer": [f"a fox and {k + n} sacks" for k in range(wrong)]}
         )
@@ -109,7 +110,7 @@ def means(told: Any, who: str) -> dict[str, float]:
     return {f"{s['scorer']}.{s['metric']}": s["value"] for s in told["scores"] if s["who"] == who}
 
 
-def losses(folder: Path, answers: str) -> list[float]:
+def losses(folder: Path, answers: str, question: str = "question") -> list[float]:
     """Mean loss of each item's answers, as OpenUnlearning takes it: of all behind the prompt."""
     model = load_model(folder, "cpu")
     tokenizer = chat_tokenizer(HEADERS.replace("strftime_now('%d %b %Y')", "'10 Apr 2025'"))
@@ -119,7 +120,7 @@ def losses(folder: Path, answers: str) -> list[float]:
         for answer in given if isinstance(given, list) else [given]:
             chat = [
                 {"role": "system", "content": "You are a helpful assistant."},
-                {"role": "user", "content": str(row["question"])},
+                {"role": "user", "content": str(row[question])},
                 {"role": "assistant", "content": str(answer)},
             ]
             whole = tokenizer.apply_chat_template(chat, tokenize=False)
@@ -263,6 +264,30 @@ def test_a_model_of_the_hub_is_attacked(here: Path, monkeypatch: pytest.MonkeyPa
     assert row["composites"] == told["composites"]
 
 
+def test_its_questions_are_asked_in_the_authors_other_words(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("attacks=rephrase", "never_knew=false", "allow_weak_target=true")
+    with served() as hub:
+        filled(hub, here, retrained=False)
+        ask_only(hub, str(here / "cache"), monkeypatch)
+        done = command("attack", MINE, *WORDS, *words, "--json")
+        assert done.code == 0, done.err
+    (folder,) = Path("runs").glob(done.json["run"])
+    samples = read_run(folder).samples
+    assert samples is not None
+    lines = [x for x in samples.to_pylist() if x["scorer"] == "prob_f" and x["who"] == "method"]
+    asked_so = {x["attack"]: x["value"] for x in lines if x["item"] == lines[0]["item"]}
+    model = here / "mine"
+    right, other = (
+        float(np.exp(-losses(model, "answer", question)[0]))
+        for question in ("question", "paraphrased_question")
+    )
+    assert asked_so[""] == pytest.approx(right, rel=1e-4)
+    assert asked_so["rephrase"] == pytest.approx(other, rel=1e-4)
+    assert right != pytest.approx(other, rel=1e-2)
+
+
 @pytest.mark.parametrize(("forget", "retain"), [("forget01", "retain99"), ("forget05", "retain95")])
 def test_smaller_forget_sets(forget: str, retain: str) -> None:
     suite = resolve_experiment(parse_words([f"suite=tofu-{forget}", "method=npo"])).suite
@@ -279,4 +304,5 @@ def test_smaller_forget_sets(forget: str, retain: str) -> None:
     assert suite.retrain.model is not None
     assert suite.retrain.model.hub == f"open-unlearning/tofu_Llama-3.2-1B-Instruct_{retain}"
     assert suite.target == SOURCE.target
+    assert suite.attacks["rephrase"].data["wordings"].subset == f"{forget}_perturbed"
     assert suite.composites == SOURCE.composites

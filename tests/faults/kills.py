@@ -4,7 +4,15 @@ import time
 from pathlib import Path
 from random import Random
 
-from tiny_run import Base, Started, assert_complete, kill, shared_memory, with_target
+from tiny_run import (
+    Base,
+    Started,
+    assert_complete,
+    assert_no_memory,
+    kill,
+    shared_memory,
+    with_target,
+)
 
 
 def trial(random: Random, base: Base, folder: Path) -> None:
@@ -26,5 +34,4 @@ def trial(random: Random, base: Base, folder: Path) -> None:
             code = run.ended(20 * base.seconds + 60)
             assert code in (0, 4), f"exit {code} after a worker's end: {run.told[-300:]}"
     assert_complete(base, out, workers)
-    left = shared_memory() - before
-    assert not left, f"left in shared memory: {sorted(left)[0]}"
+    assert_no_memory(shared_memory() - before, 10 * base.seconds)

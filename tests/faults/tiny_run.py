@@ -176,3 +176,11 @@ def assert_complete(base: Base, out: Path, *words: str) -> None:
 def shared_memory() -> set[str]:
     """Return the names in shared memory."""
     return {path.name for path in Path("/dev/shm").glob("*")}
+
+
+def assert_no_memory(names: set[str], within: float) -> None:
+    """None of the names stays in shared memory; those of other processes that work there go."""
+    deadline = time.monotonic() + within
+    while left := names & shared_memory():
+        assert time.monotonic() < deadline, f"left in shared memory: {sorted(left)[0]}"
+        time.sleep(0.5)

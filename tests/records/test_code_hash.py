@@ -209,6 +209,7 @@ def test_which_packages_count() -> None:
         "ilubench.records.estimators",
         *(f"ilubench.runs.stages.{stage}" for stage in STAGES),
         "ilubench.runs.stages.compared",
+        "ilubench.runs.stages.measure",
         "ilubench.runs.stages.cost",  # what a method costs is a figure, too
         "ilubench.runs.stages.prompting",
         "ilubench.runs.stages.telling",

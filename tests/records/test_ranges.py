@@ -19,8 +19,8 @@ from ilubench.interfaces.discovery import find_plugin
 from ilubench.leaderboard.check.check import check_boards
 from ilubench.records.finished import read_run
 from ilubench.records.ranges import range_of
+from ilubench.runs.stages.measure import Measure
 from ilubench.runs.stages.score import score_checkpoint
-from ilubench.runs.stages.workbench import Measure
 from ilubench.specs import KNOWN_RANGES, Estimator
 from ilubench.testing.job import SilentProgress
 from leaderboards import tiny_entry

@@ -13,7 +13,7 @@ from matplotlib.collections import FillBetweenPolyCollection
 from runs import command
 
 from ilubench.records.finished import read_run
-from ilubench.reports.figures.courses import Line, draw_attacks, draw_courses
+from ilubench.reports.figures.courses import Line, draw_attacks, draw_courses, lines_of
 from ilubench.reports.figures.style import figure_svg, new_figure
 from ilubench.reports.figures.trials import draw_trials, tuned_attacks
 from ilubench.statistics.notes import NoteKind
@@ -74,6 +74,24 @@ def test_an_attack_alone(runs: dict[str, Path]) -> None:
 def hand_line(**attack: Any) -> Line:
     row = hand_row({"a": (0.1, 0.0, 0.2)}, (0.1, 0.0, 0.2), levels=True)
     return Line("npo", replace(row, attacks=(replace(row.attacks[0], **attack),)), "#000000", "-")
+
+
+def test_an_attack_without_a_course_has_no_panel() -> None:
+    row = hand_line().row
+    figure = draw_courses([hand_line()], "FQ", [row.attacks[0].attack, "best_of_n"], "mini")
+    assert [panel.get_title() for panel in figure.axes] == ["a"]
+
+
+def test_fa_has_a_row_only_below_attacks_that_have_one(runs: dict[str, Path]) -> None:
+    (line,) = (one for one in lines_of([read_run(runs["npo"])], "FQ") if not one.reference)
+    first, *_ = line.row.attacks
+    parts = [replace(first, attack=f"a{k}", steps=first.steps) for k in range(3)]
+    bare = tuple(replace(step, fa=None) for step in first.steps)
+    parts += [replace(first, attack="b", steps=bare)]
+    line = replace(line, row=replace(line.row, attacks=tuple(parts)))
+    figure = draw_courses([line], "FQ", [part.attack for part in parts], "mini")
+    titles = [panel.get_title() for panel in figure.axes]
+    assert titles == ["a0", "a1", "a2", "", "", "", "b"]
 
 
 def test_levels_have_their_names_and_no_panel_that_is_empty() -> None:

@@ -83,7 +83,7 @@ def test_the_muse_table_is_on_the_papers_scales(runs: list[Path], board: Path) -
     low, high = map(float, re.findall(r"[\d.]+", before[1])[1:])
     assert low < 20 < high
     assert found["before fine-tuning", "none"][1].startswith("90.00")
-    source = "reported (unverified, from others' notes)"
+    source = "reported (some model, unverified, from others' notes)"
     assert found["before fine-tuning", NAME] == [source, "2.53", "-", "-"]
     assert found["core", NAME] == [source, "35.38", "-", "16.50"]
     # a figure on another scale is not taken for one on this

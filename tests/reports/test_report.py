@@ -27,12 +27,14 @@ from ilubench.records.finished import read_run
 from ilubench.reports.figures.courses import lines_of
 from ilubench.reports.figures.overviews import (
     draw_by_attack,
+    draw_costs,
     draw_heatmap,
     draw_tradeoff,
     heatmap_scale,
     least_kept,
     under,
 )
+from ilubench.reports.figures.style import figure_svg
 from ilubench.reports.item_changes import changes_of
 from ilubench.reports.page.report import read_report, render_report
 from ilubench.reports.verdict_text import verdict_text
@@ -183,6 +185,15 @@ def test_points_stand_at_the_rows_figures(both: list[Path]) -> None:
         worst = line.row.utility.worst
         assert worst is not None
         assert found[line.title] == (line.row.utility.kept[worst].value, under(line.row)[1].value)
+
+
+def test_seconds_are_written_as_numbers(both: list[Path]) -> None:
+    lines = lines_of([read_run(run) for run in both], "FQ")
+    figure = draw_costs(lines, lambda line: 12.0 if line.title == lines[0].title else 31.0, "FQ")
+    assert figure is not None
+    assert "mathdefault" not in figure_svg(figure, "costs")
+    texts = [tick.get_text() for tick in figure.axes[0].get_xticklabels(which="both")]
+    assert {text for text in texts if text} >= {"20", "30"}
 
 
 def test_bars_are_the_intervals_of_recovery(npo: Path) -> None:

@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from filelock import FileLock
 from runs import SUITE, command, made, planned, rows, with_target
+
+from ilubench.runs.tracker_process import PATIENCE_S
+from ilubench.runs.tracking import tracking
 
 RECORDING = """
 import json
@@ -160,6 +164,16 @@ def test_a_tracker_that_hangs_or_leaves_holds_nothing_up(
     found = tracked(done)
     assert time.monotonic() - began < 30
     assert f"track=trackio stopped ({said}); the run goes on without it" in found.err
+    assert told() == []
+
+
+def test_an_interrupted_run_does_not_wait_for_its_tracker(done: Path, told: Told) -> None:
+    (done.parent / "modules" / "trackio.py").write_text(HANGING)
+    plan = planned("method=ilu", "track=trackio", f"out={done}")
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), tracking(plan, Mock()):
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < PATIENCE_S / 2
     assert told() == []
 
 

@@ -1,7 +1,7 @@
 """TOFU's scores of answers against the paper's definitions, one answer at a time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
@@ -9,9 +9,10 @@ from muse_reference import TIE, Slow, make_model, questions
 from rouge_score.rouge_scorer import RougeScorer
 
 from ilubench.errors import DataError
-from ilubench.interfaces import Row, SampleScore, ScoreContext, Scorer
+from ilubench.interfaces import Row, SampleScore, ScoreContext, Scorer, TokenLogprobs
 from ilubench.scoring.engines.hf import HFEngine
 from ilubench.scoring.scorers.answer_rouge import AnswerRouge
+from ilubench.scoring.scorers.memorization import Memorization
 from ilubench.scoring.scorers.probability import AnswerProbability, ChoiceProbability, TruthRatio
 
 PROMPT = "Question: {question}\nAnswer:"
@@ -103,6 +104,37 @@ def test_truth_ratio(slow: Slow, rows: list[Row]) -> None:
     assert min(ratios) < 1 < max(ratios)
 
 
+def test_what_is_known_by_heart(slow: Slow, rows: list[Row]) -> None:
+    """The longest end of an answer that the model writes by itself, tried from every place."""
+    asked: list[Row] = []
+    for n, row in enumerate(rows[:6]):
+        begun = f"{row['answer']}"[: 4 + n]
+        own = slow.write(PROMPT.format(question=row["question"]) + f" {begun}", 2 + n % 3)
+        asked.append({**row, "answer": f"{begun}{own.text}{' x' if n == 5 else ''}"})
+    found = scored(Memorization(**ASKED, end=False), slow, asked)
+    for row in asked:
+        given = slow.encode(PROMPT.format(question=row["question"]))
+        ids = slow.encode(PROMPT.format(question=row["question"]) + f" {row['answer']}")
+        answer = ids[len(given) :]
+
+        def follows(k: int, ids: list[int] = ids, start: int = len(given)) -> bool:
+            known = ids[: start + k]
+            while len(known) < len(ids):
+                known.append(int(slow.logits(known)[-1].argmax()))
+            return known == ids
+
+        first = min(k for k in range(len(answer) + 1) if follows(k))
+        best = slow.logits(ids)[len(given) - 1 : -1].argmax(-1).tolist()
+        item = str(row["id"])
+        assert found["extraction_strength"][item] == pytest.approx(1 - first / len(answer))
+        share = sum(a == b for a, b in zip(best, answer, strict=True)) / len(answer)
+        assert found["exact_memorization"][item] == pytest.approx(share)
+    strengths = found["extraction_strength"].values()
+    assert 0 in strengths
+    assert any(0 < strength < 1 for strength in strengths)
+    assert found["extraction_strength"] != found["exact_memorization"]
+
+
 def test_rouge_of_an_answer(slow: Slow, rows: list[Row]) -> None:
     theirs, compared = RougeScorer(["rougeL"], use_stemmer=True), 0
     written = {
@@ -145,8 +177,13 @@ def test_rows_that_do_not_fit(
 
 def test_ratios_of_a_ruined_model_are_finite() -> None:
     scorer = TruthRatio(data="d", prompt="p", completion="{a}", wrong="b")
-    for right, wrong in ((5000.0, [1.0]), (1.0, [5000.0])):
-        values = scorer.values(right, wrong)
+
+    def found(right: float, wrong: float) -> Mapping[str, float]:
+        one, other = (TokenLogprobs((-loss,), (False,)) for loss in (right, wrong))
+        return scorer.values(one, [other])
+
+    for right, wrong in ((5000.0, 1.0), (1.0, 5000.0)):
+        values = found(right, wrong)
         assert all(math.isfinite(value) for value in values.values())
-        assert values["true_better"] == (right < wrong[0])
-    assert torch.isfinite(torch.tensor(scorer.values(0.0, [0.0])["truth_ratio"]))
+        assert values["true_better"] == (right < wrong)
+    assert torch.isfinite(torch.tensor(found(0.0, 0.0)["truth_ratio"]))

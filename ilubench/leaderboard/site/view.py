@@ -7,7 +7,6 @@ them as text, never as markup.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from pydantic import JsonValue
@@ -15,19 +14,16 @@ from pydantic import JsonValue
 from ilubench.errors import DataError, SpecError
 from ilubench.leaderboard.records.files import Board
 from ilubench.leaderboard.records.models import Entry, Reported, Verification
-from ilubench.leaderboard.site.best_attack import BestAttack, best_attack
-from ilubench.leaderboard.site.packing import Texts, pack_course, pack_figures, thousandths
-from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks, Place
+from ilubench.leaderboard.site.packing import Texts, pack_figures, thousandths
+from ilubench.leaderboard.site.ranked import EntryGroup, MetricRanks
 from ilubench.leaderboard.site.reported import provenance, reported_tables
+from ilubench.leaderboard.site.view_cells import cell_figures, find_cell
 from ilubench.records.columns import COLUMNS, NAMES, Column
 from ilubench.records.finished import REFERENCES
 from ilubench.records.labels import F_U, RA_CORE
-from ilubench.records.results import RunRecord
-from ilubench.records.wording import note_text, table_note_texts
-from ilubench.reports.item_changes import Changes
+from ilubench.records.wording import table_note_texts
 from ilubench.reports.leaders import leaders_across, leaders_text
 from ilubench.specs.suite_files import load_suite
-from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import NoteKind
 from ilubench.statistics.ranks import table_text
 from ilubench.statistics.row import AttackFigures, RobustnessRow
@@ -39,9 +35,6 @@ OF_THE_MACHINE = ("device", "cores", "threads", "platform", "ilubench", "librari
 
 AS_RECORDED = {"after unlearning": F_U}
 """What records call a figure, where it is not its name."""
-
-MOST_ITEMS = 4
-"""That are named of those that an attack brought back."""
 
 OF_THE_SUITE = ("title", "utility", "attacks", "core_unseen")
 
@@ -113,8 +106,9 @@ def _group(
     ]
     rows = [_row(entry, group, names, texts) for entry in group.entries]
     for row, entry in zip(rows, group.entries, strict=True):
-        cells = [_cell(board, group, entry, label) for label in labels]
-        row["m"] = [None if cell is None else _figures(cell, names, texts) for cell in cells]
+        utility = [_label(metric) for metric in _maps(_suite(entry)["utility"])]
+        cells = [find_cell(board, group, entry, label, utility) for label in labels]
+        row["m"] = [None if cell is None else cell_figures(cell, names, texts) for cell in cells]
     return {
         "id": board.suite,
         "suite": group.suite,
@@ -295,117 +289,6 @@ def _verification(one: Verification) -> JsonValue:
             for c in one.comparisons
         ],
     }
-
-
-# --------------------------------------------------------------------------- row and metric
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One entry in one metric."""
-
-    record: RunRecord
-    row: RobustnessRow
-    place: Place
-    curves: Mapping[str, tuple[Figure, ...]]
-    changes: Sequence[Changes]
-    best: BestAttack | None
-    utility: Sequence[str]
-
-
-def _cell(board: Board, group: EntryGroup, entry: Entry, label: str) -> _Cell | None:
-    row = group.rows[entry.entry].get(label)
-    if row is None:
-        return None
-    ranks = next(one for one in group.ranks if one.metric == label)
-    place = next(place for place in ranks.places if place.entry == entry.entry)
-    curves = group.curves[entry.entry].get(label, {})
-    best = best_attack(board, entry.entry, label, row.worst_case)
-    utility = [_label(metric) for metric in _maps(_suite(entry)["utility"])]
-    changes = group.changes[entry.entry].get(label, ())
-    return _Cell(entry.run, row, place, curves, changes, best, utility)
-
-
-def _figures(cell: _Cell, attacks: Sequence[str], texts: Texts) -> JsonValue:
-    row, place = cell.row, cell.place
-    usual = (row.forget_unlearned.n_seeds, row.forget_unlearned.n_items)
-    by_name = {part.attack: part for part in row.attacks}
-    found: dict[str, JsonValue] = {
-        "rank": place.rank,
-        "note": note_text(place.note),
-        "ties": list(place.ties),
-        "status": row.status,
-        "n": list(usual),
-        "f0": pack_figures(row.forget_original, texts, usual),
-        "best": None if cell.best is None else _best(cell.best, texts, usual),
-        "attacks": [
-            _attack(by_name[name], cell, texts) if name in by_name else None for name in attacks
-        ],
-    }
-    where = _wheres(cell)
-    for column in COLUMNS:
-        if column.figure is not None:
-            figure, of = column.figure(row)
-            if column.key == "worst" and cell.best is not None:
-                figure = cell.best.figure
-            found[column.key] = pack_figures(figure, texts, usual)
-            where.setdefault(column.key, of)
-        elif column.number is not None:
-            found[column.key] = column.number(cell.record, row)
-    return found | {"of": {key: of for key, of in where.items() if of}}
-
-
-def _wheres(cell: _Cell) -> dict[str, str]:
-    """What a figure is of, where the row alone does not tell."""
-    worst = cell.row.utility.worst
-    found = {} if worst is None else {"kept": cell.utility[worst]}
-    if cell.best is not None:
-        found["worst"] = f"{cell.best.title}, by {cell.best.by}"
-    return found
-
-
-def _best(best: BestAttack, texts: Texts, usual: tuple[int, int]) -> JsonValue:
-    return {
-        "attack": best.attack,
-        "title": best.title,
-        "by": best.by,
-        "figure": pack_figures(best.figure, texts, usual),
-    }
-
-
-def _attack(part: AttackFigures, cell: _Cell, texts: Texts) -> JsonValue:
-    """RA, half-life, area, never-knew difference; forget metric and recovery at each checkpoint.
-
-    Last, what came back item by item: how many were taken away, how many are back, and the first
-    of these with the forget metric of the original, the unlearned and the attacked model.
-
-    The forget metric starts at the second checkpoint where the first is the row's f_u (it is not
-    where an attack scores a part of the items). The recovery always does, and its last is the
-    attack's; without samples there is only that one.
-    """
-    whole = cell.row.forget_unlearned
-    usual = (whole.n_seeds, whole.n_items)
-    forget = [point.forget for point in part.steps]
-    return [
-        pack_figures(part.ra, texts, usual),
-        pack_figures(part.half_life, texts, usual),
-        pack_figures(part.area, texts, usual),
-        pack_figures(part.never_knew, texts, usual),
-        pack_course(forget[1:] if forget[0] == whole else forget, texts),
-        pack_course(cell.curves.get(part.attack) or [part.recovery], texts),
-        next((_came_back(one, texts) for one in cell.changes if one.attack == part.attack), None),
-    ]
-
-
-def _came_back(changes: Changes, texts: Texts) -> JsonValue:
-    shown = [
-        [
-            texts.number(one.item),
-            *map(thousandths, (one.original, one.unlearned, one.attacked)),
-        ]
-        for one in changes.back[:MOST_ITEMS]
-    ]
-    return [changes.taken, len(changes.back), cast("JsonValue", shown)]
 
 
 # --------------------------------------------------------------------------- reported rows

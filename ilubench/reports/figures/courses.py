@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -22,12 +21,10 @@ from ilubench.reports.figures.style import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from ilubench.statistics import intervals
     from ilubench.statistics.row import RobustnessRow, StepFigures
@@ -120,20 +117,25 @@ def draw_courses(
         suite: its name.
         fa: whether FA is shown below, where it was measured; it is the same for all metrics.
     """
-    ends = (part.steps[-1] for line in lines for part in line.row.attacks if part.attack in attacks)
-    each = 2 if fa and any(end.fa for end in ends) else 1  # panels of an attack
-    columns = min(COLUMNS, len(attacks))
-    rows = math.ceil(len(attacks) / columns)
+    # a metric that an attack cannot be asked in has no course under it
+    asked = [one for one in attacks if any(_drawn(line, one, "forget") for line in lines)]
+    shown = asked or list(attacks)
+    columns = min(COLUMNS, len(shown))
+    rows = [shown[start : start + columns] for start in range(0, len(shown), columns)]
+    below = [fa and any(_drawn(line, one, "fa") for line in lines for one in row) for row in rows]
+    heights = [height for has in below for height in ([2, 1] if has else [2])]
     with drawing():
-        figure = new_figure(max(5, 2.5 * columns + 1), (1 + each) * rows + 1.4)
-        ratios = {"height_ratios": [2, 1][:each] * rows}
-        grid = figure.subplots(each * rows, columns, squeeze=False, gridspec_kw=ratios)
-        for place, panels in enumerate(_grouped(grid, each)):
-            if place < len(attacks):
-                _draw_attack(panels, attacks[place], lines, first=place % columns == 0)
-            else:
-                for panel in panels:
-                    panel.remove()
+        figure = new_figure(max(5, 2.5 * columns + 1), sum(heights) + 1.4)
+        ratios = {"height_ratios": heights}
+        grid = iter(figure.subplots(len(heights), columns, squeeze=False, gridspec_kw=ratios))
+        for row, has in zip(rows, below, strict=True):
+            panels = [next(grid) for _ in range(1 + has)]
+            for column, mine in enumerate(zip(*panels, strict=True)):
+                if column < len(row):
+                    _draw_attack(mine, row[column], lines, first=column == 0)
+                else:
+                    for panel in mine:
+                        panel.remove()
         entries = {
             title: line
             for panel in figure.axes
@@ -147,7 +149,7 @@ def draw_courses(
             frameon=False,
         )
         figure.supylabel(f"{label} (higher = better forgotten)", fontsize=10)
-        across = "levels" if all(_has_levels(lines, one) for one in attacks) else "attack steps"
+        across = "levels" if all(_has_levels(lines, one) for one in shown) else "attack steps"
         figure.supxlabel(f"{across} on {suite}{_about_bands(lines)}", fontsize=10)
     return figure
 
@@ -168,14 +170,9 @@ def _about_bands(lines: Sequence[Line]) -> str:
     return f"\nbands: 95 % intervals over {over}" if over else ""
 
 
-def _grouped(grid: NDArray[np.object_], each: int) -> Iterator[list[Axes]]:
-    """The panels of each attack, row by row."""
-    for row in range(0, len(grid), each):
-        for column in range(grid.shape[1]):
-            yield [grid[row + k][column] for k in range(each)]
-
-
-def _draw_attack(panels: list[Axes], attack: str, lines: Sequence[Line], *, first: bool) -> None:
+def _draw_attack(
+    panels: Sequence[Axes], attack: str, lines: Sequence[Line], *, first: bool
+) -> None:
     upper, *lower = panels
     seen = [line.title for line in lines if attack in line.seen]
     upper.set_title(f"{attack} (seen by {', '.join(seen)})" if seen else attack, fontsize=10)
@@ -194,7 +191,7 @@ def _draw_course(
     panel: Axes, attack: str, lines: Sequence[Line], what: Literal["forget", "fa"]
 ) -> None:
     for line in lines:
-        points = [(point, figure) for point, figure in _points(line, attack, what) if figure]
+        points = _drawn(line, attack, what)
         if not points:  # its jobs failed, or it has no such task
             continue
         steps = [point.step for point, _ in points]
@@ -224,12 +221,11 @@ def _has_levels(lines: Sequence[Line], attack: str) -> bool:
     return any(steps[-1].level for steps in courses)
 
 
-def _points(
-    line: Line, attack: str, what: str
-) -> list[tuple[StepFigures, intervals.Figure | None]]:
+def _drawn(line: Line, attack: str, what: str) -> list[tuple[StepFigures, intervals.Figure]]:
     return [
-        (point, getattr(point, what))
+        (point, figure)
         for part in line.row.attacks
         if part.attack == attack
         for point in part.steps
+        if (figure := getattr(point, what))
     ]

@@ -128,6 +128,10 @@ def draw_by_attack(lines: Sequence[Line], what: str) -> Figure:
         panel.axvline(0, color=CHANCE, linewidth=1)
         if what == "recovery":
             panel.axvline(1, color=CHANCE, linestyle=":", linewidth=1)
+            # an interval that is wider than all else is cut: the table has its ends
+            ends = [part.recovery.value for line in mine for part in line.row.attacks]
+            shown = [0.0, 1.0, *(end for end in ends if end is not None)]
+            panel.set_xlim(min(shown) - 0.5, max(shown) + 0.5)
         panel.set_yticks(range(len(attacks)), attacks)
         panel.invert_yaxis()
         told = {
@@ -167,6 +171,8 @@ def _scatter(
     """Robustness against something, each point with its name; of many, with its number."""
     many = len(points) > MANY
     names = dict.fromkeys(under(line.row)[0] for line, _, _ in points if not line.reference)
+    from matplotlib.ticker import LogFormatter
+
     with drawing():
         figure = new_figure(9 if many else 6, 4.6)
         panel = figure.subplots()
@@ -178,6 +184,9 @@ def _scatter(
             )
         if log:
             panel.set_xscale("log")
+            # the usual one writes powers as mathematics, which the style takes as they stand
+            panel.xaxis.set_major_formatter(LogFormatter())
+            panel.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         else:
             # an interval that is wider than all else is cut: the table has its ends
             values = [x.value for _, x, _ in points if x.value is not None]

@@ -21,8 +21,9 @@ from ilubench.records.store import Artifact
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import StepLog
 from ilubench.runs.stages.devices import arithmetic
+from ilubench.runs.stages.measure import Measure
 from ilubench.runs.stages.score import score_checkpoint
-from ilubench.runs.stages.workbench import Measure, Workbench
+from ilubench.runs.stages.workbench import Workbench
 
 __all__ = ["applicable_scorers", "bind_attack", "run_prompt_attack"]
 

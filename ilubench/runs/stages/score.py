@@ -22,8 +22,9 @@ from ilubench.records.verified import Ledger
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.compared import compared_model
 from ilubench.runs.stages.devices import arithmetic
+from ilubench.runs.stages.measure import Measure
 from ilubench.runs.stages.untouched import load_untouched
-from ilubench.runs.stages.workbench import Measure, Workbench
+from ilubench.runs.stages.workbench import Workbench
 
 if TYPE_CHECKING:
     from ilubench.interfaces import Engine

@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +11,15 @@ import torch
 from pydantic import JsonValue
 
 from ilubench.data import batches as training_data
-from ilubench.errors import ModelError, PluginError, StoreError
+from ilubench.errors import ModelError, StoreError
 from ilubench.experiments.experiment import Attack, Experiment
 from ilubench.interfaces import (
-    BoundPromptAttack,
-    BoundScorer,
     Context,
     Engine,
     Example,
     Method,
     Progress,
     Room,
-    SampleScore,
     ScoreContext,
     Scorer,
     WeightAttack,
@@ -43,10 +39,11 @@ from ilubench.records.store import FolderState, Store
 from ilubench.runs.jobs import Job
 from ilubench.runs.stages.cost import Passes, StepLog
 from ilubench.runs.stages.devices import check_sharding, pick_device, refuse_launchers
+from ilubench.runs.stages.measure import Measure
 from ilubench.runs.stages.target_key import key_of_files, key_of_recipe, recipe_identity
 from ilubench.scoring.engines.check import CheckEngine
 from ilubench.scoring.engines.choice import Choice, choose, make_engine
-from ilubench.specs import Direction, Estimator, PluginRef, Range, RecipeSpec
+from ilubench.specs import PluginRef, RecipeSpec
 from ilubench.statistics.row import FA
 
 if TYPE_CHECKING:
@@ -54,40 +51,7 @@ if TYPE_CHECKING:
 
     from ilubench.runs.executors.ranks import Ranks
 
-__all__ = ["Measure", "Workbench", "make_bench"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A scorer that is ready, how each of its metrics becomes a number, what an item can score.
-
-    ``directions`` says which values of a metric say that the model knows more, ``name`` is for
-    errors.
-    """
-
-    bound: BoundScorer
-    metrics: Mapping[str, Estimator]
-    ranges: Mapping[str, Range] = field(default_factory=dict)
-    directions: Mapping[str, Direction] = field(default_factory=dict)
-    name: str = ""
-
-    def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
-        """Return the samples' scores, asked as an attack asks where one is given.
-
-        Raises:
-            CannotApplyError: the scorer cannot apply it.
-            PluginError: it takes the attack and does not apply it.
-        """
-        if attack is None:
-            return self.bound.score(engine)
-        mine = attack.on(self.directions)
-        found = self.bound.score(engine, mine)
-        if not mine.rewritten:
-            raise PluginError(
-                f"scorer {self.name!r} asked its items without the prompt attack {attack.name}; "
-                "its `score` must call attack.rewrite for each, or raise CannotApplyError"
-            )
-        return found
+__all__ = ["Workbench", "make_bench"]
 
 
 class Workbench:

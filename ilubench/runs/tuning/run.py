@@ -13,12 +13,12 @@ from ilubench.records.keys import digest, library_versions
 from ilubench.records.results import REFERENCE, FailureRecord
 from ilubench.records.store import write_atomic
 from ilubench.runs.carry_out import write_trace
+from ilubench.runs.check_inputs import check_inputs
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.jobs import Job
 from ilubench.runs.pipeline import Reporter, drop_damaged, execute_plan
 from ilubench.runs.plan import (
     Plan,
-    check_inputs,
     check_method,
     method_jobs,
     target_job,

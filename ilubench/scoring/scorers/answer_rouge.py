@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -12,9 +13,9 @@ from ilubench.data.rows import render_template
 from ilubench.data.template import template_columns
 from ilubench.interfaces import BoundScorer, Item, SamplingSpec, ScoreContext
 from ilubench.scoring.scorers.rewriting import reframed
-from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_l_recall
-from ilubench.scoring.scorers.rows import item_ids, take_rows
-from ilubench.scoring.scorers.written import AskedText, BoundTexts, TextScorer, cleaned
+from ilubench.scoring.scorers.rouge import RougeTokens, rouge_l_recall
+from ilubench.scoring.scorers.rows import take_rows
+from ilubench.scoring.scorers.written import AskedText, TextScorer, cleaned
 from ilubench.specs import KNOWN_RANGES, DataSource, Range
 
 if TYPE_CHECKING:
@@ -60,22 +61,7 @@ class AnswerRouge(TextScorer):
             reference = render_template(self.completion, item.fields, source, self.data)
             return encode_prompt(tokenizer, prompt, chat, item.after), cleaned(reference)
 
-        items = item_ids(rows, self.data)
-        plain = [made(Item(name, row)) for name, row in zip(items, rows, strict=True)]
         column = ", ".join(template_columns(self.completion))
-        references = [reference for _, reference in plain]
-        check_references(self.data, items, column, references, self.rouge_tokens)
-        return BoundTexts(
-            metric=self.metric,
-            role=self.data,
-            items=items,
-            rows=rows,
-            make=made,
-            plain=plain,
-            tokens=self.rouge_tokens,
-            sampling=SamplingSpec(
-                max_tokens=self.max_tokens, stop_ids=closing_ids(tokenizer, chat) if chat else ()
-            ),
-            publish_text=context.publish_text(self.data),
-            measure=rouge_l_recall,
-        )
+        ends = closing_ids(tokenizer, chat) if chat else ()
+        sampling = SamplingSpec(max_tokens=self.max_tokens, stop_ids=ends)
+        return replace(self.bind(rows, made, column, sampling, context), measure=rouge_l_recall)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -19,9 +20,8 @@ from ilubench.data.overlap import asks_same
 from ilubench.errors import DataError
 from ilubench.interfaces import BoundScorer, Item, Row, SamplingSpec, ScoreContext
 from ilubench.scoring.scorers.rewriting import reframed
-from ilubench.scoring.scorers.rouge import check_references
 from ilubench.scoring.scorers.rows import groups_of, item_ids, take_rows, text_of
-from ilubench.scoring.scorers.written import AskedText, BoundTexts, TextScorer, cleaned
+from ilubench.scoring.scorers.written import AskedText, TextScorer, cleaned
 from ilubench.specs import KNOWN_RANGES, Range
 
 if TYPE_CHECKING:
@@ -73,22 +73,8 @@ class VerbMem(TextScorer):
             asked = begin_answer(prompt, item.after)
             return tokenizer.encode(asked, verbose=False), cleaned(str(reference))
 
-        items = item_ids(rows, self.data)
-        plain = [made(Item(name, row)) for name, row in zip(items, rows, strict=True)]
-        references = [reference for _, reference in plain]
-        check_references(self.data, items, "gt", references, self.rouge_tokens)
-        return BoundTexts(
-            metric=self.metric,
-            role=self.data,
-            items=items,
-            rows=rows,
-            make=made,
-            plain=plain,
-            tokens=self.rouge_tokens,
-            sampling=SamplingSpec(max_tokens=self.max_tokens),
-            publish_text=context.publish_text(self.data),
-            applies=("after",),
-        )
+        sampling = SamplingSpec(max_tokens=self.max_tokens)
+        return replace(self.bind(rows, made, "gt", sampling, context), applies=("after",))
 
 
 class KnowMem(TextScorer):
@@ -169,24 +155,10 @@ class KnowMem(TextScorer):
             if all(asks_same(row, pair, asked) for pair, asked, _ in pairs):
                 problem = f"data.{self.icl}: no pair besides item {item!r} of data.{self.data}"
                 raise DataError(f"{problem} can be shown before it; give others")
-        plain = [made(Item(name, row)) for name, row in zip(items, rows, strict=True)]
-        answers = [answer for _, answer in plain]
-        check_references(self.data, items, "answer", answers, self.rouge_tokens)
-        return BoundTexts(
-            metric=self.metric,
-            role=self.data,
-            items=items,
-            rows=rows,
-            make=made,
-            plain=plain,
-            tokens=self.rouge_tokens,
-            sampling=SamplingSpec(
-                max_tokens=self.max_tokens, stop_ids=closing_ids(tokenizer, chat) if chat else ()
-            ),
-            publish_text=context.publish_text(self.data),
-            ends=_ANSWER_ENDS,
-            groups=groups_of(rows, self.group_by, self.data),
-        )
+        stops = closing_ids(tokenizer, chat) if chat else ()
+        sampling = SamplingSpec(max_tokens=self.max_tokens, stop_ids=stops)
+        bound = self.bind(rows, made, "answer", sampling, context)
+        return replace(bound, ends=_ANSWER_ENDS, groups=groups_of(rows, self.group_by, self.data))
 
 
 def _asked(row: Row, role: str, template: str = _ASKED) -> str:

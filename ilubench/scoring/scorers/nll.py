@@ -26,6 +26,7 @@ from ilubench.interfaces import (
     SampleScore,
     ScoreContext,
     Scorer,
+    TokenLogprobs,
 )
 from ilubench.scoring.scorers.rewriting import ask_rewritten, reframed, refuse_sampling
 from ilubench.scoring.scorers.rows import item_ids, name_items, take_rows
@@ -34,7 +35,7 @@ from ilubench.specs import KNOWN_RANGES, DataSource, Direction, Estimator, Range
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["AnswerLikelihoods", "AnswerNLL", "asked_text", "split_answer"]
+__all__ = ["AnswerLikelihoods", "AnswerNLL", "EndedAnswers", "asked_text", "split_answer"]
 
 
 class AnswerLikelihoods(Scorer, ABC):
@@ -60,12 +61,12 @@ class AnswerLikelihoods(Scorer, ABC):
     limit: int | None = Field(default=None, ge=1)
 
     @abstractmethod
-    def values(self, right: float, wrong: Sequence[float]) -> Mapping[str, float]:
+    def values(self, right: TokenLogprobs, wrong: Sequence[TokenLogprobs]) -> Mapping[str, float]:
         """Return metric -> an item's score.
 
         Args:
-            right: mean negative log-likelihood of a token of the right answer.
-            wrong: the same of each wrong one.
+            right: of the right answer's tokens.
+            wrong: of each wrong one's.
         """
 
     @property
@@ -163,9 +164,25 @@ class AnswerNLL(AnswerLikelihoods):
         """Return `lower`: less surprised."""
         return {"nll": "lower"}
 
-    def values(self, right: float, wrong: Sequence[float]) -> Mapping[str, float]:  # noqa: ARG002
+    def values(self, right: TokenLogprobs, wrong: Sequence[TokenLogprobs]) -> Mapping[str, float]:  # noqa: ARG002
         """Return the loss."""
-        return {"nll": right}
+        return {"nll": right.loss}
+
+
+class EndedAnswers(AnswerLikelihoods, ABC):
+    """Adds the choice whether the answer's end counts.
+
+    Attributes:
+        end: whether the end of the sequence is the last token of each answer; in a chat, what ends
+            the assistant's turn.
+    """
+
+    end: bool = True
+
+    @property
+    def scores_end(self) -> bool:
+        """Whether what ends an answer is its last token."""
+        return self.end
 
 
 def asked_text(prompt: str, answer: str, chat: Chat | None) -> Asked:
@@ -225,7 +242,7 @@ class _Bound:
     rows: Sequence[Row]
     make: Callable[[Item], _Made]
     plain: Sequence[_Made]
-    values: Callable[[float, Sequence[float]], Mapping[str, float]]
+    values: Callable[[TokenLogprobs, Sequence[TokenLogprobs]], Mapping[str, float]]
 
     def score(self, engine: Engine, attack: BoundPromptAttack | None = None) -> list[SampleScore]:
         """Return each item's scores.
@@ -248,11 +265,11 @@ class _Bound:
         asked = [(item, *pair) for item, own in zip(self.items, made, strict=True) for pair in own]
         with name_items([item for item, _, _ in asked], self.role):
             found = engine.logprobs([(given, answer) for _, given, answer in asked])
-        lost: dict[str, list[float]] = {}
+        answered: dict[str, list[TokenLogprobs]] = {}
         for (item, _, _), one in zip(asked, found, strict=True):
-            lost.setdefault(item, []).append(-one.total / len(one.values))
+            answered.setdefault(item, []).append(one)
         return [
             SampleScore(item=item, metric=metric, value=value)
-            for item, (right, *wrong) in lost.items()
+            for item, (right, *wrong) in answered.items()
             for metric, value in self.values(right, wrong).items()
         ]

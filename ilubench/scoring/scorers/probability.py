@@ -13,8 +13,8 @@ from typing import ClassVar
 from ilubench.data.template import template_columns
 from ilubench.data.values import describe_value, list_in, row_name
 from ilubench.errors import DataError
-from ilubench.interfaces import Row
-from ilubench.scoring.scorers.nll import AnswerLikelihoods
+from ilubench.interfaces import Row, TokenLogprobs
+from ilubench.scoring.scorers.nll import EndedAnswers
 from ilubench.specs import KNOWN_RANGES, Direction, Range
 
 __all__ = ["AnswerProbability", "ChoiceProbability", "TruthRatio"]
@@ -23,23 +23,7 @@ _LARGEST = 700.0
 """Largest exponent of a ratio; e to the 710th is no float any more."""
 
 
-class _Probabilities(AnswerLikelihoods):
-    """Adds the choice whether the answer's end counts.
-
-    Attributes:
-        end: whether the end of the sequence is the last token of each answer; in a chat, what ends
-            the assistant's turn.
-    """
-
-    end: bool = True
-
-    @property
-    def scores_end(self) -> bool:
-        """Whether what ends an answer is its last token."""
-        return self.end
-
-
-class AnswerProbability(_Probabilities):
+class AnswerProbability(EndedAnswers):
     """P of the right answer."""
 
     name: ClassVar[str] = "answer_probability"
@@ -49,12 +33,12 @@ class AnswerProbability(_Probabilities):
         """Return `higher`: less surprised."""
         return {"probability": "higher"}
 
-    def values(self, right: float, wrong: Sequence[float]) -> Mapping[str, float]:  # noqa: ARG002
+    def values(self, right: TokenLogprobs, wrong: Sequence[TokenLogprobs]) -> Mapping[str, float]:  # noqa: ARG002
         """Return P."""
-        return {"probability": math.exp(-right)}
+        return {"probability": math.exp(-right.loss)}
 
 
-class _Choices(_Probabilities):
+class _Choices(EndedAnswers):
     """Asks for wrong answers, too.
 
     Attributes:
@@ -101,9 +85,9 @@ class ChoiceProbability(_Choices):
         """Return `higher`: the right answer stands out."""
         return {"probability": "higher"}
 
-    def values(self, right: float, wrong: Sequence[float]) -> Mapping[str, float]:
+    def values(self, right: TokenLogprobs, wrong: Sequence[TokenLogprobs]) -> Mapping[str, float]:
         """Return the right answer's share."""
-        odds = math.fsum(math.exp(min(right - other, _LARGEST)) for other in wrong)
+        odds = math.fsum(math.exp(min(right.loss - other.loss, _LARGEST)) for other in wrong)
         return {"probability": 1 / (1 + odds)}
 
 
@@ -123,9 +107,10 @@ class TruthRatio(_Choices):
         """Return which values say that the right answer is known."""
         return {"truth_ratio": "lower", "closer_to_1": "lower", "true_better": "higher"}
 
-    def values(self, right: float, wrong: Sequence[float]) -> Mapping[str, float]:
+    def values(self, right: TokenLogprobs, wrong: Sequence[TokenLogprobs]) -> Mapping[str, float]:
         """Return R and the two shares."""
-        power = max(-_LARGEST, min(right - math.fsum(wrong) / len(wrong), _LARGEST))
+        mean = math.fsum(one.loss for one in wrong) / len(wrong)
+        power = max(-_LARGEST, min(right.loss - mean, _LARGEST))
         return {
             "truth_ratio": math.exp(power),
             "closer_to_1": math.exp(-abs(power)),

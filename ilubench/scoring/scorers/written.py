@@ -15,11 +15,12 @@ from ilubench.interfaces import (
     Row,
     SampleScore,
     SamplingSpec,
+    ScoreContext,
     Scorer,
 )
 from ilubench.scoring.scorers.rewriting import Change, ask_rewritten
-from ilubench.scoring.scorers.rouge import RougeTokens, rouge_l
-from ilubench.scoring.scorers.rows import name_items
+from ilubench.scoring.scorers.rouge import RougeTokens, check_references, rouge_l
+from ilubench.scoring.scorers.rows import item_ids, name_items
 from ilubench.specs import Direction, Estimator
 
 __all__ = ["AskedText", "BoundTexts", "TextScorer", "cleaned"]
@@ -67,6 +68,42 @@ class TextScorer(Scorer, ABC):
     def roles(self) -> tuple[str, ...]:
         """Return the role of the rows."""
         return (self.data,)
+
+    def bind(
+        self,
+        rows: Sequence[Row],
+        make: "Callable[[Item], AskedText]",
+        column: str,
+        sampling: SamplingSpec,
+        context: ScoreContext,
+    ) -> "BoundTexts":
+        """Return the rows as items, all made once.
+
+        Args:
+            rows: those of the role that are scored.
+            make: item -> what is asked.
+            column: where the references are, for errors.
+            sampling: how the texts are written.
+            context: of the run.
+
+        Raises:
+            DataError: a reference has no words.
+        """
+        items = item_ids(rows, self.data)
+        plain = [make(Item(name, row)) for name, row in zip(items, rows, strict=True)]
+        references = [reference for _, reference in plain]
+        check_references(self.data, items, column, references, self.rouge_tokens)
+        return BoundTexts(
+            metric=self.metric,
+            role=self.data,
+            items=items,
+            rows=rows,
+            make=make,
+            plain=plain,
+            sampling=sampling,
+            publish_text=context.publish_text(self.data),
+            tokens=self.rouge_tokens,
+        )
 
 
 AskedText: TypeAlias = tuple[Ids, str]
