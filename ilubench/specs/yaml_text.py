@@ -25,10 +25,11 @@ class YamlLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Return the next node, until there are too many: reading on would take long."""
+        node = super().compose_node(parent, index)
         self._composed += 1
-        if self._composed > MAX_NODES:
-            raise _too_many(self.peek_event().start_mark)
-        return super().compose_node(parent, index)
+        if node is not None and self._composed > MAX_NODES:
+            raise _too_many(node.start_mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping, each key of which is hashable and there once."""
