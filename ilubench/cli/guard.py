@@ -1,8 +1,10 @@
 """How a command ends: exit codes, errors in one line, the libraries' chatter kept away."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import typer
 
@@ -19,6 +21,7 @@ def guarded(call: Callable[[], object]) -> int:
     """Return the exit code of a command; an error is one line on stderr."""
     from ilubench.errors import IlubenchError, PathError
 
+    _open_streams()
     try:
         with _quiet_libraries():
             code = call()
@@ -39,11 +42,17 @@ def guarded(call: Callable[[], object]) -> int:
     return code if isinstance(code, int) else COMPLETE
 
 
+def _open_streams() -> None:
+    """Give what a closed stream is told to nobody: Python has none in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for good
+
+
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Keep the libraries' chatter out of stderr; their errors arrive as exceptions."""
     import logging
-    import os
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -69,13 +69,16 @@ def plan(
 
     found = look_ahead(*grid_of(words, config), card=card, timed=probe)
     if write:
-        from ilubench.runs.folder import write_inputs
+        from ilubench.runs.folder import is_finished, write_inputs
         from ilubench.runs.plan import make_plan
 
         planned = found.plan or make_plan(*found.experiments)  # the latter says what is missing
         for one in (*planned.grid, planned):
-            write_inputs(one)
-            typer.echo(f"wrote {one.folder}", err=True)
+            done = is_finished(one)
+            if not done:
+                write_inputs(one)
+            said = "finished, left as it is:" if done else "wrote"
+            typer.echo(f"{said} {one.folder}", err=True)
     if as_json:
         typer.echo(json.dumps(outlook_json(found)))
         return COMPLETE

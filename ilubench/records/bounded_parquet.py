@@ -10,10 +10,14 @@ import pyarrow.parquet as pq
 from ilubench.errors import DataError
 from ilubench.specs.untrusted import check_regular
 
-__all__ = ["MAX_NAME", "MAX_TEXTS", "check_bounds", "first_groups"]
+__all__ = ["MAX_NAME", "MAX_NAMES", "MAX_TEXTS", "check_bounds", "first_groups"]
 
 MAX_NAME = 500
 """Bytes of a name, as samples have them."""
+
+MAX_NAMES = 2_000_000
+"""Different names in a column of samples, those of each group of lines (about a million) counted
+for themselves; all of them are in memory at once."""
 
 MAX_ROWS = 10_000_000
 """Lines of samples: 15,000 items, six attacks of five checkpoints, five seeds, three models."""
@@ -33,6 +37,7 @@ def check_bounds(  # noqa: PLR0913 - bounds, and what they are of
     *,
     rows: int = MAX_ROWS,
     texts: int = MAX_TEXTS,
+    names: int | None = None,
     expanded: int | None = None,
     first: int | None = None,
     remedy: str = "",
@@ -47,6 +52,7 @@ def check_bounds(  # noqa: PLR0913 - bounds, and what they are of
         longest: bytes of one text.
         rows: lines of the table.
         texts: bytes of the texts of a column, those that lines share counted for each.
+        names: different texts of a column, as `MAX_NAMES` counts; None: any number.
         expanded: bytes of the table; None: `MAX_EXPANDED`.
         first: how many lines will be read, of the groups in which the first ones lie; None: all.
         remedy: what to do where it is too large.
@@ -63,10 +69,10 @@ def check_bounds(  # noqa: PLR0913 - bounds, and what they are of
             if problem:
                 raise DataError(f"{file} {problem} are allowed{remedy}")
             schema = opened.schema_arrow
-        names = [one.name for one in schema if one.type == pa.string()]
-        with pq.ParquetFile(file, read_dictionary=names) as opened:
-            for name in names:
-                _check_texts(file, opened, groups, name, longest, texts)
+        columns = [one.name for one in schema if one.type == pa.string()]
+        with pq.ParquetFile(file, read_dictionary=columns) as opened:
+            for name in columns:
+                _check_texts(file, opened, groups, name, (longest, texts, names))
     except (OSError, pa.ArrowException, MemoryError, ValueError) as error:
         raise DataError(f"{file}: it is no Parquet file, or cut short; copy it again") from error
     return schema
@@ -109,17 +115,23 @@ def _check_texts(
     opened: pq.ParquetFile,
     groups: Sequence[int],
     name: str,
-    longest: int,
-    most: int,
+    bounds: tuple[int, int, int | None],
 ) -> None:
     """Each text of a column has a bounded length, and so has the column."""
-    total = 0
-    for batch in opened.iter_batches(_BATCH, row_groups=groups, columns=[name]):
-        column = batch.column(0)
-        lengths = pc.binary_length(column.dictionary)
-        found = pc.max(lengths).as_py() or 0
-        if found > longest:
-            raise DataError(f"{file}: {name}: a text of {found} bytes; {longest} are allowed")
-        total += pc.sum(lengths.take(column.indices)).as_py() or 0
-        if total > most:
-            raise DataError(f"{file}: {name}: would unpack to more than {most} characters")
+    longest, most, names = bounds
+    total = before = 0
+    for group in groups:
+        different = 0
+        for batch in opened.iter_batches(_BATCH, row_groups=[group], columns=[name]):
+            column = batch.column(0)
+            lengths = pc.binary_length(column.dictionary)
+            found = pc.max(lengths).as_py() or 0
+            if found > longest:
+                raise DataError(f"{file}: {name}: a text of {found} bytes; {longest} are allowed")
+            total += pc.sum(lengths.take(column.indices)).as_py() or 0
+            if total > most:
+                raise DataError(f"{file}: {name}: would unpack to more than {most} characters")
+            different = len(lengths)  # of the group so far
+            if names is not None and before + different > names:
+                raise DataError(f"{file}: {name}: more than {names} different texts")
+        before += different

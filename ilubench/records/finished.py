@@ -251,7 +251,7 @@ class FinishedRun:
             if isinstance(a, float) and isinstance(b, float):
                 if math.isclose(a, b, rel_tol=SAME_FIGURE, abs_tol=SAME_FIGURE):
                     continue
-                a, b = f"{a:.6f}", f"{b:.6f}"
+                a, b = f"{a:.8g}", f"{b:.8g}"  # one may be 1e300
             raise DataError(
                 f"{self.path}: {name} of {label} is {a} by its record and {b} by its samples; the "
                 "record was edited, or one of the two files is another run's"

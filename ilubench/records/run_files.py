@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError
-from ilubench.records.bounded_parquet import MAX_NAME, check_bounds
+from ilubench.records.bounded_parquet import MAX_NAME, MAX_NAMES, check_bounds
 from ilubench.records.results import RunRecord, rows_of
 from ilubench.records.scores import SCHEMA, TEXTS
 from ilubench.records.verified import MANIFEST, check_files, read_sealed
@@ -221,7 +221,7 @@ def read_run_samples(file: Path) -> pa.Table:
     """
     if not file.exists():
         raise DataError(f"{file}: no such file; give a finished run's folder")
-    check_bounds(file, MAX_NAME)
+    check_bounds(file, MAX_NAME, names=MAX_NAMES)
     try:
         with pq.ParquetFile(file) as opened:
             found = opened.schema_arrow

@@ -115,7 +115,7 @@ def lines_by(
         return
     key, size = np.zeros(len(lines), np.int64), 1
     for name in names:
-        code, values = _encoded(samples[name])
+        code, values = _encoded(samples, name)
         code = code if among is None else code[among]
         if size * len(values) >= np.iinfo(np.int64).max:
             found, key = np.unique(key, return_inverse=True)
@@ -142,8 +142,13 @@ def plain_samples(samples: pa.Table) -> pa.Table:
     return samples.cast(pa.schema([SCHEMA.field(name) for name in samples.column_names]))
 
 
-def _encoded(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str | int]]:
+def _encoded(samples: pa.Table, name: str) -> tuple[NDArray[np.int32], list[str | int]]:
     """Each value's place among the column's values in their order, and these."""
+    column = samples[name]
+    if pa.types.is_integer(column.type):
+        different = 1 + np.count_nonzero(np.diff(np.sort(column.to_numpy())))
+        if different > MAX_CELLS:  # a dictionary of them would fill memory
+            raise DataError(f"{name}: {different} different values; {MAX_CELLS} are allowed")
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     order = pc.array_sort_indices(encoded.dictionary)
     rank = np.empty(len(order), np.int32)
@@ -171,7 +176,7 @@ def method_samples(samples: pa.Table, who: str, *, seeded: bool | None = None) -
         none = pa.DictionaryArray.from_arrays(np.zeros(len(samples), np.int32), [""])
         samples = samples.append_column("level", none)
     values = samples["value"].to_numpy()
-    place, names = _encoded(samples["item"]) if len(own) else (np.empty(0, np.int32), [])
+    place, names = _encoded(samples, "item") if len(own) else (np.empty(0, np.int32), [])
     known: dict[bytes, tuple[str, ...]] = {}  # most checkpoints have the same items
     by = ("attack", "seed", "step", "level", "scorer", "metric")
     for line, lines in lines_by(samples, by, own):

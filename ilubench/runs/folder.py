@@ -51,7 +51,14 @@ from ilubench.specs.protocols import TRAINING
 from ilubench.specs.yaml_text import MAX_YAML, write_yaml
 from ilubench.statistics.row import RobustnessRow, trial_number
 
-__all__ = ["run_config", "run_record", "write_inputs", "write_outputs", "write_status"]
+__all__ = [
+    "is_finished",
+    "run_config",
+    "run_record",
+    "write_inputs",
+    "write_outputs",
+    "write_status",
+]
 
 # --------------------------------------------------------------------------- the record
 
@@ -308,8 +315,21 @@ def _scored(suite: SuiteSpec) -> JsonValue:
     return suite.model_dump(mode="json", exclude=unread)
 
 
+def is_finished(plan: Plan) -> bool:
+    """Whether all jobs are done, and each run's folder has what it left."""
+    left = all((row.folder / MANIFEST).is_file() for row in plan.rows)
+    return left and all(map(plan.is_done, plan.jobs))
+
+
+def _is_kept(plan: Plan) -> bool:
+    """Whether nothing is written: the run is finished, and its folder cannot be written to."""
+    return not os.access(plan.folder, os.W_OK) and is_finished(plan)
+
+
 def write_inputs(plan: Plan) -> None:
     """Write `config.yaml`, `env.json` and `plan.json`."""
+    if _is_kept(plan):
+        return
     config = run_config(plan.experiment)
     text = write_yaml(config).encode()
     if len(text) > MAX_YAML:  # it could not be read again
@@ -337,6 +357,8 @@ def _replacing(folder: Path) -> Iterator[None]:
 
 def write_status(plan: Plan, outcomes: Sequence[Outcome]) -> None:
     """Write `status.json`."""
+    if _is_kept(plan):
+        return
     states: dict[str, JsonValue] = {o.job.key: o.state for o in outcomes}
     state: dict[str, JsonValue] = {
         "jobs": len(plan.jobs),
@@ -363,6 +385,8 @@ def _parquet(table: pa.Table) -> bytes:
 
 def write_outputs(plan: Plan, record: RunRecord, samples: pa.Table) -> None:
     """Write `cells/`, the tables of samples, metrics and texts, `results.json`, their hashes."""
+    if _is_kept(plan):
+        return
     for job in plan.jobs:
         artifact = plan.artifact(job)
         if artifact is None:

@@ -21,6 +21,15 @@ class YamlLoader(yaml.SafeLoader):
     """
 
     own: ClassVar[tuple[str, ...]] = ()
+    _composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node, until there are too many: reading on would take long."""
+        node = super().compose_node(parent, index)
+        self._composed += 1
+        if node is not None and self._composed > MAX_NODES:
+            raise _too_many(node.start_mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping, each key of which is hashable and there once."""
@@ -84,11 +93,12 @@ _Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"^(?:{_FLOAT})$"), li
 
 _KINDS = {f"{_TAG}{kind}" for kind in ("map", "seq", "str", "bool", "null", "merge", *_PLAIN)}
 
-MAX_YAML = 1_000_000
-"""Bytes of a YAML file: the settings of 200 attacks; PyYAML reads so many in about 15 s."""
+MAX_YAML = 500_000
+"""Bytes of a YAML file: the settings of 200 attacks."""
 
-MAX_NODES = 100_000
-"""Values of a YAML file, those that an alias repeats counted each time."""
+MAX_NODES = 60_000
+"""Keys and values of a YAML file, those that an alias repeats counted each time; PyYAML reads so
+many in about 2 s."""
 
 
 def parse_yaml(text: str) -> object:
@@ -146,7 +156,12 @@ def _count(
         inner = [one for pair in node.value for one in pair] if pairs else node.value
         known[node] = 1 + sum(_count(one, known, own, depth + 1) for one in inner)
         if known[node] > MAX_NODES:
-            problem = f"more than {MAX_NODES} values, with those that aliases repeat"
+            raise _too_many(node.start_mark)
     if problem:
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return max(1, known[node])
+
+
+def _too_many(mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    problem = f"more than {MAX_NODES} values, with those that aliases repeat"
+    return yaml.constructor.ConstructorError(None, None, problem, mark)

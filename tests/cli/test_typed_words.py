@@ -13,6 +13,7 @@ import pytest
 from runs import SUITE, TINY, WEAK, command, environment, interruptible
 
 from ilubench import __version__
+from ilubench.cli import app
 from ilubench.cli.guard import guarded
 from ilubench.errors import SpecError
 from ilubench.experiments.experiment import resolve_experiment
@@ -363,6 +364,13 @@ def test_a_full_disk_behind_the_output() -> None:
     assert done.returncode == 3
     assert done.stderr.decode().count("\n") == 1
     assert b"no space is left" in done.stderr
+
+
+def test_closed_streams_are_told_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)  # as Python starts behind `>&-`
+    monkeypatch.setattr("sys.stderr", None)
+    assert guarded(lambda: app(["ls", "suites"], standalone_mode=False)) == 0
+    assert guarded(lambda: app(["table", "nowhere"], standalone_mode=False)) == 3
 
 
 # --------------------------------------------------------------------------- interrupted

@@ -237,17 +237,39 @@ def test_another_programs_cache_is_read(
     assert rows(subset="other") == [{"text": "row 5", "n": "5"}]  # of a CSV
 
 
+def other_bit(content: bytes) -> bytes:
+    return bytes([*content[:50], content[50] ^ 1, *content[51:]])
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:50], other_bit])
+@pytest.mark.parametrize("large", [False, True])
 def test_a_damaged_file_is_fetched_again_or_named(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[bytes], bytes],
+    *,
+    large: bool,
 ) -> None:
+    """By its size and its hash: git's, or SHA-256 of files that are large to the hub."""
+    if large:
+        monkeypatch.setattr("hub_server._etag", lambda data: hashlib.sha256(data).hexdigest())
     rows()
     broken = snapshot(tmp_path) / FIRST
-    broken.resolve().write_bytes(FILES[FIRST][:50])
+    broken.resolve().write_bytes(damage(FILES[FIRST]))
     go_offline(monkeypatch)
     with pytest.raises(errors.DamagedError, match=f"{FIRST} in the cache is damaged"):
         rows()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     assert rows() == ROWS[:4]
+
+
+def test_a_file_of_a_mirror_that_does_not_tell_hashes(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub_server._etag", lambda data: f"x{hashlib.md5(data).hexdigest()}")
+    assert rows() == ROWS[:4]
+    broken = snapshot(tmp_path) / FIRST
     broken.resolve().write_bytes(b"x" * len(FILES[FIRST]))  # of the right size
     with pytest.raises(errors.DamagedError, match=rf"{FIRST} cannot be read.*remove {broken}"):
         rows()

@@ -316,7 +316,7 @@ FIELDS: list[tuple[str, object, str]] = [
     (
         "config.suite.primary_forget.0.chance",
         0.5,
-        "forget_chance of FQ is 1.000000 by its record and 0.500000 by its samples",
+        "forget_chance of FQ is 1 by its record and 0.5 by its samples",
     ),
     ("run.cost", {"steps": -1.0}, "run.cost.steps: -1.0 is below 0"),
     (

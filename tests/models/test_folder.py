@@ -214,6 +214,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a list for a number": (config(num_hidden_layers=[2]), "num_hidden_layers is '.2.', which"),
     "no heads": (config(num_attention_heads=0), "num_attention_heads is '0', which does not make"),
     "no groups": (config(num_key_value_heads=0), "num_key_value_heads is '0', which does not make"),
+    "layers": (config(num_hidden_layers=1001), "layers is 1001, and at most 1,000 makes a model"),
     "no words": (config(vocab_size=0), "vocab_size is 0, which makes no model"),
     "an activation": (config(hidden_act="evil"), "hidden_act is 'evil', which does not make"),
     "positions": (config(rope_parameters={"rope_type": "evil"}), "rope_parameters is .*'evil'"),

@@ -13,6 +13,7 @@ import pytest
 from finished_runs import Told, edit_record, write_run
 from pydantic import ValidationError
 
+from ilubench.interfaces import TokenLogprobs
 from ilubench.leaderboard.check.figures import figure_problems
 from ilubench.records.composites import composite_scores, harmonic_mean, ks_p_value
 from ilubench.records.finished import read_run
@@ -171,6 +172,11 @@ SUITE = SuiteSpec.model_validate(
 )
 
 
+def read(loss: float) -> TokenLogprobs:
+    """An answer of one token with that loss."""
+    return TokenLogprobs((-float(loss),), (False,))
+
+
 def lines(who: str, logs: dict[str, dict[str, Any]], attack: str = "") -> list[dict[str, Any]]:
     """Samples of a model whose answers had these losses, by the scorers."""
     plain = {"data": "d", "prompt": "p", "completion": "{a}"}
@@ -183,11 +189,12 @@ def lines(who: str, logs: dict[str, dict[str, Any]], attack: str = "") -> list[d
     found = []
     for name, log in logs.items():
         for item, lost in log["avg_gt_loss"].items():
-            perturbed = log["average_perturb_loss"][item]
-            scores = {f"truth_{name}": ratio.values(log["avg_paraphrased_loss"][item], perturbed)}
+            perturbed = [read(loss) for loss in log["average_perturb_loss"][item]]
+            right = read(log["avg_paraphrased_loss"][item])
+            scores = {f"truth_{name}": ratio.values(right, perturbed)}
             if name != "forget":
                 scorer = alone if name == "retain" else choice
-                scores[f"prob_{name}"] = scorer.values(lost, perturbed)
+                scores[f"prob_{name}"] = scorer.values(read(lost), perturbed)
                 scores[f"rouge_{name}"] = {"rouge_l_recall": log["rougeL_recall"][item]}
             found += [
                 {

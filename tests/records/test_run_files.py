@@ -259,8 +259,11 @@ def test_samples_of_more_cells_than_any_run_are_refused(monkeypatch: pytest.Monk
         (n, 2**40 * n) for n in range(20)
     ]
     monkeypatch.setattr(scores, "MAX_CELLS", 19)
-    with pytest.raises(DataError, match="20 combinations of step, seed; 19 are allowed"):
+    with pytest.raises(DataError, match="step: 20 different values; 19 are allowed"):
         list(lines_by(table, ("step", "seed")))
+    few = pa.table({"step": [n % 5 for n in range(20)], "seed": [n // 5 for n in range(20)]})
+    with pytest.raises(DataError, match="20 combinations of step, seed; 19 are allowed"):
+        list(lines_by(few, ("step", "seed")))
 
 
 def test_columns_of_millions_of_values_do_not_overflow() -> None:
@@ -319,6 +322,14 @@ def test_a_stranger_s_manifest_names_nothing_else(files: Any, tmp_path: Path) ->
             read_run(folder)
     else:
         assert read_run(folder).rows
+
+
+def test_a_file_too_large_for_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(tmp_path / "run", Told())
+    write_json(folder / "DONE", seal({"files": {"config.yaml": "a"}}))
+    monkeypatch.setattr("ilubench.records.run_files.MAX_LEFT", 9)
+    with pytest.raises(DataError, match=r"results\.json: more than 9 bytes"):
+        read_run(folder)
 
 
 def test_a_device_in_the_place_of_the_manifest(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from matplotlib.container import ErrorbarContainer
 from places import LEADERBOARDS
 from runs import command
 
+from ilubench.errors import DataError
+from ilubench.records import bounded_parquet
 from ilubench.records.figure_text import figure_text
 from ilubench.records.finished import read_run
 from ilubench.reports.figures.courses import lines_of
@@ -241,7 +243,9 @@ def test_items_that_came_back_are_counted_from_the_samples() -> None:
     assert {one.item for one in changes["sst2"].back} == back
 
 
-def test_what_models_wrote_stands_beside_where_it_is_kept(npo: Path, tmp_path: Path) -> None:
+def test_what_models_wrote_stands_beside_where_it_is_kept(
+    npo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(npo, run)
     read = read_run(run)
@@ -261,6 +265,12 @@ def test_what_models_wrote_stands_beside_where_it_is_kept(npo: Path, tmp_path: P
     page = page_of(run)
     for text in ("<q>known</q>", "<q>gone</q>", "<q>again &lt;script&gt;"):
         assert text in page
+    monkeypatch.setattr(bounded_parquet, "MAX_EXPANDED", 10)
+    with pytest.raises(
+        DataError, match=r"texts\.parquet would unpack to \d+ bytes; 10 are allowed"
+    ):
+        changes_of(read, "FQ")
+    monkeypatch.undo()
     (run / "texts.parquet").write_bytes(b"no table")
     done = command("report", str(run))
     assert done.code == 3

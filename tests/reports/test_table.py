@@ -271,6 +271,10 @@ def deeper(name: str) -> Any:
     [
         (lambda row: row.update(status="ok"), "status of FQ is ok by its record and collapsed by"),
         (deeper("worst_case.value"), "worst_case.value of FQ is 0.71"),
+        (
+            lambda row: row["ra"].update(value=1e300, high=1e300),
+            "ra.value of FQ is 1e+300 by its record and 0.75",
+        ),
         (deeper("recovery.value"), "recovery.value of FQ is 0.08"),
         (deeper("recovery.low"), "recovery.low of FQ is "),
         (deeper("forget_unlearned.value"), "forget_unlearned.value of FQ is 0.81"),

@@ -370,6 +370,27 @@ class Reading(LossMethod):
 """
 
 
+@pytest.mark.parametrize("how", [("plan", "--write"), ("run", "--json")])
+def test_what_a_finished_run_left_stays(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Sequence[str]
+) -> None:
+    """`plan --write` has nothing to plan there; `run` shows what is on a disk that is read-only."""
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    files = [path for path in out.rglob("*") if path.is_file() and path.name != "report.html"]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+    if how[0] == "run":
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+    done = command(how[0], SUITE, "method=ilu", f"out={out}", *how[1:])
+    assert done.code == 0, done.err
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
+    (folder,) = out.glob("tiny-*")
+    if how[0] == "run":
+        told = json.loads((folder / "results.json").read_text())["rows"]
+        assert done.json["rows"] == told
+    else:
+        assert f"finished, left as it is: {folder}" in done.err
+
+
 @pytest.mark.parametrize("wrapper", ["ilu", "sam", "undo", "tar"])
 def test_a_file_that_the_base_reads_is_part_of_the_key(wrapper: str, tmp_path: Path) -> None:
     module, read = tmp_path / "reading.py", tmp_path / "weights.txt"

@@ -211,7 +211,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _etag(data: bytes) -> str:
-    return hashlib.sha1(b"blob " + data).hexdigest()
+    """Return what a hub says of a file that is not large: git's hash of it."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 @contextlib.contextmanager

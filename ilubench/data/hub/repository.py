@@ -6,6 +6,7 @@ the cache: `ilubench/<commit>.json`. Branches and tags resolve through the clien
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -17,8 +18,12 @@ from typing import Any, cast
 
 from ilubench.data.hub.refusals import COMMIT, OFFLINE, Repository, asking, is_offline
 from ilubench.errors import DamagedError, NotCachedError, UnknownRevisionError, UnreachableError
+from ilubench.records.keys import file_sha256
 
 __all__ = ["Listing", "Repository", "access", "cached", "fetch", "listing"]
+
+_SHA256 = 64
+"""Digits of a SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def fetch(repository: Repository, found: Listing, names: Sequence[str]) -> Path:
     from huggingface_hub import hf_hub_download
 
     folder = snapshot(repository, found)
-    spoiled = [name for name in names if _spoiled(folder / name, found.files[name])]
+    spoiled = [name for name in names if _damaged(folder / name, found.files[name])]
     missing = [name for name in names if not (folder / name).is_file()]
     if is_offline() and (spoiled or missing):
         raise _incomplete(repository, missing, spoiled)
@@ -97,8 +102,8 @@ def fetch(repository: Repository, found: Listing, names: Sequence[str]) -> Path:
                 cache_dir=_cache(),
                 force_download=name in spoiled,
             )
-        if _spoiled(folder / name, found.files[name]):
-            problem = f"{name}: the download has another size than the hub says"
+        if _damaged(folder / name, found.files[name]):
+            problem = f"{name}: the download is not what the hub says"
             raise repository.error(DamagedError, problem, "give the same command again")
     return folder
 
@@ -153,6 +158,25 @@ def _spoiled(path: Path, size: int | None) -> bool:
     return size is not None and path.is_file() and path.stat().st_size != size
 
 
+def _damaged(path: Path, size: int | None) -> bool:
+    """Whether a file has another size than the hub says, or another hash than its name.
+
+    The client links to what it fetched by the hub's own hash of it: SHA-256 of large files, git's
+    SHA-1 of others. A mirror may have names that are no such hash; they tell nothing.
+    """
+    if _spoiled(path, size):
+        return True
+    named = path.readlink().name if path.is_symlink() and path.is_file() else ""
+    if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", named):
+        return False
+    return named != (file_sha256(path) if len(named) == _SHA256 else _git_sha1(path))
+
+
+def _git_sha1(path: Path) -> str:
+    head = b"blob %d\0" % path.stat().st_size
+    return hashlib.sha1(head + path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
 def _incomplete(
     repository: Repository, missing: Sequence[str], spoiled: Sequence[str]
 ) -> Exception:
@@ -160,7 +184,7 @@ def _incomplete(
         more = f" and {len(missing) - 1} more files" if len(missing) > 1 else ""
         problem = f"offline, and {missing[0]}{more} is not in the cache"
         return repository.error(NotCachedError, problem, OFFLINE)
-    problem = f"{spoiled[0]} in the cache is damaged: it has another size than the hub said"
+    problem = f"{spoiled[0]} in the cache is damaged: it is not what the hub sent"
     return repository.error(DamagedError, problem, OFFLINE)
 
 

@@ -20,7 +20,7 @@ from ilubench.leaderboard.records.models import (
     Verification,
 )
 from ilubench.leaderboard.records.prediction import compare_runs
-from ilubench.leaderboard.records.safe_json import named, shorten
+from ilubench.leaderboard.records.safe_json import named
 from ilubench.records.finished import FinishedRun
 from ilubench.records.likeness import memory_differences
 from ilubench.records.reference_sets import find_set, read_set, reference_rows, rows_taken
@@ -29,6 +29,7 @@ from ilubench.records.run_files import memory_of
 from ilubench.records.scores import SCHEMA
 from ilubench.records.summaries import SAME, is_close, score_problems
 from ilubench.specs import SuiteSpec
+from ilubench.specs.untrusted import shorten
 
 __all__ = [
     "attack_problems",
@@ -166,7 +167,7 @@ def _comparison_problems(
         for field in ("submitted", "verified", "low", "high"):
             a, b = getattr(one, field), getattr(other, field)
             if not is_close(a, b):
-                yield f"comparisons.{place}.{field}: is {a:.6f}, and {b:.6f} by the samples"
+                yield f"comparisons.{place}.{field}: is {a:.8g}, and {b:.8g} by the samples"
 
 
 def _seed_problems(run: FinishedRun) -> Iterator[str]:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ilubench.leaderboard.records.safe_json import shorten
 from ilubench.records.likeness import setting_differences, suite_differences
 from ilubench.records.results import RunRecord
 from ilubench.specs import SuiteSpec
+from ilubench.specs.untrusted import shorten
 from ilubench.specs.yaml_files import task_names
 
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ from pydantic import JsonValue
 
 from ilubench.errors import DivergedError, did_you_mean
 from ilubench.leaderboard.records.models import Entry
-from ilubench.leaderboard.records.safe_json import named, shorten
+from ilubench.leaderboard.records.safe_json import named
 from ilubench.records.finished import REFERENCES
 from ilubench.records.likeness import suite_conditions
 from ilubench.records.results import OverlapRecord, RunRecord
 from ilubench.records.run_files import libraries_of
 from ilubench.specs import SuiteSpec
+from ilubench.specs.untrusted import shorten
 
 __all__ = ["entry_problems", "incomplete", "run_problems", "seen_by", "trained_roles"]
 

@@ -16,7 +16,7 @@ from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError, did_you_mean
 from ilubench.leaderboard.records.models import AttackEntry, Entry, Pointer, Reported
-from ilubench.leaderboard.records.safe_json import MAX_RECORD, named, parse_json, read_text, shorten
+from ilubench.leaderboard.records.safe_json import MAX_RECORD, named, parse_json, read_text
 from ilubench.leaderboard.records.samples import samples_file
 from ilubench.records.finished import FinishedRun
 from ilubench.records.ranges import Ranges, check_ranges
@@ -24,6 +24,7 @@ from ilubench.records.results import Record, RunRecord, rows_of
 from ilubench.records.run_files import libraries_of, memory_of, read_run_samples
 from ilubench.records.store import write_atomic
 from ilubench.specs import SuiteSpec
+from ilubench.specs.untrusted import shorten
 from ilubench.specs.yaml_files import validate_spec
 
 __all__ = [

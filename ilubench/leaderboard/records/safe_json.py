@@ -20,7 +20,6 @@ __all__ = [
     "parse_json",
     "read_json",
     "read_text",
-    "shorten",
 ]
 
 MAX_RECORD = 4_000_000

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from ilubench.errors import DataError
 from ilubench.leaderboard.records.models import MAX_SAMPLES, Pointer
 from ilubench.leaderboard.records.safe_json import check_plain_file
-from ilubench.records.bounded_parquet import MAX_NAME, check_bounds
+from ilubench.records.bounded_parquet import MAX_NAME, MAX_NAMES, check_bounds
 from ilubench.records.keys import file_sha256
 from ilubench.records.scores import SCHEMA
 from ilubench.specs.untrusted import shorten
@@ -57,7 +57,7 @@ def check_samples(file: Path) -> None:
     Raises:
         DataError: as `check_bounds`, or another column than samples have.
     """
-    schema = check_bounds(file, MAX_NAME)
+    schema = check_bounds(file, MAX_NAME, names=MAX_NAMES)
     more = sorted(set(schema.names) - set(SCHEMA.names))
     if more:
         raise DataError(f"{file}: {shorten(more[0])}: samples have no such column")
