@@ -49,9 +49,9 @@ from ilubench.records.reader_notes import option_notes
 from ilubench.records.results import ModelScore, RunRecord
 from ilubench.records.scores import SCHEMA, read_samples, read_score
 from ilubench.runs.collect import robustness_rows
-from ilubench.runs.folder import run_record
 from ilubench.runs.plan import make_plan
 from ilubench.runs.progress import Lines
+from ilubench.runs.run_record import run_record
 from ilubench.runs.stages.measure import Measure
 from ilubench.runs.stages.score import score_checkpoint
 from ilubench.specs import TrainSpec

@@ -13,13 +13,14 @@ from ilubench.runs.carry_out import write_trace
 from ilubench.runs.check_inputs import check_inputs
 from ilubench.runs.collect import gather_samples, robustness_rows
 from ilubench.runs.executors.base import Outcome, Watcher, execute
-from ilubench.runs.folder import run_record, write_inputs, write_outputs, write_status
+from ilubench.runs.folder import write_inputs, write_outputs, write_status
 from ilubench.runs.jobs import Job
 from ilubench.runs.loading import collection_paused
 from ilubench.runs.original import check_original
 from ilubench.runs.placing import place_jobs, prepare_places
 from ilubench.runs.plan import Plan, make_plan
 from ilubench.runs.references import is_same_original
+from ilubench.runs.run_record import run_record
 from ilubench.runs.trackers import check_tracker
 from ilubench.runs.tracking import tracking
 from ilubench.statistics.row import RobustnessRow
