@@ -299,7 +299,7 @@ FIELDS: list[tuple[str, object, str]] = [
     ("samples.sha256", "0" * 64, "the record says 0000"),
     ("samples.bytes", 17, "bytes, the record says 17"),
     ("samples.bytes", 10**9, "samples.bytes: Input should be less"),
-    ("run.rows.FQ.ra.value", 5.0, "ra.value of FQ is 5.000000 by its"),
+    ("run.rows.FQ.ra.value", 5.0, "ra.value of FQ is 5 by its"),
     ("run.rows.FQ.ra.low", 0.9, "ra.low of FQ is 0.9"),
     ("run.rows.FQ.ra.n_items", 1200, "ra.n_items of FQ is 1200 by its record"),
     ("run.rows.FQ.ra.n_seeds", 30, "ra.n_seeds of FQ is 30 by its record"),
@@ -338,7 +338,7 @@ FIELDS: list[tuple[str, object, str]] = [
     (
         "verifications.0.comparisons.1.low",
         -9.0,
-        "verifications.0.comparisons.1.low: is -9.000000, and",
+        "verifications.0.comparisons.1.low: is -9, and",
     ),
     ("verifications.0.run.rows.FQ.ra.value", 0.9, "ra.value of FQ is 0.9"),
     ("verifications.0.kind", "weights", "verifications.0.kind: the entry has no weights"),
@@ -473,7 +473,7 @@ ATTACKED: dict[str, tuple[Edit, str]] = {
     ),
     "a lower figure": (
         attack(lambda one: one["results"][0]["run"]["rows"]["FQ"]["ra"].update(value=0.1)),
-        "ra.value of FQ is 0.100000 by its record",
+        "ra.value of FQ is 0.1 by its record",
     ),
     "another method": (
         attack(lambda one: one["results"][0]["run"]["method"].update(use="rmu")),

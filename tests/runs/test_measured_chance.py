@@ -111,7 +111,7 @@ def test_a_record_with_another_level_is_refused(ran: Path, tmp_path: Path) -> No
     edit_row(folder, forget_chance=3.0)
     done = command("show", str(folder))
     assert done.code == 3
-    assert "forget_chance of NLL_f is 3.000000 by its record" in done.err
+    assert "forget_chance of NLL_f is 3 by its record" in done.err
 
 
 def test_a_board_checks_it_by_its_samples(ran: Path, tmp_path: Path) -> None:
