@@ -428,6 +428,7 @@ def test_the_record_says_what_its_sums_were_computed_with(
     assert done.json["arithmetic"]["kernels"] == both
     said = f"jobs were computed with other kernels ({both}): figures differ by up to 5e-5"
     assert said in done.json["notes"]
+    assert not any("threads" in note for note in done.json["notes"])
 
 
 # --------------------------------------------------------------------------- models that are given
