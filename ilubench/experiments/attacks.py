@@ -135,7 +135,10 @@ def named_attacks(
     kinds = [type(one.plugin) for one in made.values()]
     known = {field for kind in kinds for field in kind.model_fields}
     for override in everyone:
-        if kinds and override.path[0] not in known:
+        if not kinds:
+            problem = "this run makes no attack, and nothing would come of it"
+            raise SpecError(problem, field=f"attack.{override.key}", remedy="leave it out")
+        if override.path[0] not in known:
             below = {n for kind in kinds for n in nested_settings(kind, override.path[0])}
             remedy = did_you_mean(override.path[0], {*known, *suite.attacks})
             if below:

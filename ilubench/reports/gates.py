@@ -30,7 +30,7 @@ from ilubench.specs import (
     SuiteSpec,
     turned,
 )
-from ilubench.statistics.row import AttackFigures, RobustnessRow
+from ilubench.statistics.row import AttackFigures, RobustnessRow, attacks_of
 
 __all__ = ["Gate", "TrainingText", "check_gates", "gates_of", "gates_text", "gates_verdict"]
 
@@ -90,7 +90,7 @@ def gates_of(run: FinishedRun) -> list[Gate]:
     if not run.rows:
         raise DataError(f"{run.path}: no attack was run, so that no gate can be seen")
     row = next(iter(run.rows.values()))  # FA and utility are the same in the row of each metric
-    absent = sorted(set(run.record.attacks) - {figures.attack for figures in row.attacks})
+    absent = sorted(set(run.record.attacks) - attacks_of(run.rows).keys())
     if absent:
         raise DataError(f"{run.path}: {', '.join(absent)} has no figures; run its jobs again")
     tables = suite_tables(run.suite)

@@ -3,7 +3,7 @@
 import re
 import shlex
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +21,14 @@ from ilubench.reports.screen_tables import metrics_table, recovery_table, scores
 from ilubench.reports.verdict_text import clipped, verdict_text
 from ilubench.specs import SuiteSpec
 from ilubench.specs.yaml_files import task_file
-from ilubench.statistics.row import KEPT_UTILITY, RobustnessRow
+from ilubench.statistics.row import KEPT_UTILITY, AttackFigures, RobustnessRow, attacks_of
 
 __all__ = ["LINES", "Ended", "last_screen"]
 
 LINES = 23  # and the prompt
 WIDTH = 80
 LEAST_WIDTH = 60
-MOST_NOTE_LINES = 5
+MOST_NOTE_LINES = 4
 FIVE_SEEDS = "seeds=0..4"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _WHOLE = re.compile(r"\[[^\[\]]*\]|1 - \S+")
@@ -131,12 +131,12 @@ def _unusual(run: Ended) -> Iterator[str]:
     record, rows = run.record, run.rows
     for failure in record.failures:
         yield f"failed: {failure.label}: {failure.message}"
-    fallen = _fallen(next(iter(rows.values()))) if rows else {}
+    attacks = attacks_of(rows).values()
+    fallen = _fallen(attacks)
     if fallen:
         listed = ", ".join(f"{name} to {least:.0%}" for name, least in fallen.items())
         yield f"utility falls below {KEPT_UTILITY:.0%} of what unlearning left: {listed}"
-    tuned = map(selection_note, next(iter(rows.values())).attacks) if rows else ()
-    yield from filter(None, tuned)
+    yield from filter(None, map(selection_note, attacks))
     seen = [name for name in record.attacks if name in record.seen]
     if seen and rows:
         core = {name for row in rows.values() for name in row.ra_core_attacks}
@@ -152,10 +152,10 @@ def _unusual(run: Ended) -> Iterator[str]:
         yield "1 seed: intervals are over items only, and nothing can be ranked"
 
 
-def _fallen(row: RobustnessRow) -> dict[str, float]:
+def _fallen(attacks: Iterable[AttackFigures]) -> dict[str, float]:
     """Attacks that destroy the utility -> the least that they leave."""
     found = {}
-    for attack in row.attacks:
+    for attack in attacks:
         left = [s.utility_kept.value for s in attack.steps if s.step > 0 and not s.eligible]
         known = [value for value in left if value is not None]
         if known:

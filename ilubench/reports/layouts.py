@@ -8,6 +8,7 @@ are on the scales of the paper, those of a raw metric counted as the paper count
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pydantic import JsonValue
 
@@ -20,13 +21,17 @@ from ilubench.records.markdown import cell, table
 from ilubench.records.results import REFERENCE
 from ilubench.records.run_names import run_names
 from ilubench.statistics.intervals import Figure
-from ilubench.statistics.row import AttackFigures, RobustnessRow
+from ilubench.statistics.row import AttackFigures, RobustnessRow, attacks_of
 
 __all__ = ["LAYOUTS", "Layout", "LayoutTable", "Published", "lay_out", "layout_json", "layout_text"]
 
 ORIGINAL, UNLEARNED, MEAN = "original", "unlearned", "mean"
 BEFORE = "before fine-tuning"
 DIGITS = 2
+
+
+Row: TypeAlias = tuple[str, str, str, tuple[Figure | None, ...]]
+"""State, method, source and the columns' figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class LayoutTable:
 
     columns: tuple[PaperColumn, ...]
     by_attack: bool
-    rows: tuple[tuple[str, str, str, tuple[Figure | None, ...]], ...]
+    rows: tuple[Row, ...]
 
 
 def lay_out(
@@ -110,18 +115,18 @@ def lay_out(
     chosen = tuple(known[name] for name in columns) or layout.columns
     names = run_names(runs)
     measured = dict(zip(names, runs, strict=True))
-    attacked = {part.attack for run in runs for part in _row(run).attacks}  # one may have failed
+    attacked = {name for run in runs for name in attacks_of(run.rows)}  # one may have failed
     attacks = [name for name in runs[0].record.attacks if name in attacked]
     states = [BEFORE, *attacks] if layout.by_attack else [""]
-    rows = tuple(row for state in states for row in _rows(state, chosen, measured, published))
+    own = {state: [*_measured(state, chosen, measured)] for state in states}
+    rows = [row for state in states for row in (*own[state], *_published(state, chosen, published))]
     for place, column in enumerate(chosen):
-        own = [figures for *_, source, figures in rows if source in (MEASURED, RECORDED)]
-        if all(figures[place] is None for figures in own):
+        if all(row[-1][place] is None for mine in own.values() for row in mine):
             raise UsageError(
                 f"{runs[0].record.suite} measures no {column.name}: leave it out by --columns "
                 f"{','.join(one.name for one in chosen if one is not column)}"
             )
-    return LayoutTable(chosen, layout.by_attack, rows)
+    return LayoutTable(chosen, layout.by_attack, tuple(rows))
 
 
 def layout_text(found: LayoutTable) -> str:
@@ -154,21 +159,21 @@ def layout_json(found: LayoutTable) -> list[JsonValue]:
 
 # --- rows
 
-MEASURED, RECORDED = "measured", "as recorded"
 
-
-def _rows(
-    state: str,
-    columns: Sequence[PaperColumn],
-    runs: Mapping[str, FinishedRun],
-    published: Sequence[Published],
-) -> Iterator[tuple[str, str, str, tuple[Figure | None, ...]]]:
+def _measured(
+    state: str, columns: Sequence[PaperColumn], runs: Mapping[str, FinishedRun]
+) -> Iterator[Row]:
     for name, run in runs.items():
-        row = _row(run)
-        part = next((one for one in row.attacks if one.attack == state), None)
+        part = attacks_of(run.rows).get(state)
         if part is not None or state in (BEFORE, ""):
             figures = tuple(one.written(one.take(one, run, part)) for one in columns)
-            yield state, name, MEASURED if run.samples is not None else RECORDED, figures
+            how = "measured" if run.samples is not None else "as recorded"
+            yield state, name, f"{how} ({run.record.suite})", figures
+
+
+def _published(
+    state: str, columns: Sequence[PaperColumn], published: Sequence[Published]
+) -> Iterator[Row]:
     wanted = {BEFORE: (UNLEARNED, ORIGINAL), "": (MEAN, UNLEARNED, ORIGINAL)}.get(state, (state,))
     for one in published:
         values = [
@@ -216,14 +221,18 @@ def _utility(column: PaperColumn, run: FinishedRun, part: AttackFigures | None) 
     return (row.utility.unlearned if part is None else part.steps[-1].utility)[places[0]]
 
 
-def _fa(_: PaperColumn, __: FinishedRun, part: AttackFigures | None) -> Figure | None:
-    return None if part is None else part.steps[-1].fa
+def _fa(_: PaperColumn, run: FinishedRun, part: AttackFigures | None) -> Figure | None:
+    """None of an attack whose FA is no share, but a loss that was turned round."""
+    if part is None:
+        return None
+    spec = None if run.suite is None else run.suite.attacks[part.attack].fa
+    return None if spec is not None and spec.direction == "lower" else part.steps[-1].fa
 
 
 def _mean_fa(_: PaperColumn, run: FinishedRun, __: AttackFigures | None) -> Figure | None:
     """Without an interval: each attack has items of its own."""
     row = _row(run)
-    ends = [part.steps[-1].fa for part in row.attacks]
+    ends = [_fa(_, run, part) for part in row.attacks]
     values = [one.value for one in ends if one is not None and one.value is not None]
     if not values or len(values) < len(ends):
         return None

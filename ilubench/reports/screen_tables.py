@@ -1,6 +1,6 @@
 """The tables of a run's last screen, in as much detail as their place has room for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ilubench.records.figure_text import figure_text
 from ilubench.records.labels import RA, RA_CORE, RECOVERY, UTILITY_KEPT, WORST_CASE
@@ -8,7 +8,7 @@ from ilubench.records.results import RunRecord
 from ilubench.reports.verdict_text import clipped, percent
 from ilubench.specs import SuiteSpec
 from ilubench.statistics.intervals import Figure
-from ilubench.statistics.row import RobustnessRow
+from ilubench.statistics.row import RobustnessRow, attacks_of
 from ilubench.statistics.verdict import judge_rows
 
 __all__ = ["BARS", "metrics_table", "recovery_table", "scores_table"]
@@ -88,39 +88,44 @@ def recovery_table(
         bars: whether block characters can be shown.
     """
     corner = f"{RECOVERY}, %"
-    attacks = next(iter(rows.values())).attacks
-    ends = [attack.steps[-1].fa for attack in attacks]
+    attacks = attacks_of(rows)
     metrics = set(list(judge_rows(rows))[: height - 1])
     shown = {label: row for label, row in rows.items() if label in metrics}
     if not shown or height < 2:
         return []
     first = max(map(len, (corner, *(clipped(label, LABEL) for label in shown))))
     for size in ATTACK_SIZES:
-        heads = [clipped(attack.attack, size) + "*" * (attack.attack in seen) for attack in attacks]
-        widths = [2 + max(6, len(head)) for head in heads]
+        short = {name: clipped(name, size) for name in attacks}
+        if len(set(short.values())) < len(short):  # names that cannot be told apart
+            continue
+        heads = {name: text + "*" * (name in seen) for name, text in short.items()}
+        widths = [2 + max(6, len(head)) for head in heads.values()]
         if first + sum(widths) <= width:
             break
-    places = list(range(len(attacks)))
-    more = ""
+    recoveries = {
+        label: {part.attack: part.recovery for part in row.attacks} for label, row in shown.items()
+    }
+    places, more = list(attacks), ""
     if first + sum(widths) > width:
         more = "  and {} more"
-        order = sorted(places, key=lambda k: -max(_recovery(row, k) for row in shown.values()))
-        room = width - first - len(more)
-        places = sorted(order[: max(1, room // max(widths))])
+        room = (width - first - len(more)) // max(widths)
+        worst = sorted(places, key=lambda name: -_most(recoveries.values(), name))
+        places = [name for name in places if name in worst[: max(1, room)]]
         more = more.format(len(attacks) - len(places))
-    cells = [[corner, *(heads[k] for k in places)]]
-    for label, row in shown.items():
-        found = [_bar(row.attacks[k].recovery, bars=bars) for k in places]
-        cells.append([clipped(label, LABEL), *found])
+    cells = [[corner, *(heads[name] for name in places)]]
+    for label, found in recoveries.items():
+        bar = [_bar(found[name], bars=bars) if name in found else "-" for name in places]
+        cells.append([clipped(label, LABEL), *bar])
+    ends = [attacks[name].steps[-1].fa for name in places]
     if any(ends) and height > len(cells):
-        cells.append(["FA at the end", *(_value(ends[k]) for k in places)])
+        cells.append(["FA at the end", *map(_value, ends)])
     head, *body = _aligned(cells, 2, right=range(1, len(places) + 1))
     return [head + more, *body]
 
 
-def _recovery(row: RobustnessRow, place: int) -> float:
-    value = row.attacks[place].recovery.value
-    return float("-inf") if value is None else value
+def _most(recoveries: Iterable[Mapping[str, Figure]], attack: str) -> float:
+    values = [found[attack].value for found in recoveries if attack in found]
+    return max((value for value in values if value is not None), default=float("-inf"))
 
 
 def _bar(recovery: Figure, *, bars: bool) -> str:

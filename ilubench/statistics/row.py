@@ -3,7 +3,7 @@
 Scores are on 0-1 and direction-adjusted: higher = better forgotten; utility: higher = better.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -24,6 +24,7 @@ __all__ = [
     "TrialFigures",
     "Trials",
     "UtilityFigures",
+    "attacks_of",
     "quartile_steps",
     "trial_level",
     "trial_number",
@@ -311,3 +312,11 @@ class RobustnessRow:
     worst_case: Figure
     worst_at: tuple[str, int] | None
     recovery: Figure
+
+
+def attacks_of(rows: Mapping[str, RobustnessRow]) -> dict[str, AttackFigures]:
+    """Return attack -> its figures in the first metric that has it; FA, utility are alike in all.
+
+    A metric lacks an attack that it cannot be asked under, so that rows of one run may differ.
+    """
+    return {part.attack: part for row in reversed([*rows.values()]) for part in row.attacks}

@@ -318,6 +318,8 @@ def test_words_for_all_attacks_are_for_those_that_have_the_field(suite: Path) ->
         get(suite, "attack.tran.steps=5")
     with pytest.raises(SpecError, match=r"attack\.asked\.train\.steps: unknown setting 'train'"):
         get(suite, "attack.asked.train.steps=5")
+    with pytest.raises(SpecError, match=r"attack\.train\.steps: this run makes no attack"):
+        get(suite, "attacks=none", "attack.train.steps=5")
 
 
 def test_attacks_are_chosen_in_the_order_asked(suite: Path) -> None:

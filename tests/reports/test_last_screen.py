@@ -47,6 +47,34 @@ def sentence(rows: Rows, **record: Any) -> str:
     return verdict_text(hand_record(**record), rows, None)
 
 
+def test_metrics_that_lack_an_attack_show_none_under_it() -> None:
+    """Not every metric can be asked under every attack: figures go by names, never by places."""
+    some = hand_row({"a": (0.01, 0.0, 0.02), "c": (0.03, 0.0, 0.04)}, STAYED)
+    more = hand_row({"a": (0.05, 0.0, 0.1), "b": (0.07, 0.0, 0.1), "c": (0.54, 0.4, 0.6)}, STAYED)
+    for rows in ({"FQ": some, "K": more}, {"K": more, "FQ": some}):
+        shown = screen(rows, attacks=("a", "b", "c"), bars=False)
+        (head,) = (
+            line.split()[2:] for line in shown.splitlines() if line.startswith("recovery, %")
+        )
+        cells = {
+            line.split()[0]: dict(zip(head, line.split()[1:], strict=True))
+            for line in shown.partition("recovery, %")[2].splitlines()
+            if line.startswith(("FQ", "K"))
+        }
+        assert cells == {
+            "FQ": {"a": "1", "b": "-", "c": "3"},
+            "K": {"a": "5", "b": "7", "c": "54"},
+        }
+
+
+def test_attacks_whose_short_names_are_alike_keep_their_whole_ones() -> None:
+    names = [f"relearn_forget_{k}" for k in "abcdefg"]
+    row = hand_row({name: (0.1 * k, 0.0, 0.9) for k, name in enumerate(names)}, STAYED)
+    shown = screen({"FQ": row}, attacks=tuple(names), bars=False)
+    (head,) = (line for line in shown.splitlines() if line.startswith("recovery, %"))
+    assert head.split()[2:] == [*names[-3:], "and", "4", "more"]
+
+
 # --------------------------------------------------------------------------- what happened
 
 

@@ -12,6 +12,7 @@ import pytest
 from finished_runs import Told, write_run
 from markdown_tables import split
 from page_boards import published_row
+from places import LEADERBOARDS
 from runs import command
 
 SUITE: dict[str, Any] = {
@@ -77,7 +78,7 @@ def test_the_muse_table_is_on_the_papers_scales(runs: list[Path], board: Path) -
     assert head[3:] == ["VerbMem_f (0-100)", "KnowMem_r (0-100)", "FA (%)"]
     found = {(row[0], row[1]): row[2:] for row in body}
     before, after = found["before fine-tuning", "npo"], found["seen", "npo"]
-    assert before[0] == "measured"
+    assert before[0] == "measured (known)"
     assert [cell.split(" ")[0] for cell in before[1:]] == ["20.00", "90.00", "-"]
     assert [cell.split(" ")[0] for cell in after[1:]] == ["50.00", "90.00", "70.00"]
     low, high = map(float, re.findall(r"[\d.]+", before[1])[1:])
@@ -97,6 +98,30 @@ def test_the_wmdp_table_has_means_over_the_attacks(runs: list[Path], board: Path
     npo, paper = body
     assert [cell.split(" ")[0] for cell in npo[2:]] == ["65.00", "0.55", "0.80"]
     assert paper[2:] == ["-", "0.42", "-"]
+
+
+def test_an_attack_that_the_first_metric_lacks_has_its_row(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    first = Path(shutil.copytree(runs[0], tmp_path / "npo"))
+    record = json.loads((first / "results.json").read_text())
+    row = next(iter(record["rows"].values()))
+    row["attacks"] = [part for part in row["attacks"] if part["attack"] != "seen"]
+    row["ra_attacks"] = [name for name in row["ra_attacks"] if name != "seen"]
+    row["status"] = "incomplete"
+    (first / "results.json").write_text(json.dumps(record))
+    (first / "samples.parquet").unlink()
+    words = ("--layout", "muse", "--columns", "VerbMem_f,FA", "--format", "md")
+    found = {row[0]: row for row in rows(laid(first, *words))}
+    assert found["seen"][4].startswith("70.00")
+
+
+def test_fa_that_is_a_loss_is_no_percentage() -> None:
+    run = LEADERBOARDS / "smol" / "measured" / "npo"
+    words = ("--layout", "muse", "--columns", "FA", "--format", "md")
+    found = {row[0]: row[3] for row in rows(laid(run, *words))}
+    assert found["gsm8k"] == "-"
+    assert found["agnews"].startswith("83.00")
 
 
 def test_the_latex_is_whole(runs: list[Path], board: Path) -> None:

@@ -236,7 +236,7 @@ def test_what_is_not_recomputed_says_so_wherever_it_stands(runs: dict[str, Path]
     (row,) = command(
         "table", str(runs["top"]), "--layout", "wmdp", "--columns", "FQ,RA", "--json"
     ).json
-    assert (row["method"], row["source"]) == ("ilu (not recomputed)", "as recorded")
+    assert (row["method"], row["source"]) == ("ilu (not recomputed)", "as recorded (known)")
     assert "not recomputed" not in run_table(runs["low"], runs["tie"])
 
 

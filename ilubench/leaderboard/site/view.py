@@ -26,7 +26,7 @@ from ilubench.reports.leaders import leaders_across, leaders_text
 from ilubench.specs.suite_files import load_suite
 from ilubench.statistics.notes import NoteKind
 from ilubench.statistics.ranks import table_text
-from ilubench.statistics.row import AttackFigures, RobustnessRow
+from ilubench.statistics.row import AttackFigures, RobustnessRow, attacks_of
 
 __all__ = ["page_data"]
 
@@ -216,7 +216,7 @@ def _row(
 ) -> dict[str, JsonValue]:
     """What does not depend on the metric."""
     run = entry.run
-    rows = list(group.rows[entry.entry].values())
+    rows = group.rows[entry.entry]
     found: dict[str, JsonValue] = {
         "id": entry.entry,
         "title": entry.title,
@@ -241,7 +241,7 @@ def _row(
         "notes": [texts.number(note) for note in run.notes],
     }
     if rows:
-        found |= _downstream(rows[0], attacks, texts)
+        found |= _downstream(rows, attacks, texts)
     return found
 
 
@@ -249,9 +249,11 @@ def _machine(entry: Entry) -> dict[str, JsonValue]:
     return {name: entry.environment[name] for name in OF_THE_MACHINE if name in entry.environment}
 
 
-def _downstream(row: RobustnessRow, attacks: Sequence[str], texts: Texts) -> dict[str, JsonValue]:
+def _downstream(
+    rows: Mapping[str, RobustnessRow], attacks: Sequence[str], texts: Texts
+) -> dict[str, JsonValue]:
     """Utility, and what the attacks' users get: alike in every primary metric."""
-    by_name = {part.attack: part for part in row.attacks}
+    row, by_name = next(iter(rows.values())), attacks_of(rows)
     parts = [by_name.get(name) for name in attacks]
     return {
         "worst_utility": row.utility.worst,

@@ -183,10 +183,10 @@ def _scatter(
                 name, (x.value, y.value), xytext=(5, 4), textcoords="offset points", fontsize=8
             )
         if log:
-            panel.set_xscale("log")
+            panel.set_xscale("log", subs=(2, 3, 5))
             # the usual one writes powers as mathematics, which the style takes as they stand
             panel.xaxis.set_major_formatter(LogFormatter())
-            panel.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+            panel.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(4, 2)))
         else:
             # an interval that is wider than all else is cut: the table has its ends
             values = [x.value for _, x, _ in points if x.value is not None]
