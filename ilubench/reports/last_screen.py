@@ -28,7 +28,7 @@ __all__ = ["LINES", "Ended", "last_screen"]
 LINES = 23  # and the prompt
 WIDTH = 80
 LEAST_WIDTH = 60
-MOST_NOTE_LINES = 4
+MOST_NOTE_LINES = (5, 3)  # fewer where recovery by attack would have no room
 FIVE_SEEDS = "seeds=0..4"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _WHOLE = re.compile(r"\[[^\[\]]*\]|1 - \S+")
@@ -65,17 +65,21 @@ def last_screen(run: Ended, width: int = WIDTH, *, bars: bool = True) -> Text:
     """
     width = max(LEAST_WIDTH, min(width, WIDTH))
     verdict = _wrapped(verdict_text(run.record, run.rows, run.suite), width)
-    below = [*_notes(run, width), *_pointers(run, width)]
     composites = composite_lines(run.record, width)
     whole = ["", *composites] if composites else []
-    room = LINES - len(verdict) - len(below) - len(whole) - 3
-    if run.rows:
+    tables: list[str] = []
+    for most in MOST_NOTE_LINES:
+        below = [*_notes(run, width, most), *_pointers(run, width)]
+        if not run.rows:
+            tables = [*scores_table(run.record, run.suite), *whole]
+            break
+        room = LINES - len(verdict) - len(below) - len(whole) - 3
         tables = metrics_table(run.rows, run.suite, width, room)
         left = room - len(tables) - 1
         by_attack = recovery_table(run.rows, run.record.seen, width, left, bars=bars)
         tables += [*whole, *(["", *by_attack] if by_attack else [])]
-    else:
-        tables = [*scores_table(run.record, run.suite), *whole]
+        if by_attack:
+            break
     screen = Text(f"{_head(run.record, width)}\n")
     screen.append("\n".join(verdict), style="bold")
     return screen.append("\n".join(["", *(["", *tables] if tables else []), "", *below]))
@@ -110,7 +114,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 # --------------------------------------------------------------------------- what is unusual
 
 
-def _notes(run: Ended, width: int) -> list[str]:
+def _notes(run: Ended, width: int, most: int) -> list[str]:
     """What is unusual, at most two lines each, the record's notes on one; as many as have room."""
     told = [
         *(_wrapped(text, width - 2) for text in _unusual(run)),
@@ -121,7 +125,7 @@ def _notes(run: Ended, width: int) -> list[str]:
         added = [f"! {clipped(first, width - 2)}"]
         if others:
             added.append(f"  {clipped(' '.join(others), width - 2)}")
-        if len(lines) + len(added) > MOST_NOTE_LINES - (place + 1 < len(told)):
+        if len(lines) + len(added) > most - (place + 1 < len(told)):
             return [*lines, f"! and {len(told) - place} more, with --details"]
         lines += added
     return lines
