@@ -344,6 +344,14 @@ def test_every_figure_is_in_the_row(name: str, width: int) -> None:
     assert set(found) <= allowed
 
 
+def test_recovery_by_attack_has_room_before_notes() -> None:
+    run = measured("mini/measured/ilu-control-attacks")  # 21 attacks, 20 notes
+    shown = str(last_screen(Ended(run.record, run.recorded, run.suite, FOLDER), 80))
+    assert re.search(r"^recovery, % .* and 19 more$", shown, re.M)
+    assert "more, with --details" in shown
+    assert len(shown.splitlines()) <= LINES
+
+
 def numbers(value: object) -> Iterator[float]:
     if isinstance(value, dict):
         value = list(value.values())
