@@ -230,9 +230,9 @@ def _fa(_: PaperColumn, run: FinishedRun, part: AttackFigures | None) -> Figure 
 
 
 def _mean_fa(_: PaperColumn, run: FinishedRun, __: AttackFigures | None) -> Figure | None:
-    """Without an interval: each attack has items of its own."""
+    """Over the attacks that RA is over; without an interval, since each has items of its own."""
     row = _row(run)
-    ends = [_fa(_, run, part) for part in row.attacks]
+    ends = [_fa(_, run, part) for part in row.attacks if part.attack in row.ra_attacks]
     values = [one.value for one in ends if one is not None and one.value is not None]
     if not values or len(values) < len(ends):
         return None

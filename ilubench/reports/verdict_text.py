@@ -9,7 +9,7 @@ from ilubench.specs import SuiteSpec, turned
 from ilubench.statistics.aggregate import COLLAPSED_UTILITY
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.notes import NoteKind
-from ilubench.statistics.row import KEPT_UTILITY, RobustnessRow
+from ilubench.statistics.row import KEPT_UTILITY, AttackFigures, RobustnessRow
 from ilubench.statistics.verdict import (
     BOUND,
     Judgement,
@@ -109,25 +109,23 @@ def _returned(judged: Judgement, row: RobustnessRow, of: str) -> str:
         mean = f"after {averaged[0]}"
     text = f"{percent(judged.figure, 1)} of what was forgotten is known again ({of})"
     if len(row.attacks) == 1:
-        return f"{text} after {row.attacks[0].attack}"
+        return f"{text} after {_with_price(row.attacks[0])}"
     if judged.attack:
         others = f", {percent(row.recovery, 1)} {mean}" if averaged else ""
-        return f"{text} after {judged.attack}{_at_the_price(row, judged.attack)}{others}"
+        (attack,) = (attack for attack in row.attacks if attack.attack == judged.attack)
+        return f"{text} after {_with_price(attack)}{others}"
     most = most_recovered(row)
     if most is None or (most.recovery.value or 0.0) < SHOWN:
         return f"{text} {mean}"
     return f"{text} {mean}, most after {most.attack}: {percent(most.recovery, 1)}"
 
 
-def _at_the_price(row: RobustnessRow, name: str) -> str:
-    """What of the utility an attack leaves, where it is less than a worst case allows."""
-    (attack,) = (attack for attack in row.attacks if attack.attack == name)
+def _with_price(attack: AttackFigures) -> str:
+    """An attack's name, and what it leaves of the utility where a worst case needs more."""
     kept = attack.steps[-1].utility_kept.value
-    return (
-        f", which leaves {kept:.0%} of the utility"
-        if kept is not None and kept < KEPT_UTILITY
-        else ""
-    )
+    if kept is None or kept >= KEPT_UTILITY:
+        return attack.attack
+    return f"{attack.attack}, which leaves {kept:.0%} of the utility"
 
 
 def _why(judged: Judgement, row: RobustnessRow, of: str) -> str:

@@ -75,6 +75,14 @@ def test_attacks_whose_short_names_are_alike_keep_their_whole_ones() -> None:
     assert head.split()[2:] == [*names[-3:], "and", "4", "more"]
 
 
+def test_the_sentence_says_at_what_price_it_came_back() -> None:
+    price = "after b, which leaves 62% of the utility"
+    both = hand_row({"a": STAYED, "b": BACK}, STAYED, left={"b": 0.62})
+    assert price in sentence({"FQ": both})
+    assert price in sentence({"FQ": hand_row({"b": BACK}, BACK, left={"b": 0.62})})
+    assert "which leaves" not in sentence({"FQ": hand_row({"b": BACK}, BACK, left={"b": 0.91})})
+
+
 # --------------------------------------------------------------------------- what happened
 
 

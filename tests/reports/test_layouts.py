@@ -116,6 +116,19 @@ def test_an_attack_that_the_first_metric_lacks_has_its_row(
     assert found["seen"][4].startswith("70.00")
 
 
+def test_mean_fa_is_over_the_attacks_of_ra() -> None:
+    """Of 21 attacks, most of which have no task of their own, over the six benign ones."""
+    own = LEADERBOARDS / "mini" / "measured" / "npo-attacks"
+    words = ("--layout", "wmdp", "--columns", "FA", "--format", "md")
+    (_, (_, _, found)) = rows(laid(own, *words))
+    record = json.loads((own / "results.json").read_text())
+    row = next(iter(record["rows"].values()))
+    mine = [part for part in row["attacks"] if part["attack"] in row["ra_attacks"]]
+    ends = [part["steps"][-1]["fa"]["value"] for part in mine]
+    assert len(ends) == 6
+    assert float(found) == pytest.approx(100 * sum(ends) / 6, abs=0.01)
+
+
 def test_fa_that_is_a_loss_is_no_percentage() -> None:
     run = LEADERBOARDS / "smol" / "measured" / "npo"
     words = ("--layout", "muse", "--columns", "FA", "--format", "md")
