@@ -18,9 +18,7 @@ from ilubench.errors import SpecError
 from ilubench.experiments.experiment import Experiment
 from ilubench.models.checkpoints import model_origin
 from ilubench.records.keys import file_sha256, library_versions
-from ilubench.records.results import (
-    RunRecord,
-)
+from ilubench.records.results import RunRecord
 from ilubench.records.run_files import LEFT
 from ilubench.records.store import write_atomic, write_json
 from ilubench.records.verified import MANIFEST, seal
