@@ -113,6 +113,7 @@ def watch(
     import time
 
     from ilubench.records.running import read_state, state_lines
+    from ilubench.specs.untrusted import printable
 
     before: tuple[tuple[str, str], ...] = ()
     # Ctrl-C ends the watch, and nothing else: no job of the run is this process's
@@ -123,7 +124,7 @@ def watch(
             if now != before or sys.stdout.isatty():
                 if sys.stdout.isatty() and not once:
                     console(stderr=False).clear()
-                typer.echo("\n".join(state_lines(state)))
+                typer.echo(printable("\n".join(state_lines(state))))
             before = now
             if state.finished:
                 typer.echo(f"finished: ilubench show {run}")

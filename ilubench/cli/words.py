@@ -1,7 +1,7 @@
 """What the commands have in common: their words, and where they print."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -64,12 +64,24 @@ def as_words(settings: "Mapping[str, JsonValue]", prefix: str = "") -> str:
 
 def console(*, stderr: bool = True) -> "Console":
     """Return where a command prints; 160 columns in a pipe."""
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    from ilubench.specs.untrusted import printable
+
+    class PlainConsole(Console):
+        """Shows names, paths and messages of others: nothing in them moves a terminal's cursor."""
+
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterator[Segment]:
+            for one in super().render(renderable, options):
+                yield one if one.control else Segment(printable(one.text), one.style)
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 160
     # what is shown are names, paths and messages: a [word] in them is no markup
-    return Console(stderr=stderr, width=width, soft_wrap=False, markup=False, emoji=False)
+    return PlainConsole(stderr=stderr, width=width, soft_wrap=False, markup=False, emoji=False)
 
 
 def overrides_of(words: list[str] | None, config: Path | None) -> "tuple[Override, ...]":

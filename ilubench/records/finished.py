@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import JsonValue
 
 from ilubench.errors import DataError, SpecError, did_you_mean
@@ -25,6 +24,7 @@ from ilubench.records.rows import Compared, chance_levels, method_runs, robustne
 from ilubench.records.run_files import (
     check_intervals,
     check_left,
+    check_named,
     list_leaves,
     read_config,
     read_libraries,
@@ -335,7 +335,7 @@ def read_run(path: Path) -> FinishedRun:
         return FinishedRun(path, record, rows, None, None, "no samples.parquet beside it", {})
     given = read_config(folder / "config.yaml") if (folder / "config.yaml").is_file() else None
     samples = read_run_samples(folder / "samples.parquet")
-    _check_attacks(folder / "samples.parquet", samples, record)
+    check_named(folder / "samples.parquet", samples, record)
     try:
         suite = _suite(folder, record, None if given is None else given.suite)
     except (SpecError, DataError) as error:
@@ -381,11 +381,3 @@ def _suite(folder: Path, record: RunRecord, given: JsonValue) -> SuiteSpec:
     if unknown:
         raise DataError(f"suite {suite.name} has no attack {', '.join(unknown)}")
     return suite
-
-
-def _check_attacks(file: Path, samples: pa.Table, record: RunRecord) -> None:
-    """Refuse samples of attacks that the record leaves out: its figures would be over fewer."""
-    found = set(pc.unique(samples["attack"]).to_pylist()) - {""}
-    more = sorted(found - set(record.attacks))
-    if more:
-        raise DataError(f"{file}: attack: {', '.join(more)}, which the record does not name")

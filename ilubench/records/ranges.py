@@ -21,6 +21,9 @@ __all__ = ["Ranges", "check_ranges", "fa_scorer", "is_beyond", "range_of", "rang
 
 ROUNDING = 1e-6
 
+MAX_SCORE = 1e60
+"""Size of a score whose scorer declares no end: variances of larger ones are beyond a number."""
+
 
 def range_of(ranges: Mapping[str, Range], metric: str) -> Range:
     """Return a metric's range: its own, or that of the metric whose name, `_` behind it, begins it.
@@ -33,10 +36,9 @@ def range_of(ranges: Mapping[str, Range], metric: str) -> Range:
 
 def is_beyond(value: float, bounds: Range) -> bool:
     """Whether a score is none that the range allows; what rounding adds does not count."""
-    low, high = bounds
-    return (low is not None and value < low - ROUNDING * max(1.0, abs(low))) or (
-        high is not None and value > high + ROUNDING * max(1.0, abs(high))
-    )
+    low, high = _ends(bounds)
+    slack = [ROUNDING * max(1.0, abs(end)) for end in (low, high)]
+    return not low - slack[0] <= value <= high + slack[1]
 
 
 def fa_scorer(attack: str) -> str:
@@ -115,13 +117,17 @@ def check_ranges(where: Path, samples: pa.Table, ranges: Ranges) -> None:
 
 def range_text(bounds: Range) -> str:
     """Return what a range allows, in words."""
-    low, high = bounds
-    if low is None or high is None:
-        return f"it is at {'most' if low is None else 'least'} {high if low is None else low:g}"
+    low, high = _ends(bounds)
     return f"it lies between {low:g} and {high:g}"
 
 
 # --- inside ---
+
+
+def _ends(bounds: Range) -> tuple[float, float]:
+    low, high = bounds
+    least = -MAX_SCORE if low is None else max(low, -MAX_SCORE)
+    return least, MAX_SCORE if high is None else min(high, MAX_SCORE)
 
 
 def _items(samples: pa.Table, kind: tuple[str, str, str], value: float) -> Iterator[str]:

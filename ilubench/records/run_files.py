@@ -23,7 +23,7 @@ from ilubench.records.results import RunRecord, rows_of
 from ilubench.records.scores import SCHEMA, TEXTS
 from ilubench.records.verified import MANIFEST, check_files, read_sealed
 from ilubench.specs import MemorySpec
-from ilubench.specs.untrusted import read_json
+from ilubench.specs.untrusted import read_json, shorten
 from ilubench.specs.yaml_files import load_yaml
 from ilubench.statistics.intervals import Figure
 from ilubench.statistics.row import RobustnessRow
@@ -33,6 +33,7 @@ __all__ = [
     "RunConfig",
     "check_intervals",
     "check_left",
+    "check_named",
     "libraries_of",
     "list_leaves",
     "memory_of",
@@ -154,6 +155,19 @@ def check_intervals(file: Path, rows: Mapping[str, RobustnessRow]) -> None:
             ):
                 problem = f"{value:g} lies outside its own interval, [{low}, {high}]"
                 raise DataError(f"{file}: {field}: {problem}; the record was edited")
+
+
+def check_named(file: Path, samples: pa.Table, record: RunRecord) -> None:
+    """Refuse samples of attacks or seeds that the record leaves out: its figures would be of fewer.
+
+    Raises:
+        DataError: names one.
+    """
+    for column, own in (("attack", {"", *record.attacks}), ("seed", set(record.seeds))):
+        more = sorted(set(pc.unique(samples[column]).to_pylist()) - own)
+        if more:
+            first = shorten(", ".join(map(str, more[:3])))[1:-1]
+            raise DataError(f"{file}: {column}: {first}, which the record does not name")
 
 
 def memory_of(config: Mapping[str, JsonValue], where: str) -> MemorySpec:

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_WHOLE",
     "check_regular",
     "parse_json",
+    "printable",
     "read_json",
     "read_text",
     "shorten",
@@ -122,6 +123,17 @@ def parse_json(path: Path | str, text: str, *, lax: bool = False) -> JsonValue:
 def shorten(text: str) -> str:
     """Return a stranger's text for a message: escaped, and not long."""
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+def printable(text: str) -> str:
+    """Return a stranger's text for a screen: nothing that a terminal obeys, or that turns a line.
+
+    Line ends and tabs stay; what has no picture becomes the replacement character.
+    """
+    kept = (
+        one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
+    )
+    return "".join(kept)
 
 
 # --- inside ---

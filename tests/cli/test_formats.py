@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from finished_runs import Told, write_run
 from rich.console import Console
 from rich.text import Text
 from runs import command
@@ -34,6 +35,16 @@ REPORT = "\n\n".join(
     ]
 )
 LINES = [f"Suite {NAME}. 95 % intervals.", "FQ: higher = better forgotten"]
+
+
+def test_no_name_moves_the_cursor(tmp_path: Path) -> None:
+    changes = {"engine": "hf\x1b[2J", "method": {"use": "n\x1bpo", "settings": {"\u202ea": "\x9b"}}}
+    run = write_run(tmp_path / "a", Told(), **changes)
+    for details in ((), ("--details",)):
+        done = command("show", str(run), *details)
+        assert done.code == 0
+        assert "n\ufffdpo" in done.out
+        assert not {"\x1b", "\u202e", "\x9b"} & set(done.out)
 
 
 def test_markdown_stays_as_it_is() -> None:

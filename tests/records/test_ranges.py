@@ -80,10 +80,23 @@ def test_an_impossible_score_is_refused(
     assert (done.code, done.err.strip()) == (3, f"error: {folder}: samples: {says}")
 
 
+@pytest.mark.parametrize("ranges", [{}, {"asked.acc": [-1e300, 1e300]}])
+def test_no_score_is_so_large_that_its_figures_are_no_numbers(
+    ranges: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path / "run", Told(), ranges=ranges)
+    change_first(folder, "asked", -1e155)
+    done = command("table", str(folder))
+    assert done.code == 3
+    assert "of asked.acc scored -1e+155 under core; it lies between -1e+60 and 1e+60" in done.err
+
+
 def test_a_declared_range_is_kept_in_the_record(tmp_path: Path) -> None:
     """Of a scorer that does not come along; one that does is not believed another range."""
     folder = write_run(tmp_path / "own", Told(), ranges={"asked.acc": [None, 0.5]})
-    with pytest.raises(DataError, match=r"of asked\.acc scored .*; it is at most 0\.5"):
+    with pytest.raises(
+        DataError, match=r"of asked\.acc scored .*; it lies between -1e\+60 and 0\.5"
+    ):
         read_run(folder)
     folder = write_run(tmp_path / "ours", MEASURED_SHARES, ranges={"asked.acc": [-9, 9]})
     change_first(folder, "asked", -3.0)

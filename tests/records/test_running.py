@@ -76,6 +76,13 @@ def test_a_log_reads_a_line_a_change(run: Path) -> None:
     assert "1 of 9 jobs done" in done.out
 
 
+def test_a_label_does_not_move_the_cursor(run: Path) -> None:
+    plan = {"jobs": [{**job("target", "a"), "label": "a\x1b[2J\u202e"}]}
+    (run / "plan.json").write_text(json.dumps(plan))
+    (run.parent / "store" / "target" / "a" / "DONE").unlink()
+    assert "a\ufffd[2J\ufffd" in command("watch", str(run), "--once").out
+
+
 def test_ctrl_c_ends_the_watch_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt

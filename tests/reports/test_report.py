@@ -34,7 +34,7 @@ from ilubench.reports.figures.overviews import (
     least_kept,
     under,
 )
-from ilubench.reports.figures.style import figure_svg
+from ilubench.reports.figures.style import figure_svg, save_figure
 from ilubench.reports.item_changes import changes_of
 from ilubench.reports.page.report import read_report, render_report
 from ilubench.reports.verdict_text import verdict_text
@@ -176,7 +176,9 @@ def test_the_heatmaps_colours_span_its_values(
 
 def test_points_stand_at_the_rows_figures(both: list[Path]) -> None:
     lines = lines_of([read_run(run) for run in both], "FQ")
-    panel = draw_tradeoff(lines, "FQ").axes[0]
+    drawn = draw_tradeoff(lines, "FQ")
+    assert drawn is not None
+    panel = drawn.axes[0]
     found = {
         text.get_text(): tuple(text.xy)  # type: ignore[attr-defined]
         for text in panel.texts
@@ -185,6 +187,28 @@ def test_points_stand_at_the_rows_figures(both: list[Path]) -> None:
         worst = line.row.utility.worst
         assert worst is not None
         assert found[line.title] == (line.row.utility.kept[worst].value, under(line.row)[1].value)
+
+
+def test_a_page_of_methods_without_any_utility(tmp_path: Path) -> None:
+    """Utility kept is undefined: there is nothing to draw it against, and a page all the same."""
+    none = {"utility": [{"label": "U", "scorer": "kept", "metric": "acc", "chance": 0.95}]}
+    told = (Told("npo", suite=none), Told("ilu", suite=none, noise=2))
+    runs = [write_run(tmp_path / one.use, one) for one in told]
+    assert draw_tradeoff(lines_of([read_run(run) for run in runs], "FQ"), "FQ") is None
+    assert "unknown utility" in page_of(*runs)
+
+
+def test_names_keep_their_digits_and_nothing_else(tmp_path: Path) -> None:
+    """In a figure, points are rounded and names are not; no XML has control characters."""
+    run = write_run(tmp_path / "a", Told("np\x1bo\u202e (lr=0.00005)"))
+    figure = draw_tradeoff(lines_of([read_run(run)], "FQ"), "FQ")
+    assert figure is not None
+    shown = figure_svg(figure, "a")
+    assert "np\ufffdo\ufffd (lr=0.00005)" in shown
+    save_figure(figure, tmp_path / "a.svg")
+    for text in ((tmp_path / "a.svg").read_text(), page_of(run)):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
 
 
 def test_seconds_are_written_as_numbers(both: list[Path]) -> None:
@@ -210,7 +234,9 @@ def test_bars_are_the_intervals_of_recovery(npo: Path) -> None:
 def test_names_of_points_on_each_other_can_be_read(both: list[Path]) -> None:
     run = read_run(both[0])
     (line, *_) = lines_of([run], "FQ")
-    panel = draw_tradeoff([line, line, line], "FQ").axes[0]
+    drawn = draw_tradeoff([line, line, line], "FQ")
+    assert drawn is not None
+    panel = drawn.axes[0]
     heights = {text.get_position()[1] for text in panel.texts}
     assert len(heights) == 3
 

@@ -304,6 +304,12 @@ def test_an_attack_cannot_be_left_out(tmp_path: Path) -> None:
     assert "attack: seen, which the record does not name" in run_table(forged, code=3)
 
 
+def test_a_seed_cannot_be_left_out(tmp_path: Path) -> None:
+    forged = write_run(tmp_path / "a", Told("ilu"))
+    edit_record(forged, seeds=[0, 1, 2])
+    assert "seed: 3, 4, which the record does not name" in run_table(forged, code=3)
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [("{", "no JSON"), ('{"run": 1}', "is no run's record"), (None, "give a run's")],

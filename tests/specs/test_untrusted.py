@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ilubench.errors import DataError
-from ilubench.specs.untrusted import read_json, read_text
+from ilubench.specs.untrusted import printable, read_json, read_text
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,10 @@ def test_others_write_more_as_json(tmp_path: Path) -> None:
     path.write_text("9" * 5000)
     with pytest.raises(DataError, match="holds a number that is too large"):
         read_json(path, lax=True)
+
+
+def test_nothing_that_a_terminal_obeys_is_printable() -> None:
+    assert printable("\x1b[31mé\u202e🎉\x9b\ud800\tb\n") == "\ufffd[31mé\ufffd🎉\ufffd\ufffd\tb\n"
 
 
 def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
-import pyarrow.compute as pc
 from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import DataError, SpecError, StoreError, did_you_mean
@@ -21,7 +20,7 @@ from ilubench.leaderboard.records.samples import samples_file
 from ilubench.records.finished import FinishedRun
 from ilubench.records.ranges import Ranges, check_ranges
 from ilubench.records.results import Record, RunRecord, rows_of
-from ilubench.records.run_files import libraries_of, memory_of, read_run_samples
+from ilubench.records.run_files import check_named, libraries_of, memory_of, read_run_samples
 from ilubench.records.store import write_atomic
 from ilubench.specs import SuiteSpec
 from ilubench.specs.untrusted import shorten
@@ -229,12 +228,11 @@ def finished_run(
         raise DataError(str(error)) from error
     _check_run(path, record, suite)
     try:
-        samples = read_run_samples(samples_file(folder, pointer))
+        file = samples_file(folder, pointer)
+        samples = read_run_samples(file)
+        check_named(file, samples, record)
     except DataError as error:
         raise DataError(f"{path}: samples: {error}") from error
-    more = sorted(set(pc.unique(samples["attack"]).to_pylist()) - {"", *record.attacks})
-    if more:
-        raise DataError(f"{path}: samples: are of attack {shorten(more[0])}, which the run lacks")
     check_ranges(path, samples, Ranges.of_suite(suite, record.ranges))
     settings = config.get("attacks")
     attacks = settings if isinstance(settings, dict) else {}

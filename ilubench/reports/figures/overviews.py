@@ -96,8 +96,11 @@ def heatmap_scale(cells: NDArray[np.float64]) -> tuple[float, float]:
     return (float(known.min()), float(known.max())) if beyond else (0.0, 1.0)
 
 
-def draw_tradeoff(lines: Sequence[Line], label: str) -> Figure:
-    """Return robustness against utility, with the methods that no other one beats in both."""
+def draw_tradeoff(lines: Sequence[Line], label: str) -> Figure | None:
+    """Return robustness against utility, with the methods that no other one beats in both.
+
+    None where no line has both figures.
+    """
     points = []
     for line in lines:
         worst, robust = line.row.utility.worst, under(line.row)[1]
@@ -105,7 +108,7 @@ def draw_tradeoff(lines: Sequence[Line], label: str) -> Figure:
         if kept is not None and kept.value is not None and robust.value is not None:
             points.append((line, kept, robust))
     told = f"{UTILITY_KEPT} after unlearning (of the metric that kept least)"
-    return _scatter(points, told, label)
+    return _scatter(points, told, label) if points else None
 
 
 def draw_by_attack(lines: Sequence[Line], what: str) -> Figure:

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ilubench.errors import UsageError
+from ilubench.specs.untrusted import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,8 +86,14 @@ def save_figure(figure: Figure, out: Path) -> None:
     """
     if out.suffix not in UNDATED:
         raise UsageError(f"--out {out}: must end in {', '.join(UNDATED)}")
+    file = io.BytesIO()
     with drawing():
-        figure.savefig(out, metadata=UNDATED[out.suffix], dpi=150, facecolor="white")
+        figure.savefig(
+            file, format=out.suffix[1:], metadata=UNDATED[out.suffix], dpi=150, facecolor="white"
+        )
+    content = file.getvalue()
+    # no XML has control characters, and a stranger's name may
+    out.write_bytes(printable(content.decode()).encode() if out.suffix == ".svg" else content)
 
 
 def figure_svg(figure: Figure, name: str) -> str:
@@ -101,7 +108,7 @@ def figure_svg(figure: Figure, name: str) -> str:
     file = io.StringIO()
     with drawing(), mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata=UNDATED[".svg"], transparent=True)
-    text = _short(file.getvalue())
+    text = _short(printable(file.getvalue()))
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
     for place, colour in enumerate(COLOURS):
@@ -120,7 +127,8 @@ def _short(text: str) -> str:
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)  # the page's
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda id: id[0] if id[1] in used else "", text)
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)  # of a point
+    # of a point; a name between two tags keeps its digits
+    text = re.sub("<[^>]*>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag[0]), text)
     text = re.sub(r"\s+", " ", text).replace("> <", "><")
     text = re.sub(r'style="[^"]*"', lambda style: re.sub("([;:]) ", r"\1", style[0]), text)
     return re.sub(r"<g>(<(?:use|text|path)\b[^<]*(?:/>|</text>))</g>", r"\1", text)

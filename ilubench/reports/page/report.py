@@ -45,6 +45,7 @@ from ilubench.reports.ranking import rank_runs
 from ilubench.reports.trials import trial_lines
 from ilubench.reports.verdict_text import verdict_text
 from ilubench.specs import SuiteSpec
+from ilubench.specs.untrusted import printable
 from ilubench.statistics.row import KEPT_UTILITY
 
 if TYPE_CHECKING:
@@ -170,7 +171,9 @@ def render_report(report: Report) -> str:
     import jinja2
     import markupsafe
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_plain
+    )
     template = environment.from_string(_text("report.html.j2"))
     return template.render(
         report=report,
@@ -180,6 +183,11 @@ def render_report(report: Report) -> str:
         most=SHOWN_ITEMS,
         longest=LONGEST_TEXT,
     )
+
+
+def _plain(value: object) -> object:
+    """A stranger's text, as a page may have it; what is HTML stays as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def write_report(runs: Sequence[FinishedRun], page: Path) -> Report:
@@ -262,7 +270,9 @@ def _pictures(
             "Robustness against utility, with 95 % intervals. The dotted line joins the methods "
             "that no other one beats in both."
         )
-        yield Picture(f"{name}-utility", told, draw_tradeoff(lines, label))
+        tradeoff = draw_tradeoff(lines, label)
+        if tradeoff is not None:
+            yield Picture(f"{name}-utility", told, tradeoff)
         seconds = {
             title: run.record.cost.get("train_seconds")
             for title, run in zip(run_names(runs), runs, strict=True)
