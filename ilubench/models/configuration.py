@@ -25,7 +25,7 @@ __all__ = [
     "other_settings",
     "read_json",
     "recipe_config",
-    "refuse_huge",
+    "refuse_absurd",
     "refuse_pointer",
     "refuse_unaffordable",
     "wrong_setting",
@@ -47,10 +47,17 @@ _ROTATIONS = (
 
 _MOST = (
     (re.compile(r"\w*layers?"), 1_000),
-    (re.compile(r"\w*(heads?|experts?|groups?|blocks?)"), 10_000),
+    (re.compile(r"\w*(heads?|experts?|groups?|blocks?)|num_labels"), 10_000),
     (re.compile(r"\w*(size|dim|embd|inner|width|rank|positions?|embeddings)"), 100_000_000),
 )
 """Settings of a model, and the largest that they are anywhere: times ten, about."""
+
+_WITHIN = (
+    (re.compile(r"(\w+_)?eps(ilon)?"), 0.0, 1.0),
+    (re.compile(r"\w*(dropout|pdrop)"), 0.0, 1.0),
+    (re.compile(r"rope_theta|rotary_emb_base|rope_local_base_freq|factor"), 1e-6, 1e12),
+)
+"""Settings that make a model at any value, which computes nonsense beyond these."""
 
 _QUANTISED = ("quantize_config.json", "quant_config.json")
 """Files by which older GPTQ and AWQ checkpoints say what config.json does not."""
@@ -101,7 +108,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
         raise ModelError(f"{path} holds {str(raw)[:20]!r} and no settings; copy it again")
     _refuse_quantised(folder, raw)
     _refuse_unknown(path, raw)
-    refuse_huge(raw, str(path))
+    refuse_absurd(raw, str(path))
     named = raw.get("architectures") or []
     if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
         raise ModelError(f"{path}: architectures is {shorten(str(named))}, and no list of names")
@@ -140,7 +147,7 @@ def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
     if model_type not in CONFIG_MAPPING:
         remedy = did_you_mean(model_type, CONFIG_MAPPING)
         raise ModelError(f"recipe.config: unknown model_type {model_type!r}; {remedy}")
-    refuse_huge(given, "recipe.config")
+    refuse_absurd(given, "recipe.config")
     try:
         config = AutoConfig.for_model(model_type, **given)
         known = {*CONFIG_MAPPING[model_type]().to_dict(), *config.attribute_map, *_ROTATIONS}
@@ -213,8 +220,8 @@ def _refuse_other_kinds(path: Path, config: "PretrainedConfig") -> None:
         raise ModelError(f"{path}: a model of type {kind!r} {problem}; give one that writes text")
 
 
-def refuse_huge(raw: Mapping[str, Any], where: str) -> None:
-    """Raise where a model would take longer to describe than to train.
+def refuse_absurd(raw: Mapping[str, Any], where: str) -> None:
+    """Raise where a model would take longer to describe than to train, or compute nonsense.
 
     Args:
         raw: its settings.
@@ -224,9 +231,17 @@ def refuse_huge(raw: Mapping[str, Any], where: str) -> None:
         ModelError: names the setting.
     """
     for name, value in _leaves(raw):
+        if name == "return_dict" and not value:
+            problem = "return_dict is false, and what a model gives is read by its name"
+            raise ModelError(f"{where}: {problem}; leave it out")
         most = next((most for names, most in _MOST if names.fullmatch(name)), None)
         if most is not None and not isinstance(value, str) and not -most <= value <= most:
             raise ModelError(f"{where}: {name} is {value:.4g}, and at most {most:,} makes a model")
+        for names, low, high in _WITHIN:
+            number = isinstance(value, int | float) and names.fullmatch(name)
+            if number and not low <= value <= high:
+                problem = f"{name} is {value:.4g}, which computes nonsense"
+                raise ModelError(f"{where}: {problem}; it lies between {low:g} and {high:g}")
 
 
 def refuse_unaffordable(parameters: int, where: str) -> None:

@@ -198,6 +198,7 @@ def test_a_page_of_methods_without_any_utility(tmp_path: Path) -> None:
     assert "unknown utility" in page_of(*runs)
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # of the control characters
 def test_names_keep_their_digits_and_nothing_else(tmp_path: Path) -> None:
     """In a figure, points are rounded and names are not; no XML has control characters."""
     run = write_run(tmp_path / "a", Told("np\x1bo\u202e (lr=0.00005)"))
