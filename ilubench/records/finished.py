@@ -33,6 +33,7 @@ from ilubench.records.run_files import (
 )
 from ilubench.records.scores import MethodSamples, method_samples
 from ilubench.records.summaries import score_problems
+from ilubench.records.training_data import environment_roles, seen_by
 from ilubench.specs import MemorySpec, MetricSpec, SuiteSpec
 from ilubench.specs.suite_files import load_suite
 from ilubench.specs.yaml_files import validate_spec
@@ -344,6 +345,10 @@ def read_run(path: Path) -> FinishedRun:
         check_intervals(file, rows)
         return FinishedRun(path, record, rows, None, None, str(error), {})
     check_ranges(path, samples, Ranges.of_suite(suite, record.ranges))
+    seen = seen_by(record, suite, environment_roles(record, suite))
+    if not set(seen) <= set(record.seen):
+        left_out = ", ".join(sorted(set(seen) - set(record.seen)))
+        raise DataError(f"{file}: seen: {left_out} is missing, on whose data the method trained")
     libraries = record.libraries or read_libraries(folder / "env.json")
     if given is None:
         return FinishedRun(path, record, rows, suite, samples, "", {}, libraries=libraries)

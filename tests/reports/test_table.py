@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import yaml
-from finished_runs import Told, edit_record, edit_row, edit_suite, write_run
+from finished_runs import SUITE, Told, edit_record, edit_row, edit_suite, write_run
 from markdown_tables import rows_of, split
 from measured import RESULT_SETS
 from places import LEADERBOARDS
@@ -302,6 +302,24 @@ def test_an_attack_cannot_be_left_out(tmp_path: Path) -> None:
     short = write_run(tmp_path / "b", replace(told, attacks=("core",)))
     shutil.copy(short / "results.json", forged)
     assert "attack: seen, which the record does not name" in run_table(forged, code=3)
+
+
+def test_what_a_method_trained_on_cannot_be_left_out(tmp_path: Path) -> None:
+    """Of the attacks that it saw, the record tells; of the environments, its settings do, too."""
+    data = {
+        "core": {"fa": {"scorer": "nothing", "metric": "acc"}, "data": {"train": {"path": "a"}}}
+    }
+    seen = {**SUITE["attacks"], **data}
+    told = Told(
+        "ilu",
+        settings={"base": {"use": "npo", "settings": {"environments": ["core"]}}},
+        suite={"attacks": seen, "environments": {"core": "core.train"}},
+        seen=("core",),
+    )
+    run = write_run(tmp_path / "a", told)
+    assert "trained on" in run_table(run)
+    edit_record(run, seen=[])
+    assert "seen: core is missing, on whose data the method trained" in run_table(run, code=3)
 
 
 def test_a_seed_cannot_be_left_out(tmp_path: Path) -> None:

@@ -3,47 +3,19 @@
 import math
 from collections.abc import Iterator
 
-from pydantic import JsonValue
-
 from ilubench.errors import DivergedError, did_you_mean
 from ilubench.leaderboard.records.models import Entry
 from ilubench.leaderboard.records.safe_json import named
-from ilubench.records.finished import REFERENCES
 from ilubench.records.likeness import suite_conditions
 from ilubench.records.results import OverlapRecord, RunRecord
 from ilubench.records.run_files import libraries_of
+from ilubench.records.training_data import named_environments, seen_by, trained_roles
 from ilubench.specs import SuiteSpec
 from ilubench.specs.untrusted import shorten
 
-__all__ = ["entry_problems", "incomplete", "run_problems", "seen_by", "trained_roles"]
+__all__ = ["entry_problems", "incomplete", "run_problems"]
 
 ENGINES = ("hf", "vllm")
-TRAINED = "train"
-"""The role of an attack's training rows, where a record does not name its roles."""
-
-
-def trained_roles(run: RunRecord, suite: SuiteSpec) -> tuple[str, ...]:
-    """Return the data roles that a run's method trained on, by its settings and its record.
-
-    The forget and retain sets, the environments that its settings name, and the training rows of
-    the attacks that its record marks as seen. A reference (`none`, `retrain`) has none.
-    """
-    if run.method_name in REFERENCES:
-        return ()
-    roles = [*suite.forget, *suite.retain]
-    roles += [
-        suite.environments[name]
-        for name in _environments(run.method.get("settings"))
-        if name in suite.environments
-    ]
-    for attack in run.seen:
-        roles += sorted(_roles_of(run, suite, attack))
-    return tuple(dict.fromkeys(roles))
-
-
-def seen_by(run: RunRecord, suite: SuiteSpec, trains_on: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the attacks whose rows are among those that a method trains on."""
-    return tuple(name for name in run.attacks if _roles_of(run, suite, name) & set(trains_on))
 
 
 def incomplete(run: RunRecord) -> str:
@@ -169,7 +141,7 @@ def _training_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
     run, declared = entry.run, entry.trains_on
     known = {*suite.data, *suite.environments.values()}
     known |= {f"{name}.{role}" for name, spec in suite.attacks.items() for role in spec.data}
-    for name in _environments(run.method.get("settings")):
+    for name in named_environments(run.method.get("settings")):
         if name != "forget" and name not in suite.environments:
             yield f"run.method.settings: no environment {shorten(name)} in the suite"
     for role in declared:
@@ -183,26 +155,6 @@ def _training_problems(entry: Entry, suite: SuiteSpec) -> Iterator[str]:
         told = ", ".join(run.seen) or "none"
         follows = ", ".join(seen) or "none"
         yield f"run.seen: is {shorten(told)}, and {follows} by what it trains on"
-
-
-def _environments(settings: JsonValue) -> Iterator[str]:
-    """Names of the environments in a method's settings, and in those of methods that it wraps."""
-    if not isinstance(settings, dict):
-        return
-    for name, value in settings.items():
-        if name == "environments" and isinstance(value, list):
-            yield from (one for one in value if isinstance(one, str))
-        else:
-            yield from _environments(value)
-
-
-def _roles_of(run: RunRecord, suite: SuiteSpec, attack: str) -> set[str]:
-    """Full names of the roles that an attack trains on."""
-    told = run.protocol.get(attack)
-    data = told.get("data") if isinstance(told, dict) else None
-    roles = list(data) if isinstance(data, dict) else [TRAINED]
-    own = suite.attacks[attack].data if attack in suite.attacks else {}
-    return {f"{attack}.{role}" if role in own else role for role in roles}
 
 
 def _row_hash_problems(run: RunRecord) -> Iterator[str]:

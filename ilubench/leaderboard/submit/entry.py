@@ -10,12 +10,7 @@ from pathlib import Path
 from pydantic import JsonValue, ValidationError
 
 from ilubench.errors import DataError, UsageError
-from ilubench.leaderboard.records.consistency import (
-    entry_problems,
-    incomplete,
-    seen_by,
-    trained_roles,
-)
+from ilubench.leaderboard.records.consistency import entry_problems, incomplete
 from ilubench.leaderboard.records.files import (
     read_entry,
     record_bytes,
@@ -38,6 +33,7 @@ from ilubench.records.keys import file_sha256
 from ilubench.records.results import RunRecord
 from ilubench.records.run_files import read_record
 from ilubench.records.store import write_atomic
+from ilubench.records.training_data import seen_by, trained_roles
 from ilubench.specs.yaml_files import load_yaml
 
 __all__ = ["About", "Submitted", "next_steps", "read_citation", "read_package", "submit_run"]
