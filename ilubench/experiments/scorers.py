@@ -43,6 +43,20 @@ def check_chats(scorer: Scorer, data: Mapping[str, DataSource], where: str) -> N
             raise SpecError(problem, where=where, field=f"data.{role}.chat", remedy=remedy)
 
 
+def _check_averaged(scorer: Scorer, metric: str, said: MetricSpec | None, where: str) -> None:
+    """Raise where a harmonic mean of a metric says nothing: of scores below 0, or better so."""
+    way = said.direction if said else scorer.directions().get(metric)
+    low, _ = scorer.ranges.get(metric, (0.0, None))
+    problem = ""
+    if low is None or low < 0:
+        problem = "its scores may be below 0"
+    elif way == "lower":
+        problem = "a lower score is the better one"
+    if problem:
+        remedy = "name metrics of which higher means better"
+        raise SpecError(f"no harmonic mean of {metric!r}: {problem}", where=where, remedy=remedy)
+
+
 def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
     """Return a suite's scorers, by name; ``source`` is named in errors.
 
@@ -61,6 +75,9 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
         check_chats(scorer, suite.data, f"{source}: scorers.{name}")
     for composite in suite.composites:
         for name, metric in composite.metrics:
+            where = f"{source}: {composite.label}"
             spec = MetricSpec(label=composite.label, scorer=name, metric=metric)
-            check_metric(scorers[name], spec, f"{source}: {composite.label}")
+            check_metric(scorers[name], spec, where)
+            if composite.kind == "harmonic_mean":
+                _check_averaged(scorers[name], metric, suite.metric_of(name, metric), where)
     return scorers
