@@ -203,7 +203,9 @@ def test_without_the_retrained_model(here: Path, monkeypatch: pytest.MonkeyPatch
         assert [one["label"] for one in told["composites"]] == ["Model Utility"]
         (note,) = told["notes"]
         assert note.startswith("Forget Quality is not given: ")
-        assert re.search(r"which cannot be had \(open-unlearning/\S+retain90@\w+: there is no", note)
+        assert re.search(
+            r"which cannot be had \(open-unlearning/\S+retain90@\w+: there is no", note
+        )
         assert note.endswith("(suite.retrain.model.path=FOLDER names it)")
         done = command("score", MINE, *WORDS, "suite.retrain.model.path=nowhere")
         assert (done.code, done.err.count("\n")) == (3, 1)
