@@ -1,5 +1,6 @@
 """A suite's scorers: made, and whether they have what the suite wants of them."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -13,10 +14,10 @@ __all__ = ["check_chats", "check_metric", "create_scorers"]
 
 
 def check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, where: str) -> None:
-    """Raise unless a scorer has a metric that is a mean over items.
+    """Raise unless a scorer has a metric that is a mean over items, and can have the chance level.
 
     Raises:
-        SpecError: it has not.
+        SpecError: it has not, or cannot.
     """
     known = scorer.metrics()
     if spec.metric not in known:
@@ -27,6 +28,16 @@ def check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, wher
         remedy = (
             "a row's or composite's must be one; the scorer itself may stay: its score is shown"
         )
+        raise SpecError(problem, where=where, remedy=remedy)
+    ends = scorer.ranges.get(spec.metric, (None, None))
+    low, high = (
+        -math.inf if ends[0] is None else ends[0],
+        math.inf if ends[1] is None else ends[1],
+    )
+    said = spec.chance if "chance" in spec.model_fields_set else None
+    if isinstance(said, float) and not low <= said <= high:
+        problem = f"chance is {said:g}, and scores of {spec.metric!r} lie from {low:g} to {high:g}"
+        remedy = "give the raw score of a model that knows nothing, no percentage"
         raise SpecError(problem, where=where, remedy=remedy)
 
 

@@ -40,9 +40,9 @@ def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     Path("model").rename("a model's")
     shown = command("score", "a model's", "suite=mini").err.partition("`")[2].partition("`")[0]
-    words = shlex.split(shown.replace("FOLDER", "other"))
-    assert words == ["ilubench", "convert", "a model's", "other"]
-    done = command(*words[1:-1], "its folder")
+    printed = shlex.split(shown.replace("FOLDER", "its folder"))
+    assert printed == ["ilubench", "convert", "a model's", "its folder"]
+    done = command(*printed[1:])
     assert shlex.split(done.out)[0] == "suite.target.model.path=its folder"
     Path("a model's").rename("model")
 
