@@ -91,7 +91,9 @@ def _refused(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help page
         typer.echo(message(), err=True)
         return code
-    return _fail(message(), code)
+    return _fail(
+        message().replace("Value error, ", ""), code
+    )  # which pydantic puts before a choice
 
 
 def _fail(message: str, code: int) -> int:

@@ -91,7 +91,8 @@ class Attack:
         if role in suite.data:
             return role
         words = [*suite.environments, "forget", "retain"]
-        remedy = did_you_mean(role, [*self.spec.data, *suite.data, *words])
+        known = did_you_mean(role, [*self.spec.data, *suite.data, *words])
+        remedy = f"declare data.{role} of the attack, in a suite or its own file; or {known}"
         raise SpecError(f"unknown data role {role!r}", where=f"attack {self.name}", remedy=remedy)
 
 
@@ -209,7 +210,7 @@ def _link_names(suite: SuiteSpec, name: str, field: str, told: object) -> list[s
         raise refuse(f"{len(names)} is no chain", "name two or more")
     for link in names:
         if link not in suite.attacks:
-            remedy = did_you_mean(link, suite.attacks)
+            remedy = did_you_mean(link, [one for one in suite.attacks if one != name])
             raise refuse(f"suite {suite.name} has no attack {link!r}", remedy)
         kind = _attack_class(link, suite.attacks[link])
         if names.count(link) > 1:

@@ -341,6 +341,9 @@ PLAIN: list[tuple[str, int, tuple[str, ...]]] = [
     (f"run {SUITE} device=meta", 2, ("device=meta", "cuda")),
     (f"attack org/name {SUITE} method=npo", 2, ("method", "the model is given")),
     ("score", 2, ("MODEL",)),
+    ("table . --format foo", 2, ("'--format': 'foo' is not one of 'md', 'csv'",)),
+    ("run suite=mini attacks=noise attack.noise.scales=", 2, ("scales: must have 1 or more",)),
+    (f"run {SUITE} attacks=relearn_split", 2, ("declare data.train of the attack",)),
     (f"run {SUITE} device=gpu", 2, ("gpu",)),
 ]
 """What is typed, the exit code, what the error says."""

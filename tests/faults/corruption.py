@@ -10,7 +10,7 @@ from tiny_run import WORDS, Base, copied, everything
 COMPLETE, USAGE, NO_DATA = 0, 2, 3
 
 
-def trial(random: Random, base: Base, folder: Path) -> None:
+def trial(random: Random, base: Base, folder: Path) -> int:
     """Damage one file, show the run, and give the command again."""
     out = copied(base, folder)
     files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != "seconds")
@@ -30,6 +30,7 @@ def trial(random: Random, base: Base, folder: Path) -> None:
         assert everything(out) == base.found, f"{what}: used"
     else:
         _assert_named(again.code, again.err, victim, f"{what}: run")
+    return 1
 
 
 def _damage(random: Random, victim: Path, files: list[Path]) -> str:

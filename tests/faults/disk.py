@@ -1,7 +1,6 @@
 """Writes that fail: from some write on, or because a small file system is full."""
 
 import errno
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 from runs import environment
-from tiny_run import WORDS, Base, assert_complete, with_target
+from tiny_run import WORDS, Base, assert_complete, starting_with, with_target
 
 NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 WRITES = 500
@@ -28,7 +27,7 @@ exit $code
 """A file system of its own: mount it, run, and copy what is there then."""
 
 
-def trial(random: Random, base: Base, folder: Path) -> None:
+def trial(random: Random, base: Base, folder: Path) -> int:
     """Run until the disk fails, then where it does not."""
     out = with_target(base, folder)
     command = [sys.executable, "-m", "ilubench", *WORDS, f"out={out}", "workers=1"]
@@ -62,13 +61,12 @@ def trial(random: Random, base: Base, folder: Path) -> None:
         number = random.choice(NUMBERS)
         first = random.randrange(WRITES)
         what = f"{errno.errorcode[number]} from write {first} on"
-        here = str(Path(__file__).parent / "failing")
-        env |= {
-            "PYTHONPATH": os.pathsep.join(filter(None, (here, env.get("PYTHONPATH", "")))),
-            "ILUBENCH_FAILING_BELOW": str(out),
-            "ILUBENCH_FAILING_ERRNO": str(number),
-            "ILUBENCH_FAILING_FROM": str(first),
-        }
+        env = starting_with(
+            "failing",
+            ILUBENCH_FAILING_BELOW=str(out),
+            ILUBENCH_FAILING_ERRNO=str(number),
+            ILUBENCH_FAILING_FROM=str(first),
+        )
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=600, check=False
     )
@@ -81,6 +79,7 @@ def trial(random: Random, base: Base, folder: Path) -> None:
     assert "Traceback" not in done.stderr, f"{what}: {told}"
     assert "internal" not in done.stderr, f"{what}: {told}"
     assert_complete(base, out, "workers=1")
+    return 1
 
 
 @cache

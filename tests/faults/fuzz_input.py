@@ -425,12 +425,13 @@ class HangError(BaseException):
     """A case took longer than it may."""
 
 
-def trial(draw: Draw, _: object, folder: Path) -> None:
+def trial(draw: Draw, _: object, folder: Path) -> int:
     """Give a command something wrong, of a kind drawn by the kinds' shares."""
     prepare()
     kind = draw.choices(list(KINDS), [share for _, share in KINDS.values()])[0]
     wrong, said = carry_out(kind, draw, folder)
     assert not wrong, f"{kind}: {wrong}: {said.strip()[-300:]}"
+    return 1
 
 
 @functools.cache

@@ -12,9 +12,10 @@ SOON_S = 5.0
 COMPLETE, INTERRUPTED = 0, 130
 
 
-def trial(random: Random, base: Base, folder: Path) -> None:
+def trial(random: Random, base: Base, folder: Path) -> int:
     """Ask once or twice, then let the run end."""
     out, workers = with_target(base, folder), f"workers={random.choice((1, 2))}"
+    signals = 0
     for _ in range(random.randint(1, 2)):
         number = random.choice(ASKED)
         run = Started.begin(out, workers)
@@ -27,8 +28,10 @@ def trial(random: Random, base: Base, folder: Path) -> None:
         took = time.monotonic() - pressed
         if code == COMPLETE:  # it had ended
             break
+        signals += 1
         assert code == INTERRUPTED, f"{number.name}: exit {code}: {run.told[-300:]}"
         assert took < SOON_S, f"{number.name}: took {took:.1f} s"
         assert "Traceback" not in run.told, f"{number.name}: a traceback"
         assert "the same command" in run.told, f"{number.name} does not say how to go on"
     assert_complete(base, out, workers)
+    return signals

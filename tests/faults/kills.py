@@ -15,10 +15,11 @@ from tiny_run import (
 )
 
 
-def trial(random: Random, base: Base, folder: Path) -> None:
+def trial(random: Random, base: Base, folder: Path) -> int:
     """Kill a run up to four times, then let it end."""
     out, before = with_target(base, folder), shared_memory()
     workers = f"workers={random.choice((1, 2))}"
+    kills = 0
     for _ in range(random.randint(1, 4)):
         run = Started.begin(out, workers)
         time.sleep(random.uniform(0, base.seconds))
@@ -27,6 +28,7 @@ def trial(random: Random, base: Base, folder: Path) -> None:
             break
         victim = run.process.pid if random.random() < 0.5 else random.choice(family)
         kill(victim)
+        kills += 1
         if victim == run.process.pid:
             run.process.wait()
             run.assert_gone()
@@ -35,3 +37,4 @@ def trial(random: Random, base: Base, folder: Path) -> None:
             assert code in (0, 4), f"exit {code} after a worker's end: {run.told[-300:]}"
     assert_complete(base, out, workers)
     assert_no_memory(shared_memory() - before, 10 * base.seconds)
+    return kills

@@ -14,7 +14,7 @@ GROWTH = 1.15
 SPARE = {"memory, MB": 30.0, "open files": 4.0, "threads": 2.0}
 
 
-def trial(random: Random, base: Base, folder: Path) -> None:
+def trial(random: Random, base: Base, folder: Path) -> int:
     """Watch a long run; every second trial has two workers."""
     out = with_target(base, folder)
     workers = folder.name.endswith(tuple("13579")) + 1
@@ -35,6 +35,7 @@ def trial(random: Random, base: Base, folder: Path) -> None:
                 for part in (course[third : 2 * third], course[2 * third :])
             )
             assert last <= GROWTH * middle + spare, f"{what}: {middle:.0f}, later {last:.0f}"
+    return 0
 
 
 def _amounts(pid: int) -> dict[str, float]:

@@ -32,23 +32,23 @@ class Kind:
     """A kind of fault.
 
     Attributes:
-        trial: gets what is drawn at random, an undisturbed run, and a folder of its own; raises
-            AssertionError where something was lost.
+        trial: gets what is drawn at random, an undisturbed run, and a folder of its own; returns
+            how many faults it made, and raises AssertionError where something was lost.
         cases: trials of a whole round.
         what: for the table.
     """
 
-    trial: Callable[[Random, Base, Path], None]
+    trial: Callable[[Random, Base, Path], int]
     cases: int
     what: str
 
 
 KINDS = {
-    "kills": Kind(kills.trial, 200, "kill -9 of the command or of any process it started"),
+    "kills": Kind(kills.trial, 90, "kill -9 of the command or of any process it started"),
     "corruption": Kind(corruption.trial, 300, "a file of store, run folder or record damaged"),
-    "interruptions": Kind(interruptions.trial, 60, "SIGINT, SIGTERM, SIGHUP"),
-    "concurrency": Kind(concurrency.trial, 20, "8 commands with one store, some of them killed"),
-    "disk": Kind(disk.trial, 100, "a write that fails: full, read-only, no rights, no inodes"),
+    "interruptions": Kind(interruptions.trial, 40, "SIGINT, SIGTERM, SIGHUP"),
+    "concurrency": Kind(concurrency.trial, 10, "8 commands with one store, some of them killed"),
+    "disk": Kind(disk.trial, 60, "a write that fails: full, read-only, no rights, no inodes"),
     "input": Kind(fuzz_input.trial, 10_000, "wrong words, files, rows, runs, boards, models"),
     "long_haul": Kind(long_haul.trial, 2, "hundreds of jobs in one process and in two workers"),
 }
@@ -64,6 +64,7 @@ class Tried:
     case: int
     seconds: float
     lost: str
+    faults: int
 
 
 def carry_out(name: str, cases: Sequence[int], seed: int, out: Path) -> Iterator[Tried]:
@@ -85,13 +86,13 @@ def _carry_out(name: str, case: int, seed: int, base: Base, out: Path) -> Tried:
     folder = out / f"{name}-{seed}-{case}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    began, lost = time.monotonic(), ""
+    began, lost, faults = time.monotonic(), "", 1
     try:
-        KINDS[name].trial(Random(f"{name} {seed} {case}"), base, folder)
+        faults = KINDS[name].trial(Random(f"{name} {seed} {case}"), base, folder)
         shutil.rmtree(folder)  # of one that lost it stays
     except AssertionError as error:
         lost = str(error) or "an assertion without a word"
-    return Tried(case, round(time.monotonic() - began, 1), lost)
+    return Tried(case, round(time.monotonic() - began, 1), lost, faults)
 
 
 def main() -> int:
@@ -105,7 +106,7 @@ def main() -> int:
     unknown = sorted(set(asked.kinds) - KINDS.keys())
     if unknown:
         parser.error(f"no kind {unknown[0]!r}; there are {', '.join(KINDS)}")
-    lines = ["| fault | tried | survived | lost | seconds |", "|---|---|---|---|---|"]
+    lines = ["| fault | trials | faults | survived | lost | seconds |", "|---|---|---|---|---|---|"]
     lost = 0
     for name in asked.kinds or KINDS:
         kind = KINDS[name]
@@ -118,10 +119,9 @@ def main() -> int:
                 print(f"{name} {one.case}: {one.lost or 'survived'} ({one.seconds} s)", flush=True)
         losses = sum(bool(one.lost) for one in tried)
         lost += losses
-        seconds = sum(one.seconds for one in tried)
-        lines.append(
-            f"| {kind.what} | {len(tried)} | {len(tried) - losses} | {losses} | {seconds:.0f} |"
-        )
+        faults, seconds = sum(one.faults for one in tried), sum(one.seconds for one in tried)
+        counts = (len(tried), faults, len(tried) - losses, losses, round(seconds))
+        lines.append(f"| {kind.what} | {' | '.join(map(str, counts))} |")
     print("\n".join(lines))
     return 1 if lost else 0
 

@@ -29,10 +29,11 @@ def test_nothing_is_lost_by_more(out: Path, name: str) -> None:
 def test_what_was_tried_is_not_tried_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def trial(random: object, base: object, folder: Path) -> None:
+    def trial(random: object, base: object, folder: Path) -> int:
         made.append(folder.name)
         if folder.name.endswith("1"):
             raise AssertionError("it was the second")
+        return 3
 
     monkeypatch.setitem(run.KINDS, "odd", Kind(trial, 3, "the second of three"))
     first = list(carry_out("odd", range(2), 0, out))
@@ -40,6 +41,7 @@ def test_what_was_tried_is_not_tried_again(out: Path, monkeypatch: pytest.Monkey
     assert made == ["odd-0-0", "odd-0-1", "odd-0-2"]
     assert again[:2] == first
     assert [one.lost for one in again] == ["", "it was the second", ""]
+    assert again[0].faults == 3
     assert (out / "odd-0-1").is_dir()  # to be looked at
     assert len((out / "odd-0.jsonl").read_text().splitlines()) == 3
     assert "odd" in KINDS

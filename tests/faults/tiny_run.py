@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +65,13 @@ class Started:
     stream: Path
 
     @classmethod
-    def begin(cls, out: Path, *words: str, command: Sequence[str] = WORDS) -> "Started":
+    def begin(
+        cls,
+        out: Path,
+        *words: str,
+        command: Sequence[str] = WORDS,
+        env: Mapping[str, str] | None = None,
+    ) -> "Started":
         """Start a run; `words` come after the usual ones."""
         mark = uuid4().hex
         out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +82,7 @@ class Started:
                 stdout=file,
                 stderr=file,
                 stdin=subprocess.DEVNULL,
-                env={**environment(), MARK: mark},
+                env={**(env or environment()), MARK: mark},
                 start_new_session=True,
             )
         return cls(process, mark, stream)
@@ -144,6 +150,13 @@ def default_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def starting_with(what: str, **variables: str) -> dict[str, str]:
+    """Return an environment in which Python starts with the `sitecustomize` of a folder here."""
+    env = environment()
+    paths = filter(None, (str(Path(__file__).parent / what), env.get("PYTHONPATH", "")))
+    return {**env, "PYTHONPATH": os.pathsep.join(paths), **variables}
 
 
 def with_target(base: Base, folder: Path) -> Path:

@@ -158,6 +158,8 @@ def test_the_heatmap_has_the_lowest_that_keeps_the_utility(both: list[Path]) -> 
             wanted.append("-" if value is None else f"{value:.2f}{mark}")
     assert numbers(panel) == wanted
     assert any(text.endswith("*") for text in wanted)
+    told = panel.get_xlabel()
+    assert ("* the method trains on it" in told, "- no checkpoint" in told) == (True, "-" in wanted)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +207,22 @@ def test_bars_are_the_intervals_of_recovery(npo: Path) -> None:
         figure = attack.recovery
         ends = np.array([figure.low, figure.high], float)
         np.testing.assert_allclose(np.asarray(segment)[:, 0], ends)
+
+
+def test_a_cut_interval_has_an_arrow_and_an_attack_without_fa_no_row() -> None:
+    run = read_run(LEADERBOARDS / "mini" / "measured" / "npo-attacks")
+    (line, *_) = lines_of([run], "FQ")
+    panel = draw_by_attack([line], "recovery").axes[0]
+    left, right = panel.get_xlim()
+    ends = [(part.recovery.low, part.recovery.high) for part in line.row.attacks]
+    cut = [low < left for low, _ in ends if low is not None]
+    cut += [high > right for _, high in ends if high is not None]
+    arrows = [one for one in panel.lines if one.get_marker() in ("<", ">")]
+    assert len(arrows) == sum(cut) > 0
+    panel = draw_by_attack([line], "fa_difference").axes[0]
+    known = [part.attack for part in line.row.attacks if part.fa_difference.value is not None]
+    assert [tick.get_text() for tick in panel.get_yticklabels()] == known
+    assert len(known) < len(line.row.attacks)
 
 
 def test_names_of_points_on_each_other_can_be_read(both: list[Path]) -> None:

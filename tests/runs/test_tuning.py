@@ -139,7 +139,7 @@ def test_numbers_that_three_digits_cannot_tell_apart_are_too_few() -> None:
         ({"beta": []}, "'beta' has no candidate"),
         ({"use": "ilu", "fixed": {"a": 1}, "space": {"a": [1, 2]}}, "in `fixed` and in `space`"),
         ({"use": "ilu"}, "space: is missing"),
-        ({}, "at least 1 item"),
+        ({}, "must have 1 or more entries, and has 0"),
     ],
 )
 def test_a_search_that_says_nothing_sensible_is_an_error(given_: Any, message: str) -> None:

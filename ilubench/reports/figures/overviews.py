@@ -85,6 +85,11 @@ def draw_heatmap(lines: Sequence[Line], label: str) -> Figure:
         panel.set_yticks(range(len(lines)), [line.title for line in lines])
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
+        told = {
+            "* the method trains on it": any(set(attacks) & set(line.seen) for line in lines),
+            "- no checkpoint keeps the utility": bool(np.isnan(cells).any()),
+        }
+        panel.set_xlabel("    ".join(text for text, needed in told.items() if needed), fontsize=8)
         figure.colorbar(shown, ax=panel, label=f"lowest {label}", shrink=0.8)
     return figure
 
@@ -116,22 +121,27 @@ def draw_by_attack(lines: Sequence[Line], what: str) -> Figure:
         what: `recovery` or `fa_difference`.
     """
     mine = [line for line in lines if not line.reference]
-    attacks = list(dict.fromkeys(part.attack for line in mine for part in line.row.attacks))
+    parts = [(line, part.attack, getattr(part, what)) for line in mine for part in line.row.attacks]
+    attacks = list(dict.fromkeys(attack for _, attack, found in parts if found.value is not None))
     gap = 0.8 / max(1, len(mine))
     with drawing():
         figure = new_figure(6, 1.2 + len(attacks) * max(0.3, 0.16 * len(mine)))
         panel = figure.subplots()
         for place, line in enumerate(mine):
             offset = (place - (len(mine) - 1) / 2) * gap
-            found = {attacks.index(part.attack): getattr(part, what) for part in line.row.attacks}
+            found = {
+                attacks.index(attack): figure
+                for whose, attack, figure in parts
+                if whose is line and attack in attacks
+            }
             _bars(panel, found, offset, line)
         panel.axvline(0, color=CHANCE, linewidth=1)
         if what == "recovery":
             panel.axvline(1, color=CHANCE, linestyle=":", linewidth=1)
-            # an interval that is wider than all else is cut: the table has its ends
-            ends = [part.recovery.value for line in mine for part in line.row.attacks]
-            shown = [0.0, 1.0, *(end for end in ends if end is not None)]
+            # an interval that is wider than all else is cut, with an arrow: the table has its ends
+            shown = [0.0, 1.0, *(found.value for *_, found in parts if found.value is not None)]
             panel.set_xlim(min(shown) - 0.5, max(shown) + 0.5)
+            _mark_cut(panel)
         panel.set_yticks(range(len(attacks)), attacks)
         panel.invert_yaxis()
         told = {
@@ -257,6 +267,17 @@ def _bars(panel: Axes, shown: Mapping[int, intervals.Figure], offset: float, lin
             label=label,
         )
         label = "_"  # one entry in the legend
+
+
+def _mark_cut(panel: Axes) -> None:
+    """Put an arrow at the edge where an interval goes beyond it."""
+    left, right = panel.get_xlim()
+    for bar in panel.containers:
+        for line in bar[2]:
+            for (low, place), (high, _) in line.get_segments():
+                for edge, arrow, beyond in ((left, "<", low < left), (right, ">", high > right)):
+                    if beyond:
+                        panel.plot(edge, place, arrow, color=line.get_color(), clip_on=False)
 
 
 def _front(
