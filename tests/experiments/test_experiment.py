@@ -392,8 +392,10 @@ def test_a_metric_that_the_scorer_has_not(suite: Path) -> None:
 
 
 def test_a_chance_level_that_no_score_has(suite: Path) -> None:
-    suite.write_text(suite.read_text().replace("metric: nll", "metric: nll, chance: -2", 1))
     problem = "chance is -2, and scores of 'nll' lie from 0 to inf; give the raw score of a model"
+    raw = yaml.safe_load(suite.read_text())
+    raw["primary_forget"][0]["chance"] = -2.0
+    suite.write_text(yaml.safe_dump(raw))
     with pytest.raises(SpecError, match=problem):
         get(suite)
 
