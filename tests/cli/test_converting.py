@@ -40,7 +40,7 @@ def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     Path("model").rename("a model's")
     shown = command("score", "a model's", "suite=mini").err.partition("`")[2].partition("`")[0]
-    printed = shlex.split(shown.replace("FOLDER", "its folder"))
+    printed = shlex.split(shown.replace("FOLDER", "'its folder'"))
     assert printed == ["ilubench", "convert", "a model's", "its folder"]
     done = command(*printed[1:])
     assert shlex.split(done.out)[0] == "suite.target.model.path=its folder"
