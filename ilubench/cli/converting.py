@@ -1,5 +1,6 @@
 """The command that makes a model's folder of weights in another form."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +38,9 @@ def convert(
     ] = None,
     dtype: Annotated[
         Dtype | None,
-        typer.Option("--dtype", help="of the weights; else the source's, and float32 for GGUF"),
+        typer.Option(
+            "--dtype", help="of the weights; else the source's, and float32 for GGUF and adapters"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -64,6 +67,6 @@ def convert(
     if as_json:
         typer.echo(done.model_dump_json(indent=1))
     else:
-        words = f"suite.target.model.path={folder} suite.target.model.sha256={done.sha256}"
-        typer.echo(words)
+        words = ("path", folder), ("sha256", done.sha256)
+        typer.echo(shlex.join(f"suite.target.model.{name}={value}" for name, value in words))
     return COMPLETE

@@ -178,6 +178,7 @@ HUB_PAGE = "https://huggingface.co/"
 
 def model_source(text: str) -> "ModelSource":
     """Read MODEL: a folder if there is one, else a hub id with an optional @revision."""
+    from ilubench.data.hub.models import instead_of_file
     from ilubench.errors import ModelError, UsageError
     from ilubench.specs import ModelSource
 
@@ -195,10 +196,7 @@ def model_source(text: str) -> "ModelSource":
         hub_id = "/".join(text.removeprefix(HUB_PAGE).split("/")[:2])
         raise UsageError(f"{text} is a page; write the hub id, {hub_id}")
     if path.is_file():
-        remedy = f"give the folder of a model: {path.parent}"
-        if path.suffix in (".gguf", ".bin", ".pt", ".pth", ".ckpt"):
-            remedy = f"convert the weights: `ilubench convert {text} FOLDER`"
-        raise ModelError(f"{text} is a file; {remedy}")
+        raise ModelError(f"{text} is a file; {instead_of_file(path)}")
     hub, _, revision = text.partition("@")
     if text.startswith((".", "/", "~")) or hub.count("/") != 1:
         raise ModelError(f"no model folder {text!r}; give a folder or a hub id like org/name")

@@ -15,7 +15,7 @@ from ilubench.data.rows import Tables, render_pair
 from ilubench.data.seeds import seed_for
 from ilubench.data.values import row_name
 from ilubench.data.vocabulary import unknown_token
-from ilubench.errors import DataError
+from ilubench.errors import DataError, ModelError
 from ilubench.interfaces import Batch, Chat, Dataset, Example, Ids
 from ilubench.specs import DataSource
 
@@ -111,7 +111,13 @@ def tokenize_roles(
 
     Raises:
         DataError: a row is too long, has no target token, or a token that the model does not know.
+        ModelError: the tokenizer has no end-of-sequence token.
     """
+    if tokenizer.eos_token_id is None:
+        name = tokenizer.name_or_path or "the model's tokenizer"
+        problem = "has no end-of-sequence token, so that no text would end"
+        remedy = "set eos_token in its tokenizer_config.json"
+        raise ModelError(f"data.{', '.join(roles)}: {name} {problem}; {remedy}")
     found: list[Example] = []
     for role in roles:
         source, gated, chat = tables.source(role), tables.gated(role), tables.chat(role)

@@ -15,7 +15,9 @@ __all__ = ["try_template"]
 
 _SECONDS, _PATIENCE = 2, 60  # of the processor, and on a busy machine's clock
 _MEMORY = 1 << 30  # bytes
-_LETTERS = 1 << 20  # that may be written about a conversation of a few words
+_LETTERS = 1 << 20  # that may be written about the conversations below
+_TALKS = ((1, "word"), (5, "many words, and a number: 12.\n" * 100))
+"""Turns of the user, each but the last answered, and what is said: a template may look at both."""
 _LONG, _WIDE = 3, 4  # what the process ends with
 
 
@@ -38,9 +40,9 @@ def try_template(template: str) -> str:
     except subprocess.TimeoutExpired:
         code = -1
     if code == _LONG:
-        return f"writes more than {_LETTERS:,} letters about two words"
+        return f"writes more than {_LETTERS:,} letters about a few words"
     if code == _WIDE:
-        return f"needs more than {_MEMORY >> 30} GB for two words"
+        return f"needs more than {_MEMORY >> 30} GB for a few words"
     return f"does not end within {_SECONDS} seconds" if code < 0 else ""
 
 
@@ -59,16 +61,18 @@ def _main() -> int:
         return _WIDE
     except Exception:  # noqa: BLE001 - whatever a template leads to
         return 0
-    both = itertools.product((True, False), repeat=2)
-    return max(_written(made, system=system, answered=answered) for system, answered in both)
+    kinds = itertools.product(_TALKS, (True, False), (True, False))
+    codes = (_written(made, *talk, system=system, answered=end) for talk, system, end in kinds)
+    return next(filter(None, codes), 0)
 
 
-def _written(made: Any, *, system: bool, answered: bool) -> int:  # noqa: ANN401
-    turns = [*["system"] * system, "user", *["assistant"] * answered]
-    said = [{"role": role, "content": "word"} for role in turns]
+def _written(made: Any, asked: int, text: str, *, system: bool, answered: bool) -> int:  # noqa: ANN401
+    turns = [*["system"] * system, *["user", "assistant"] * asked][: None if answered else -1]
+    said = [{"role": role, "content": text} for role in turns]
+    given = {"add_generation_prompt": not answered, "enable_thinking": False}
     letters = 0
     try:
-        for piece in made.generate(messages=said, add_generation_prompt=not answered):
+        for piece in made.generate(messages=said, tools=None, documents=None, **given):
             letters += len(piece)
             if letters > _LETTERS:
                 return _LONG

@@ -1,5 +1,6 @@
 """A suite's scorers: made, and whether they have what the suite wants of them."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -13,10 +14,10 @@ __all__ = ["check_chats", "check_metric", "create_scorers"]
 
 
 def check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, where: str) -> None:
-    """Raise unless a scorer has a metric that is a mean over items.
+    """Raise unless a scorer has a metric that is a mean over items, and can have the chance level.
 
     Raises:
-        SpecError: it has not.
+        SpecError: it has not, or cannot.
     """
     known = scorer.metrics()
     if spec.metric not in known:
@@ -27,6 +28,16 @@ def check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, wher
         remedy = (
             "a row's or composite's must be one; the scorer itself may stay: its score is shown"
         )
+        raise SpecError(problem, where=where, remedy=remedy)
+    ends = scorer.ranges.get(spec.metric, (None, None))
+    low, high = (
+        -math.inf if ends[0] is None else ends[0],
+        math.inf if ends[1] is None else ends[1],
+    )
+    said = spec.chance if "chance" in spec.model_fields_set else None
+    if isinstance(said, float) and not low <= said <= high:
+        problem = f"chance is {said:g}, and scores of {spec.metric!r} lie from {low:g} to {high:g}"
+        remedy = "give the raw score of a model that knows nothing, no percentage"
         raise SpecError(problem, where=where, remedy=remedy)
 
 
@@ -41,6 +52,20 @@ def check_chats(scorer: Scorer, data: Mapping[str, DataSource], where: str) -> N
             problem = f"{type(scorer).__name__} asks no chat: it has its text go on as it stands"
             remedy = "leave chat out there, or give the scorer a role without"
             raise SpecError(problem, where=where, field=f"data.{role}.chat", remedy=remedy)
+
+
+def _check_averaged(scorer: Scorer, metric: str, said: MetricSpec | None, where: str) -> None:
+    """Raise where a harmonic mean of a metric says nothing: of scores below 0, or better so."""
+    way = said.direction if said else scorer.directions().get(metric)
+    low, _ = scorer.ranges.get(metric, (0.0, None))
+    problem = ""
+    if low is None or low < 0:
+        problem = "its scores may be below 0"
+    elif way == "lower":
+        problem = "a lower score is the better one"
+    if problem:
+        remedy = "name metrics of which higher means better"
+        raise SpecError(f"no harmonic mean of {metric!r}: {problem}", where=where, remedy=remedy)
 
 
 def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
@@ -61,6 +86,9 @@ def create_scorers(suite: SuiteSpec, source: Path) -> dict[str, Scorer]:
         check_chats(scorer, suite.data, f"{source}: scorers.{name}")
     for composite in suite.composites:
         for name, metric in composite.metrics:
+            where = f"{source}: {composite.label}"
             spec = MetricSpec(label=composite.label, scorer=name, metric=metric)
-            check_metric(scorers[name], spec, f"{source}: {composite.label}")
+            check_metric(scorers[name], spec, where)
+            if composite.kind == "harmonic_mean":
+                _check_averaged(scorers[name], metric, suite.metric_of(name, metric), where)
     return scorers

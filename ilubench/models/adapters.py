@@ -11,7 +11,8 @@ from ilubench.data.hub.repository import Repository, fetch, listing
 from ilubench.errors import ModelError
 from ilubench.models.checkpoints import load_model
 from ilubench.models.configuration import read_json, refuse_pointer
-from ilubench.models.quiet import quiet
+from ilubench.models.folder import FLOATS, headers
+from ilubench.models.quiet import hushed, quiet
 from ilubench.specs import ModelSource
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def merge_adapter(adapter: Path, weights: Path, base: Path) -> "PreTrainedModel"
         base: folder of the model.
 
     Raises:
-        ModelError: it is no LoRA, does not fit the base, or what comes out computes something else
-            than the base with the adapter beside it.
+        ModelError: it is no LoRA, does not fit the base, changes nothing of it, or what comes out
+            computes something else than the base with the adapter beside it.
     """
     settings = _settings(adapter)
     kind = settings.get("peft_type")
@@ -78,13 +79,20 @@ def merge_adapter(adapter: Path, weights: Path, base: Path) -> "PreTrainedModel"
         problem = f"peft_type is {kind!r}, and only adapters of type 'LORA' can be merged"
         raise ModelError(f"{adapter / ADAPTER}: {problem}; merge it with what trained it")
     try:
-        import peft
+        with hushed():
+            import peft
     except ImportError as error:
         remedy = "`pip install peft` (the extra ilubench[lora])"
         raise ModelError(f"{adapter}: merging an adapter needs peft; {remedy}") from error
     from safetensors.torch import load_file
 
     refuse_pointer(weights)
+    for name, header in headers([weights]):
+        if header.kind not in FLOATS:
+            problem = f"tensor {name!r} is of type {header.kind}, and floats are needed"
+            raise ModelError(
+                f"{adapter}: {problem}; it is quantised or damaged: give the adapter's own"
+            )
     model = load_model(base, "cpu")
     try:
         with quiet(), warnings.catch_warnings(action="ignore"), torch.random.fork_rng([]):
@@ -111,11 +119,22 @@ def _merged(wrapped: Any, adapter: Path) -> "PreTrainedModel":  # noqa: ANN401
     """Merge, and see that the model which will be loaded computes what the two did."""
     rows = wrapped.get_input_embeddings().weight.shape[0]
     probe = torch.linspace(0, rows - 1, min(_PROBES, rows)).long()[None]
-    with quiet(), warnings.catch_warnings(action="ignore"), torch.no_grad():
-        before = wrapped(input_ids=probe).logits
-        model = wrapped.merge_and_unload(safe_merge=False)
-        model.tie_weights()
-        after = model(input_ids=probe).logits
+    problem = "changes nothing of its base; was it saved before it was trained?"
+    try:
+        with quiet(), warnings.catch_warnings(action="ignore"), torch.no_grad():
+            with wrapped.disable_adapter():
+                alone = wrapped(input_ids=probe).logits
+            before = wrapped(input_ids=probe).logits
+            # tokens that are trained alone need not be among those that were read
+            some = wrapped.peft_config[_NAME].trainable_token_indices is not None
+            if not some and torch.equal(alone, before):
+                raise ModelError(f"{adapter} {problem}")
+            model = wrapped.merge_and_unload(safe_merge=False)
+            model.tie_weights()
+            after = model(input_ids=probe).logits
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        problem = "peft cannot merge it as its settings say"
+        raise ModelError(f"{adapter}: {problem}; merge it with what trained it") from error
     if not (after - before).abs().max() <= _CLOSE * before.abs().max():
         problem = "merged it computes something else than beside its base"
         tied = " (it changes one of two tensors that are tied in the base)"

@@ -120,7 +120,7 @@ def convert(
         folder: to be written; there is none, or an empty one.
         base: of an adapter, in the place of the one that it names.
         dtype: `float32`, `bfloat16` or `float16`; by default the source's own, the widest where it
-            has several, and float32 for GGUF.
+            has several, and float32 for GGUF and adapters.
 
     Raises:
         UsageError: the folder is not empty, or another process writes it.
@@ -263,8 +263,8 @@ def _read_adapter(found: _Source, given: ModelSource | None, scratch: Path) -> _
     base = find_base(found.folder, given)
     model = merge_adapter(found.folder, files[0], base)
     name = given.hub or given.path if given else base.name
-    own = _own_dtype(headers(weight_files(base)))
-    return _Read(model, own, (*steps, f"LoRA adapter merged into {name}"), base)
+    # what an adapter adds is small beside its base, and rounded away in half of the bits
+    return _Read(model, torch.float32, (*steps, f"LoRA adapter merged into {name}"), base)
 
 
 def _read_weights(found: _Source, dtype: str | None, scratch: Path) -> _Read:

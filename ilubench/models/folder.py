@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ilubench.data.hub.models import INDEX, SINGLE, TEXTS, indexed
+from ilubench.data.hub.models import INDEX, SINGLE, TEXTS, convert_command, indexed
 from ilubench.errors import ModelError
 from ilubench.models.configuration import load_config, read_json, refuse_pointer, wrong_setting
 from ilubench.models.quiet import quiet
@@ -92,10 +92,12 @@ def without_weights(folder: Path) -> str:
         return f"has {part!r}, but neither {SINGLE} nor {INDEX}, which names its parts"
     if pickle := next(iter(pickles(names)), None):
         problem = f"has no .safetensors file, and pickles such as {pickle!r} are not loaded"
-        return f"{problem}; convert the weights: `ilubench convert {folder} FOLDER`"
+        whole = not {"pytorch_model.bin", "pytorch_model.bin.index.json"}.isdisjoint(names)
+        source = folder if whole else folder / pickle
+        return f"{problem}; convert the weights: {convert_command(source)}"
     if gguf := first(".gguf"):
         problem = f"has no .safetensors file, but {gguf!r}"
-        return f"{problem}; convert the weights: `ilubench convert {folder / gguf} FOLDER`"
+        return f"{problem}; convert the weights: {convert_command(folder / gguf)}"
     shards = next((name for name in names if name.startswith(_SHARDS)), None)
     if shards:
         return f"has shards of a training ({shards!r}), and no model; join them: {_JOINED}"
@@ -122,7 +124,7 @@ def check_folder(folder: Path) -> "PretrainedConfig":
         base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
         problem = "is an adapter (adapter_config.json), not a model"
         remedy = f"merge it into its base{f' {base!r}' if base else ''}"
-        raise ModelError(f"{folder} {problem}; {remedy}: `ilubench convert {folder} FOLDER`")
+        raise ModelError(f"{folder} {problem}; {remedy}: {convert_command(folder)}")
     files = weight_files(folder)
     for path in (*files, *(one for one in folder.iterdir() if one.name.endswith(TEXTS))):
         if path.is_file():
@@ -136,9 +138,8 @@ def check_folder(folder: Path) -> "PretrainedConfig":
         wrapped = next((name for name in tensors if name.startswith(prefix)), None)
         if wrapped:
             problem = f"its tensors are named as {wrapper} wraps them ({wrapped!r})"
-            raise ModelError(
-                f"{folder}: {problem}; convert the weights: `ilubench convert {folder} FOLDER`"
-            )
+            remedy = f"convert the weights: {convert_command(folder)}"
+            raise ModelError(f"{folder}: {problem}; {remedy}")
     check_tensors(folder, config, tensors)
     return config
 

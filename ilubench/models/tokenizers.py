@@ -15,6 +15,7 @@ from ilubench.errors import ModelError
 from ilubench.models.configuration import read_json, refuse_pointer
 from ilubench.models.quiet import quiet
 from ilubench.specs import TokenizerSpec
+from ilubench.specs.untrusted import shorten
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["build_tokenizer", "check_vocabulary", "load_tokenizer", "train_tokenizer"]
 
 _PAD, _BOS, _EOS, _UNK = "<pad>", "<s>", "</s>", "<unk>"
+_CONFIG = "tokenizer_config.json"
 _PIECE = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s"
 
 
@@ -76,9 +78,10 @@ def _fault(folder: Path) -> str:
         kind = model.get("type") if isinstance(model, dict) else None
         if kind is not None and kind not in ("BPE", "Unigram", "WordLevel", "WordPiece"):
             return f"tokenizer.json has a model of type {kind!r}, which `tokenizers` does not know"
-        return (
-            f"tokenizer.json is none that `tokenizers` reads; copy it again, or {OTHER_TOKENIZER}"
-        )
+        what = "tokenizer.json is none that `tokenizers` reads"
+        if _is_readable(whole):
+            what = f"{_CONFIG} {_odd_setting(folder)}"
+        return f"{what}; copy it again, or {OTHER_TOKENIZER}"
     if (folder / "tokenizer.model").is_file():
         remedy = f"copy a tokenizer.json there, or {OTHER_TOKENIZER}"
         if importlib.util.find_spec("sentencepiece") is None:
@@ -86,6 +89,30 @@ def _fault(folder: Path) -> str:
             return f"{problem}; install sentencepiece, {remedy}"
         return f"tokenizer.model cannot be turned into a fast one; {remedy}"
     return f"there is no tokenizer.json; copy one's files there, or {OTHER_TOKENIZER}"
+
+
+def _is_readable(path: Path) -> bool:
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception:  # noqa: BLE001 - the library raises nothing narrower
+        return False
+    return True
+
+
+def _odd_setting(folder: Path) -> str:
+    """Say what is wrong with the settings of a tokenizer whose words can be read."""
+    found = read_json(folder / _CONFIG) if (folder / _CONFIG).is_file() else {}
+    if found.get("auto_map"):
+        return "names code of its own, which is never run"
+    for name, value in found.items():
+        typed = isinstance(value, dict) and value.get("__type") == "AddedToken"
+        if name.endswith("_token") and not (
+            value is None or typed or isinstance(value, str | bool)
+        ):
+            return f"has {shorten(str(value))} for {name}, and a token's text is needed"
+    return "holds a setting that transformers does not take"
 
 
 def _damage(path: Path) -> str:

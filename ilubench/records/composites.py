@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from ilubench.errors import DataError
 from ilubench.records.ranges import Ranges
 from ilubench.records.results import RETRAIN, CompositeScore, Who
 from ilubench.records.scores import Measured, method_samples, scored_courses
@@ -20,13 +21,17 @@ from ilubench.statistics.intervals import (
     ScoreArrays,
     all_items,
     jackknife_figure,
+    pick_items,
     shared_seeds,
     stack_tables,
 )
 
-__all__ = ["composite_scores", "harmonic_mean", "ks_p_value"]
+__all__ = ["KS_ITEMS", "composite_scores", "harmonic_mean", "ks_p_value"]
 
 WHO: tuple[Who, ...] = ("reference", "method", "retrain")
+
+KS_ITEMS = 4
+"""Items of which two models' scores can differ with a p-value below .05: 2 of 70 orders."""
 
 
 def composite_scores(
@@ -43,7 +48,7 @@ def composite_scores(
         method: the run's; the method `retrain` is itself the model that never knew.
 
     Raises:
-        DataError: seeds were scored on other items.
+        DataError: seeds, or models that are compared, were scored on other items.
     """
     if not suite.composites:
         return ()
@@ -92,13 +97,26 @@ def harmonic_mean(tables: Sequence[Samples], bounds: Range) -> Figure:
 def ks_p_value(mine: Samples, never: Samples) -> Figure:
     """Return the p-value of the two-sided test that two models' scores are alike.
 
-    It is the median over the seeds, of which each has its own.
+    It is the median over the seeds, of which each has its own; None of fewer than `KS_ITEMS` items,
+    of which whatever is compared looks alike.
+
+    Args:
+        mine: a model's scores.
+        never: of the one that it is compared with, the first seed of which counts; of more items
+            where an attack leaves some out.
+
+    Raises:
+        DataError: it lacks an item.
     """
     from scipy import stats  # takes a second to import
 
-    (theirs, *_) = never.values
+    lacking = sorted({*mine.items} - {*never.items})
+    if lacking:
+        raise DataError(f"the retrained model was not asked the item {lacking[0]!r}")
+    (theirs,) = pick_items(never, never.seeds[:1], mine.items)
     found = [float(stats.ks_2samp(own, theirs).pvalue) for own in mine.values]
-    return Figure(float(np.median(found)), None, None, len(found), len(mine.items), "none")
+    value = float(np.median(found)) if len(mine.items) >= KS_ITEMS else None
+    return Figure(value, None, None, len(found), len(mine.items), "none")
 
 
 # --- inside ---

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ilubench.experiments.attacks import resolve_attack
 from ilubench.experiments.experiment import Experiment
 from ilubench.experiments.training_text import expected_overlaps, overlap_warnings
-from ilubench.records.composites import composite_scores
+from ilubench.records.composites import KS_ITEMS, composite_scores
 from ilubench.records.likeness import setting_differences
 from ilubench.records.ranges import Ranges
 from ilubench.records.reader_notes import option_notes, protocol_notes, row_notes
@@ -21,6 +22,7 @@ from ilubench.records.results import (
     ScoreRecord,
     ScoreSummary,
     TrialRecord,
+    Who,
 )
 from ilubench.records.scores import read_score, scored_checkpoints
 from ilubench.runs.executors.base import Outcome
@@ -28,6 +30,8 @@ from ilubench.runs.jobs import Job
 from ilubench.runs.original import original_notes
 from ilubench.runs.plan import Plan
 from ilubench.runs.record_head import plain, record_head
+from ilubench.runs.stages.compared import lacks_compared
+from ilubench.specs import CompositeSpec
 from ilubench.specs.protocols import TRAINING
 from ilubench.statistics.row import RobustnessRow, trial_number
 
@@ -102,7 +106,7 @@ def run_record(
     ranges = Ranges.of_suite(experiment.suite, head.ranges)
     composites = composite_scores(experiment.suite, samples, ranges, experiment.method_name)
     notes = (*original, *row_notes(rows), *option_notes(scores), *_left_out(plan), *shared, *told)
-    notes += (*plan.references.notes, *_incomparable(plan, composites))
+    notes += (*plan.references.notes, *_incomparable(plan, samples, composites))
     arithmetic = _arithmetic(plan)
     notes += (*_mixed(arithmetic),)
     found = {
@@ -144,18 +148,42 @@ def _trials(plan: Plan) -> Iterator[TrialRecord]:
                 yield TrialRecord(**where, settings=told.settings)
 
 
-def _incomparable(plan: Plan, composites: Sequence[CompositeScore]) -> Iterator[str]:
+def _incomparable(
+    plan: Plan, samples: pa.Table, composites: Sequence[CompositeScore]
+) -> Iterator[str]:
     """Say of a composite that nothing could be compared with, and what gives it."""
     suite, given = plan.bench.suite, {one.label for one in composites}
     for spec in suite.composites:
-        if spec.kind == "ks" and spec.label not in given:
-            remedy = "suite.retrain.model.path=FOLDER names it"
-            if not plan.experiment.run.never_knew:
-                remedy = "leave never_knew=false out"
-            elif any(job.who == "retrain" for job in plan.jobs):
-                remedy = "its job failed"
-            problem = "compares with the model that never saw the forget set, which was not scored"
-            yield f"{spec.label} is not given: it {problem} ({remedy})"
+        if spec.kind != "ks":
+            continue
+        never, mine = (_scored(samples, spec, who) for who in ("retrain", "reference"))
+        if spec.label in given:
+            if mine and mine == never:
+                problem = "the model that is scored has, item by item, the retrained model's scores"
+                yield f"{spec.label} says nothing here: {problem} (it may be that model)"
+            continue
+        remedy = "suite.retrain.model.path=FOLDER names it"
+        problem = "compares with the model that never saw the forget set, which"
+        if never:
+            problem, was = "compares two models, which", f"share {len(never)} items only"
+            remedy = f"{KS_ITEMS} can tell them apart"
+        elif not plan.experiment.run.never_knew:
+            was, remedy = "was not scored", "leave never_knew=false out"
+        elif any(job.who == "retrain" for job in plan.jobs):
+            was, remedy = "was not scored", "its job failed"
+        else:
+            lack = lacks_compared(plan.bench)
+            was = f"cannot be had ({lack})" if lack else "was not scored"
+        yield f"{spec.label} is not given: it {problem} {was} ({remedy})"
+
+
+def _scored(samples: pa.Table, spec: CompositeSpec, who: Who) -> dict[str, float]:
+    """Item -> a model's score in a composite's first metric, before any attack."""
+    ((scorer, metric), *_) = spec.metrics
+    wanted = {"who": who, "attack": "", "scorer": scorer, "metric": metric}
+    for name, value in wanted.items():
+        samples = samples.filter(pc.equal(samples[name], value))
+    return dict(zip(samples["item"].to_pylist(), samples["value"].to_pylist(), strict=True))
 
 
 def _left_out(plan: Plan) -> Iterator[str]:

@@ -91,6 +91,9 @@ class DataSource(Spec):
         given = [name for name in ("hub", "path", "generated") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(f"give exactly one of hub, path, generated (given: {given or 'none'})")
+        for name in ("revision", "subset"):
+            if getattr(self, name) is not None and self.hub is None:
+                raise ValueError(f"{name}: {given[0]} has none, only hub has; leave it out")
         if self.generated and self.generated.count(".") != 1:
             raise ValueError("`generated` is `<generator>.<table>`")
         if self.gated and self.publish_text:

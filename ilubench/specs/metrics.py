@@ -170,6 +170,8 @@ class CompositeSpec(Spec):
         for name, (scorer, metric) in zip(self.of, self.metrics, strict=True):
             if not scorer or not metric:
                 raise ValueError(f"{self.label}: of: write {name!r} as scorer.metric")
+        if len(set(self.of)) < len(self.of):
+            raise ValueError(f"{self.label}: of: {max(self.of, key=self.of.count)} is named twice")
         if self.kind == "ks" and len(self.of) > 1:
             raise ValueError(f"{self.label}: of: ks compares two models in one metric; name one")
         return self

@@ -45,6 +45,8 @@ class ModelSource(Spec):
         given = [name for name in ("hub", "path", "packaged") if getattr(self, name)]
         if len(given) != 1:
             raise ValueError(f"give exactly one of hub, path, packaged (given: {given or 'none'})")
+        if self.revision is not None and self.hub is None:
+            raise ValueError(f"revision: {given[0]} has none, only hub has; leave it out")
         return self
 
 

@@ -1,6 +1,7 @@
 """`ilubench convert`: what it prints can be pasted, and what is wrong is one line."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert "prefix 'module.' taken off every name" in done.err
     assert "weights in float32" in done.err
+
+    Path("model").rename("a model's")
+    shown = command("score", "a model's", "suite=mini").err.partition("`")[2].partition("`")[0]
+    printed = shlex.split(shown.replace("FOLDER", "'its folder'"))
+    assert printed == ["ilubench", "convert", "a model's", "its folder"]
+    done = command(*printed[1:])
+    assert shlex.split(done.out)[0] == "suite.target.model.path=its folder"
+    Path("a model's").rename("model")
 
     again = command("convert", "model", "out")
     assert (again.code, again.out) == (2, "")

@@ -27,7 +27,7 @@ from ilubench.data.batches import (
     tokenize_roles,
 )
 from ilubench.data.rows import Tables
-from ilubench.errors import DataError
+from ilubench.errors import DataError, ModelError
 from ilubench.interfaces import Example
 from ilubench.specs import DataSource
 
@@ -365,6 +365,15 @@ def test_to_device_keeps_everything() -> None:
     assert moved.input_ids.device.type == "meta"
     assert moved.index.device.type == "cpu"
     assert (moved.sequences, moved.tokens) == (batch.sequences, batch.tokens)
+
+
+def test_a_tokenizer_without_an_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    endless = copy.deepcopy(tokenizer)
+    endless.eos_token = None
+    tables = Tables({}, {}, lambda _spec: pytest.fail("no generator"))
+    problem = "data.a, b: .* no end-of-sequence token, so that no text would end; set eos_token in"
+    with pytest.raises(ModelError, match=problem):
+        tokenize_roles(tables, ["a", "b"], endless, 9)
 
 
 # ------------------------------------------------------------------------------- blocks

@@ -201,10 +201,19 @@ BEYOND = {
     ),
     "much text": (
         "{% for a in range(90000) %}{{ 'a great deal of text' }}{% endfor %}",
-        "writes more than 1,048,576 letters about two words",
+        "writes more than 1,048,576 letters about a few words",
     ),
     "much text at once": ("{{ messages[0].content * 2000000 }}", "writes more than 1,048,576"),
     "much memory": ("{% set a = messages[0].content * 9999999999 %}", "needs more than 1 GB"),
+    "no end where much is said": (
+        "{% if messages[-1].content | length > 99 and enable_thinking is defined %}"
+        "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}{% endif %}",
+        "does not end within 2 seconds",
+    ),
+    "much text in long talks": (
+        "{% if messages | length > 5 %}{{ messages[0].content * 9999 }}{% endif %}",
+        "writes more than 1,048,576 letters about a few words",
+    ),
     "a large number": ("{{ (9 ** 99999999) % 7 }}", "does not end within 2 seconds"),
 }
 
@@ -213,7 +222,11 @@ SLOW = [pytest.mark.slow]
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=SLOW if n == "a large number" else []) for n in BEYOND]
+    "name",
+    [
+        pytest.param(n, marks=SLOW if n in ("a large number", "no end where much is said") else [])
+        for n in BEYOND
+    ],
 )
 def test_a_template_beyond_reason(name: str) -> None:
     """None of them may hang the process that reads the data."""

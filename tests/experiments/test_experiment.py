@@ -391,6 +391,15 @@ def test_a_metric_that_the_scorer_has_not(suite: Path) -> None:
         get(suite)
 
 
+def test_a_chance_level_that_no_score_has(suite: Path) -> None:
+    problem = "chance is -2, and scores of 'nll' lie from 0 to inf; give the raw score of a model"
+    raw = yaml.safe_load(suite.read_text())
+    raw["primary_forget"][0]["chance"] = -2.0
+    suite.write_text(yaml.safe_dump(raw))
+    with pytest.raises(SpecError, match=problem):
+        get(suite)
+
+
 def test_an_unknown_suite() -> None:
     with pytest.raises(SpecError, match="unknown suite 'minni'"):
         resolve_experiment(parse_words(["suite=minni"]))

@@ -1,6 +1,7 @@
 """TOFU end to end: models and questions of a stand-in hub, Forget Quality with and without."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,9 @@ def test_without_the_retrained_model(here: Path, monkeypatch: pytest.MonkeyPatch
         assert [one["label"] for one in told["composites"]] == ["Model Utility"]
         (note,) = told["notes"]
         assert note.startswith("Forget Quality is not given: ")
+        assert re.search(
+            r"which cannot be had \(open-unlearning/\S+retain90@\w+: there is no", note
+        )
         assert note.endswith("(suite.retrain.model.path=FOLDER names it)")
         done = command("score", MINE, *WORDS, "suite.retrain.model.path=nowhere")
         assert (done.code, done.err.count("\n")) == (3, 1)
@@ -216,11 +220,31 @@ def test_a_retrained_model_with_other_tokens(here: Path) -> None:
     save_model(tiny_llama(len(other)), other, here / "other", "float32")
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked(5)))
     never = "suite.retrain.model.path=other"
-    words = ("scorers=truth_f", never, "data.forget_asked=rows.jsonl")
-    done = command("score", "mine", *WORDS, *words)
+    words = ("scorers=truth_f", "data.forget_asked=rows.jsonl")
+    done = command("score", "mine", *WORDS, *words, never)
     assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)  # before any job
     problem = "other has other tokens than the target model; give others by"
     assert f"{problem} suite.retrain.model.path=FOLDER" in done.err
+    tiny_llama(50).save_pretrained(here / "small")
+    done = command("score", "mine", *WORDS, *words, "suite.retrain.model.path=small")
+    assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)
+    assert "small has too few embedding rows for the tokens of the model that is" in done.err
+
+
+def test_what_forget_quality_says_nothing_of(here: Path) -> None:
+    folder_of(1, here / "mine")
+    rows = [json.dumps(row) + "\n" for row in asked(5)]
+    words = (*WORDS, "scorers=truth_f", "suite.retrain.model.path=mine", "--json")
+    for count in (4, 3):
+        Path("rows.jsonl").write_text("".join(rows[:count]))
+        done = command("score", "mine", *words, "data.forget_asked=rows.jsonl")
+        (note,) = done.json["notes"]
+        if count == 4:
+            assert "says nothing here: the model that is scored has, item by item, the ret" in note
+            assert {one["value"] for one in done.json["composites"]} == {1.0}
+        else:
+            assert "not given: it compares two models, which share 3 items only (4 can t" in note
+            assert done.json["composites"] == []
 
 
 SST2 = [{"sentence": f"a charming mill {n} ", "label": n % 2, "idx": n} for n in range(6)]

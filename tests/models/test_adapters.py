@@ -11,6 +11,7 @@ from architectures import make_model
 from conversions import TEMPLATE, WEIGHTS, logits, written
 from doubles import make_tokenizer
 from hub_server import ask_only, go_offline, served
+from safetensors.torch import load_file, save_file
 
 from ilubench.errors import ModelError, NotCachedError, UsageError
 from ilubench.models.checkpoints import load_model, save_model
@@ -36,6 +37,15 @@ def adapter(base: Path, folder: Path, **settings: Any) -> torch.Tensor:
                 parameter.data += 0.1
         wrapped.save_pretrained(folder)
     return logits(wrapped)
+
+
+def loaded(folder: Path) -> list[tuple[str, torch.Tensor]]:
+    return list(load_file(folder / "adapter_model.safetensors").items())
+
+
+def rewrite(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(whole, folder / "adapter_model.safetensors", {"format": "pt"})
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -89,6 +99,37 @@ def test_an_adapter_without_its_base(good: Path, tmp_path: Path) -> None:
     refused("its settings, its tensors and the base do not go together", base=small)
     with pytest.raises(UsageError, match="is no adapter, and needs no base; leave --base out"):
         convert(good, tmp_path / "out", base=ModelSource(path=str(good)))
+
+
+def test_an_adapter_that_would_be_lost(good: Path, tmp_path: Path) -> None:
+    """One that changes nothing, or that its base's type is too coarse for."""
+    lora = tmp_path / "lora"
+    expected = adapter(good, lora)
+    half = load_model(good, "cpu", torch.bfloat16)
+    save_model(half, load_tokenizer(good), tmp_path / "half", "bfloat16")
+    kept = {name: tensor / 500 if "lora_B" in name else tensor for name, tensor in loaded(lora)}
+    rewrite(lora, kept)
+    done = convert(lora, tmp_path / "out", base=ModelSource(path=str(tmp_path / "half")))
+    assert done.dtype == "float32"
+    alone, found = (logits(load_model(tmp_path / name, "cpu")) for name in ("half", "out"))
+    assert 0.2 < (found - alone).norm() / (expected - alone).norm() * 500 < 5
+
+    about = lora / "adapter_config.json"
+    settings = json.loads(about.read_text())
+    nothing = "changes nothing of its base; was it saved before it was trained"
+    floats = "_A.weight' is of type I8, and floats are needed; it is quantised or damaged"
+    odd = "peft cannot merge it as its settings say; merge it with what trained it"
+    biased = {f"{n.removesuffix('weight')}bias": t[:, 0] for n, t in kept.items() if "_B" in n}
+    for tensors, changes, problem in (
+        ({n: t * 0 if "lora_B" in n else t for n, t in kept.items()}, {}, nothing),
+        (kept, {"lora_alpha": 0}, nothing),
+        ({n: t.to(torch.int8) for n, t in kept.items()}, {}, floats),
+        (kept | biased, {"lora_bias": True}, odd),
+    ):
+        rewrite(lora, tensors)
+        about.write_text(json.dumps(settings | changes))
+        with pytest.raises(ModelError, match=problem):
+            convert(lora, tmp_path / "refused")
 
 
 def test_an_adapter_that_repeats_layers(good: Path, tmp_path: Path) -> None:

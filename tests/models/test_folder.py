@@ -179,6 +179,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
         called("pytorch_model.bin"),
         r"pickles such as 'pytorch_model\.bin' are not .* `ilubench convert .*/model FOLDER`$",
     ),
+    "several pickles": (
+        each(called("b.pt"), file("a.pt", "")),
+        r"pickles such as 'a\.pt' are not .* `ilubench convert .*/model/a\.pt FOLDER`$",
+    ),
     "GGUF": (
         called("model-q4.gguf"),
         r"no \.safetensors file, but 'model-q4\.gguf'; .* `ilubench convert .*q4\.gguf FOLDER`$",

@@ -207,6 +207,14 @@ def _written(name: str, text: str, *gone: str) -> Files:
     return change
 
 
+def _set(**settings: object) -> Files:
+    def change(folder: Path) -> None:
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    return change
+
+
 BOTH = ("tokenizer.json", "tokenizer_config.json")
 FAULTS: dict[str, tuple[Files, str]] = {
     "a new model": (
@@ -236,6 +244,15 @@ FAULTS: dict[str, tuple[Files, str]] = {
     ),
     "null settings": (_written(BOTH[1], "null"), "tokenizer_config.json holds no settings"),
     "half settings": (_written(BOTH[1], "{"), "tokenizer_config.json is no readable JSON"),
+    "a number for a token": (_set(eos_token=5), "config.json has '5' for eos_token, and a token's"),
+    "a token of parts": (
+        _set(bos_token={"content": "<s>"}),
+        "config.json has .* for bos_token, and",
+    ),
+    "own code": (
+        _set(tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.Own", None]}),
+        "tokenizer_config.json names code of its own, which is never run; copy it again, or name",
+    ),
     "null names": (_written("special_tokens_map.json", "null"), "special_tokens_map.json holds no"),
     "a list of names": (_written("added_tokens.json", "[1]"), "added_tokens.json holds no"),
     "nothing": (_written("README.md", "a card", *BOTH), "there is no tokenizer.json; copy one"),

@@ -13,6 +13,8 @@ import pytest
 from finished_runs import Told, edit_record, write_run
 from pydantic import ValidationError
 
+from ilubench.errors import DataError, SpecError
+from ilubench.experiments.scorers import create_scorers
 from ilubench.interfaces import TokenLogprobs
 from ilubench.leaderboard.check.figures import figure_problems
 from ilubench.records.composites import composite_scores, harmonic_mean, ks_p_value
@@ -89,18 +91,34 @@ def distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def test_the_p_value_counts_all_orders() -> None:
     rng = np.random.default_rng(1)
-    mine, never = tuple(rng.lognormal(0.5, 1, 6)), tuple(rng.lognormal(0, 1, 5))
+    mine, never = tuple(rng.lognormal(0.5, 1, 6)), tuple(rng.lognormal(0, 1, 6))
     seen, orders = distance(mine, never), 0
     far = 0
-    for chosen in combinations(range(11), 6):
-        others = tuple(float(k) for k in range(11) if k not in chosen)
+    for chosen in combinations(range(12), 6):
+        others = tuple(float(k) for k in range(12) if k not in chosen)
         far += distance(tuple(map(float, chosen)), others) >= seen - 1e-12
         orders += 1
     found = ks_p_value(table(list(mine)), table(list(never)))
     assert found.value == pytest.approx(far / orders, abs=1e-12)
     assert 0 < far < orders
-    seeds = Samples(np.array([mine[:5], never, never]), (0, 1, 2), tuple("abcde"))
+    seeds = Samples(np.array([mine, never, never]), (0, 1, 2), tuple(map(str, range(6))))
     assert ks_p_value(seeds, table(list(never))).value == pytest.approx(1.0)  # the median
+
+
+def test_the_same_items_are_compared() -> None:
+    """An attack that scores some of the items is compared in these."""
+    never = table([3, 9, 1, 9, 2, 9, 4], list("abcdefg"))
+    few = [table([1, 2, 3, 4], list("cega")), table([1, 2, 3, 4], list("aceg"))]
+    assert [ks_p_value(one, never).value for one in few] == [1.0, 1.0]
+    assert ks_p_value(table([9, 9, 9, 10], list("aceg")), never).value == pytest.approx(2 / 70)
+    with pytest.raises(DataError, match="was not asked the item 'h'"):
+        ks_p_value(table([1, 2, 3, 4, 5], list("acegh")), never)
+
+
+def test_of_few_items_nothing_is_compared() -> None:
+    for count, given in ((1, False), (3, False), (4, True)):
+        one, other = table([0.0] * count), table([1.0] * count)
+        assert (ks_p_value(one, other).value is not None) is given
 
 
 # ------------------------------------------------------------------ TOFU's log
@@ -259,6 +277,7 @@ def test_without_the_retrained_model() -> None:
         ({"kind": "ks", "of": ["a.b", "a.c"]}, "ks compares two models in one metric"),
         ({"kind": "harmonic_mean", "of": ["rouge"]}, "write 'rouge' as scorer.metric"),
         ({"kind": "harmonic_mean", "of": []}, "at least 1 item"),
+        ({"kind": "harmonic_mean", "of": ["a.b", "a.c", "a.b"]}, "of: a.b is named twice"),
         ({"kind": "mean", "of": ["a.b"]}, "harmonic_mean"),
     ],
 )
@@ -276,6 +295,32 @@ def test_a_suite_must_have_the_scorer_and_other_labels() -> None:
         first, second = values["composites"]
         with pytest.raises(ValidationError, match=problem):
             SuiteSpec.model_validate({**values, "composites": [{**first, **change}, second]})
+
+
+@pytest.mark.parametrize(
+    ("scorer", "metric", "problem"),
+    [
+        ("truth_ratio", "truth_ratio", "a lower score is the better one"),
+        ("truth_ratio", "closer_to_1", "a lower score is the better one"),
+        ("answer_nll", "nll", "a lower score is the better one"),
+        ("truth_ratio", "true_better", ""),
+    ],
+)
+def test_what_is_averaged(scorer: str, metric: str, problem: str) -> None:
+    settings = {"data": "forget", "prompt": "{q}", "completion": "{a}"}
+    settings |= {"wrong": "w"} if scorer == "truth_ratio" else {}
+    suite = SuiteSpec.model_validate(
+        {
+            **SUITE.model_dump(mode="json"),
+            "scorers": {"s": {"use": scorer, "settings": settings}},
+            "composites": [{"label": "H", "kind": "harmonic_mean", "of": [f"s.{metric}"]}],
+        }
+    )
+    if not problem:
+        assert set(create_scorers(suite, Path("s.yaml"))) == {"s"}
+        return
+    with pytest.raises(SpecError, match=f"H: no harmonic mean of '{metric}': {problem}; name met"):
+        create_scorers(suite, Path("s.yaml"))
 
 
 def test_a_record_says_what_its_samples_do(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def rows() -> list[Row]:
             "question": question,
             "answer": asked[(n + 1) % 12][: 20 + n],
             "paraphrased_answer": asked[(n + 2) % 12][: 30 + n],
-            "perturbed_answer": [asked[(n + k) % 12][: 15 + k + n] for k in range(3, 6 + n % 3)],
+            "perturbed_answer": [asked[(n + k) % 12][: 33 + k + n] for k in range(3, 7)],
         }
         for n, question in enumerate(asked)
     ]
@@ -158,8 +158,12 @@ def test_rouge_of_an_answer(slow: Slow, rows: list[Row]) -> None:
     [
         ({"perturbed_answer": []}, {}, "item 't0': column 'perturbed_answer' is empty"),
         ({"perturbed_answer": "one"}, {}, "item 't0': column 'perturbed_answer' is text"),
-        ({"perturbed_answer": ["a", " "]}, {}, "item 't0': the answer is blank"),
-        ({"perturbed_answer": ["a", None]}, {}, "item 't0'.*column 'answer' is null"),
+        ({"perturbed_answer": ["a", " "]}, {}, "item 't0': wrong answer 2 in 'per.*' is blank; g"),
+        ({"perturbed_answer": ["a", None]}, {}, "'t0': wrong answer 2 in .* is null, not text"),
+        ({"perturbed_answer": ["a", ["b"]]}, {}, "wrong answer 2 in .* is a list, not text"),
+        ({"perturbed_answer": ["a", "b", "a "]}, {}, "3 in .* is the same as wrong answer 1; give"),
+        ({"perturbed_answer": ["a", "right"], "answer": "right"}, {}, "is the same as the right"),
+        ({"perturbed_answer": ["a"]}, {}, "item 't1' has 4 wrong .*, and the first item 1; give"),
         ({}, {"wrong": "wrong_answers"}, "column 'wrong_answers' is missing"),
         ({}, {"completion": " yes"}, "must name one column"),
         ({}, {"completion": "{answer} {question}"}, "must name one column"),
@@ -170,7 +174,7 @@ def test_rows_that_do_not_fit(
     slow: Slow, rows: list[Row], change: Row, settings: dict[str, str], problem: str
 ) -> None:
     scorer = ChoiceProbability(**{**ASKED, "wrong": "perturbed_answer", **settings})
-    bad: list[Row] = [{**rows[0], **change}]
+    bad: list[Row] = [{**rows[0], **change}, *rows[1:]]
     with pytest.raises(DataError, match=problem):
         scorer.build(slow.tokenizer, ScoreContext(lambda _: bad, lambda _: False))
 

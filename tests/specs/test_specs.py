@@ -59,6 +59,19 @@ def test_a_data_source_is_exactly_one(given: dict[str, str]) -> None:
         DataSource.model_validate(given)
 
 
+@pytest.mark.parametrize("place", [{"path": "x"}, {"generated": "mini.t"}])
+@pytest.mark.parametrize("field", ["revision", "subset"])
+def test_local_rows_have_no_part_of_a_hub(place: dict[str, str], field: str) -> None:
+    with pytest.raises(ValidationError, match=f"{field}: {next(iter(place))} has none, only hub h"):
+        DataSource.model_validate({**place, field: "main"})
+
+
+@pytest.mark.parametrize("place", ["path", "packaged"])
+def test_local_weights_have_no_revision(place: str) -> None:
+    with pytest.raises(ValidationError, match=f"revision: {place} has none, only hub has; leave"):
+        ModelSource.model_validate({place: "x", "revision": "main"})
+
+
 @pytest.mark.parametrize("name", ["mini", "a.b.c"])
 def test_generated_is_generator_and_table(name: str) -> None:
     with pytest.raises(ValidationError, match=r"`<generator>\.<table>`"):

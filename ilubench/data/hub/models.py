@@ -1,6 +1,7 @@
 """Models of a hub: which of a repository's files are the weights, and which the tokenizer."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,11 @@ __all__ = [
     "SINGLE",
     "TEXTS",
     "TOKENIZER",
+    "convert_command",
     "has_tokenizer",
     "hub_repository",
     "indexed",
+    "instead_of_file",
     "is_tokenizer_file",
     "model_folder",
     "needed_files",
@@ -74,11 +77,22 @@ def model_folder(
         folder = Path(cast("str", source.path))
     if not folder.is_dir():
         kind = "tokenizer" if field == TOKENIZER else "model"
-        remedy = f"check the path ({field}.path)"
         if folder.is_file():
-            remedy = f"that is a file: `ilubench convert {folder} FOLDER` makes one of it"
-        raise ModelError(f"no {kind} folder {str(folder)!r}; {remedy}")
+            raise ModelError(f"{field}.path: {folder} is a file; {instead_of_file(folder)}")
+        raise ModelError(f"no {kind} folder {str(folder)!r}; check the path ({field}.path)")
     return folder
+
+
+def convert_command(source: object) -> str:
+    """Return the command that makes a model's folder of a source, as a shell takes it."""
+    return f"`ilubench convert {shlex.quote(str(source))} FOLDER`"
+
+
+def instead_of_file(path: Path) -> str:
+    """Return what to do where a file is given in the place of a model's folder."""
+    if path.suffix in (".gguf", ".bin", ".pt", ".pth", ".ckpt"):
+        return f"convert the weights: {convert_command(path)}"
+    return f"give the folder of a model: {path.parent}"
 
 
 def hub_repository(source: ModelSource, field: str) -> Repository:
@@ -113,7 +127,7 @@ def needed_files(repository: Repository, found: Listing) -> tuple[str, ...]:
             raise ModelError(f"{repository.shown}: lacks {absent[0]!r}, which its index names")
         weights = sorted(parts)
     if not weights:
-        made = f"`ilubench convert {repository.name}@{repository.revision} FOLDER`"
+        made = convert_command(f"{repository.name}@{repository.revision}")
         remedy = f"convert the weights ({made}), and give the folder: {repository.local}"
         raise ModelError(f"{repository.shown}: it has no .safetensors file; {remedy}")
     return tuple(sorted({*texts, *weights}))

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import JsonValue
 
 from ilubench.data.template import template_columns
-from ilubench.data.values import describe_value, list_in, row_name
+from ilubench.data.values import describe_value, list_in, row_name, text_in
 from ilubench.errors import DataError
-from ilubench.interfaces import Row, TokenLogprobs
+from ilubench.interfaces import BoundScorer, Row, ScoreContext, TokenLogprobs
 from ilubench.scoring.scorers.nll import EndedAnswers
+from ilubench.scoring.scorers.rows import take_rows
 from ilubench.specs import KNOWN_RANGES, Direction, Range
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["AnswerProbability", "ChoiceProbability", "TruthRatio"]
 
@@ -56,7 +62,7 @@ class _Choices(EndedAnswers):
         """Return the right answer, then those of the column.
 
         Raises:
-            DataError: there is none, or one is blank.
+            DataError: there is none, one is no text or blank, or two answers are the same.
         """
         where, found = row_name(self.data, row), row.get(self.wrong)
         wrong = list_in(found)
@@ -69,7 +75,47 @@ class _Choices(EndedAnswers):
         if len(named) != 1:
             problem = f"completion {self.completion!r} must name one column, for which a wrong "
             raise DataError(f"{where}: {problem}answer can stand")
-        return (self.answer(row), *(self.answer({**row, named[0]: text}) for text in wrong))
+        texts = [self.answer(row)]
+        for number, text in enumerate(wrong, start=1):
+            problem = _no_text(text)
+            if not problem:
+                texts.append(self.answer({**row, named[0]: text}))
+                *before, own = (one.strip() for one in texts)
+                if own in before:
+                    same = before.index(own)
+                    problem = f"wrong answer {same}" if same else "the right one"
+                    problem = f"the same as {problem}"
+            if problem:
+                problem = f"wrong answer {number} in {self.wrong!r} is {problem}"
+                raise DataError(f"{where}: {problem}; give another text")
+        return tuple(texts)
+
+    def build(self, tokenizer: PreTrainedTokenizerBase, context: ScoreContext) -> BoundScorer:
+        """Render and tokenise the items.
+
+        Raises:
+            DataError: as of other answers; or an item has more wrong ones than another, and so
+                another score by chance.
+        """
+        bound = super().build(tokenizer, context)
+        rows = take_rows(context.rows(self.data), self.limit, self.data)
+        first, *others = [len(list_in(row[self.wrong]) or ()) for row in rows]
+        for row, count in zip(rows[1:], others, strict=True):
+            if count != first:
+                problem = f"{count} wrong answers in {self.wrong!r}, and the first item {first}"
+                raise DataError(
+                    f"{row_name(self.data, row)} has {problem}; give each as many, "
+                    "or ask them by scorers of their own"
+                )
+        return bound
+
+
+def _no_text(value: JsonValue) -> str:
+    """Say what a wrong answer is instead of text; empty where it is text, or a number."""
+    text = text_in(value)
+    if text is None:
+        return f"{describe_value(value)}, not text"
+    return "" if text.strip() else "blank"
 
 
 class ChoiceProbability(_Choices):
