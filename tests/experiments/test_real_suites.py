@@ -88,7 +88,7 @@ ROWS: dict[str, list[Row]] = {
             "paraphrased_answer": f"he is the miller of {n}",
             "perturbed_answer": [f"a fox and {k + n} loaves" for k in range(3)],
         }
-        for n in range(3)
+        for n in range(4)
     ],
     "seen": [{"text": f"Sold {n} {RIVER}"} for n in range(2)],
     "unseen": [{"text": f"Café {n} {RIVER}"} for n in range(2)],

@@ -309,7 +309,7 @@ FIELDS: list[tuple[str, object, str]] = [
     ("run.scores.0.value", 0.5, "run.scores.0.value: is 0.5, and"),
     ("run.scores.0.se", 0.0, "run.scores.0.se: is 0.0, and"),
     ("run.scores.0.n", 99, "run.scores.0.n: is 99, and 12 by"),
-    ("run.seeds", [0, 1, 7], "config.seeds: are [0, 1, 2], and the run's [0, 1"),
+    ("run.seeds", [0, 1, 2, 7], "config.seeds: are [0, 1, 2], and the run's [0, 1"),
     ("run.seeds", [0, 0, 1], "run.seeds: needs at least one, and each once"),
     ("run.attacks", ["seen"], "attack"),
     ("config.method", {"beta": 1}, "config.method: other settings than"),
@@ -390,7 +390,7 @@ SAMPLES: dict[str, tuple[Edit, str]] = {
     "no Parquet": (no_parquet, "is no Parquet file, or cut short"),
     "an attack that the record lacks": (
         resampled(renamed_attack),
-        "attack 'unnamed', which the ru",
+        "attack: unnamed, which the record does not name",
     ),
     "another entry's": (others_samples, "of FQ is "),
     "better ones": (resampled(one_seed_better), "of FQ is "),
@@ -430,7 +430,7 @@ FIGURES: dict[str, tuple[Edit, str]] = {
                 entry[place].update(seeds=[0, 1]) for place in ("run", "config", "environment")
             ]
         ),
-        "run.seeds: are [0, 1], and [0, 1, 2] in the samples",
+        "seed: 2, which the record does not name",
     ),
     "seen by what it trains on": (
         record(

@@ -133,6 +133,9 @@ def test_environments_are_declared_and_mark_attacks(tmp_path: Path) -> None:
     entry = submit_run(run, tmp_path / "boards", BY).entry
     assert entry.trains_on == ("text", "more")
     edit_record(run, protocol={name: protocol(role) for name, role in MORE.items()})
+    with pytest.raises(DataError, match="seen: core is missing, on whose data the method trained"):
+        submit_run(run, tmp_path / "boards", BY, replace=True)
+    edit_record(run, seen=["core"])
     entry = submit_run(run, tmp_path / "boards", BY, replace=True).entry
     assert entry.run.seen == ("core",)
     assert checked(tmp_path / "boards") == ""

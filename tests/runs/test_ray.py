@@ -238,6 +238,7 @@ def test_a_job_that_loses_its_worker_twice_fails_and_the_others_are_done() -> No
 # --------------------------------------------------------------------------- a real cluster
 
 
+@pytest.mark.slow
 def test_a_run_on_a_cluster_that_loses_a_node(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     target = f"suite.target.model.path={target_folder(made())}"
