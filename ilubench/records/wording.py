@@ -105,18 +105,20 @@ def table_note_texts(notes: Iterable[Note]) -> Iterator[str]:
         if note.kind == NoteKind.REFERENCE:
             verb = "is a reference" if len(note.about) == 1 else "are references"
             yield f"{' and '.join(note.about)} {verb}: listed, never ranked"
-        elif note.kind == NoteKind.OFF_QUARTILES:
-            half = len(note.numbers) // 2
-            found, wanted = (
-                ", ".join(f"{100 * share:.0f}" for share in shares)
-                for shares in (note.numbers[:half], note.numbers[half:])
-            )
-            yield (
-                f"RA of {note.about[0]} averages checkpoints at {found} % of its steps, "
-                f"the nearest to {wanted} % that were scored"
-            )
-        elif note.kind != NoteKind.NOT_TOLD_APART:
+        elif note.kind not in (NoteKind.NOT_TOLD_APART, NoteKind.OFF_QUARTILES):
             yield _filled(BELOW[note.kind], note)
+    off = [note for note in given if note.kind == NoteKind.OFF_QUARTILES]
+    for numbers in dict.fromkeys(note.numbers for note in off):
+        attacks = ", ".join(note.about[0] for note in off if note.numbers == numbers)
+        half = len(numbers) // 2
+        found, wanted = (
+            ", ".join(f"{100 * share:.0f}" for share in shares)
+            for shares in (numbers[:half], numbers[half:])
+        )
+        yield (
+            f"RA of {attacks} averages checkpoints at {found} % of the steps, "
+            f"the nearest to {wanted} % that were scored"
+        )
 
 
 def _filled(words: str, note: Note) -> str:
