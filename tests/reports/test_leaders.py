@@ -17,7 +17,11 @@ def stands(*rows: tuple[str, int, int]) -> list[Stand]:
     [
         ([], "No method is ranked."),
         ([("a", 1, 0)], "a is the only ranked method: there is none to compare it with."),
-        ([("a", 1, 0), ("b", 2, 0)], "a is better than each of the other 1 ranked methods."),
+        ([("a", 1, 0), ("b", 2, 0)], "a is better than the other ranked method."),
+        (
+            [("a", 1, 0), ("b", 2, 0), ("c", 3, 0)],
+            "a is better than each of the other 2 ranked methods.",
+        ),
         (
             [("a", 1, 1), ("b", 2, 1), ("c", 2, 2)],
             "No method is better than a, which is not told apart from 1 of the other 2 ranked "
