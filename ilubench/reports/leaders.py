@@ -44,7 +44,9 @@ def leaders_text(rows: Sequence[Stand]) -> str:
     ties = next(row.ties for row in rows if row.rank == 1)
     if not ties:
         count = len(below)
-        others = f"each of the other {count} ranked methods" if count > 1 else "the other ranked method"
+        others = (
+            f"each of the other {count} ranked methods" if count > 1 else "the other ranked method"
+        )
         return f"{best[0]} is better than {others}."
     return (
         f"No method is better than {best[0]}, which is not told apart from {ties} of the other "
