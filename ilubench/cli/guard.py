@@ -91,9 +91,8 @@ def _refused(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help page
         typer.echo(message(), err=True)
         return code
-    return _fail(
-        message().replace("Value error, ", ""), code
-    )  # which pydantic puts before a choice
+    # pydantic puts these words before a choice that there is not
+    return _fail(message().replace("Value error, ", ""), code)
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,6 +1,5 @@
 """A suite's scorers: made, and whether they have what the suite wants of them."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -8,6 +7,7 @@ from typing import cast
 from ilubench.errors import SpecError, did_you_mean
 from ilubench.interfaces import Scorer
 from ilubench.interfaces.discovery import create_plugin
+from ilubench.records.ranges import is_beyond, range_of, range_text
 from ilubench.specs import DataSource, Estimator, FineTuningAccuracySpec, MetricSpec, SuiteSpec
 
 __all__ = ["check_chats", "check_metric", "create_scorers"]
@@ -29,14 +29,10 @@ def check_metric(scorer: Scorer, spec: MetricSpec | FineTuningAccuracySpec, wher
             "a row's or composite's must be one; the scorer itself may stay: its score is shown"
         )
         raise SpecError(problem, where=where, remedy=remedy)
-    ends = scorer.ranges.get(spec.metric, (None, None))
-    low, high = (
-        -math.inf if ends[0] is None else ends[0],
-        math.inf if ends[1] is None else ends[1],
-    )
+    bounds = range_of(scorer.ranges, spec.metric)
     said = spec.chance if "chance" in spec.model_fields_set else None
-    if isinstance(said, float) and not low <= said <= high:
-        problem = f"chance is {said:g}, and scores of {spec.metric!r} lie from {low:g} to {high:g}"
+    if isinstance(said, float) and is_beyond(said, bounds):
+        problem = f"chance is {said:g}, no score of {spec.metric!r}: {range_text(bounds)}"
         remedy = "give the raw score of a model that knows nothing, no percentage"
         raise SpecError(problem, where=where, remedy=remedy)
 

@@ -392,7 +392,7 @@ def test_a_metric_that_the_scorer_has_not(suite: Path) -> None:
 
 
 def test_a_chance_level_that_no_score_has(suite: Path) -> None:
-    problem = "chance is -2, and scores of 'nll' lie from 0 to inf; give the raw score of a model"
+    problem = r"chance is -2, no score of 'nll': it lies between 0 and 1e\+60; give the raw score"
     raw = yaml.safe_load(suite.read_text())
     raw["primary_forget"][0]["chance"] = -2.0
     suite.write_text(yaml.safe_dump(raw))

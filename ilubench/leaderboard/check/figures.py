@@ -171,7 +171,7 @@ def _comparison_problems(
 
 
 def _seed_problems(run: FinishedRun) -> Iterator[str]:
-    """More seeds in the samples than the record names would count in its figures."""
+    """A seed that the record names and the samples lack; one more of theirs is never read."""
     if run.samples is None:
         raise DataError(f"{run.path}: {run.unread}")
     found = sorted(pc.unique(run.samples["seed"]).to_pylist())

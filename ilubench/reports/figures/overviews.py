@@ -124,25 +124,24 @@ def draw_by_attack(lines: Sequence[Line], what: str) -> Figure:
         what: `recovery` or `fa_difference`.
     """
     mine = [line for line in lines if not line.reference]
-    parts = [(line, part.attack, getattr(part, what)) for line in mine for part in line.row.attacks]
-    attacks = list(dict.fromkeys(attack for _, attack, found in parts if found.value is not None))
+    known: list[dict[str, intervals.Figure]] = []
+    for line in mine:
+        found = {part.attack: getattr(part, what) for part in line.row.attacks}
+        known.append({name: figure for name, figure in found.items() if figure.value is not None})
+    attacks = list(dict.fromkeys(name for one in known for name in one))
     gap = 0.8 / max(1, len(mine))
     with drawing():
         figure = new_figure(6, 1.2 + len(attacks) * max(0.3, 0.16 * len(mine)))
         panel = figure.subplots()
-        for place, line in enumerate(mine):
+        for place, (line, one) in enumerate(zip(mine, known, strict=True)):
             offset = (place - (len(mine) - 1) / 2) * gap
-            found = {
-                attacks.index(attack): figure
-                for whose, attack, figure in parts
-                if whose is line and attack in attacks
-            }
-            _bars(panel, found, offset, line)
+            _bars(panel, {attacks.index(name): one[name] for name in one}, offset, line)
         panel.axvline(0, color=CHANCE, linewidth=1)
         if what == "recovery":
             panel.axvline(1, color=CHANCE, linestyle=":", linewidth=1)
             # an interval that is wider than all else is cut, with an arrow: the table has its ends
-            shown = [0.0, 1.0, *(found.value for *_, found in parts if found.value is not None)]
+            ends = [figure.value for one in known for figure in one.values()]
+            shown = [0.0, 1.0, *(end for end in ends if end is not None)]
             panel.set_xlim(min(shown) - 0.5, max(shown) + 0.5)
             _mark_cut(panel)
         panel.set_yticks(range(len(attacks)), attacks)
@@ -257,8 +256,7 @@ def _ends(figure: intervals.Figure | None) -> list[list[float]] | None:
 def _bars(panel: Axes, shown: Mapping[int, intervals.Figure], offset: float, line: Line) -> None:
     label = line.title
     for place, figure in shown.items():
-        if figure.value is None:
-            continue
+        assert figure.value is not None
         panel.errorbar(
             [figure.value],
             [place + offset],
