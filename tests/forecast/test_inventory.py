@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import yaml
+from benign_rows import ROWS, lines
 from doubles import make_tokenizer, tiny_llama
 from hub_server import TOKEN, Hub, ask_only, go_offline, served
 from runs import Outcome, command
@@ -211,6 +212,17 @@ def test_columns_are_checked(hub: Hub) -> None:
     assert "did you mean 'txt'?" in done.err
     assert "problem: scorers.gone: data.forget: there is no column 'text'" in done.err
     assert "problem: suite.target.model: " in done.err
+
+
+def test_a_generators_input_may_have_the_name_of_what_is_made_from_it(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `data.winogrande.train=FILE` does: the columns asked for are those of the made rows."""
+    lines(Path("rows.jsonl"), ROWS["winogrande"])
+    grant(hub, monkeypatch)
+    local = ("data.winogrande.train=rows.jsonl", "data.winogrande.eval=rows.jsonl")
+    done = asked("check", "attacks=winogrande", *local)
+    assert (done.code, done.err) == (0, "")
 
 
 def test_a_target_without_a_tokenizer_is_told(hub: Hub, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class _Survey:
         else:
             supply = self._made(place, source)
         if supply.state in AT_HAND:
-            supply = self._counted(place, source, supply)
+            supply = self._counted(place, supply)
         self._states[place] = supply.state
         return supply
 
@@ -297,7 +297,7 @@ class _Survey:
             license=source.license,
         )
 
-    def _counted(self, place: str, source: DataSource, supply: Supply) -> Supply:
+    def _counted(self, place: str, supply: Supply) -> Supply:
         """Read the rows; check that the columns are there that the role's templates name."""
         tables = self.experiment.tables
         if place not in tables.roles:
@@ -307,6 +307,7 @@ class _Survey:
         except IlubenchError as error:
             self.problems.append(str(error))
             return supply.model_copy(update={"state": "missing"})
+        source = tables.source(place)  # not the generator's input of the same name
         if any(place in trained_roles(one) for one in self.experiments):
             for name in template_columns(source.prompt, source.completion, labels=source.labels):
                 lacking = [row for row in rows if name not in row]
