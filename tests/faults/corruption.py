@@ -13,11 +13,10 @@ COMPLETE, USAGE, NO_DATA = 0, 2, 3
 def trial(random: Random, base: Base, folder: Path) -> int:
     """Damage one file, show the run, and give the command again."""
     out = copied(base, folder)
+    (run,), (undisturbed,) = (at.glob("*/config.yaml") for at in (out, base.out))
     files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != "seconds")
     victim = random.choice(files)
     what = f"{_damage(random, victim, files)} {victim.relative_to(out)}"
-    (run,) = out.glob("*/config.yaml")
-    (undisturbed,) = base.out.glob("*/config.yaml")
     shown = command("table", str(run.parent), "--format", "json")
     told = command("table", str(undisturbed.parent), "--format", "json")
     if shown.code == COMPLETE:
