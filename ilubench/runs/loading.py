@@ -18,6 +18,7 @@ def collection_paused() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        if not gc.get_freeze_count():  # again, and what an earlier run left would stay, too
+            gc.freeze()
         if was:
             gc.enable()

@@ -24,6 +24,8 @@ import fuzz_input
 import interruptions
 import kills
 import long_haul
+import memory
+import ray_kills
 from tiny_run import Base, make_base
 
 
@@ -49,6 +51,8 @@ KINDS = {
     "interruptions": Kind(interruptions.trial, 40, "SIGINT, SIGTERM, SIGHUP"),
     "concurrency": Kind(concurrency.trial, 10, "8 commands with one store, some of them killed"),
     "disk": Kind(disk.trial, 60, "a write that fails: full, read-only, no rights, no inodes"),
+    "memory": Kind(memory.trial, 40, "less memory than it needs"),
+    "ray": Kind(ray_kills.trial, 10, "kill -9 of a command or an actor of a Ray cluster"),
     "input": Kind(fuzz_input.trial, 10_000, "wrong words, files, rows, runs, boards, models"),
     "long_haul": Kind(long_haul.trial, 2, "hundreds of jobs in one process and in two workers"),
 }
