@@ -17,7 +17,7 @@ from ilubench import __version__
 from ilubench.errors import SpecError
 from ilubench.experiments.experiment import Experiment
 from ilubench.models.checkpoints import model_origin
-from ilubench.records.keys import file_sha256, library_versions
+from ilubench.records.keys import file_sha256
 from ilubench.records.results import RunRecord
 from ilubench.records.run_files import LEFT
 from ilubench.records.store import write_atomic, write_json
@@ -25,7 +25,7 @@ from ilubench.records.verified import MANIFEST, seal
 from ilubench.runs.collect import gather_texts
 from ilubench.runs.executors.base import Outcome
 from ilubench.runs.plan import Plan
-from ilubench.runs.record_head import LIBRARIES, row_hashes
+from ilubench.runs.record_head import row_hashes, used_libraries
 from ilubench.runs.references import metric_summaries
 from ilubench.runs.run_record import job_summaries
 from ilubench.specs import SuiteSpec
@@ -84,7 +84,7 @@ def _environment(plan: Plan) -> dict[str, JsonValue]:
     return {
         "ilubench": __version__,
         "git": _git(),
-        "libraries": dict(library_versions(LIBRARIES)),
+        "libraries": dict(used_libraries()),
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

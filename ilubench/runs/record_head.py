@@ -1,6 +1,8 @@
 """What a run's record says before anything is measured: by this, two runs are compared."""
 
 import json
+from collections.abc import Mapping
+from functools import cache
 from typing import cast
 
 from pydantic import JsonValue
@@ -19,9 +21,9 @@ from ilubench.runs.stages.workbench import Workbench
 from ilubench.specs import Range
 from ilubench.statistics.bounds import UNBOUNDED
 
-__all__ = ["LIBRARIES", "declared_ranges", "plain", "record_head", "row_hashes"]
+__all__ = ["declared_ranges", "plain", "record_head", "row_hashes", "used_libraries"]
 
-LIBRARIES = (
+_LIBRARIES = (
     "torch",
     "transformers",
     "tokenizers",
@@ -32,6 +34,12 @@ LIBRARIES = (
     "scipy",
     "optuna",
 )
+
+
+@cache
+def used_libraries() -> Mapping[str, str]:
+    """Return their versions when first asked: what is installed during a run is not what it uses."""
+    return library_versions(_LIBRARIES)
 
 
 def record_head(experiment: Experiment, bench: Workbench, run_id: str = "") -> RunRecord:
@@ -58,7 +66,7 @@ def record_head(experiment: Experiment, bench: Workbench, run_id: str = "") -> R
         target=_target_hash(bench),
         ranges=declared_ranges(experiment),
         conditions=suite_conditions(experiment.suite) | _chat_template(experiment, bench),
-        libraries={n: v for n, v in library_versions(LIBRARIES).items() if v != "absent"},
+        libraries={n: v for n, v in used_libraries().items() if v != "absent"},
     )
 
 
