@@ -1,5 +1,6 @@
 """The command line: the only place that prints or exits."""
 
+import atexit
 import os
 import signal
 import sys
@@ -104,11 +105,17 @@ def main() -> None:
     if values is not None:
         typer.echo("\n".join(values))
         return
-    for name in ("SIGTERM", "SIGHUP"):  # a scheduler's end, or a closed terminal, is a Ctrl-C
-        ended = getattr(signal, name, None)
-        if ended is not None and signal.getsignal(ended) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(ended, signal.default_int_handler)
+    found = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
+    asked = [
+        one for one in found if one and signal.getsignal(one) != signal.SIG_IGN
+    ]  # as nohup has
+    for one in asked:  # a scheduler's end, or a closed terminal, is a Ctrl-C
+        signal.signal(one, signal.default_int_handler)
+    # While Python clears its modules, a signal would do what it does by default
+    atexit.register(lambda: [signal.signal(one, signal.SIG_IGN) for one in asked])
     code = guarded(lambda: app(prog_name="ilubench", standalone_mode=False))
+    for one in asked:  # nothing is left to be interrupted
+        signal.signal(one, lambda *_: os._exit(code))
     # A Ctrl-C within some library's exec of a text is remembered until another one ends well, and
     # `python -m` would end by the signal, whatever was made of it.
     exec("")

@@ -7,8 +7,11 @@ whose files are others than its manifest says is none.
 """
 
 import contextlib
+import glob
+import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import time
@@ -33,6 +36,8 @@ LOG = "log.jsonl"
 """A job's log of its steps."""
 
 _WEIGHTS = ".safetensors"
+_HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+"""Of this machine's processes, the numbers say which live."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -41,19 +46,35 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{_HERE}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{_HERE}.*.tmp"):
+            writer = left.name.split(".")[-2]
+            if writer.isdecimal() and not _is_alive(int(writer)):
+                left.unlink(missing_ok=True)  # its writer was killed
         with aside.open("wb") as handle:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
         aside.replace(path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt leaves nothing behind either
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         known = PathError.of(error, str(path))
         raise known or StoreError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return True
 
 
 def write_json(path: Path, value: JsonValue | Mapping[str, JsonValue]) -> None:

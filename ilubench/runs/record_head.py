@@ -38,7 +38,7 @@ _LIBRARIES = (
 
 @cache
 def used_libraries() -> Mapping[str, str]:
-    """Return their versions when first asked: what is installed during a run is not what it uses."""
+    """Return their versions when first asked; what is installed during a run, it does not use."""
     return library_versions(_LIBRARIES)
 
 

@@ -416,6 +416,41 @@ def test_a_signal_says_how_to_go_on(how: signal.Signals) -> None:
     _interrupted([sys.executable, "-c", WAITS, "wait"], how, "begun")
 
 
+ENDS = """
+import atexit, os, signal, sys
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{how})
+
+if "{when}" == "atexit":
+    atexit.register(os.kill, os.getpid(), signal.{how})
+else:
+    late = Late()  # goes with the modules
+from ilubench.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("when", ["atexit", "modules"])
+@pytest.mark.parametrize(("words", "code"), [(["ls", "suites"], 0), (["ls", "x"], 2)])
+def test_a_signal_to_a_command_that_has_ended_changes_nothing(
+    how: str, when: str, words: list[str], code: int
+) -> None:
+    script = ENDS.format(how=how, when=when)
+    with interruptible():
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            capture_output=True,
+            env=environment(),
+            text=True,
+            check=False,
+        )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_within_an_exec_is_one_too(here: Path) -> None:
     """Libraries make classes so; Python remembers it, and `-m` would end by the signal."""
     inner = WAITS.replace("    time.sleep(60)", "    exec('time.sleep(60)')")

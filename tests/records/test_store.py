@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -359,21 +361,50 @@ def test_other_keys_are_not_locked(store: Store) -> None:
         assert folder.is_dir()
 
 
+@pytest.mark.parametrize(
+    ("problem", "raised", "told"),
+    [
+        (OSError(28, "full"), PathError, r"a\.json: no space is left on its disk"),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
 def test_a_file_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    problem: BaseException,
+    raised: type[BaseException],
+    told: str | None,
 ) -> None:
     def full(_descriptor: int) -> None:
-        raise OSError(28, "full")
+        raise problem
 
     path = tmp_path / "deep" / "a.json"
     write_json(path, {"b": 1, "a": [1.5]})
     assert json.loads(path.read_text()) == {"a": [1.5], "b": 1}
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(PathError, match=r"a\.json: no space is left on its disk"):
+        with pytest.raises(raised, match=told):
             write_atomic(path, b"new")
     assert json.loads(path.read_text()) == {"a": [1.5], "b": 1}
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a[1].json"
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: None)  # neither writer got to the end
+        for writer in (os.getppid(), killed.pid):
+            patch.setattr(os, "getpid", lambda writer=writer: writer)
+            write_atomic(path, b"old")
+    assert len([*tmp_path.iterdir()]) == 2
+    write_atomic(path, b"new")
+    names = sorted(one.name for one in tmp_path.iterdir())
+    assert names[0].endswith(f".{os.getppid()}.tmp")  # that one lives
+    assert (names[1:], path.read_bytes()) == (["a[1].json"], b"new")
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path: Path) -> None:
