@@ -106,10 +106,9 @@ def main() -> None:
         typer.echo("\n".join(values))
         return
     found = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
-    asked = [
-        one for one in found if one and signal.getsignal(one) != signal.SIG_IGN
-    ]  # as nohup has
-    for one in asked:  # a scheduler's end, or a closed terminal, is a Ctrl-C
+    # a scheduler's end, or a closed terminal, is a Ctrl-C, but where nohup has it ignored
+    asked = [one for one in found if one and signal.getsignal(one) != signal.SIG_IGN]
+    for one in asked:
         signal.signal(one, signal.default_int_handler)
     # While Python clears its modules, a signal would do what it does by default
     atexit.register(lambda: [signal.signal(one, signal.SIG_IGN) for one in asked])
