@@ -119,6 +119,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
         config(num_hidden_layers=1),
         r"no place for 9 tensors, first 'model.layers.1.* \(num_hidden_layers is 1, the file has 2",
     ),
+    "a far larger model": (
+        config(num_hidden_layers=100, intermediate_size=10_000),
+        r"config\.json: it makes a model of 2.9e\+08 weights, and the files beside it hold 1.6e\+05",
+    ),
     "a bias too many": (
         tensors(lambda found: {**found, f"{FIELD}.bias": torch.ones(96)}),
         r"no place for tensor 'model.layers.0.self_attn.q_proj.bias'; it would compute something",
@@ -169,6 +173,14 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "an index of paths": (
         each(called("part"), file(INDEX, '{"weight_map": {"a": "../other.safetensors"}}')),
         r"weight_map: '\.\./other\.safetensors' is not a file's name beside it",
+    ),
+    "an index without metadata": (
+        each(called("part"), file(INDEX, '{"weight_map": {"a": "part"}, "metadata": "x"}')),
+        r"index\.json: it has no metadata with fields; copy it again, or write {}$",
+    ),
+    "a folder for weights": (
+        each(called("part"), lambda folder: (folder / WEIGHTS).mkdir()),
+        r"has a model\.safetensors that is no regular file; copy it again$",
     ),
     "a nest for an index": (each(called("part"), file(INDEX, NEST)), "no readable weight_map"),
     "parts without an index": (
