@@ -71,6 +71,9 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
+        for path in (single, index):
+            if path.exists():
+                raise ModelError(f"{path} is no regular file; copy it again")
         raise ModelError(f"{folder} {without_weights(folder)}")
     refuse_pointer(index)
     files = sorted(folder / name for name in indexed(index))
@@ -85,11 +88,6 @@ def weight_files(folder: Path) -> list[Path]:
 def without_weights(folder: Path) -> str:
     """Say what a folder without weights holds."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-    if SINGLE in names or INDEX in names:
-        return (
-            f"has a {SINGLE if SINGLE in names else INDEX} that is no regular file; copy it again"
-        )
 
     def first(*endings: str) -> str:
         return next((name for name in names if name.endswith(endings)), "")

@@ -121,7 +121,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a far larger model": (
         config(num_hidden_layers=100, intermediate_size=10_000),
-        r"config\.json: it makes a model of 2.9e\+08 weights, and the files beside it hold 1.6e\+05",
+        r"makes a model of 2.9e\+08 weights, and the files beside it hold 1.6e\+05; it is another",
     ),
     "a bias too many": (
         tensors(lambda found: {**found, f"{FIELD}.bias": torch.ones(96)}),
@@ -180,7 +180,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a folder for weights": (
         each(called("part"), lambda folder: (folder / WEIGHTS).mkdir()),
-        r"has a model\.safetensors that is no regular file; copy it again$",
+        r"model\.safetensors is no regular file; copy it again$",
     ),
     "a nest for an index": (each(called("part"), file(INDEX, NEST)), "no readable weight_map"),
     "parts without an index": (
@@ -232,7 +232,13 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "no groups": (config(num_key_value_heads=0), "num_key_value_heads is '0', which does not make"),
     "layers": (config(num_hidden_layers=1001), "layers is 1001, and at most 1,000 makes a model"),
     "labels": (config(num_labels=10**9), r"num_labels is 1e\+09, and at most 10,000 makes a model"),
-    "nameless": (config(return_dict=False), "config.json: return_dict is false"),
+    "nameless": (config(return_dict=False), "config.json: return_dict is 'False', which does not"),
+    "nameless by null": (config(return_dict=None), "config.json: return_dict is 'None', which"),
+    "no dropout": (config(attention_dropout=None), "config.json: attention_dropout is 'None', whi"),
+    "windows of no size": (
+        config(layer_types=["sliding_attention"] * 2),
+        "config.json: layer_types is .*, which does not make a 'llama' model",
+    ),
     "a root of less": (config(rms_norm_eps=-1.0), "rms_norm_eps is -1, which computes nonsense"),
     "a share": (config(attention_dropout=5.0), "dropout is 5, .* lies between 0 and 1"),
     "no rotation": (
