@@ -137,9 +137,11 @@ def convert_value(annotation: object, text: str, key: str) -> object:
         rest = sorted((part for part in inner if part is not type(None)), key=lambda p: p is str)
         for part in rest[:-1]:  # text is the last resort, since everything is text
             try:
-                return convert_value(part, text, key)
+                value = convert_value(part, text, key)
             except SpecError:
                 continue
+            if type(value) is not int or str(value) == text or rest[-1] is not str:
+                return value  # 0123 is text, where text may stand
         return convert_value(rest[-1], text, key)
     if origin in (tuple, list):
         return _items(text, inner[0] if inner else str, key)

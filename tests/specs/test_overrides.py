@@ -66,6 +66,7 @@ def changed(model: type[BaseModel], *words: str, values: Any = None) -> dict[str
         ("name=a=b", {"name": "a=b"}),
         ("name=", {"name": ""}),
         ("count=3", {"count": 3}),
+        ("either.a=007", {"either": {"a": "007"}}),
         ("rate=1e-5", {"rate": 1e-5}),
         ("flag=true", {"flag": True}),
         ("flag=no", {"flag": False}),
