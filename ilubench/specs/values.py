@@ -17,7 +17,7 @@ NO_VALUE = ("none", "null")
 """Words, in capitals or not, for no value."""
 
 MOST_NUMBERS = 10_000
-"""Numbers that one range may stand for."""
+"""Numbers that one range may stand for, and values of a list."""
 
 _WHOLE = re.compile(r"[-+]?\d{1,18}")
 
@@ -58,6 +58,9 @@ def _numbers(text: str, key: str, part: str) -> list[object]:
 def _items(text: str, inner: object, key: str) -> list[object]:
     whole = _plain_type(inner) is int
     parts = [part.strip(" \t'\"") for part in text.strip("[](){} ").split(",")]
+    if len(parts) > MOST_NUMBERS:
+        problem = f"must have {MOST_NUMBERS} entries at most, and has {len(parts)}"
+        raise SpecError(problem, field=key, remedy="write fewer")
     if whole:
         written = [_range_written_otherwise(part) or part for part in parts]
         meant = _range_written_otherwise(text.strip("[]{} ")) or ",".join(written)

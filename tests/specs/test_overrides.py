@@ -113,6 +113,7 @@ def test_the_type_directs_the_parsing(word: str, expected: dict[str, Any]) -> No
         ("numbers=a..b", r"^numbers: 'a\.\.b' is not a range; write first\.\.last"),
         ("numbers=3..1", r"^numbers: the range '3\.\.1' is empty"),
         ("numbers=1,x", "^numbers: .*must be a whole number"),
+        ("names=" + "a," * 10_001, "^names: must have 10000 entries at most, and has 10002; write"),
         ("inner=x", r"'inner' has fields of its own; set one of them: inner\.<field>=<value>"),
         ("name.x=1", "^name.x: 'name' has no fields; drop what follows"),
         ("free.a={x", "^free.a: not a value that YAML can read; given: '{x'"),
