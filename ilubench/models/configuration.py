@@ -47,11 +47,11 @@ _ROTATIONS = (
 """Settings as older configurations write them, which transformers reads and names otherwise."""
 
 _MOST = (
-    (re.compile(r"\w*layers?"), 1_000),
+    (re.compile(r"\w*layers?"), 500),
     (re.compile(r"\w*(heads?|experts?|groups?|blocks?)|num_labels"), 10_000),
     (re.compile(r"\w*(size|dim|embd|inner|width|rank|positions?|embeddings)"), 100_000_000),
 )
-"""Settings of a model, and the largest that they are anywhere: times ten, about."""
+"""Settings of a model, and the largest that they are anywhere: times four to ten, about."""
 
 _WITHIN = (
     (re.compile(r"(\w+_)?eps(ilon)?"), 0.0, 1.0),

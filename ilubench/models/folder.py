@@ -55,7 +55,7 @@ _TRAINING = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
 _SHARDS = ("global_step", "pytorch_model_fsdp")
 _JOINED = "zero_to_fp32.py (DeepSpeed), `accelerate merge-weights` (FSDP)"
 
-_SMALL = 100_000_000
+_SMALL = 10_000_000
 """Weights of a model that is soon made and fits anywhere."""
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
