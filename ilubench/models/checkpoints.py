@@ -143,9 +143,10 @@ def load_model(folder: Path, device: str, dtype: torch.dtype = torch.float32) ->
                 use_safetensors=True,
                 trust_remote_code=False,
             )
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         raise  # no fault of the checkpoint
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:
+        # whatever a model's own class raises of files that it does not expect
         by = f"transformers {transformers.__version__} ({type(error).__name__})"
         raise ModelError(f"{folder} cannot be loaded by {by}") from error
     model = cast("PreTrainedModel", loaded.to(device).eval())

@@ -1,5 +1,6 @@
 """A checkpoint's config.json: read, or what is wrong with it in one sentence."""
 
+import contextlib
 import inspect
 import os
 import re
@@ -46,11 +47,11 @@ _ROTATIONS = (
 """Settings as older configurations write them, which transformers reads and names otherwise."""
 
 _MOST = (
-    (re.compile(r"\w*layers?"), 1_000),
+    (re.compile(r"\w*layers?"), 500),
     (re.compile(r"\w*(heads?|experts?|groups?|blocks?)|num_labels"), 10_000),
     (re.compile(r"\w*(size|dim|embd|inner|width|rank|positions?|embeddings)"), 100_000_000),
 )
-"""Settings of a model, and the largest that they are anywhere: times ten, about."""
+"""Settings of a model, and the largest that they are anywhere: times four to ten, about."""
 
 _WITHIN = (
     (re.compile(r"(\w+_)?eps(ilon)?"), 0.0, 1.0),
@@ -131,6 +132,11 @@ def load_config(folder: Path) -> "PretrainedConfig":
             name = text.attribute_map.get(field, field)
             raise ModelError(f"{path}: {name} is 0, which makes no model")
     _refuse_other_kinds(path, config)
+    try:
+        _try_out(config)
+    except Exception as error:
+        # as above, of settings that it meets only when it computes
+        raise ModelError(f"{path}: {wrong_setting(raw)}") from error
     return config
 
 
@@ -151,6 +157,7 @@ def recipe_config(settings: Mapping[str, JsonValue]) -> "PretrainedConfig":
     try:
         config = AutoConfig.for_model(model_type, **given)
         known = {*CONFIG_MAPPING[model_type]().to_dict(), *config.attribute_map, *_ROTATIONS}
+        _try_out(config)
     except Exception as error:
         # whatever a model's own class raises of settings that it does not expect
         raise ModelError(f"recipe.config: {wrong_setting(settings)}") from error
@@ -231,9 +238,6 @@ def refuse_absurd(raw: Mapping[str, Any], where: str) -> None:
         ModelError: names the setting.
     """
     for name, value in _leaves(raw):
-        if name == "return_dict" and not value:
-            problem = "return_dict is false, and what a model gives is read by its name"
-            raise ModelError(f"{where}: {problem}; leave it out")
         most = next((most for names, most in _MOST if names.fullmatch(name)), None)
         if most is not None and not isinstance(value, str) and not -most <= value <= most:
             raise ModelError(f"{where}: {name} is {value:.4g}, and at most {most:,} makes a model")
@@ -267,14 +271,14 @@ def wrong_setting(raw: Mapping[str, Any]) -> str:
     Args:
         raw: what config.json says.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     kind = raw["model_type"]
 
     def accepted(settings: Mapping[str, Any]) -> bool:
         try:
-            with quiet(), torch.device("meta"):
-                AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
+            with quiet():
+                _try_out(AutoConfig.for_model(kind, **settings))
         except Exception:  # noqa: BLE001 - whatever a model's class raises
             return False
         return True
@@ -293,6 +297,22 @@ def wrong_setting(raw: Mapping[str, Any]) -> str:
         return f"its settings do not make a {kind!r} model"
     name = (alone or mends)[0]
     return f"{name} is {str(given[name])[:40]!r}, which does not make a {kind!r} model"
+
+
+def _try_out(config: "PretrainedConfig") -> None:
+    """Make a model without weights and train it on two tokens; what its class raises passes.
+
+    Raises:
+        AttributeError: it reads a setting that is not there, or reads it otherwise.
+        TypeError: likewise.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config).train()
+        # some classes look at numbers, and there are none
+        with contextlib.suppress(RuntimeError, ValueError, LookupError, AssertionError):
+            _ = model(input_ids=torch.zeros(1, 2, dtype=torch.long)).logits
 
 
 def _refuse_quantised(folder: Path, raw: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A model's folder, looked through before anything is loaded: files, headers, names and shapes."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from ilubench.data.hub.models import INDEX, SINGLE, TEXTS, convert_command, indexed
 from ilubench.errors import ModelError
 from ilubench.models.configuration import load_config, read_json, refuse_pointer, wrong_setting
+from ilubench.models.forward import parameter_sizes
 from ilubench.models.quiet import quiet
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ _TRAINING = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
 _SHARDS = ("global_step", "pytorch_model_fsdp")
 _JOINED = "zero_to_fp32.py (DeepSpeed), `accelerate merge-weights` (FSDP)"
 
+_SMALL = 10_000_000
+"""Weights of a model that is soon made and fits anywhere."""
+
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -66,12 +71,17 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
+        for path in (single, index):
+            if path.exists():
+                raise ModelError(f"{path} is no regular file; copy it again")
         raise ModelError(f"{folder} {without_weights(folder)}")
     refuse_pointer(index)
     files = sorted(folder / name for name in indexed(index))
     absent = [path.name for path in files if not path.is_file()]
     if absent:
         raise ModelError(f"{folder} lacks {absent[0]!r}, which its index names; copy it there")
+    if not isinstance(read_json(index).get("metadata"), dict):
+        raise ModelError(f"{index}: it has no metadata with fields; copy it again, or write {{}}")
     return files
 
 
@@ -206,7 +216,10 @@ def check_tensors(folder: Path, config: "PretrainedConfig", tensors: Mapping[str
         ModelError: names the first that is not.
     """
     try:
+        _refuse_larger(folder, config, sum(math.prod(one.shape) for one in tensors.values()))
         model, info = fill_model(config, tensors, torch.float32)
+    except ModelError:
+        raise
     except Exception as error:
         # whatever a model's own class raises of settings or tensors that do not go together
         problem = wrong_setting(read_json(folder / "config.json"))
@@ -231,6 +244,14 @@ def check_tensors(folder: Path, config: "PretrainedConfig", tensors: Mapping[str
             f"{folder}: the model of config.json has no place for {_tensors(unused)}"
             f"{_deeper(config, unused)}{kind}; it would compute something else than was trained"
         )
+
+
+def _refuse_larger(folder: Path, config: "PretrainedConfig", held: int) -> None:
+    """Raise for a model of far more weights than the files hold: what is absent is made in full."""
+    need = sum(parameter_sizes(config).values())
+    if need > max(2 * held, _SMALL):
+        problem = f"it makes a model of {need:.2g} weights, and the files beside it hold {held:.2g}"
+        raise ModelError(f"{folder / 'config.json'}: {problem}; it is another model's")
 
 
 def _tensors(names: Sequence[str]) -> str:

@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["hushed", "quiet"]
+__all__ = ["hushed", "panics_told", "quiet"]
 
 
 @contextlib.contextmanager
@@ -34,3 +36,24 @@ def quiet() -> Iterator[None]:
         shown_by.set_verbosity(verbosity)
         if shown:
             shown_by.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def panics_told() -> Iterator[None]:
+    """Turn what a library in Rust panics of, which is no Exception, into one; print nothing of it.
+
+    Raises:
+        ValueError: in its place.
+    """
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(str(error)) from error
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

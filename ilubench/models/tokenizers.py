@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ilubench.data.hub.models import OTHER_TOKENIZER, TEXTS, is_tokenizer_file
 from ilubench.errors import ModelError
 from ilubench.models.configuration import read_json, refuse_pointer
-from ilubench.models.quiet import quiet
+from ilubench.models.quiet import panics_told, quiet
 from ilubench.specs import TokenizerSpec
 from ilubench.specs.untrusted import shorten
 
@@ -25,6 +25,7 @@ __all__ = ["build_tokenizer", "check_vocabulary", "load_tokenizer", "train_token
 
 _PAD, _BOS, _EOS, _UNK = "<pad>", "<s>", "</s>", "<unk>"
 _CONFIG = "tokenizer_config.json"
+_STRANGE = "a \U0010fffd \u2e3b"
 _PIECE = r" ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s"
 
 
@@ -40,7 +41,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        with quiet():
+        with quiet(), panics_told():
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
@@ -62,7 +63,31 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
             raise ModelError(
                 f"{folder}: its tokenizer ends every text with {' '.join(ends)}; {remedy}"
             )
+    if problem := _misread(tokenizer):
+        raise ModelError(
+            f"{folder}: tokenizer.json: {problem}; copy it again, or {OTHER_TOKENIZER}"
+        )
     return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def _misread(tokenizer: Any) -> str:  # noqa: ANN401
+    """Say what would make a tokenizer fail on a text, or read it otherwise than its model did."""
+    model = tokenizer.backend_tokenizer.model
+    if getattr(model, "dropout", None):
+        return f"its model has a dropout of {model.dropout}, and reads a text otherwise each time"
+    try:
+        whole, alone = (tokenizer(_STRANGE, add_special_tokens=own) for own in (True, False))
+    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        return f"a text with a sign that it does not know cannot be read ({error})"
+    read = whole.encodings[0]
+    added = [place for place, of in enumerate(read.sequence_ids) if of is None]
+    for token, number in ((read.tokens[place], read.ids[place]) for place in added):
+        known = tokenizer.convert_tokens_to_ids(token)
+        if number != known:
+            return f"{token!r} is {number} by its post_processor, and {known} by its words"
+    if len(read.ids) - len(added) != len(alone["input_ids"]):
+        return "its post_processor gives a text more than once, or a part of it"
+    return ""
 
 
 def _fault(folder: Path) -> str:
@@ -95,7 +120,8 @@ def _is_readable(path: Path) -> bool:
     from tokenizers import Tokenizer
 
     try:
-        Tokenizer.from_file(str(path))
+        with panics_told():
+            Tokenizer.from_file(str(path)).encode("a")
     except Exception:  # noqa: BLE001 - the library raises nothing narrower
         return False
     return True

@@ -147,6 +147,7 @@ def _is_loose(top: str, search: tuple[str, ...]) -> bool:
     )
 
 
+@cache
 def _counts(module: str) -> bool:
     def below(roots: Iterable[str]) -> bool:
         return any(module == root or module.startswith(f"{root}.") for root in roots)

@@ -19,6 +19,7 @@ from ilubench.errors import SpecError, did_you_mean
 from ilubench.specs.merging import INSTEAD_OF, merge_mappings
 from ilubench.specs.run import RunSpec
 from ilubench.specs.score import ScoreSpec
+from ilubench.specs.untrusted import shorten
 from ilubench.specs.values import NO_VALUE, convert_value
 from ilubench.specs.yaml_files import load_nodes, task_names
 
@@ -83,6 +84,9 @@ def parse_words(words: Iterable[str]) -> tuple[Override, ...]:
     return tuple(sorted(found.values(), key=lambda override: (len(override.path), override.path)))
 
 
+_DIVIDED = re.compile(r"""^[\s'"\[\](){}]|,|[\s'"\[\](){}]$""")
+"""What the items of a list that is written as words cannot have."""
+
 _FIELDS = {**ScoreSpec.model_fields, **RunSpec.model_fields}
 _KEY = re.compile(r"[^\s.=-][^\s.=]*(?:\.[^\s.=]+)*")
 
@@ -142,20 +146,31 @@ def _is_list(word: str) -> bool:
 def _flatten(prefix: str, node: yaml.Node, where: str) -> Iterable[tuple[str, str]]:
     """Yield dotted keys with the text that stands in the file: 0123 may be a revision."""
     line = f"{where}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, yaml.SequenceNode):
+        text = ",".join(_item(item, line, prefix) for item in node.value)
+        yield prefix, f"[{text}]" if "." in prefix or not text else text
+    elif node.tag.endswith(":null") or (prefix and node.value == []):
+        remedy = "leave the field out, or write none where nothing is meant"
+        raise SpecError("is blank", where=line, field=prefix, remedy=remedy)
+    elif isinstance(node, yaml.MappingNode):
         for key, inner in node.value:
             yield from _flatten(f"{prefix}.{key.value}" if prefix else key.value, inner, where)
-    elif isinstance(node, yaml.SequenceNode):
-        if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
-            raise SpecError("a list of plain values is needed", where=line, field=prefix)
-        yield prefix, ",".join(item.value for item in node.value) or "[]"
-    elif node.tag.endswith(":null"):
-        if not node.value:
-            remedy = "leave the field out, or write none where nothing is meant"
-            raise SpecError("is blank", where=line, field=prefix, remedy=remedy)
-        yield prefix, "none"
     else:
         yield prefix, node.value
+
+
+def _item(node: yaml.Node, line: str, field: str) -> str:
+    """Return the text of a list's item, which stays one item when the list is read as words are."""
+    if not isinstance(node, yaml.ScalarNode):
+        raise SpecError("a list of plain values is needed", where=line, field=field)
+    if node.tag.endswith(":null") or not node.value.strip():
+        raise SpecError(
+            "a value of its list is blank", where=line, field=field, remedy="leave it out"
+        )
+    if _DIVIDED.search(node.value):
+        problem = f"{shorten(node.value)} would be divided, or lose signs, in a list of words"
+        raise SpecError(problem, where=line, field=field, remedy="write it in the suite's file")
+    return str(node.value)
 
 
 def from_file(path: Path, words: Sequence[Override] = ()) -> tuple[Override, ...]:

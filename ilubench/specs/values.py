@@ -2,7 +2,7 @@
 
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
@@ -17,7 +17,7 @@ NO_VALUE = ("none", "null")
 """Words, in capitals or not, for no value."""
 
 MOST_NUMBERS = 10_000
-"""Numbers that one range may stand for."""
+"""Numbers that one range may stand for, and values of a list."""
 
 _WHOLE = re.compile(r"[-+]?\d{1,18}")
 
@@ -58,6 +58,9 @@ def _numbers(text: str, key: str, part: str) -> list[object]:
 def _items(text: str, inner: object, key: str) -> list[object]:
     whole = _plain_type(inner) is int
     parts = [part.strip(" \t'\"") for part in text.strip("[](){} ").split(",")]
+    if len(parts) > MOST_NUMBERS:
+        problem = f"must have {MOST_NUMBERS} entries at most, and has {len(parts)}"
+        raise SpecError(problem, field=key, remedy="write fewer")
     if whole:
         written = [_range_written_otherwise(part) or part for part in parts]
         meant = _range_written_otherwise(text.strip("[]{} ")) or ",".join(written)
@@ -119,6 +122,20 @@ _FINITE = ConfigDict(allow_inf_nan=False)
 _ANY: TypeAdapter[object] = TypeAdapter(JsonValue, config=_FINITE)
 
 
+def _one_of(kinds: Sequence[object], text: str, key: str) -> object:
+    if type(None) in kinds and text.lower() in NO_VALUE:
+        return None
+    rest = sorted((part for part in kinds if part is not type(None)), key=lambda p: p is str)
+    for part in rest[:-1]:  # text is the last resort, since everything is text
+        try:
+            value = convert_value(part, text, key)
+        except SpecError:
+            continue
+        if type(value) is not int or str(value) == text or rest[-1] is not str:
+            return value  # 0123 is text, where text may stand
+    return convert_value(rest[-1], text, key)
+
+
 def convert_value(annotation: object, text: str, key: str) -> object:
     """Return ``text`` as the annotated type.
 
@@ -132,15 +149,7 @@ def convert_value(annotation: object, text: str, key: str) -> object:
     """
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
-        if type(None) in inner and text.lower() in NO_VALUE:
-            return None
-        rest = sorted((part for part in inner if part is not type(None)), key=lambda p: p is str)
-        for part in rest[:-1]:  # text is the last resort, since everything is text
-            try:
-                return convert_value(part, text, key)
-            except SpecError:
-                continue
-        return convert_value(rest[-1], text, key)
+        return _one_of(inner, text, key)
     if origin in (tuple, list):
         return _items(text, inner[0] if inner else str, key)
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

@@ -60,7 +60,7 @@ class YamlLoader(yaml.SafeLoader):
 
 
 _TAG = "tag:yaml.org,2002:"
-_FLOAT = r"[-+]?(?:\d[\d_]*\.\d*|\.\d+|(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+)"
+_FLOAT = r"[-+]?(?:\d[\d_]*\.\d*|\.\d+|(?:\d[\d_]*(?:\.\d*)?|\.\d+)[eE][-+]?\d+)"
 _PLAIN = {
     "int": (r"[-+]?(?:0|[1-9][\d_]*)|0x[\da-fA-F]+", "-+0123456789"),
     "float": (_FLOAT, "-+0123456789."),

@@ -191,9 +191,11 @@ def test_packaged_leads_not_out_of_the_package(folder: str, here: Path) -> None:
 # --------------------------------------------------------------------------- a --config file
 
 
+@pytest.mark.parametrize("blank", ["", "~", "null", "{}"])
 @pytest.mark.parametrize("field", ["attacks", "method", "seeds", "attack.train.lr"])
-def test_a_blank_field_of_a_config_file_is_named(field: str, here: Path) -> None:
-    Path("c.yaml").write_text(f"suite: {TINY}\n{field}:\n")
+def test_a_blank_field_of_a_config_file_is_named(field: str, blank: str, here: Path) -> None:
+    """None of them is the word none, by which nothing is attacked, or the default."""
+    Path("c.yaml").write_text(f"suite: {TINY}\n{field}: {blank}\n")
     told = refused("plan", "--config", "c.yaml")
     assert f"c.yaml:2: {field}: is blank; leave the field out, or write none" in told
 
@@ -203,7 +205,7 @@ def test_a_config_file_is_read_as_it_is_written(here: Path) -> None:
     from ilubench.specs.overrides import from_file
 
     Path("r.yaml").write_text(
-        "data:\n  forget_mc: {revision: 1234e56, subset: 0123, limit: null}\n"
+        "data:\n  forget_mc: {revision: 1234e56, subset: 0123, limit: none}\n"
         "never_knew: no\nseeds: [0, 1]\nout: 2024-12-05\n"
     )
     found = {override.key: override.text for override in from_file(Path("r.yaml"))}
@@ -215,6 +217,30 @@ def test_a_config_file_is_read_as_it_is_written(here: Path) -> None:
         "seeds": "0,1",
         "out": "2024-12-05",
     }
+
+
+@pytest.mark.parametrize(
+    ("item", "problem"),
+    [
+        ("~", "a value of its list is blank"),
+        ("''", "a value of its list is blank"),
+        ("'Science, Technology'", "'Science, Technology' would be divided"),
+        ("'[b]'", "'[b]' would be divided, or lose signs, in a list of words; write it in the s"),
+        ("[b]", "a list of plain values is needed"),
+    ],
+)
+def test_a_list_of_a_config_file_keeps_its_items(item: str, problem: str, here: Path) -> None:
+    field = "suite.attacks.agnews.data.train.labels.label"
+    Path("c.yaml").write_text(f"suite: {TINY}\n{field}: [a, {item}]\n")
+    assert f"c.yaml:2: {field}: {problem}" in refused("plan", "--config", "c.yaml")
+
+
+def test_a_list_in_a_config_file_is_one_where_anything_may_stand(here: Path) -> None:
+    from ilubench.cli.words import grid_of
+
+    Path("c.yaml").write_text(f"suite: {TINY}\nsuite.attacks.gsm8k.settings.fractions: [0.5, 1]\n")
+    (made,) = grid_of(None, Path("c.yaml"))
+    assert made.suite.attacks["gsm8k"].settings["fractions"] == [0.5, 1]
 
 
 def test_a_config_file_with_a_zero_byte(here: Path) -> None:

@@ -119,6 +119,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
         config(num_hidden_layers=1),
         r"no place for 9 tensors, first 'model.layers.1.* \(num_hidden_layers is 1, the file has 2",
     ),
+    "a far larger model": (
+        config(num_hidden_layers=100, intermediate_size=10_000),
+        r"makes a model of 2.9e\+08 weights, and the files beside it hold 1.6e\+05; it is another",
+    ),
     "a bias too many": (
         tensors(lambda found: {**found, f"{FIELD}.bias": torch.ones(96)}),
         r"no place for tensor 'model.layers.0.self_attn.q_proj.bias'; it would compute something",
@@ -170,6 +174,14 @@ FAULTS: dict[str, tuple[Change, str]] = {
         each(called("part"), file(INDEX, '{"weight_map": {"a": "../other.safetensors"}}')),
         r"weight_map: '\.\./other\.safetensors' is not a file's name beside it",
     ),
+    "an index without metadata": (
+        each(called("part"), file(INDEX, '{"weight_map": {"a": "part"}, "metadata": "x"}')),
+        r"index\.json: it has no metadata with fields; copy it again, or write {}$",
+    ),
+    "a folder for weights": (
+        each(called("part"), lambda folder: (folder / WEIGHTS).mkdir()),
+        r"model\.safetensors is no regular file; copy it again$",
+    ),
     "a nest for an index": (each(called("part"), file(INDEX, NEST)), "no readable weight_map"),
     "parts without an index": (
         called("model-00001-of-00002.safetensors"),
@@ -218,9 +230,15 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a list for a number": (config(num_hidden_layers=[2]), "num_hidden_layers is '.2.', which"),
     "no heads": (config(num_attention_heads=0), "num_attention_heads is '0', which does not make"),
     "no groups": (config(num_key_value_heads=0), "num_key_value_heads is '0', which does not make"),
-    "layers": (config(num_hidden_layers=1001), "layers is 1001, and at most 1,000 makes a model"),
+    "layers": (config(num_hidden_layers=501), "layers is 501, and at most 500 makes a model"),
     "labels": (config(num_labels=10**9), r"num_labels is 1e\+09, and at most 10,000 makes a model"),
-    "nameless": (config(return_dict=False), "config.json: return_dict is false"),
+    "nameless": (config(return_dict=False), "config.json: return_dict is 'False', which does not"),
+    "nameless by null": (config(return_dict=None), "config.json: return_dict is 'None', which"),
+    "no dropout": (config(attention_dropout=None), "config.json: attention_dropout is 'None', whi"),
+    "windows of no size": (
+        config(layer_types=["sliding_attention"] * 2),
+        "config.json: layer_types is .*, which does not make a 'llama' model",
+    ),
     "a root of less": (config(rms_norm_eps=-1.0), "rms_norm_eps is -1, which computes nonsense"),
     "a share": (config(attention_dropout=5.0), "dropout is 5, .* lies between 0 and 1"),
     "no rotation": (

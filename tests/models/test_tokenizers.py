@@ -215,6 +215,19 @@ def _set(**settings: object) -> Files:
     return change
 
 
+def _template_file(name: str, number: int, times: int = 1) -> Files:
+    text = [{"Sequence": {"id": "A", "type_id": 0}}] * times
+    token = {"id": "<s>", "ids": [number], "tokens": ["<s>"]}
+    return _changed(
+        post_processor={
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": name, "type_id": 0}}, *text],
+            "pair": [*text, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": token},
+        }
+    )
+
+
 BOTH = ("tokenizer.json", "tokenizer_config.json")
 FAULTS: dict[str, tuple[Files, str]] = {
     "a new model": (
@@ -234,6 +247,24 @@ FAULTS: dict[str, tuple[Files, str]] = {
             }
         ),
         "its tokenizer gives special tokens alone, whatever it reads",
+    ),
+    "a panic": (
+        _changed(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        "tokenizer.json is none that `tokenizers` reads",
+    ),
+    "a panic at a text": (_template_file("<none>", 1), "tokenizer.json is none that `tokenizers`"),
+    "another id": (
+        _template_file("<s>", 99_999),
+        "'<s>' is 99999 by its post_processor, and 1 by its words",
+    ),
+    "a text twice": (_template_file("<s>", 1, times=2), "gives a text more than once"),
+    "no word for the unknown": (
+        _changed(model={"type": "WordLevel", "vocab": {"<s>": 1, "a": 2}, "unk_token": "none"}),
+        "a text with a sign that it does not know cannot be read",
+    ),
+    "dropout": (
+        _changed(model={"type": "BPE", "vocab": {"a": 9}, "merges": [], "dropout": 0.5}),
+        "dropout of 0.5, and reads a text otherwise each time",
     ),
     "half": (_written("tokenizer.json", '{"a"'), "tokenizer.json is no readable JSON"),
     "null": (_written("tokenizer.json", "null"), "tokenizer.json holds no settings"),

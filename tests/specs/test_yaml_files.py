@@ -1,6 +1,7 @@
 """YAML -> spec: numbers, duplicate keys, and errors that name file, line and field."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,14 @@ def test_reading_ends_where_there_are_too_many_values(tmp_path: Path) -> None:
     path = write(tmp_path, "a: [" + "1, " * 70_000)
     with pytest.raises(SpecError, match="more than 60000 values"):
         load_yaml(path)
+
+
+def test_a_long_row_of_digits_is_soon_read() -> None:
+    """Its time grows with its length: with the square of it, this took minutes."""
+    began = time.process_time()
+    text = "0" * 40_000 + "x"
+    assert parse_yaml(text) == text
+    assert time.process_time() - began < 2
 
 
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
