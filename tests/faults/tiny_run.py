@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from runs import SUITE, WEAK, environment, rows, samples, weights
+from runs import SUITE, WEAK, environment, interruptible, rows, samples, weights
 
 MARK = "ILUBENCH_FAULTS"
 """In the environment of a run and of all that it starts."""
@@ -76,7 +76,7 @@ class Started:
         mark = uuid4().hex
         out.mkdir(parents=True, exist_ok=True)
         stream = out.parent / f"{mark}.log"
-        with stream.open("wb") as file, default_signals():
+        with stream.open("wb") as file, interruptible():
             process = subprocess.Popen(
                 [sys.executable, "-m", "ilubench", *command, f"out={out}", *words],
                 stdout=file,
@@ -135,21 +135,6 @@ class Started:
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-@contextlib.contextmanager
-def default_signals() -> Iterator[None]:
-    """Let what is started meanwhile take signals that a shell's background jobs ignore."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def starting_with(what: str, **variables: str) -> dict[str, str]:

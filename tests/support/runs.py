@@ -85,12 +85,18 @@ def process(*words: str, cwd: Path | None = None) -> Outcome:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let processes that are started meanwhile take Ctrl-C; a shell's background jobs ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let what is started meanwhile take signals, which jobs of a shell or of nohup ignore."""
+    asked: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in asked.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def planned(*words: str) -> Plan:
