@@ -28,8 +28,10 @@ def guarded(call: Callable[[], object]) -> int:
             sys.stdout.flush()  # what cannot be written is told here, not while Python ends
     except IlubenchError as error:
         return _fail(str(error), error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt) as end:
         code = INTERRUPTED
+        if isinstance(end.__cause__, EOFError):  # typer takes it for the end of what is typed
+            code = _refused(end.__cause__)
     except BrokenPipeError:
         return INTERRUPTED
     except OSError as error:

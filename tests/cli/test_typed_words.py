@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from runs import SUITE, TINY, WEAK, command, environment, interruptible
 
 from ilubench import __version__
@@ -374,9 +375,17 @@ def test_faults_of_the_system_name_the_path(
     assert f"error: some/where: {reason}" in capsys.readouterr().err
 
 
-def test_other_faults_stay_internal(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", [ConnectionError, EOFError])
+def test_other_faults_stay_internal(
+    kind: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise kind("no path in it")
+
     def call() -> Any:
-        raise ConnectionError("no path in it")
+        broken = typer.Typer()
+        broken.command()(fail)
+        return broken([], standalone_mode=False)
 
     assert guarded(call) == 5
     assert "internal" in capsys.readouterr().err

@@ -7,7 +7,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doubles import SilentProgress
@@ -28,7 +30,7 @@ from ilubench.experiments.experiment import resolve_experiment
 from ilubench.forecast.memory import shape_of
 from ilubench.models.configuration import load_config
 from ilubench.runs.executors.base import Ended, Outcome, end_of, execute, longest_first
-from ilubench.runs.executors.child import import_ahead
+from ilubench.runs.executors.child import begin, import_ahead
 from ilubench.runs.executors.processes import ThisMachine
 from ilubench.runs.executors.share import Share, share_machine
 from ilubench.runs.executors.workers import Workers
@@ -255,6 +257,41 @@ def test_workers_that_never_begin_end_the_run(tmp_path: Path) -> None:
     workers = Workers(ThisMachine({}, [{}], tmp_path / "workers"), 1, Watched())
     with pytest.raises(JobError, match=r"3 workers in a row .* workers=1"):
         list(execute([[job("a")]], lambda _: False, workers))
+
+
+@pytest.mark.parametrize("kind", [EOFError, ConnectionResetError])
+def test_a_process_begins_again_once(kind: type[Exception]) -> None:
+    ends: list[Exception | str] = [kind(), "it runs"]
+
+    def start() -> str:
+        end = ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    assert begin(start) == "it runs"
+    ends = [kind(), kind()]
+    with pytest.raises(JobError, match=r"killed twice .* workers=1 does without"):
+        begin(start)
+
+
+@pytest.mark.slow
+def test_what_workers_are_forked_from_is_killed_while_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_ahead()
+    server: Any = forkserver._forkserver
+    ensure, asked = server.ensure_running, []
+
+    def found_alive() -> None:
+        asked.append(ensure())
+        if len(asked) == 1:
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+
+    monkeypatch.setattr(server, "ensure_running", found_alive)
+    here = ThisMachine({}, [{}], tmp_path / "workers")
+    here.start(0).kill()
+    assert len(asked) == 2
 
 
 def group_lives(group: int) -> bool:

@@ -5,12 +5,18 @@ import multiprocessing.forkserver
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-__all__ = ["FORKS", "Call", "Told", "how_ended", "import_ahead", "settle"]
+from ilubench.errors import JobError
+
+__all__ = ["FORKS", "Call", "Told", "begin", "how_ended", "import_ahead", "settle"]
+
+Begun = TypeVar("Begun")
 
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 
@@ -25,6 +31,22 @@ def import_ahead() -> None:
     if FORKS:
         multiprocessing.set_forkserver_preload([_IMPORTS])
         multiprocessing.forkserver.ensure_running()
+
+
+def begin(start: Callable[[], Begun]) -> Begun:
+    """Start a process; again where the one that it is forked from was killed meanwhile.
+
+    Raises:
+        JobError: that happens twice.
+    """
+    with suppress(EOFError, ConnectionError):
+        return start()
+    time.sleep(0.5)  # an end is heard before it can be waited for, and till then it counts as alive
+    try:
+        return start()
+    except (EOFError, ConnectionError) as error:
+        problem = "what workers are forked from was killed twice (out of memory?)"
+        raise JobError(f"{problem}; workers=1 does without them") from error
 
 
 def how_ended(process: BaseProcess) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from ilubench.runs.executors.base import Ended
-from ilubench.runs.executors.child import FORKS, Call, how_ended, settle
+from ilubench.runs.executors.child import FORKS, Call, begin, how_ended, settle
 from ilubench.runs.executors.worker import Worker
 from ilubench.runs.executors.workers import Lost, Starts
 from ilubench.runs.jobs import Job
@@ -82,7 +82,13 @@ class ThisMachine:
 
         On CPUs it is forked from a process that has imported everything and computed nothing; a
         GPU's driver does not outlive a fork.
+
+        Raises:
+            JobError: it cannot be forked.
         """
+        return begin(lambda: self._started(number))
+
+    def _started(self, number: int) -> Process:
         own = self._environments[number]
         fork = multiprocessing.get_context("forkserver") if self._forks else None
         context = fork or multiprocessing.get_context("spawn")

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -27,7 +28,7 @@ from ilubench.errors import JobError
 from ilubench.interfaces import Progress
 from ilubench.models.sharding import from_the_leader, join_ranks, leads, together, world_size
 from ilubench.records.store import Artifact, Store
-from ilubench.runs.executors.child import Told, how_ended, import_ahead, settle
+from ilubench.runs.executors.child import Told, begin, how_ended, import_ahead, settle
 from ilubench.runs.jobs import Job
 from ilubench.training import NoRoomError
 
@@ -108,7 +109,6 @@ class Ranks:
             context = multiprocessing.get_context("forkserver")
         self._meeting = tempfile.TemporaryDirectory(prefix="ilubench-ranks-")
         for rank in range(self._count):
-            mine, theirs = context.Pipe()
             given = _Given(
                 self._config,
                 rank,
@@ -118,12 +118,7 @@ class Ranks:
                 self._folder / f"{rank}.log",
                 max(1, torch.get_num_threads() // self._count),
             )
-            process = context.Process(
-                target=_serve, args=(theirs, given), name=f"ilubench-rank-{rank}"
-            )
-            process.start()
-            theirs.close()  # so that the end of the process is the end of the connection
-            self._running.append((process, mine))
+            self._running.append(begin(partial(_started, context, given)))
 
     def _try(self, job: Job, limit: int | None, progress: Progress) -> None:
         if not self._running:
@@ -185,6 +180,17 @@ class _Given:
     meeting: Path
     log: Path
     threads: int
+
+
+def _started(
+    context: "ForkServerContext | SpawnContext", given: _Given
+) -> "tuple[ForkServerProcess | SpawnProcess, Connection]":
+    mine, theirs = context.Pipe()
+    name = f"ilubench-rank-{given.rank}"
+    process = context.Process(target=_serve, args=(theirs, given), name=name)
+    process.start()
+    theirs.close()  # so that the end of the process is the end of the connection
+    return process, mine
 
 
 def _serve(connection: Connection, given: _Given) -> None:
