@@ -227,6 +227,11 @@ def _refuse_other_kinds(path: Path, config: "PretrainedConfig") -> None:
         raise ModelError(f"{path}: a model of type {kind!r} {problem}; give one that writes text")
 
 
+def _figure(value: float) -> str:
+    """Return a number for a message; an integer may be too large to be a float."""
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"[:60]
+
+
 def refuse_absurd(raw: Mapping[str, Any], where: str) -> None:
     """Raise where a model would take longer to describe than to train, or compute nonsense.
 
@@ -240,11 +245,12 @@ def refuse_absurd(raw: Mapping[str, Any], where: str) -> None:
     for name, value in _leaves(raw):
         most = next((most for names, most in _MOST if names.fullmatch(name)), None)
         if most is not None and not isinstance(value, str) and not -most <= value <= most:
-            raise ModelError(f"{where}: {name} is {value:.4g}, and at most {most:,} makes a model")
+            problem = f"{name} is {_figure(value)}, and at most {most:,} makes a model"
+            raise ModelError(f"{where}: {problem}")
         for names, low, high in _WITHIN:
             number = isinstance(value, int | float) and names.fullmatch(name)
             if number and not low <= value <= high:
-                problem = f"{name} is {value:.4g}, which computes nonsense"
+                problem = f"{name} is {_figure(value)}, which computes nonsense"
                 raise ModelError(f"{where}: {problem}; it lies between {low:g} and {high:g}")
 
 

@@ -231,7 +231,15 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "no heads": (config(num_attention_heads=0), "num_attention_heads is '0', which does not make"),
     "no groups": (config(num_key_value_heads=0), "num_key_value_heads is '0', which does not make"),
     "layers": (config(num_hidden_layers=501), "layers is 501, and at most 500 makes a model"),
-    "labels": (config(num_labels=10**9), r"num_labels is 1e\+09, and at most 10,000 makes a model"),
+    "labels": (
+        config(num_labels=10**9),
+        r"num_labels is 1,000,000,000, and at most 10,000 makes a model",
+    ),
+    "digits": (config(num_labels=10**400), r"num_labels is 1,000\S+, and at most 10,000 makes a"),
+    "nonsense": (
+        config(rms_norm_eps=10**400),
+        r"rms_norm_eps is 1,000\S+, which computes nonsense",
+    ),
     "nameless": (config(return_dict=False), "config.json: return_dict is 'False', which does not"),
     "nameless by null": (config(return_dict=None), "config.json: return_dict is 'None', which"),
     "no dropout": (config(attention_dropout=None), "config.json: attention_dropout is 'None', whi"),
