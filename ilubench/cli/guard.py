@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import typer
@@ -86,6 +87,9 @@ def _refused(error: Exception) -> int:
     """Report what click refused, else a crash. Typer brings its own click or uses the real one."""
     if isinstance(error, MemoryError):
         return _fail("there is not enough memory for this; give less, or a larger machine", NO_DATA)
+    if isinstance(error, ImportError) and (error.path or "").endswith(tuple(EXTENSION_SUFFIXES)):
+        remedy = "give it more memory, or install it again"
+        return _fail(f"{error.name} cannot be loaded: {error}; {remedy}", NO_DATA)
     message = getattr(error, "format_message", None)
     if not callable(message):
         return _fail(_report_crash(error), INTERNAL)

@@ -59,9 +59,9 @@ def text_in(value: object) -> str | None:
     """Return a value as a template shows it; None where it is neither text nor a number."""
     if isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else str(value)
 
 
 def number_in(value: object) -> int | None:

@@ -40,6 +40,9 @@ _ASIDE = re.compile(
 )
 """Settings by which the logits of a given text do not differ, or which others check."""
 
+_DIGITS = 40
+"""Of a number in a message."""
+
 _ROTATIONS = (
     *("rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype"),
     *("rotary_pct", "rotary_emb_base"),
@@ -229,7 +232,10 @@ def _refuse_other_kinds(path: Path, config: "PretrainedConfig") -> None:
 
 def _figure(value: float) -> str:
     """Return a number for a message; an integer may be too large to be a float."""
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"[:60]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = f"{value:,}"
+    return text if len(text) <= _DIGITS else f"{text[:_DIGITS]}..."
 
 
 def refuse_absurd(raw: Mapping[str, Any], where: str) -> None:

@@ -1,11 +1,13 @@
 """What people type, and the words that would work: each mistake is answered with them."""
 
 import contextlib
+import importlib
 import io
 import shlex
 import signal
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +375,17 @@ def test_faults_of_the_system_name_the_path(
 
     assert guarded(call) == 3
     assert f"error: some/where: {reason}" in capsys.readouterr().err
+
+
+def test_a_library_that_cannot_be_loaded_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / f"cut_short{EXTENSION_SUFFIXES[0]}").write_bytes(b"ELF")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert guarded(lambda: importlib.import_module("cut_short")) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("error: cut_short cannot be loaded: ")
+    assert err.endswith("; give it more memory, or install it again\n")
 
 
 @pytest.mark.parametrize("kind", [ConnectionError, EOFError])

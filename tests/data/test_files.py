@@ -17,7 +17,7 @@ import pytest
 
 from ilubench.data import files
 from ilubench.data.files import is_readable, read_file
-from ilubench.data.values import Cell, Unusable, describe_value, list_in, number_in
+from ilubench.data.values import Cell, Unusable, describe_value, list_in, number_in, text_in
 from ilubench.errors import DataError
 
 ROWS: list[dict[str, Any]] = [{"q": "one", "n": 1}, {"q": 'drei "ü",\nvier', "n": 2}]
@@ -221,6 +221,13 @@ def test_lists_in_text(text: str, found: list[str] | None) -> None:
 def test_numbers_in_text() -> None:
     given = ["0", "-1", 12, "007", "-0", "1.0", " 1", "", "1" * 30, None, True, 1.0]
     assert [number_in(value) for value in given] == [0, -1, 12] + [None] * 9
+
+
+def test_what_a_template_shows() -> None:
+    shown = ("", "a", -3, 1.5, 10**400)
+    assert [text_in(value) for value in shown] == ["", "a", "-3", "1.5", f"1{'0' * 400}"]
+    unshown: tuple[object, ...] = (None, True, float("nan"), float("-inf"), [], {})
+    assert [text_in(value) for value in unshown] == [None] * 6
 
 
 def test_a_tsv_file_may_quote_nothing(tmp_path: Path) -> None:
