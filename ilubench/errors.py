@@ -57,6 +57,7 @@ __all__ = [
     "UsageError",
     "closest_word",
     "did_you_mean",
+    "lacks_memory",
 ]
 
 _PATH_PROBLEMS = {
@@ -245,3 +246,10 @@ def closest_word(word: str, known: Iterable[str]) -> str:
 def _letters(word: str) -> str:
     """Return a word without what people mix up: capitals, and the signs that join its parts."""
     return "".join(char for char in word.casefold() if char.isalnum() or char in ".:") or word
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error comes of a lack of memory, which a file or its settings are blamed for."""
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error is not None

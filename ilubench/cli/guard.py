@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -20,7 +21,7 @@ MAX_MESSAGE = 500
 
 def guarded(call: Callable[[], object]) -> int:
     """Return the exit code of a command; an error is one line on stderr."""
-    from ilubench.errors import IlubenchError, PathError
+    from ilubench.errors import IlubenchError, PathError, lacks_memory
 
     _open_streams()
     try:
@@ -28,7 +29,7 @@ def guarded(call: Callable[[], object]) -> int:
             code = call()
             sys.stdout.flush()  # what cannot be written is told here, not while Python ends
     except IlubenchError as error:
-        return _fail(str(error), error.exit_code)
+        return _refused(error) if lacks_memory(error) else _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt) as end:
         code = INTERRUPTED
         if isinstance(end.__cause__, EOFError):  # typer takes it for the end of what is typed
@@ -85,7 +86,10 @@ def _quiet_libraries() -> Iterator[None]:
 
 def _refused(error: Exception) -> int:
     """Report what click refused, else a crash. Typer brings its own click or uses the real one."""
-    if isinstance(error, MemoryError):
+    from ilubench.errors import lacks_memory
+
+    if lacks_memory(error):
+        traceback.clear_frames(error.__traceback__)  # to say so takes some, too
         return _fail("there is not enough memory for this; give less, or a larger machine", NO_DATA)
     if isinstance(error, ImportError) and (error.path or "").endswith(tuple(EXTENSION_SUFFIXES)):
         remedy = "give it more memory, or install it again"

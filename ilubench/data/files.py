@@ -247,8 +247,8 @@ def _parquet(path: Path, first: int | None) -> list[Row]:
         with path.open("rb") as opened:
             _refuse_pointer(opened.read(100))
         raise ValueError(str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")) from error
-    except (pyarrow.ArrowException, MemoryError) as error:
-        raise ValueError("it is no Parquet file, or cut short; copy it again") from error
+    except (pyarrow.ArrowException, MemoryError):  # a damaged one asks for any size
+        raise ValueError("it is no Parquet file, or cut short; copy it again") from None
     columns: dict[str, list[JsonValue]] = {}
     for name, kind in kinds.items():
         if name in known:

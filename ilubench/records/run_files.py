@@ -243,8 +243,8 @@ def read_run_samples(file: Path) -> pa.Table:
         texts = [name for name in TEXTS if name in found.names]
         with pq.ParquetFile(file, read_dictionary=texts) as opened:
             table = opened.read(columns=[name for name in SCHEMA.names if name in found.names])
-    except (OSError, pa.ArrowException, MemoryError) as error:
-        raise DataError(f"{file}: it is no Parquet file, or cut short; copy it again") from error
+    except (OSError, pa.ArrowException, MemoryError):  # a damaged one asks for any size
+        raise DataError(f"{file}: it is no Parquet file, or cut short; copy it again") from None
     for name in SCHEMA.names:
         if name not in table.column_names:
             none = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [""])

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from ilubench.cli import app
 from ilubench.cli.guard import guarded
 from ilubench.errors import SpecError
 from ilubench.experiments.experiment import resolve_experiment
+from ilubench.runs.executors.base import failure_of
+from ilubench.runs.jobs import Job
 from ilubench.specs.overrides import parse_words
 
 
@@ -375,6 +378,22 @@ def test_faults_of_the_system_name_the_path(
 
     assert guarded(call) == 3
     assert f"error: some/where: {reason}" in capsys.readouterr().err
+
+
+def test_a_lack_of_memory_is_told_whatever_was_blamed(capsys: pytest.CaptureFixture[str]) -> None:
+    def blame() -> None:
+        raise SpecError("config.json: x is 3, which makes no model") from MemoryError()
+
+    assert guarded(blame) == 3
+    assert capsys.readouterr().err.startswith("error: there is not enough memory for this; ")
+    failed = failure_of(Job(stage="score", key="k", label="l"), lacking(blame))
+    assert failed.message.startswith("out of memory (config.json: x is 3")
+
+
+def lacking(call: Callable[[], None]) -> Exception:
+    with pytest.raises(SpecError) as raised:
+        call()
+    return raised.value
 
 
 def test_a_library_that_cannot_be_loaded_is_named(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ilubench.errors import DataError, IlubenchError, JobError, UsageError
+from ilubench.errors import DataError, IlubenchError, JobError, UsageError, lacks_memory
 from ilubench.interfaces import Progress
 from ilubench.records.results import FailureRecord
 from ilubench.runs.jobs import Job
@@ -185,7 +185,7 @@ def end_of(job: Job, carry_out: Callable[[Job], object]) -> Ended:
 def failure_of(job: Job, error: Exception) -> FailureRecord:
     """Return what is recorded of a job that failed."""
     message = str(error).split("\n", 1)[0] or "no message"
-    if "out of memory" in message.lower() or isinstance(error, MemoryError):
+    if "out of memory" in message.lower() or lacks_memory(error):
         message = f"out of memory ({message}); lower micro_batch or suite.score_batch"
     kind = type(error).__name__
     if not isinstance(error, IlubenchError | JobError):
