@@ -41,7 +41,7 @@ def trial(random: Random, base: Base, folder: Path) -> int:
 
 
 def _is_beyond_words(told: str) -> bool:
-    """Whether Python had no memory left to say more, or a library's C++ (its error has no class)."""
+    """Whether Python had no memory left to say more, or C++ had none, whose error has no class."""
     return set(told.split()) == {"MemoryError:"} or "std::bad_alloc" in told
 
 
