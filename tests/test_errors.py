@@ -31,7 +31,7 @@ def test_exit_codes(name: str, code: int) -> None:
 def test_every_class_is_in_the_docstring_and_public() -> None:
     classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
     classes -= {"Iterable"}
-    assert classes | {"closest_word", "did_you_mean"} == set(errors.__all__)
+    assert classes | {"closest_word", "did_you_mean", "lacks_memory"} == set(errors.__all__)
     for name in classes:
         assert name in (errors.__doc__ or "")
 

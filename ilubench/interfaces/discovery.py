@@ -157,8 +157,6 @@ def find_plugin(group: str, use: str) -> type[Any]:
             raise PluginError(f"{kind} {use!r} is {describe_dispute(list_claims(group)[use])}")
         try:
             found = points[use].load()
-        except MemoryError:
-            raise  # no fault of the plugin
         except (Exception, SystemExit) as error:
             raise PluginError(f"{kind} {use!r} is broken: {_reason(error)}") from error
     if not (isinstance(found, type) and issubclass(found, Spec)):

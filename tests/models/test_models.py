@@ -199,9 +199,12 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
         ({"model_type": "llama", "num_attention_heads": 0}, "num_attention_heads is '0', which"),
         ({"model_type": "llama", "vocab_size": 3}, "vocab_size"),
         ({"model_type": "llama", "hiden_size": 3}, "unknown setting 'hiden_size'; did you mean"),
-        ({"model_type": "llama", "hidden_size": 10**9}, r"hidden_size is 1e\+09, and at most"),
+        (
+            {"model_type": "llama", "hidden_size": 10**9},
+            r"hidden_size is 1,000,000,000, and at most",
+        ),
         ({"model_type": "llama", "num_hidden_layers": 10**8}, "at most 500 makes a model"),
-        ({"model_type": "gpt2", "n_head": 10**6}, r"n_head is 1e\+06, and at most 10,000"),
+        ({"model_type": "gpt2", "n_head": 10**6}, r"n_head is 1,000,000, and at most 10,000"),
         ({"model_type": "llama", "hidden_size": 10**6}, r"which take [\d,]+ GB; this machine has"),
     ],
 )
