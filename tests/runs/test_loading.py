@@ -1,9 +1,13 @@
-"""What libraries leave alone for good, and what must not stay with them."""
+"""Libraries of a run: what must not stay with them for good, and which of them it names."""
 
 import gc
+import importlib.metadata
 import weakref
 
+import pytest
+
 from ilubench.runs.loading import collection_paused
+from ilubench.runs.record_head import used_libraries
 
 
 class Model:
@@ -21,3 +25,10 @@ def test_what_an_earlier_run_left_is_collected_after_a_later_one_began() -> None
         pass
     gc.collect()
     assert gone() is None
+
+
+def test_what_is_installed_during_a_run_it_does_not_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(used_libraries())
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "99")
+    assert used_libraries() == before
+    assert before["torch"] != "99"
