@@ -50,7 +50,9 @@ def _open_streams() -> None:
     """Give what a closed stream is told to nobody: Python has none in its place."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for good
+            nobody = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
+            os.set_inheritable(nobody.fileno(), True)  # else a worker's pipes take its number
+            setattr(sys, name, nobody)
 
 
 @contextlib.contextmanager

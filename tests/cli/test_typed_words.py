@@ -440,6 +440,22 @@ def test_closed_streams_are_told_to_nobody(monkeypatch: pytest.MonkeyPatch) -> N
     assert guarded(lambda: app(["table", "nowhere"], standalone_mode=False)) == 3
 
 
+STREAMS = """
+import subprocess, sys
+from ilubench.cli.guard import guarded
+
+ASKED = "import sys; sys.exit(sys.stdout is None or sys.stderr is None)"
+sys.exit(guarded(lambda: subprocess.run([sys.executable, "-c", ASKED]).returncode))
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_what_a_command_starts_has_the_streams_that_were_closed(closed: str) -> None:
+    words = shlex.join([sys.executable, "-c", STREAMS])
+    done = subprocess.run(["sh", "-c", f"exec {words} {closed}"], env=environment(), check=False)
+    assert done.returncode == 0
+
+
 # --------------------------------------------------------------------------- interrupted
 
 
