@@ -49,6 +49,9 @@ _ROTATIONS = (
 )
 """Settings as older configurations write them, which transformers reads and names otherwise."""
 
+_COMPUTED: set[str] = set()
+"""Configurations that were tried out in this process, and compute."""
+
 _MOST = (
     (re.compile(r"\w*layers?"), 500),
     (re.compile(r"\w*(heads?|experts?|groups?|blocks?)|num_labels"), 10_000),
@@ -320,11 +323,15 @@ def _try_out(config: "PretrainedConfig") -> None:
     """
     from transformers import AutoModelForCausalLM
 
+    text = f"{type(config).__name__} {config.to_json_string(use_diff=False)}"
+    if text in _COMPUTED:
+        return
     with quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config).train()
         # some classes look at numbers, and there are none
         with contextlib.suppress(RuntimeError, ValueError, LookupError, AssertionError):
             _ = model(input_ids=torch.zeros(1, 2, dtype=torch.long)).logits
+    _COMPUTED.add(text)  # each checkpoint of a run has the same
 
 
 def _refuse_quantised(folder: Path, raw: Mapping[str, Any]) -> None:
